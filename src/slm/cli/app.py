@@ -1,0 +1,124 @@
+"""What every command shares: Hydra around a task, and a user's mistake as one clear message, status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from slm.cli.help import Help, render
+from slm.errors import UserError
+
+USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+def run_app(
+    config_name: str,
+    task: Callable[[Any], Any],
+    help_text: Help,
+    arguments: Sequence[str] | None = None,
+    literal: Collection[str] = (),
+) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and call ``task(cfg)``.
+
+    Args:
+        config_name: the command's primary config.
+        task: returns what a sweeper may minimise.
+        help_text: for ``--help``.
+        arguments: the command line after the program's name; default `sys.argv`'s.
+        literal: keys whose values are taken as they are typed, with no need to quote them for Hydra.
+    """
+    command = Path(sys.argv[0]).name
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(typed):
+        print(render(command, help_text, config_dir(typed)))
+        return
+    try:
+        _run_hydra(config_name, task, [_quote(argument, literal) for argument in typed])
+    except KeyboardInterrupt:
+        fail(command, "interrupted", INTERRUPTED_STATUS)
+    except UserError as error:
+        fail(command, str(error))
+    except Exception as error:
+        message = _explain(error, config_name, typed)
+        if message is None:
+            raise
+        fail(command, message)
+
+
+def fail(command: str, message: str, status: int = USER_ERROR_STATUS) -> None:
+    """Say what went wrong on stderr and exit."""
+    print("\n".join(f"{command}: {line}" for line in message.splitlines()), file=sys.stderr)
+    sys.exit(status)
+
+
+def config_dir(arguments: Sequence[str]) -> Path | None:
+    """The folder given with ``--config-dir`` (``-cd``), if any."""
+    for index, argument in enumerate(arguments):
+        flag, separator, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            return Path(value if separator else arguments[index + 1] if index + 1 < len(arguments) else "")
+    return None
+
+
+def _run_hydra(config_name: str, task: Callable[[Any], Any], arguments: list[str]) -> None:
+    import hydra
+
+    def guarded(cfg: Any) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            return task(cfg)
+        except UserError as error:
+            _remove_empty(Path(HydraConfig.get().runtime.output_dir))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            fail(Path(sys.argv[0]).name, str(error))
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
+    sys.argv = [sys.argv[0], *arguments]
+    guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
+    hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folder that Hydra made ahead of the task, and parents it made for it, if they are empty."""
+    here = Path.cwd()
+    while folder != here and here in folder.parents and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _quote(argument: str, literal: Collection[str]) -> str:
+    """`key=value` with the value quoted for Hydra's grammar, if its key is one of `literal`."""
+    key, separator, value = argument.partition("=")
+    if not separator or key not in literal:
+        return argument
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """`value` as a single-quoted string of Hydra's override grammar that means exactly `value`."""
+    escaped = value.replace("${", "\\${") if "${" in value else value
+    out: list[str] = []
+    backslashes = 0
+    for character in escaped:
+        if character == "\\":
+            backslashes += 1
+            continue
+        # backslashes are literal unless a quote follows; then each must be doubled
+        out.append("\\" * (backslashes * 2 + 1 if character == "'" else backslashes) + character)
+        backslashes = 0
+    out.append("\\" * (backslashes * 2))
+    return "'" + "".join(out) + "'"
+
+
+def _explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+    """A user's mistake that Hydra or OmegaConf found, in our words; None if it is not one."""
+    from slm.cli.compose_errors import explain
+
+    return explain(error, config_name, arguments)

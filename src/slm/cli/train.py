@@ -1,0 +1,117 @@
+"""slm-train: train a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slm.cli.app import fail, run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = Help(
+    summary="Train a small language model. With no argument: a small GPT on the Python standard library's own "
+    "source files, about a minute on two cores. Everything is a setting; see conf/ for all of them.",
+    usage="[group=choice …] [key=value …] [-m …]",
+    examples=[
+        ("slm-train", "the default run; then: slm-generate run=outputs/…"),
+        (
+            "slm-train model=gpt2_medium data=text data.path=books/ tokenizer=tiktoken trainer=gpu",
+            "GPT-2 medium's shape on your own text",
+        ),
+        ("slm-train -m optimizer.lr=1e-4,3e-4 seed=1,2", "a sweep: four runs and a sweep.csv"),
+        ("slm-train resume=outputs/2026-01-31_12-00-00", "go on where a run was interrupted"),
+    ],
+    groups=("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "generation", "experiment"),
+    settings=[
+        ("trainer.max_steps", "optimizer steps"),
+        ("trainer.batch_size", "windows a device takes at once; trainer.global_batch_size accumulates"),
+        ("trainer.precision", "auto, 32, bf16, 16, …"),
+        ("trainer.log_every", "period of metrics in steps; so val_every, save_every"),
+        ("optimizer.lr", "peak learning rate"),
+        ("data.seq_len", "training window in tokens"),
+        ("run_dir", "the run folder (default outputs/<time>)"),
+        ("resume", "auto, a run folder or a checkpoint"),
+        ("stop_after", "end after this many steps, for a run in parts"),
+        ("seed", "of weights, data order and dropout"),
+        ("plugins", "[my.module]: your own registered models, tokenizers, …"),
+    ],
+)
+
+_LITERAL = ("run_dir", "resume", "data.path")
+_NOT_REPEATED = ("run_dir", "resume", "stop_after")
+
+
+def train(cfg: DictConfig) -> float:
+    """The Hydra task: check, train, return the best validation loss (nats per token)."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from slm.training.run_config import RunConfig
+
+    hydra_config = HydraConfig.get()
+    cfg.run_dir = _shortest(Path(hydra_config.runtime.output_dir))
+    composed = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(composed, dict)
+    config = RunConfig.from_dict(composed)  # type: ignore[arg-type]
+
+    from slm.training.runner import train as run
+
+    return run(config, composed, _repeatable(hydra_config.overrides.task)).val_loss  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Entry point."""
+    arguments = sys.argv[1:]
+    try:
+        arguments = resumed_arguments(arguments)
+    except UserError as error:
+        fail(Path(sys.argv[0]).name, str(error))
+    run_app("train", train, HELP, arguments, literal=_LITERAL)
+
+
+def resumed_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line of a resumed run: what the run was started with, then what is new.
+
+    ``resume=PATH`` goes on in that run's folder with its own settings. ``resume=auto`` does so for
+    the folder ``run_dir`` if that is given, else for the newest run started with the same settings;
+    where there is none, a new run starts. In a sweep each job looks in its own folder.
+    """
+    from slm.training.run_folder import RECORD_FILE, checkpoint_to_resume, newest_run, read_record, run_of_checkpoint
+
+    given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
+    resume = given.get("resume")
+    if resume in (None, "null", "") or {"-m", "--multirun", "-h", "--help"} & given.keys():
+        return list(arguments)
+    if resume == "auto":
+        run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), _repeatable(arguments))
+        if run is None or checkpoint_to_resume("auto", run) is None:
+            return list(arguments)
+        resume = str(run)
+    else:
+        checkpoint_to_resume(resume, Path())
+        run = run_of_checkpoint(Path(resume).expanduser())
+    new = [a for a in arguments if not a.startswith("resume=")]
+    changed = {a.partition("=")[0] for a in new}
+    record = read_record(run) if (run / RECORD_FILE).is_file() else {}
+    old = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
+    place = [] if "run_dir" in given else [f"run_dir={run}"]
+    return [*old, *new, *place, f"resume={resume}"]
+
+
+def _repeatable(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if o.partition("=")[0] not in _NOT_REPEATED]
+
+
+def _shortest(folder: Path) -> str:
+    """`folder` relative to here if it is below, as one would type it."""
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Text files: one file, a folder, or globs."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from slm.errors import UserError
+from slm.registry import register_corpus
+
+
+@register_corpus("text")
+def text(path: str | list[str], patterns: list[str]) -> list[Path]:
+    """The files that `path` names, sorted; see `find_files`."""
+    paths = [path] if isinstance(path, str) else path
+    return sorted({file for one in paths for file in find_files(one, patterns)})
+
+
+def find_files(path: str, patterns: list[str]) -> list[Path]:
+    """Regular files at `path`, sorted by name.
+
+    Args:
+        path: a file (taken whatever its ending), a folder (searched to the bottom for
+            `patterns`; hidden files and folders are passed over) or a glob such as ``docs/**/*.md``.
+        patterns: file-name patterns that count inside a folder, e.g. ``["*.txt", "*.md"]``.
+
+    Raises:
+        UserError: nothing is there, or nothing in it matches.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if root.is_dir():
+        found = {file for pattern in patterns for file in root.rglob(pattern)}
+        files = sorted(f for f in found if f.is_file() and not _is_hidden(f.relative_to(root)))
+        if not files:
+            raise UserError(
+                f"data.path: the folder '{path}' holds no file that matches {', '.join(patterns)}; "
+                "add text files or set data.patterns"
+            )
+        return files
+    files = sorted(Path(match) for match in glob.glob(str(root), recursive=True) if Path(match).is_file())
+    if not files:
+        raise UserError(f"data.path: there is no file or folder '{path}'; give a file, a folder or a glob")
+    return files
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)

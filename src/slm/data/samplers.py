@@ -1,0 +1,54 @@
+"""Which windows make up which batch on which rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from slm.data.order import window_at
+
+
+class TrainBatches(Sampler[np.ndarray]):
+    """Endless training batches from a position on.
+
+    Micro-batch m of rank r holds the samples at positions ``start + (m * world_size + r) * batch_size``
+    and following: the ranks together walk the order without gap or overlap, however many they are.
+
+    Args:
+        n_windows: windows in the training split.
+        seed: of the order.
+        start: samples consumed over all ranks before the first batch.
+        batch_size: windows a batch on one rank.
+        rank, world_size: of this process.
+    """
+
+    def __init__(self, n_windows: int, seed: int, start: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.n_windows = n_windows
+        self.seed = seed
+        self.start = start
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        position = self.start + self.rank * self.batch_size
+        while True:
+            yield window_at(np.arange(position, position + self.batch_size), self.n_windows, self.seed)
+            position += self.world_size * self.batch_size
+
+
+class EvalBatches(Sampler[np.ndarray]):
+    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out."""
+
+    def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.windows = np.arange(rank, n_windows, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self.windows), self.batch_size):
+            yield self.windows[start : start + self.batch_size]

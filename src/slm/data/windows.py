@@ -1,0 +1,53 @@
+"""Tokens to training examples: the one place that shifts labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from slm.errors import UserError
+
+IGNORE_INDEX = -100
+
+
+class WindowDataset(Dataset[dict[str, Tensor]]):
+    """Non-overlapping windows of `seq_len` tokens that cover a split.
+
+    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token
+    but the very first is a label exactly once. The last window may be shorter than `seq_len`; its
+    tail repeats the last token and carries the label -100.
+
+    Args:
+        tokens: (n,) token ids, n >= 2, usually memory-mapped.
+        seq_len: window length T.
+
+    Raises:
+        UserError: there are fewer than two tokens.
+    """
+
+    def __init__(self, tokens: np.ndarray, seq_len: int) -> None:
+        if len(tokens) < 2:
+            raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
+        self.tokens = tokens
+        self.seq_len = seq_len
+
+    def __len__(self) -> int:
+        return -(-(len(self.tokens) - 1) // self.seq_len)
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each."""
+        last = len(self.tokens) - 1
+        first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
+        where = first + np.arange(self.seq_len + 1)
+        ids = self.tokens[np.minimum(where, last)].astype(np.int64)
+        labels = ids[:, 1:].copy()
+        labels[where[:, 1:] > last] = IGNORE_INDEX
+        return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}

@@ -1,0 +1,119 @@
+"""The GPT: token and position embeddings, a stack of blocks, a head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_position_embedding
+from slm.models.modules.kv_cache import KVCache
+from slm.models.modules.transformer import Transformer
+from slm.registry import register_model
+
+_INIT_STD = 0.02
+
+
+@register_model("gpt")
+class GPT(nn.Module):
+    """A decoder-only transformer built from a `ModelConfig` (Radford et al. 2019)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        modules = config.modules
+        self.config = config
+        self.token_embedding = nn.Embedding(config.padded_vocab_size, modules.transformer.dim)
+        self.position_embedding = build_position_embedding(config)
+        self.emb_dropout = nn.Dropout(modules.emb_dropout.p)
+        self.transformer = Transformer(modules.transformer)
+        self.output_projection = (
+            None
+            if modules.output_projection.tie_weights
+            else nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
+        )
+        self._freeze()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> GPT:
+        """A model with GPT-2's initial weights on torch's default device.
+
+        The shapes are laid out on the meta device first, so that every number is drawn once.
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        model = model.to_empty(device=torch.get_default_device())
+        model.init_weights()
+        return model
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """GPT-2's initialisation: N(0, 0.02), biases 0, and the projections that write into the
+        residual stream scaled by 1/sqrt(2 * n_layers) (Radford et al. 2019, section 2.3)."""
+        residual_std = _INIT_STD / math.sqrt(2 * self.config.modules.transformer.n_layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=residual_std if _writes_residual(name) else _INIT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=_INIT_STD)
+            elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+                module.reset_parameters()
+        self.position_embedding.init_weights()  # type: ignore[operator]
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V', C); rows from `vocab_size` on are padding. Tied, the token embedding's own weight."""
+        return self.token_embedding.weight if self.output_projection is None else self.output_projection.weight
+
+    def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended."""
+        start = 0 if cache is None else cache.length
+        x = self.position_embedding(self.token_embedding(input_ids), start)
+        return self.transformer(self.emb_dropout(x), cache)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., C) to logits (..., V)."""
+        return linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each position.
+
+        Args:
+            input_ids: (B, T) int64, T at most ``max_seq_len`` less what the cache holds.
+            cache: past positions, from `make_cache`; the T new ones are appended to it.
+        """
+        return self.head(self.hidden_states(input_ids, cache))
+
+    def make_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
+        """An empty cache for `batch_size` sequences of up to `max_len` tokens (default: the model's)."""
+        shape = self.config.modules.transformer
+        weight = self.token_embedding.weight
+        return KVCache(
+            n_layers=shape.n_layers,
+            batch_size=batch_size,
+            n_heads=shape.n_heads,
+            max_len=max_len or self.config.params.max_seq_len,
+            head_dim=shape.head_dim,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def _freeze(self) -> None:
+        modules = self.config.modules
+        frozen = {
+            self.token_embedding: modules.token_embedding.freeze,
+            self.position_embedding: modules.position_embedding.freeze,
+            self.transformer: modules.transformer.freeze,
+            self.output_projection: modules.output_projection.freeze,
+        }
+        for module, freeze in frozen.items():
+            if module is not None and freeze:
+                module.requires_grad_(False)
+
+
+def _writes_residual(name: str) -> bool:
+    return name.endswith(("attention.out_proj", "mlp.down_proj"))

@@ -1,0 +1,126 @@
+"""Names to classes: how `model.name=mine` on the command line finds the code that builds it.
+
+A registry knows where its built-in names live and imports that file on first use, so listing
+names costs nothing. Other packages add theirs with a decorator:
+
+    from slm.registry import register_model
+
+    @register_model("mine")
+    class Mine(nn.Module): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from slm.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+ENTRY_POINT_GROUP = "slm.plugins"
+
+
+class Registry:
+    """One kind of thing `slm` builds by name.
+
+    Args:
+        kind: what an entry is, for error messages ("model", "tokenizer").
+        builtin: name -> module that registers that name when imported.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._builtin = dict(builtin)
+        self._entries: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator: make the decorated class or function known as `name`.
+
+        Raises:
+            ValueError: `name` is taken by something else.
+        """
+
+        def add(entry: T) -> T:
+            here = getattr(entry, "__module__", None)
+            taken = self._entries.get(name)
+            owner = getattr(taken, "__module__", None) if taken is not None else self._builtin.get(name)
+            if owner is not None and owner != here:
+                raise ValueError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def get(self, name: str) -> Any:
+        """The entry called `name`.
+
+        Raises:
+            UserError: there is none; lists those that exist and the nearest.
+        """
+        self.check(name)
+        if name not in self._entries:
+            importlib.import_module(self._builtin[name])
+        return self._entries[name]
+
+    def check(self, name: str) -> None:
+        """Raise `UserError` unless `name` exists; imports nothing."""
+        if name not in self:
+            raise UserError(
+                f"no {self.kind} is called '{name}'{did_you_mean(name, self.names())} (known: {', '.join(self.names())})"
+            )
+
+    def names(self) -> list[str]:
+        """All known names, sorted; imports nothing."""
+        return sorted(self._builtin.keys() | self._entries.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._entries
+
+
+_MODULES = "slm.models.modules"
+
+MODELS = Registry("model", {"gpt": "slm.models.meta_arch.gpt"})
+NORMS = Registry("norm", {name: f"{_MODULES}.layer_norm" for name in ("layer_norm", "rms_norm")})
+ACTIVATIONS = Registry(
+    "activation", {name: f"{_MODULES}.activations" for name in ("gelu", "gelu_tanh", "relu", "relu2", "silu")}
+)
+POSITION_EMBEDDINGS = Registry(
+    "position embedding", {name: f"{_MODULES}.embeddings" for name in ("learned", "sinusoidal", "none")}
+)
+LOSSES = Registry("loss", {"cross_entropy": f"{_MODULES}.losses"})
+TOKENIZERS = Registry(
+    "tokenizer",
+    {name: f"slm.tokenizers.{name}" for name in ("byte", "simple", "regex", "bpe", "tiktoken", "hf_gpt2")},
+)
+CORPORA = Registry(
+    "data kind", {name: f"slm.data.corpora.{name}" for name in ("python_stdlib", "text", "shakespeare_char")}
+)
+
+register_model = MODELS.register
+register_norm = NORMS.register
+register_activation = ACTIVATIONS.register
+register_position_embedding = POSITION_EMBEDDINGS.register
+register_loss = LOSSES.register
+register_tokenizer = TOKENIZERS.register
+register_corpus = CORPORA.register
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import what registers the user's own models, tokenizers, …: the named modules, then the
+    entry points of the group ``slm.plugins`` that installed packages declare.
+
+    Raises:
+        UserError: a named module cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"plugins: cannot import '{name}' ({error}); it must be installed or lie on PYTHONPATH"
+            ) from error
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        entry_point.load()

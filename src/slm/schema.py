@@ -1,0 +1,125 @@
+"""Plain dictionaries to typed settings: every problem found is reported in one error.
+
+Settings are frozen dataclasses whose fields carry their range in the type. pydantic does the
+checking; this file turns its findings into our words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar, Union
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
+
+from slm.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+Count = Annotated[int, Strict(), Gt(0)]
+NonNegativeInt = Annotated[int, Strict(), Ge(0)]
+Int = Annotated[int, Strict()]
+PositiveFloat = Annotated[float, Strict(), Gt(0)]
+NonNegativeFloat = Annotated[float, Strict(), Ge(0)]
+Probability = Annotated[float, Strict(), Ge(0), Lt(1)]
+Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+
+FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Build the dataclass `cls` (and those nested in it) from a mapping.
+
+    Args:
+        cls: a dataclass; a nested class refuses unknown keys if it sets
+            ``__pydantic_config__ = FORBID_EXTRA``.
+        values: nested plain types, as YAML or JSON give them.
+        where: dotted prefix of `values` in the whole configuration, for the messages.
+
+    Raises:
+        UserError: one line for each key that is unknown, missing, of a wrong type or out of range.
+    """
+    try:
+        return _adapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        lines = [_explain(cls, where, found) for found in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(cls)
+
+
+def unknown_key(path: str, allowed: Iterable[str]) -> str:
+    """The line that reports a key nobody reads, `path` being its full dotted name."""
+    parent, _, key = path.rpartition(".")
+    names = sorted(allowed)
+    place = f"under '{parent}'" if parent else "at the top"
+    return f"unknown key '{path}'{did_you_mean(key, names)} (allowed {place}: {', '.join(names) or 'nothing'})"
+
+
+def _explain(cls: type, where: str, found: Any) -> str:
+    location = [part for part in found["loc"] if not (isinstance(part, str) and _is_union_branch(part))]
+    path = ".".join(filter(None, [where, *map(str, location)]))
+    if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return unknown_key(path, _fields_at(cls, location[:-1]))
+    if found["type"] == "missing":
+        return f"{path} is missing; set it ({found['msg'].lower()})"
+    message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if found["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path} {message}; got {found['input']!r}"
+
+
+def _is_union_branch(part: str) -> bool:
+    return part in ("int", "float", "str", "bool", "none") or "[" in part
+
+
+def _fields_at(cls: type, location: list[Any]) -> list[str]:
+    """Field names of the dataclass reached from `cls` by following `location`."""
+    for part in location:
+        hint = typing.get_type_hints(cls).get(part)
+        options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        nested = [option for option in options if dataclasses.is_dataclass(option)]
+        if not nested:
+            return []
+        cls = typing.cast(type, nested[0])
+    return [field.name for field in dataclasses.fields(cls) if field.init]
+
+
+def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> list[str]:
+    """What is wrong with `values` as keyword arguments of `function`: one line a problem, none if all fit.
+
+    Args:
+        function: its annotations carry types and ranges.
+        values: keyword arguments.
+        where: dotted name of `values` in the configuration.
+        given: how many leading arguments the program itself passes.
+    """
+    parameters = dict(list(inspect.signature(function).parameters.items())[given:])
+    hints = typing.get_type_hints(function, include_extras=True)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    problems = []
+    for name, value in values.items():
+        path = f"{where}.{name}"
+        if name not in parameters:
+            if not takes_any:
+                problems.append(unknown_key(path, [n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD]))
+        elif name in hints:
+            try:
+                TypeAdapter(hints[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Input ")
+                problems.append(f"{path} {message[0].lower()}{message[1:]}; got {value!r}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values and parameter.kind is parameter.KEYWORD_ONLY:
+            problems.append(f"{where}.{name} is missing; set it")
+    return problems

@@ -1,0 +1,130 @@
+"""What every tokenizer does: text to ids and back, and itself to JSON and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from slm.errors import UserError
+from slm.registry import TOKENIZERS
+
+TOKENIZER_FILE = "slm_tokenizer.json"
+
+
+class StreamDecoder(ABC):
+    """Turns ids that arrive one by one into text, never giving out half a character.
+
+    The pieces given out by `push` and the last `flush`, joined, equal `decode` of all ids.
+    """
+
+    @abstractmethod
+    def push(self, token_id: int) -> str:
+        """The text that became certain with this id (often the empty string)."""
+
+    @abstractmethod
+    def flush(self) -> str:
+        """What is still held back; an incomplete character comes out as U+FFFD."""
+
+
+class Tokenizer(ABC):
+    """A frozen vocabulary with an exact way from text to ids and back.
+
+    Special tokens never come out of `encode`: text that spells one is encoded as ordinary text.
+
+    Attributes:
+        kind: the registry key.
+        vocab_size: number of ids, special ones included; ids are ``0 .. vocab_size - 1``.
+        eos_id: end of text; separates documents and ends generation.
+        pad_id: a filler that is never learnt, other than `eos_id`; None where the vocabulary
+            (GPT-2's, say) has none. Padded positions carry the label -100 in any case.
+    """
+
+    kind: ClassVar[str]
+    vocab_size: int
+    eos_id: int
+    pad_id: int | None
+
+    @classmethod
+    @abstractmethod
+    def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
+        """Make one, fitting the vocabulary on `texts` where the kind has one to fit.
+
+        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that
+        type checkers allow that).
+
+        `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
+
+        Raises:
+            UserError: a setting is out of range, or `texts` holds nothing to fit on.
+        """
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; no end-of-text is added."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; equal to `encode` of each, faster where the kind can."""
+        return [self.encode(text) for text in texts]
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; special ids contribute nothing, broken UTF-8 becomes U+FFFD.
+
+        Raises:
+            ValueError: an id is outside ``0 .. vocab_size - 1``.
+        """
+
+    @abstractmethod
+    def stream_decoder(self) -> StreamDecoder:
+        """A fresh incremental decoder."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything needed to make this tokenizer again, as JSON types."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> Tokenizer:
+        """The inverse of `state`."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``slm_tokenizer.json`` into an existing `folder`."""
+        (folder / TOKENIZER_FILE).write_text(self._json(), encoding="utf-8")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the saved form: equal fingerprints encode every text alike."""
+        return hashlib.sha256(self._json().encode()).hexdigest()
+
+    def _json(self) -> str:
+        return json.dumps({"kind": self.kind, **self.state()}, ensure_ascii=False, sort_keys=True)
+
+    def check_ids(self, ids: Iterable[int]) -> list[int]:
+        """`ids` as a list of ints, or `ValueError` naming the first that is out of range."""
+        checked = [int(i) for i in ids]
+        for i in checked:
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"token id {i} is outside this vocabulary (0 .. {self.vocab_size - 1})")
+        return checked
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote into `folder`.
+
+    Raises:
+        UserError: the file is missing or is not a saved tokenizer.
+    """
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        kind = state.pop("kind")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not a saved tokenizer ({error}); make the run or bundle again") from error
+    tokenizer: Tokenizer = TOKENIZERS.get(kind).from_state(state)
+    return tokenizer

@@ -1,0 +1,48 @@
+"""UTF-8 bytes: nothing to fit, no text it cannot write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from slm.registry import register_tokenizer
+from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+
+_TOKEN_BYTES = [bytes([value]) for value in range(256)] + [b"", b""]
+
+
+@register_tokenizer("byte")
+class ByteTokenizer(Tokenizer):
+    """Ids 0 to 255 are the bytes themselves, 256 ends a text, 257 pads."""
+
+    kind = "byte"
+    vocab_size = 258
+    eos_id = 256
+    pad_id = 257
+
+    @classmethod
+    def create(cls, texts: Iterable[str]) -> ByteTokenizer:
+        """The one there is; `texts` is not read."""
+        return cls()
+
+    def encode(self, text: str) -> list[int]:
+        """One id a byte of UTF-8."""
+        return list(text.encode())
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`."""
+        return decode_bytes(_TOKEN_BYTES, self.check_ids(ids))
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder that holds back incomplete characters."""
+        return ByteStreamDecoder(self, _TOKEN_BYTES)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: all are alike."""
+        return {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ByteTokenizer:
+        """The inverse of `state`."""
+        return cls()

@@ -1,0 +1,114 @@
+"""Any Hugging Face tokenizer: GPT-2's by default, from a folder, a ``tokenizer.json`` or the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from slm.errors import UserError
+from slm.extras import require
+from slm.registry import register_tokenizer
+from slm.tokenizers.huggingface import HuggingFaceTokenizer
+
+COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+"""Tried in this order where no file beside the vocabulary names the end of text."""
+
+HUB_FILES = [
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "config.json",
+]
+
+
+@register_tokenizer("hf_gpt2")
+class HfGpt2Tokenizer(HuggingFaceTokenizer):
+    """A given vocabulary; all of it travels with a saved model, so loading needs neither folder nor hub."""
+
+    kind = "hf_gpt2"
+
+    @classmethod
+    def create(cls, texts: Iterable[str], *, name: str = "gpt2", eos_token: str | None = None) -> HfGpt2Tokenizer:
+        """The tokenizer called `name`; `texts` is not read.
+
+        Args:
+            texts: ignored.
+            name: a local folder, a ``tokenizer.json`` file, or else a name on the Hugging Face hub.
+            eos_token: which token ends a text; by default the one its files name, or a common one.
+
+        Raises:
+            UserError: it cannot be found or read, or has no end-of-text token.
+        """
+        path = _locate(name)
+        backend = _read(path)
+        named = _named_tokens(path if path.is_dir() else path.parent)
+        candidates = [eos_token] if eos_token else [named.get("eos_token"), *COMMON_EOS_TOKENS]
+        eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
+        if eos is None:
+            tried = ", ".join(repr(token) for token in candidates if token)
+            raise UserError(
+                f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
+                "set tokenizer.eos_token to one in its vocabulary"
+            )
+        pad = named.get("pad_token")
+        return cls(backend, eos, pad if pad and backend.token_to_id(pad) is not None else None)
+
+
+def _locate(name: str) -> Path:
+    """The file or folder that `name` means, downloaded from the hub if it is not a local path."""
+    if Path(name).exists():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
+        raise UserError(
+            f"tokenizer.name '{name}' is not a local folder or file, and cannot be had from the Hugging Face hub "
+            f"({type(error).__name__}): correct it, go online once, or give a folder that holds tokenizer.json"
+        ) from error
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer from a ``tokenizer.json``, or converted from a folder's older files."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        return _convert(path)
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises this very class
+        raise UserError(f"{file} is not a tokenizer.json ({error}); give one that `tokenizers` can load") from error
+
+
+def _convert(folder: Path) -> tokenizers.Tokenizer:
+    """Let `transformers` build one from files such as ``vocab.json`` and ``merges.txt``."""
+    transformers = require("transformers", "hf", f"the tokenizer in {folder}, which has no tokenizer.json,")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except (ImportError, OSError, ValueError, AttributeError) as error:  # unknown files; no Rust backend
+        raise UserError(
+            f"transformers cannot make a tokenizer from {folder} ({_first_line(error)}): "
+            "give a folder that holds tokenizer.json, or a config.json beside the vocabulary"
+        ) from error
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    """``eos_token``, ``pad_token``, … as the files beside a vocabulary name them."""
+    named: dict[str, str] = {}
+    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        if file.is_file():
+            entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            contents = {key: value["content"] if isinstance(value, dict) else value for key, value in entries.items()}
+            named.update({key: value for key, value in contents.items() if isinstance(value, str)})
+    return named
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(": ")

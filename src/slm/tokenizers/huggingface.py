@@ -1,0 +1,188 @@
+"""A `tokenizers.Tokenizer` held to slm's contract: shared by those trained here and those given."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import tokenizers
+from tokenizers import decoders
+
+from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+
+Self = TypeVar("Self", bound="HuggingFaceTokenizer")
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """Text to ids by the Rust library; ids to text by exact bytes where the vocabulary is byte-level.
+
+    Args:
+        backend: taken over and changed: it neither truncates nor pads, and reads special tokens in a
+            text as ordinary text.
+        eos_token: in the vocabulary.
+        pad_token: likewise; None, or the end of text again, for a vocabulary without padding.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, eos_token: str, pad_token: str | None = None) -> None:
+        self._eos_token = eos_token
+        self._pad_token = pad_token if pad_token != eos_token else None
+        named = [token for token in (self._eos_token, self._pad_token) if token is not None]
+        backend.no_truncation()
+        backend.no_padding()
+        backend.add_special_tokens(named)  # some files list them as ordinary added tokens
+        backend.encode_special_tokens = True  # tokenizer.json does not hold this
+        self._backend = backend
+        id_of = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(id_of.values()) + 1
+        self.eos_id = id_of[eos_token]
+        self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
+        self._token_bytes = _token_bytes(backend, self.vocab_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without the special tokens that `transformers` would add around it."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on several threads."""
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`."""
+        checked = self.check_ids(ids)
+        if self._token_bytes is not None:
+            return decode_bytes(self._token_bytes, checked)
+        text: str = self._backend.decode(checked, skip_special_tokens=True)
+        return text
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder that holds back what later ids can still change."""
+        if self._token_bytes is not None:
+            return ByteStreamDecoder(self, self._token_bytes)
+        return _PrefixStreamDecoder(self, self._unsettling_id())
+
+    def _unsettling_id(self) -> int:
+        """An id that, appended, changes all text that any id could change.
+
+        In a vocabulary with byte fallback that is a byte no UTF-8 holds, since a run of byte tokens
+        decodes to characters only if the whole run is valid; elsewhere, any id that has text.
+        """
+        byte_id: int | None = self._backend.token_to_id("<0xFF>")
+        if byte_id is not None:
+            return byte_id
+        return next(i for i in range(self.vocab_size) if self.decode([i]))
+
+    def state(self) -> dict[str, Any]:
+        """The whole ``tokenizer.json`` and the names of the two tokens slm uses."""
+        return {
+            "tokenizer": json.loads(self._backend.to_str()),
+            "eos_token": self._eos_token,
+            "pad_token": self._pad_token,
+        }
+
+    @classmethod
+    def from_state(cls: type[Self], state: dict[str, Any]) -> Self:
+        """The inverse of `state`."""
+        backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
+        return cls(backend, state["eos_token"], state["pad_token"])
+
+
+class _PrefixStreamDecoder(StreamDecoder):
+    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
+
+    Decodes a window of recent ids with and without an unsettling id after it; what both texts begin with
+    is certain. `tokenizers.decoders.DecodeStream` will not do: it gives out characters that a later byte
+    of the same run takes back, and has no flush.
+    """
+
+    _WINDOW = 16
+    """Ids of context kept, at least; enough for any strip or prefix rule at the start of a text to be past."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer, unsettling_id: int) -> None:
+        self._tokenizer = tokenizer
+        self._unsettling_id = unsettling_id
+        self._window: list[int] = []
+        self._given = 0  # characters of the window's text that were given out
+
+    def push(self, token_id: int) -> str:
+        """The text that no later id can change any more."""
+        self._window.append(token_id)
+        text = self._tokenizer.decode(self._window)
+        unsettled = self._tokenizer.decode([*self._window, self._unsettling_id])
+        certain = _common_prefix(text, unsettled).rstrip("\ufffd")
+        piece = certain[self._given :]
+        self._given = max(self._given, len(certain))
+        if certain == text:
+            self._shorten()
+        return piece
+
+    def flush(self) -> str:
+        """What was held back."""
+        piece = self._tokenizer.decode(self._window)[self._given :]
+        self._window, self._given = [], 0
+        return piece
+
+    def _shorten(self) -> None:
+        """Forget all but the context, once all text is given out, so that a push costs the same at any length."""
+        if len(self._window) < 2 * self._WINDOW:
+            return
+        context = self._window[-self._WINDOW :]
+        text = self._tokenizer.decode(context)
+        if text.strip():
+            self._window, self._given = context, len(text)
+
+
+def _common_prefix(text: str, other: str) -> str:
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
+    return text[: sum(1 for _ in same)]
+
+
+def _token_bytes(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes] | None:
+    """The bytes of each id, empty for special ones; None if the vocabulary is not byte-level."""
+    if not isinstance(backend.decoder, decoders.ByteLevel):
+        return None
+    byte_of = _byte_of_character()
+    table = [b""] * vocab_size
+    for token, token_id in backend.get_vocab(with_added_tokens=False).items():
+        if all(character in byte_of for character in token):
+            table[token_id] = bytes([byte_of[character] for character in token])
+        else:
+            table[token_id] = token.encode()
+    for token_id, added in backend.get_added_tokens_decoder().items():
+        table[token_id] = b"" if added.special else added.content.encode()
+    return table
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's visible stand-in for each byte, inverted (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`)."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+def _keep_forks_quiet() -> None:
+    """Make a forked child (a loader worker) encode on one thread, and say nothing.
+
+    Up to 0.22 the library does that by itself, but warns on stderr in every child unless the variable is set.
+    Set around the fork only, it leaves the parent parallel; a value of the user's own is left alone.
+    """
+    variable = "TOKENIZERS_PARALLELISM"
+    set_here: list[bool] = []
+
+    def before() -> None:
+        set_here.append(variable not in os.environ)
+        if set_here[-1]:
+            os.environ[variable] = "false"
+
+    def after_in_parent() -> None:
+        if set_here.pop():
+            del os.environ[variable]
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+
+
+_keep_forks_quiet()

@@ -1,0 +1,112 @@
+"""Words: text cut by a regular expression, the most frequent pieces kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import regex
+from annotated_types import Ge
+
+from slm.errors import UserError
+from slm.registry import register_tokenizer
+from slm.tokenizers.pieces import SPECIAL_TEXTS, PieceTokenizer
+from slm.tokenizers.settings import check_at_least
+
+DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
+"""A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
+
+MIN_VOCAB_SIZE = len(SPECIAL_TEXTS) + 1
+
+
+@register_tokenizer("regex")
+class RegexTokenizer(PieceTokenizer):
+    """One id a piece of text seen often enough in fitting; any other piece is `<unk>`.
+
+    Args:
+        pieces: the vocabulary, most frequent first.
+        pattern: what a piece is. Text between two matches is a piece as well, so nothing is lost.
+    """
+
+    kind = "regex"
+
+    def __init__(self, pieces: Sequence[str], pattern: str) -> None:
+        super().__init__(pieces)
+        self._pattern = _compile(pattern)
+        self._id_of_piece = {piece: i for i, piece in enumerate(self._pieces, start=len(SPECIAL_TEXTS))}
+
+    @classmethod
+    def create(
+        cls,
+        texts: Iterable[str],
+        *,
+        max_vocab_size: Annotated[int, Ge(MIN_VOCAB_SIZE)] = 30_000,
+        min_frequency: Annotated[int, Ge(1)] = 2,
+        pattern: str = DEFAULT_PATTERN,
+    ) -> RegexTokenizer:
+        """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points.
+
+        Args:
+            texts: what to count pieces in.
+            max_vocab_size: the most ids there may be, the 3 special ones included.
+            min_frequency: a piece seen less often is `<unk>`; from 2 on, `<unk>` itself has something to learn from.
+            pattern: what a piece is, in the syntax of the `regex` package.
+
+        Raises:
+            UserError: a setting is out of range, or no piece is frequent enough.
+        """
+        check_at_least(
+            "max_vocab_size", max_vocab_size, MIN_VOCAB_SIZE, f"{len(SPECIAL_TEXTS)} special tokens, 1 piece"
+        )
+        check_at_least("min_frequency", min_frequency, 1)
+        compiled = _compile(pattern)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(_split(compiled, text))
+        frequent = sorted((-count, piece) for piece, count in counts.items() if count >= min_frequency)
+        if not frequent:
+            raise UserError(
+                f"tokenizer=regex found {len(counts)} different pieces and none {min_frequency} times or more: "
+                "check that the data is not empty, or lower tokenizer.min_frequency"
+            )
+        return cls([piece for _, piece in frequent[: max_vocab_size - len(SPECIAL_TEXTS)]], pattern)
+
+    def encode(self, text: str) -> list[int]:
+        """One id a piece."""
+        id_of = self._id_of_piece.get
+        return [id_of(piece, self.unk_id) for piece in _split(self._pattern, text)]
+
+    def state(self) -> dict[str, Any]:
+        """The pieces and the pattern that finds them."""
+        return {**super().state(), "pattern": self._pattern.pattern}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> RegexTokenizer:
+        """The inverse of `state`."""
+        return cls(state["pieces"], state["pattern"])
+
+
+def _compile(pattern: str) -> regex.Pattern[str]:
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise UserError(
+            f"tokenizer.pattern '{pattern}' is not a regular expression ({error}); the default is '{DEFAULT_PATTERN}'"
+        ) from error
+
+
+def _split(pattern: regex.Pattern[str], text: str) -> list[str]:
+    """Matches and what lies between them, in order; joined, they are `text`."""
+    pieces: list[str] = []
+    end = 0
+    for match in pattern.finditer(text):
+        start, stop = match.span()
+        if start > end:
+            pieces.append(text[end:start])
+        if stop > start:
+            pieces.append(text[start:stop])
+        end = stop
+    if end < len(text):
+        pieces.append(text[end:])
+    return pieces

@@ -1,0 +1,98 @@
+"""OpenAI's vocabularies, GPT-2's first, through the `tiktoken` package."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tiktoken
+
+from slm.errors import UserError, did_you_mean
+from slm.registry import register_tokenizer
+from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+
+EOS_TOKEN = "<|endoftext|>"
+
+
+@register_tokenizer("tiktoken")
+class TiktokenTokenizer(Tokenizer):
+    """A given byte-level BPE vocabulary; it has an end of text and no padding.
+
+    Args:
+        encoding: one whose special tokens hold `<|endoftext|>`.
+    """
+
+    kind = "tiktoken"
+    pad_id = None
+
+    def __init__(self, encoding: tiktoken.Encoding) -> None:
+        self._encoding = encoding
+        self.vocab_size = encoding.n_vocab
+        self.eos_id = encoding._special_tokens[EOS_TOKEN]
+        self._token_bytes = [b""] * self.vocab_size  # special ids, and the gaps some encodings have, stay empty
+        for token, token_id in encoding._mergeable_ranks.items():
+            self._token_bytes[token_id] = token
+
+    @classmethod
+    def create(cls, texts: Iterable[str], *, encoding: str = "r50k_base") -> TiktokenTokenizer:
+        """The encoding of that name, from tiktoken's cache or else the network; `texts` is not read.
+
+        Raises:
+            UserError: there is no such encoding, or it can neither be found nor downloaded.
+        """
+        known = tiktoken.list_encoding_names()
+        if encoding not in known:
+            raise UserError(
+                f"tokenizer.encoding '{encoding}' does not exist{did_you_mean(encoding, known)} "
+                f"(known: {', '.join(known)})"
+            )
+        try:
+            return cls(tiktoken.get_encoding(encoding))
+        except (OSError, ValueError) as error:  # no network, a refused request; a file that is not what it should be
+            raise UserError(
+                f"tokenizer.encoding '{encoding}' is not in tiktoken's cache and cannot be downloaded "
+                f"({type(error).__name__}): go online once, or set TIKTOKEN_CACHE_DIR to a folder that holds it"
+            ) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`."""
+        return self._encoding.encode_ordinary(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, on several threads."""
+        return self._encoding.encode_ordinary_batch(list(texts))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`."""
+        return decode_bytes(self._token_bytes, self.check_ids(ids))
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder that holds back incomplete characters."""
+        return ByteStreamDecoder(self, self._token_bytes)
+
+    def state(self) -> dict[str, Any]:
+        """The whole encoding, so that a saved tokenizer needs no download.
+
+        The three underscored attributes are the ones tiktoken's own README extends an encoding with.
+        """
+        ranks = self._encoding._mergeable_ranks
+        return {
+            "encoding": self._encoding.name,
+            "pattern": self._encoding._pat_str,
+            "ranks": {base64.b64encode(token).decode(): rank for token, rank in ranks.items()},
+            "special_tokens": self._encoding._special_tokens,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> TiktokenTokenizer:
+        """The inverse of `state`."""
+        return cls(
+            tiktoken.Encoding(
+                state["encoding"],
+                pat_str=state["pattern"],
+                mergeable_ranks={base64.b64decode(token): rank for token, rank in state["ranks"].items()},
+                special_tokens=state["special_tokens"],
+            )
+        )

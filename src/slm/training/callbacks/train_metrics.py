@@ -1,0 +1,86 @@
+"""What a training step is logged with: loss, learning rate, gradient norm, speed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.throughput import get_available_flops
+
+from slm.models.flops import training_flops_per_token
+
+
+class TrainMetrics(pl.Callback):
+    """Every `log_every` optimizer steps, one row to all loggers.
+
+    ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
+    validation and saving left out: ``tokens_per_s`` over all ranks, ``step_ms``, ``data_wait_percent``
+    (share of the step spent waiting for the loader) and, on a device whose peak is known,
+    ``mfu_percent`` (Chowdhery et al. 2022, appendix B).
+    """
+
+    def __init__(self, log_every: int) -> None:
+        self.log_every = log_every
+        self.latest: dict[str, float] = {}
+        self.total_s = 0.0
+        self.total_tokens = 0
+        self._logged_step = 0
+        self._peak_flops: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._logged_step = trainer.global_step
+        device = pl_module.device
+        if device.type == "cuda":
+            self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)  # type: ignore[arg-type]
+        self._flops_per_token = training_flops_per_token(pl_module.model)  # type: ignore[arg-type]
+        self._reset(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._paused_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on."""
+        if hasattr(self, "_started"):
+            self._started += time.perf_counter() - self._paused_at
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log when a step is due."""
+        step = trainer.global_step
+        if step == self._logged_step or step % self.log_every:
+            return
+        steps = step - self._logged_step
+        self._logged_step = step
+        # reading the loss waits for the device, so the clock below covers finished work
+        metrics = {"train/loss": pl_module.take_train_loss()}  # type: ignore[operator]
+        seconds = time.perf_counter() - self._started
+        tokens = pl_module.tokens_trained - self._tokens_before  # type: ignore[operator]
+        metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if pl_module.grad_norm is not None:
+            metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
+        metrics["train/tokens"] = pl_module.tokens_trained  # type: ignore[assignment]
+        metrics["speed/tokens_per_s"] = tokens / seconds
+        metrics["speed/step_ms"] = 1000 * seconds / steps
+        metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
+        if self._peak_flops:
+            peak = self._peak_flops * trainer.world_size
+            metrics["speed/mfu_percent"] = 100 * self._flops_per_token * tokens / seconds / peak
+        self.total_s += seconds
+        self.total_tokens += tokens
+        self.latest = metrics
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        self._reset(trainer, pl_module)
+
+    def _reset(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._tokens_before = pl_module.tokens_trained
+        self._waited_before = _waited(trainer)
+
+
+def _waited(trainer: pl.Trainer) -> float:
+    return trainer.datamodule.waited_s  # type: ignore[attr-defined]

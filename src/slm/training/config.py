@@ -1,0 +1,113 @@
+"""How to train, as `conf/trainer`, `conf/scheduler` and `conf/callbacks` say it. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slm.errors import UserError, did_you_mean
+from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, Text
+
+SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
+
+# What Lightning calls the things that are derived here, and what to set instead.
+DERIVED = {
+    "accumulate_grad_batches": "trainer.global_batch_size",
+    "gradient_clip_val": "trainer.grad_clip",
+    "log_every_n_steps": "trainer.log_every",
+    "val_check_interval": "trainer.val_every",
+    "check_val_every_n_epoch": "trainer.val_every",
+    "max_epochs": "trainer.max_steps",
+    "min_epochs": "trainer.max_steps",
+    "min_steps": "trainer.max_steps",
+    "callbacks": "callbacks",
+    "logger": "logger",
+    "default_root_dir": "run_dir",
+    "enable_checkpointing": "trainer.save_every",
+    "enable_model_summary": "nothing: it is always shown",
+    "limit_train_batches": "trainer.max_steps",
+    "limit_test_batches": "trainer.limit_val_batches",
+    "limit_predict_batches": "nothing: every prompt is answered",
+    "overfit_batches": "data.path to a small file",
+    "fast_dev_run": "trainer=debug",
+    "num_sanity_val_steps": "trainer=debug to try validation early",
+    "barebones": "callbacks=none",
+    "gradient_clip_algorithm": "trainer.grad_clip, which clips by norm",
+    "use_distributed_sampler": "nothing: batches are dealt to the ranks already",
+    "reload_dataloaders_every_n_epochs": "nothing: the loader is endless",
+    "enable_autolog_hparams": "nothing: config.yaml holds them",
+    "model_registry": "nothing: the bundle lies in the run folder",
+    "plugins": "trainer.precision or trainer.strategy",
+}
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """The learning rate over the steps; formulas in `slm.training.schedules`.
+
+    Attributes:
+        name: cosine, linear, wsd, constant (warmup only) or none.
+        warmup_steps: linear rise from 0 to ``optimizer.lr``.
+        min_lr: where the decay ends, at ``trainer.max_steps``.
+        decay_fraction: share of the steps that wsd's last phase takes.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    name: Text = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    min_lr: NonNegativeFloat = 0.0
+    decay_fraction: NonNegativeFloat = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise ValueError(
+                f"no schedule is called '{self.name}'{did_you_mean(self.name, SCHEDULES)} (known: {', '.join(SCHEDULES)})"
+            )
+        if self.decay_fraction > 1:
+            raise ValueError(f"decay_fraction must be at most 1; got {self.decay_fraction}")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The training loop. All counts are optimizer steps unless they say otherwise.
+
+    Attributes:
+        max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
+        batch_size: windows a micro-batch on one device.
+        global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
+            device. Gradients are accumulated to reach it.
+        log_every, val_every, save_every: period of metrics, validation and checkpoints.
+        keep: how many ``step_*.ckpt`` files stay; 0 for all.
+        grad_clip: largest global gradient norm; 0 for no clipping.
+        compile: run the model through ``torch.compile``.
+        precision: ``auto`` or one of Lightning's.
+        lightning: settings that go straight to Lightning's ``Trainer``.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    max_steps: Count
+    batch_size: Count
+    log_every: Count
+    val_every: Count
+    save_every: Count
+    global_batch_size: Count | None = None
+    keep: NonNegativeInt = 2
+    grad_clip: NonNegativeFloat = 0.0
+    compile: Flag = False
+    precision: str | int = "auto"
+    lightning: dict[str, Any] = field(default_factory=dict)
+
+    def accumulation(self, n_devices: int) -> int:
+        """Micro-batches each device takes in one optimizer step.
+
+        Raises:
+            UserError: ``global_batch_size`` is not a multiple of what the devices take at once.
+        """
+        at_once = self.batch_size * n_devices
+        wanted = self.global_batch_size or at_once
+        if wanted % at_once:
+            raise UserError(
+                f"trainer.global_batch_size ({wanted}) must be a multiple of batch_size x devices "
+                f"({self.batch_size} x {n_devices} = {at_once}); set it to {max(1, round(wanted / at_once)) * at_once}"
+            )
+        return wanted // at_once

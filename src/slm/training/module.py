@@ -1,0 +1,204 @@
+"""The LightningModule: one batch-to-loss path, weighted by valid tokens, and prediction as generation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from slm.generation.config import GenerationConfig
+from slm.generation.language_model import LanguageModel
+from slm.models.contract import CausalLM
+from slm.models.modules.build import build_loss
+from slm.tokenizers.base import Tokenizer
+from slm.training.optimizers import parameter_groups
+
+Batch = dict[str, Tensor]
+
+
+class LanguageModelModule(pl.LightningModule):
+    """Trains a registered model on batches of ``input_ids`` and ``labels``.
+
+    Every loss is the mean over valid tokens (labels other than -100): over all micro-batches and
+    ranks of an optimizer step in training, over the whole split in validation.
+
+    Args:
+        model: a registered model.
+        make_optimizer: parameter groups to an optimizer; None for a model that only predicts.
+        weight_decay: for the matrices.
+        lr_factor: optimizer step -> factor of the learning rate.
+        grad_clip: largest global norm of the gradient; 0 for no clipping.
+        tokens_per_byte: of the validation text, for bits per byte.
+        tokenizer: what `predict_step` reads prompts and writes text with.
+        generation: settings of `predict_step`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
+        weight_decay: float = 0.0,
+        lr_factor: Callable[[int], float] | None = None,
+        grad_clip: float = 0.0,
+        tokens_per_byte: float = 1.0,
+        tokenizer: Tokenizer | None = None,
+        generation: GenerationConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = build_loss(cast(CausalLM, model).config.modules.loss)
+        self.make_optimizer = make_optimizer
+        self.weight_decay = weight_decay
+        self.lr_factor = lr_factor
+        self.grad_clip = grad_clip
+        self.tokens_per_byte = tokens_per_byte
+        self.tokenizer = tokenizer
+        self.generation = generation
+        self.grad_norm: Tensor | None = None
+        self.tokens_trained = 0
+        self._batch_tokens = 0
+        self._step_tokens = 0  # valid tokens of the optimizer step under way, on this rank
+        self._logged_nll: Tensor | float = 0.0
+        self._logged_tokens = 0
+        self._eval_nll: Tensor | float = 0.0
+        self._eval_tokens = 0
+
+    # ---- one path from batch to loss ----
+
+    def model_step(self, batch: Batch) -> Tensor:
+        """Summed negative log-likelihood of a batch's labels, in nats."""
+        model = cast(CausalLM, self.model)
+        hidden = model.hidden_states(batch["input_ids"])
+        return self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count the valid tokens while the labels are still on the host, so that no step waits for it."""
+        if isinstance(batch, dict) and "labels" in batch:
+            self._batch_tokens = int((batch["labels"] != self.loss.ignore_index).sum())
+        return batch
+
+    # ---- training ----
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Advance the position in the data."""
+        self.trainer.datamodule.train_batch_taken()  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Summed loss over the number of label places; `on_before_optimizer_step` corrects the divisor."""
+        nll = self.model_step(batch)
+        self._logged_nll = self._logged_nll + nll.detach()
+        self._logged_tokens += self._batch_tokens
+        self._step_tokens += self._batch_tokens
+        return nll / batch["labels"].numel()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn the mean over label places into the mean over valid tokens of the whole step."""
+        accumulated = self.trainer.accumulate_grad_batches
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        places = datamodule.batch_size * datamodule.seq_len * accumulated * self.trainer.world_size
+        valid = self._sum_over_ranks(self._step_tokens)
+        self.tokens_trained += valid
+        self._step_tokens = 0
+        if valid not in (0, places):
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, places / valid)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scale the gradient down to `grad_clip` and keep its norm for the log (no clipping, no cost)."""
+        if self.grad_clip:
+            trainable = [p for p in self.model.parameters() if p.grad is not None]
+            self.grad_norm = nn.utils.clip_grad_norm_(trainable, self.grad_clip)
+
+    def take_train_loss(self) -> float:
+        """Mean loss (nats per token) over all ranks since the last call."""
+        nll, tokens = self._sum_over_ranks(float(self._logged_nll)), self._sum_over_ranks(self._logged_tokens)
+        self._logged_nll, self._logged_tokens = 0.0, 0
+        return nll / tokens if tokens else math.nan
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over decay groups and its schedule, stepped with every optimizer step."""
+        assert self.make_optimizer is not None and self.lr_factor is not None, "this module was made for prediction"
+        optimizer = self.make_optimizer(parameter_groups(self.model, self.weight_decay))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.lr_factor), "interval": "step"},
+        }
+
+    # ---- validation ----
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self._eval_nll, self._eval_tokens = 0.0, 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add to the sums."""
+        self._eval_nll = self._eval_nll + self.model_step(batch).double()
+        self._eval_tokens += self._batch_tokens
+
+    def on_validation_epoch_end(self) -> None:
+        """``val/loss`` in nats per token, ``val/perplexity``, ``val/bits_per_byte``: exact sums over all ranks."""
+        nll, tokens = self._sum_over_ranks(float(self._eval_nll)), self._sum_over_ranks(self._eval_tokens)
+        metrics = text_metrics(nll / tokens if tokens else math.nan, self.tokens_per_byte)
+        named = {f"val/{name}": value for name, value in metrics.items()}
+        self.log_dict({name: torch.tensor(value) for name, value in named.items()}, logger=False)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(named, step=self.trainer.global_step)
+        self.val_metrics = metrics
+
+    # ---- prediction ----
+
+    def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[str]:
+        """The continuation of each prompt."""
+        assert self.tokenizer is not None, "prediction needs a tokenizer"
+        language_model = LanguageModel(cast(CausalLM, self.model), self.tokenizer, facts={})
+        return [language_model.generate(prompt, self.generation) for prompt in batch]
+
+    # ---- state ----
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The sums that a later log row is made of."""
+        checkpoint["train_sums"] = {
+            "logged_nll": float(self._logged_nll),
+            "logged_tokens": self._logged_tokens,
+            "tokens_trained": self.tokens_trained,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        sums = checkpoint["train_sums"]
+        self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
+        self.tokens_trained = sums["tokens_trained"]
+
+    def _sum_over_ranks(self, value: Any) -> Any:
+        """A number summed over all ranks; on one rank the number itself, with no tensor made."""
+        if self.trainer.world_size == 1:
+            return value
+        total = self.trainer.strategy.reduce(torch.tensor(float(value), dtype=torch.float64, device=self.device), reduce_op="sum")
+        return type(value)(total.item())
+
+
+def text_metrics(loss: float, tokens_per_byte: float) -> dict[str, float]:
+    """What a mean loss in nats per token means.
+
+    Returns:
+        ``loss``; ``perplexity`` = exp(loss); ``bits_per_byte`` = loss / ln 2 * tokens per byte,
+        which compares models of different tokenizers.
+    """
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_byte": loss / math.log(2) * tokens_per_byte,
+    }

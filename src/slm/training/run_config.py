@@ -1,0 +1,203 @@
+"""The whole configuration of a run, typed, and checked as one before any work. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slm.data.config import STORE_KIND, DataConfig
+from slm.errors import UserError, did_you_mean
+from slm.generation.config import GenerationConfig
+from slm.models.config import ModelConfig
+from slm.registry import CORPORA, TOKENIZERS, load_plugins
+from slm.schema import (
+    Count,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    Probability,
+    call_problems,
+    checked,
+    unknown_key,
+)
+from slm.training.config import DERIVED, SchedulerConfig, TrainerConfig
+from slm.training.precision_names import PRECISIONS
+
+T = TypeVar("T")
+
+_OWN_TRAINER_KEYS = {field.name for field in fields(TrainerConfig)} - {"lightning"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        run_dir: the run folder.
+        seed: of weights, order of the data and dropout.
+        resume: None, "auto" or a run folder or checkpoint to go on from.
+        stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
+        tokenizer: ``kind`` and that kind's settings.
+        optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
+        callbacks, logger: name -> ``_target_`` and arguments.
+    """
+
+    run_dir: Path
+    seed: int
+    resume: str | None
+    stop_after: int | None
+    model: ModelConfig
+    tokenizer: dict[str, Any]
+    data: DataConfig
+    optimizer: dict[str, Any]
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, dict[str, Any]]
+    logger: dict[str, dict[str, Any]]
+    generation: GenerationConfig
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Check everything and build it.
+
+        Args:
+            values: the composed and resolved configuration, plain types.
+
+        Raises:
+            UserError: one line a problem, all of them at once.
+        """
+        load_plugins(list(values.get("plugins") or []))
+        found = _Problems()
+        allowed = {field.name for field in fields(cls)} | {"plugins"}
+        found.add(unknown_key(key, allowed) for key in values.keys() - allowed)
+        found.add(f"'{key}' is missing" for key in allowed - values.keys())
+        found.stop_if_any()
+        model = found.collect(lambda: ModelConfig.from_dict(values["model"]))
+        data = found.collect(lambda: DataConfig.from_dict(values["data"]))
+        scheduler = found.collect(lambda: checked(SchedulerConfig, values["scheduler"], "scheduler"))
+        trainer = found.collect(lambda: _trainer_config(values["trainer"]))
+        generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
+        scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
+        found.add(_corpus_problems(data))
+        found.add(_tokenizer_problems(values["tokenizer"]))
+        found.add(_optimizer_problems(values["optimizer"]))
+        for group in ("callbacks", "logger"):
+            found.add(_target_problems(values[group] or {}, group))
+        if model and data and data.seq_len > model.params.max_seq_len:
+            found.add(
+                [
+                    f"data.seq_len ({data.seq_len}) must be at most model.params.max_seq_len "
+                    f"({model.params.max_seq_len}); lower the first or raise the second"
+                ]
+            )
+        found.stop_if_any()
+        assert model and data and scheduler and trainer and generation and scalars
+        return cls(
+            run_dir=Path(scalars.run_dir),
+            seed=scalars.seed,
+            resume=scalars.resume,
+            stop_after=scalars.stop_after,
+            model=model,
+            tokenizer=dict(values["tokenizer"]),
+            data=data,
+            optimizer=dict(values["optimizer"]),
+            scheduler=scheduler,
+            trainer=trainer,
+            callbacks=dict(values["callbacks"] or {}),
+            logger=dict(values["logger"] or {}),
+            generation=generation,
+        )
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    run_dir: str
+    seed: NonNegativeInt
+    resume: str | None
+    stop_after: Count | None
+
+
+_SCALARS = tuple(field.name for field in fields(_Scalars))
+
+
+@dataclass(frozen=True)
+class _OptimizerRanges:
+    """Ranges of the settings that optimizers share."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    eps: PositiveFloat = 1e-8
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+
+
+class _Problems:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, lines: Any) -> None:
+        self.lines.extend(lines)
+
+    def collect(self, build: Callable[[], T]) -> T | None:
+        try:
+            return build()
+        except UserError as error:
+            self.lines.append(str(error))
+            return None
+
+    def stop_if_any(self) -> None:
+        if self.lines:
+            raise UserError("\n".join(self.lines))
+
+
+def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
+    for key, instead in DERIVED.items():
+        if key in values:
+            raise UserError(f"trainer.{key} follows from other settings here; set {instead}")
+    own = {key: value for key, value in values.items() if key in _OWN_TRAINER_KEYS}
+    lightning = {key: value for key, value in values.items() if key not in _OWN_TRAINER_KEYS}
+    config = checked(TrainerConfig, {**own, "lightning": lightning}, "trainer")
+    if str(config.precision) not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision: there is no '{config.precision}'{did_you_mean(str(config.precision), PRECISIONS)} "
+            f"(known: {', '.join(PRECISIONS)})"
+        )
+    return config
+
+
+def _corpus_problems(data: DataConfig | None) -> list[str]:
+    if data is None:
+        return []
+    if data.kind == STORE_KIND:
+        return [] if isinstance(data.settings.get("path"), str) else ["data.path must be the folder of a token store"]
+    return call_problems(CORPORA.get(data.kind), data.settings, "data")
+
+
+def _tokenizer_problems(values: Mapping[str, Any]) -> list[str]:
+    try:
+        kind = TOKENIZERS.get(str(values.get("kind")))
+    except UserError as error:
+        return [f"tokenizer.kind: {error}"]
+    settings = {key: value for key, value in values.items() if key != "kind"}
+    return call_problems(kind.create, settings, "tokenizer", given=1)
+
+
+def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not isinstance(values.get("_target_"), str):
+        problems.append("optimizer._target_ is missing; name a class, e.g. torch.optim.AdamW")
+    shared = {field.name for field in fields(_OptimizerRanges)}
+    try:
+        checked(_OptimizerRanges, {key: value for key, value in values.items() if key in shared}, "optimizer")
+    except UserError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
+    return [
+        f"{group}.{name}._target_ is missing; name the class to build"
+        for name, node in nodes.items()
+        if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str)
+    ]

@@ -1,0 +1,107 @@
+"""A run's folder: what lies where, what produced it, and how to find the one to go on from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slm.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+LAST_CHECKPOINT = "last.ckpt"
+BUNDLE = "model"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.csv"
+RECORD_FILE = "run.json"
+SUMMARY_FILE = "summary.json"
+
+_VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """``run.json``: command, overrides, versions, data fingerprint and precision of a run; {} without one."""
+    try:
+        return json.loads((run / RECORD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{run / RECORD_FILE} is damaged ({error}); restore it or start a new run") from None
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write beside the place and rename."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(file)
+
+
+def provenance() -> dict[str, Any]:
+    """What is running: command, time, versions, git commit of the working folder."""
+    return {
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in _VERSIONS_OF},
+        "git_commit": _git_commit(),
+    }
+
+
+def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
+    """The checkpoint file that `resume` means for a run in folder `run`; None to start afresh.
+
+    Raises:
+        UserError: a path was given that is neither a checkpoint nor a run folder that holds one.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        last = run / CHECKPOINTS / LAST_CHECKPOINT
+        return last if last.is_file() else None
+    path = Path(resume).expanduser()
+    if path.is_file():
+        return path
+    if (last := path / CHECKPOINTS / LAST_CHECKPOINT).is_file():
+        return last
+    found = "holds no checkpoint (checkpoints/last.ckpt)" if path.is_dir() else "does not exist"
+    raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
+
+
+def run_of_checkpoint(path: Path) -> Path:
+    """The run folder that a checkpoint file, or the folder itself, belongs to."""
+    return path.parent.parent if path.is_file() and path.parent.name == CHECKPOINTS else path
+
+
+def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest run under `root` that was started with these overrides and has a checkpoint."""
+    candidates = [
+        file.parent
+        for file in root.glob(f"*/{RECORD_FILE}")
+        if (file.parent / CHECKPOINTS / LAST_CHECKPOINT).is_file()
+        and read_record(file.parent).get("overrides") == list(overrides)
+    ]
+    return max(candidates, key=lambda run: (run / RECORD_FILE).stat().st_mtime, default=None)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,329 @@
+"""One training run, top to bottom: data, model, trainer, fit, summary."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from slm.bundle import write_bundle
+from slm.data.datamodule import TextDataModule
+from slm.data.prepare import find_store
+from slm.data.token_store import TokenStore
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.models.summary import summarize
+from slm.notices import notice
+from slm.training import run_folder
+from slm.training.callbacks.checkpoints import Checkpoints
+from slm.training.callbacks.random_state import RandomState
+from slm.training.callbacks.stop_after import StopAfter
+from slm.training.callbacks.train_metrics import TrainMetrics
+from slm.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from slm.training.csv_logger import CsvLogger
+from slm.training.module import LanguageModelModule
+from slm.training.precision import Precision, resolve_precision
+from slm.training.run_config import RunConfig
+from slm.training.schedules import lr_factor
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        val_loss: of the best model, in nats per token; nan if there was no validation.
+        run_dir: where everything is.
+    """
+
+    val_loss: float
+    run_dir: Path
+
+
+def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) -> Result:
+    """Train as `config` says.
+
+    Args:
+        config: checked.
+        composed: the same as plain types, written to ``config.yaml``.
+        overrides: the command line's, kept for `resume`.
+
+    Raises:
+        UserError: before anything is written to the run folder.
+    """
+    _quiet_lightning()
+    checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
+    resumed_step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
+    began = time.perf_counter()
+    store = find_store(config.data, config.tokenizer)
+    _say_data(store, time.perf_counter() - began)
+    model_config = _fit_vocabulary(config.model, store)
+    pl.seed_everything(config.seed, verbose=False)
+    model = build_model(model_config)
+    notice(f"model {model_config.name}\n{summarize(model)}")
+    _check_trainable(model)
+
+    datamodule = TextDataModule(
+        store, config.data.seq_len, config.trainer.batch_size, config.data.num_workers, config.seed
+    )
+    accelerator = _Devices.of(config.trainer.lightning)
+    accumulate = config.trainer.accumulation(accelerator.count)
+    precision = _precision(config, accelerator.kind, model_config, resumed=checkpoint is not None)
+    notice(f"precision {precision.name} ({precision.reason})")
+    module = LanguageModelModule(
+        model,
+        make_optimizer=_optimizer_factory(config.optimizer, precision.name),
+        weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
+        lr_factor=lr_factor(config.scheduler, config.trainer.max_steps, config.optimizer["lr"]),
+        grad_clip=config.trainer.grad_clip,
+        tokens_per_byte=store.tokens_per_byte("val"),
+        tokenizer=store.tokenizer,
+        generation=config.generation,
+    )
+    if config.trainer.compile:
+        compile_in_place(model)
+    last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)
+    callbacks = [
+        TrainMetrics(config.trainer.log_every),
+        StopAfter(last_step),
+        *_instantiate(config.callbacks),
+        RandomState(),
+        _checkpoints(config, model_config, store),
+    ]
+    if resumed_step is not None and resumed_step >= last_step:
+        raise UserError(
+            f"resume: '{checkpoint}' is at step {resumed_step} already and the run ends at {last_step}; "
+            "raise trainer.max_steps or stop_after"
+        )
+
+    trainer = _make_trainer(
+        **{**config.trainer.lightning, "enable_progress_bar": _has_progress_bar(config, callbacks)},
+        precision=precision.name,
+        max_steps=config.trainer.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        val_check_interval=config.trainer.val_every * accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        default_root_dir=config.run_dir,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        logger=_loggers(config, resumed_step),
+    )
+    _open_run_folder(config, composed, overrides, store, precision)
+    notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    return _finish(config, trainer, module, callbacks, time.perf_counter() - began)
+
+
+def compile_in_place(model: nn.Module) -> None:
+    """`torch.compile` the blocks without renaming any parameter (no ``_orig_mod.`` in checkpoints)."""
+    getattr(model, "transformer", model).compile()
+
+
+# ---- data and model ----
+
+
+def _say_data(store: TokenStore, seconds: float) -> None:
+    meta = store.meta
+    notice(
+        f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
+        f"{meta['train']['bytes'] / meta['train']['tokens']:.2f} bytes a token, vocabulary {meta['vocab_size']:,} "
+        f"({store.tokenizer.kind}); ready in {seconds:.1f} s"
+    )
+
+
+def _fit_vocabulary(config: ModelConfig, store: TokenStore) -> ModelConfig:
+    needed = store.tokenizer.vocab_size
+    if config.params.vocab_size is not None and config.params.vocab_size < needed:
+        raise UserError(
+            f"model.params.vocab_size ({config.params.vocab_size}) must be at least the tokenizer's {needed}; "
+            "leave it null to take it from the tokenizer"
+        )
+    return config if config.params.vocab_size is not None else config.with_vocab_size(needed)
+
+
+def _check_trainable(model: nn.Module) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
+
+
+# ---- trainer ----
+
+
+@dataclass(frozen=True)
+class _Devices:
+    kind: str
+    count: int
+
+    @classmethod
+    def of(cls, lightning: Mapping[str, Any]) -> _Devices:
+        """What Lightning will run on, asked of Lightning itself before the real Trainer is made."""
+        keys = ("accelerator", "devices", "num_nodes", "strategy")
+        probe = _make_trainer(
+            **{k: lightning[k] for k in keys if k in lightning},
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        return cls(probe.strategy.root_device.type, probe.world_size)
+
+
+def _make_trainer(**settings: Any) -> pl.Trainer:
+    try:
+        return pl.Trainer(**settings)
+    except Exception as error:  # Lightning raises several kinds for what it cannot do
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _precision(config: RunConfig, device: str, model: ModelConfig, resumed: bool) -> Precision:
+    recorded = run_folder.read_record(config.run_dir).get("precision") if resumed else None
+    if recorded and str(config.trainer.precision) == "auto":
+        return Precision(recorded, "as before the interruption")
+    return resolve_precision(config.trainer.precision, device, model.modules.transformer.dim)
+
+
+def _optimizer_factory(settings: Mapping[str, Any], precision: str) -> Any:
+    arguments = {key: value for key, value in settings.items() if key != "weight_decay"}
+    if precision == "16-mixed" and arguments.get("fused"):
+        # a fused step unscales gradients by itself, after they were clipped
+        arguments["fused"] = False
+    try:
+        factory = instantiate({**arguments, "_partial_": True, "_convert_": "all"})
+        inspect.signature(factory.func).bind_partial(params=[], **factory.keywords)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise UserError(f"optimizer: {settings['_target_']} cannot be made: {cause}") from error
+    return factory
+
+
+def _instantiate(nodes: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    built = []
+    for name, node in nodes.items():
+        try:
+            built.append(instantiate({**node, "_convert_": "all"}))
+        except UserError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, UserError):
+                raise cause from error
+            raise UserError(f"{name}: {node['_target_']} cannot be made: {cause}") from error
+    return built
+
+
+def _checkpoints(config: RunConfig, model_config: ModelConfig, store: TokenStore) -> Checkpoints:
+    return Checkpoints(
+        folder=config.run_dir / run_folder.CHECKPOINTS,
+        save_every=config.trainer.save_every,
+        val_every=config.trainer.val_every,
+        keep=config.trainer.keep,
+        write_bundle=partial(_write_run_bundle, config.run_dir, model_config, store),
+    )
+
+
+def _write_run_bundle(
+    run: Path, model_config: ModelConfig, store: TokenStore, weights: dict[str, Tensor], facts: dict[str, Any]
+) -> None:
+    facts = {**facts, "data_fingerprint": store.fingerprint, "tokens_per_byte": store.tokens_per_byte("val")}
+    write_bundle(run / run_folder.BUNDLE, model_config, weights, store.tokenizer, facts)
+
+
+def _loggers(config: RunConfig, resumed_step: int | None) -> list[Logger]:
+    csv_logger = CsvLogger(config.run_dir / run_folder.METRICS_FILE, keep_until=resumed_step)
+    told = {"resumed_step": resumed_step}
+    nodes = {name: {k: told.get(k, v) for k, v in node.items()} for name, node in config.logger.items()}
+    return [csv_logger, *_instantiate(nodes)]
+
+
+def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
+    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    return bar and bool(config.trainer.lightning.get("enable_progress_bar", True))
+
+
+# ---- run folder and summary ----
+
+
+def _open_run_folder(
+    config: RunConfig, composed: Mapping[str, Any], overrides: list[str], store: TokenStore, precision: Precision
+) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dict(composed)), config.run_dir / run_folder.CONFIG_FILE)
+    earlier = run_folder.read_record(config.run_dir).get("sessions", [])
+    run_folder.write_json(
+        config.run_dir / run_folder.RECORD_FILE,
+        {
+            "overrides": overrides,
+            "precision": precision.name,
+            "data_fingerprint": store.fingerprint,
+            "sessions": [*earlier, run_folder.provenance()],
+        },
+    )
+
+
+def _finish(
+    config: RunConfig, trainer: pl.Trainer, module: LanguageModelModule, callbacks: list[pl.Callback], seconds: float
+) -> Result:
+    metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
+    checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    best = checkpoints.best_loss if checkpoints.best_loss is not None else math.nan
+    summary = {
+        "step": trainer.global_step,
+        "tokens": module.tokens_trained,
+        "best_val_loss": best,
+        "best_step": checkpoints.best_step,
+        **{f"val_{name}": value for name, value in getattr(module, "val_metrics", {}).items()},
+        "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
+        "seconds": seconds,
+    }
+    if trainer.is_global_zero:
+        run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
+        _say_summary(config, summary)
+    return Result(best, config.run_dir)
+
+
+def _say_summary(config: RunConfig, summary: Mapping[str, Any]) -> None:
+    lines = [f"done: step {summary['step']} of {config.trainer.max_steps} in {summary['seconds']:.1f} s"]
+    if "val_loss" in summary:
+        lines.append(
+            f"  validation   loss {summary['val_loss']:.4f} nats/token, perplexity {summary['val_perplexity']:.2f}, "
+            f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
+            f"{summary['best_step']})"
+        )
+    if summary["tokens_per_s"]:
+        lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
+    lines.append(f"  run folder   {config.run_dir}")
+    lines.append(f"  next         slm-generate run={config.run_dir}")
+    if summary["step"] < config.trainer.max_steps:
+        lines.append(f"  go on        slm-train resume={config.run_dir}")
+    notice("\n".join(lines))
+
+
+def _quiet_lightning() -> None:
+    """What Lightning says about devices and loaders is said here in one line or does not apply."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
