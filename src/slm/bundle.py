@@ -1,8 +1,8 @@
 """The model bundle: a folder that holds a model whole, for every later command to take.
 
-    model.safetensors      the weights
-    config.json            the model's shape, and what made it
-    slm_tokenizer.json     the tokenizer
+model.safetensors      the weights
+config.json            the model's shape, and what made it
+slm_tokenizer.json     the tokenizer
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
         model = build_model(config)
     weights = _read_weights(folder / WEIGHTS_FILE, device)
     _check_weights(folder / WEIGHTS_FILE, model.state_dict(), weights)
-    model.load_state_dict(weights, assign=True)
     _fill_buffers(model, device)
+    model.load_state_dict(weights, assign=True)
     return Bundle(model.eval(), tokenizer, config, facts)
 
 
@@ -94,7 +94,9 @@ def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged or not a bundle's ({error})") from None
     if version != FORMAT:
-        raise UserError(f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it")
+        raise UserError(
+            f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
+        )
     return ModelConfig.from_dict(shape, where=f"{file}: model"), facts
 
 
@@ -120,10 +122,14 @@ def _check_weights(file: Path, expected: Mapping[str, Tensor], found: Mapping[st
 
 
 def _fill_buffers(model: nn.Module, device: torch.device | str) -> None:
-    """Compute what is never saved because it follows from the config (position tables)."""
+    """Compute what is never saved because it follows from the config (position tables).
+
+    `init_weights` of a module that holds such a buffer does it; weights, still without memory here, it leaves be.
+    """
     for module in model.modules():
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None and buffer.is_meta:
-                module._buffers[name] = torch.empty_like(buffer, device=device)
-                with torch.no_grad():
-                    module.init_weights()  # type: ignore[operator]
+        laid_out = {name: buffer for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta}
+        for name, buffer in laid_out.items():
+            module._buffers[name] = torch.empty_like(buffer, device=device)
+        if laid_out:
+            with torch.no_grad():
+                module.init_weights()  # type: ignore[operator]

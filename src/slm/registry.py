@@ -39,16 +39,19 @@ class Registry:
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator: make the decorated class or function known as `name`.
 
+        Defining the same thing again (a module reloaded, a notebook's cell run twice) replaces it.
+
         Raises:
-            ValueError: `name` is taken by something else.
+            UserError: `name` is taken by something else.
         """
 
         def add(entry: T) -> T:
-            here = getattr(entry, "__module__", None)
-            taken = self._entries.get(name)
-            owner = getattr(taken, "__module__", None) if taken is not None else self._builtin.get(name)
-            if owner is not None and owner != here:
-                raise ValueError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
+            if name in self._entries:
+                here, owner = _home(entry), _home(self._entries[name])
+            else:
+                here, owner = entry.__module__, self._builtin.get(name, entry.__module__)
+            if owner != here:
+                raise UserError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
             self._entries[name] = entry
             return entry
 
@@ -68,9 +71,8 @@ class Registry:
     def check(self, name: str) -> None:
         """Raise `UserError` unless `name` exists; imports nothing."""
         if name not in self:
-            raise UserError(
-                f"no {self.kind} is called '{name}'{did_you_mean(name, self.names())} (known: {', '.join(self.names())})"
-            )
+            known = self.names()
+            raise UserError(f"no {self.kind} is called '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
 
     def names(self) -> list[str]:
         """All known names, sorted; imports nothing."""
@@ -80,15 +82,19 @@ class Registry:
         return name in self._builtin or name in self._entries
 
 
+def _home(entry: Any) -> str:
+    return f"{entry.__module__}.{entry.__qualname__}"
+
+
 _MODULES = "slm.models.modules"
 
 MODELS = Registry("model", {"gpt": "slm.models.meta_arch.gpt"})
-NORMS = Registry("norm", {name: f"{_MODULES}.layer_norm" for name in ("layer_norm", "rms_norm")})
+NORMS = Registry("norm", dict.fromkeys(("layer_norm", "rms_norm"), f"{_MODULES}.layer_norm"))
 ACTIVATIONS = Registry(
-    "activation", {name: f"{_MODULES}.activations" for name in ("gelu", "gelu_tanh", "relu", "relu2", "silu")}
+    "activation", dict.fromkeys(("gelu", "gelu_tanh", "relu", "relu2", "silu"), f"{_MODULES}.activations")
 )
 POSITION_EMBEDDINGS = Registry(
-    "position embedding", {name: f"{_MODULES}.embeddings" for name in ("learned", "sinusoidal", "none")}
+    "position embedding", dict.fromkeys(("learned", "sinusoidal", "none"), f"{_MODULES}.embeddings")
 )
 LOSSES = Registry("loss", {"cross_entropy": f"{_MODULES}.losses"})
 TOKENIZERS = Registry(

@@ -46,16 +46,31 @@ def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Raises:
         UserError: one line for each key that is unknown, missing, of a wrong type or out of range.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where or 'the configuration'} must be a mapping of settings; got {values!r}")
     try:
-        return _adapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(dict(values))  # type: ignore[arg-type]  # a class can be hashed
     except ValidationError as error:
         lines = [_explain(cls, where, found) for found in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
 @functools.lru_cache(maxsize=64)
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
+
+
+def together(*builds: Callable[[], Any]) -> list[Any]:
+    """What each of `builds` returns; if any raises `UserError`, one with the lines of all that do."""
+    results, problems = [], []
+    for build in builds:
+        try:
+            results.append(build())
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return results
 
 
 def unknown_key(path: str, allowed: Iterable[str]) -> str:
@@ -72,11 +87,16 @@ def _explain(cls: type, where: str, found: Any) -> str:
     if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path, _fields_at(cls, location[:-1]))
     if found["type"] == "missing":
-        return f"{path} is missing; set it ({found['msg'].lower()})"
-    message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        return f"{path} is missing; set it"
     if found["type"] == "value_error":
+        message = found["msg"].removeprefix("Value error, ")
         return f"{path}: {message}" if path else message
-    return f"{path} {message}; got {found['input']!r}"
+    return f"{path} {_allowed(found)}; got {found['input']!r}"
+
+
+def _allowed(found: Any) -> str:
+    message: str = found["msg"].removeprefix("Input ")
+    return message[0].lower() + message[1:]
 
 
 def _is_union_branch(part: str) -> bool:
@@ -107,19 +127,21 @@ def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where
     parameters = dict(list(inspect.signature(function).parameters.items())[given:])
     hints = typing.get_type_hints(function, include_extras=True)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {name: p for name, p in parameters.items() if p.kind not in variadic}
     problems = []
     for name, value in values.items():
         path = f"{where}.{name}"
-        if name not in parameters:
+        if name not in named:
             if not takes_any:
-                problems.append(unknown_key(path, [n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD]))
+                problems.append(unknown_key(path, named))
         elif name in hints:
             try:
                 TypeAdapter(hints[name]).validate_python(value, strict=True)
             except ValidationError as error:
-                message = error.errors()[0]["msg"].removeprefix("Input ")
-                problems.append(f"{path} {message[0].lower()}{message[1:]}; got {value!r}")
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in values and parameter.kind is parameter.KEYWORD_ONLY:
+                allowed = dict.fromkeys(map(_allowed, error.errors()))
+                problems.append(f"{path} {' or '.join(allowed)}; got {value!r}")
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in values:
             problems.append(f"{where}.{name} is missing; set it")
     return problems

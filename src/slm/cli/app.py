@@ -37,11 +37,11 @@ def run_app(
         print(render(command, help_text, config_dir(typed)))
         return
     try:
-        _run_hydra(config_name, task, [_quote(argument, literal) for argument in typed])
+        _run_hydra(config_name, task, typed, literal)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         fail(command, "interrupted", INTERRUPTED_STATUS)
-    except UserError as error:
-        fail(command, str(error))
     except Exception as error:
         message = _explain(error, config_name, typed)
         if message is None:
@@ -64,7 +64,9 @@ def config_dir(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _run_hydra(config_name: str, task: Callable[[Any], Any], arguments: list[str]) -> None:
+def _run_hydra(
+    config_name: str, task: Callable[[Any], Any], arguments: Sequence[str], literal: Collection[str]
+) -> None:
     import hydra
 
     def guarded(cfg: Any) -> Any:
@@ -73,14 +75,17 @@ def _run_hydra(config_name: str, task: Callable[[Any], Any], arguments: list[str
 
         try:
             return task(cfg)
-        except UserError as error:
+        except Exception as error:
+            message = _explain(error, config_name, arguments)
+            if message is None:
+                raise
             _remove_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            fail(Path(sys.argv[0]).name, str(error))
+                raise UserError(message) from None  # the launcher reports it with the job it belongs to
+            fail(Path(sys.argv[0]).name, message)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
-    sys.argv = [sys.argv[0], *arguments]
+    sys.argv = [sys.argv[0], *(_quote(argument, literal) for argument in arguments)]
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
     hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
 
@@ -118,7 +123,9 @@ def quoted(value: str) -> str:
 
 
 def _explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
-    """A user's mistake that Hydra or OmegaConf found, in our words; None if it is not one."""
+    """A user's mistake in our words, also one that Hydra or OmegaConf found; None for any other error."""
+    if isinstance(error, UserError):
+        return str(error)
     from slm.cli.compose_errors import explain
 
     return explain(error, config_name, arguments)

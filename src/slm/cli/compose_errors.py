@@ -14,7 +14,6 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from slm.errors import did_you_mean, nearest
 
 _COULD_NOT_OVERRIDE = re.compile(r"Could not override '([^']+)'")
-_MISSING_VALUE = re.compile(r"Missing mandatory value: ([\w.]+)")
 
 
 def explain(error: BaseException | None, config_name: str, arguments: Sequence[str]) -> str | None:
@@ -27,8 +26,7 @@ def explain(error: BaseException | None, config_name: str, arguments: Sequence[s
             "e.g. 'key=\"a b\"'"
         )
     if isinstance(error, MissingMandatoryValue):
-        found = _MISSING_VALUE.search(str(error))
-        key = found.group(1) if found else str(error.full_key)
+        key = error.full_key
         return f"{key} is missing; set it: {key}=…"
     if isinstance(error, ConfigCompositionException):
         found = _COULD_NOT_OVERRIDE.search(str(error))

@@ -20,19 +20,36 @@ from slm.errors import UserError
 class TextDataModule(pl.LightningDataModule):
     """Windows of one token store as batches.
 
+    Args:
+        store: the tokens.
+        seq_len: window length T.
+        batch_size: windows a batch B on one device.
+        num_workers: loader processes; 0 for none.
+        seed: of the order of the training windows.
+        eval_split: what validation reads.
+
     Attributes:
         position: samples consumed over all ranks since the start of training. It is the whole
             state of the data: saved in every checkpoint, it makes a resumed run read on with the
             very next sample, at any number of workers or ranks.
     """
 
-    def __init__(self, store: TokenStore, seq_len: int, batch_size: int, num_workers: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        seq_len: int,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        eval_split: str = "val",
+    ) -> None:
         super().__init__()
         self.store = store
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.eval_split = eval_split
         self.position = 0
         self._train_loader: _TimedLoader | None = None
 
@@ -50,8 +67,8 @@ class TextDataModule(pl.LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Every window of the validation split, once."""
-        dataset = WindowDataset(self.store.tokens("val"), self.seq_len)
+        """Every window of `eval_split`, once."""
+        dataset = WindowDataset(self.store.tokens(self.eval_split), self.seq_len)
         rank, world_size = self._ranks()
         return self._loader(dataset, EvalBatches(len(dataset), self.batch_size, rank, world_size))
 
@@ -117,5 +134,5 @@ class _TimedLoader(DataLoader[dict[str, Tensor]]):
             yield batch
 
 
-def _already_a_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _already_a_batch(batch: Any) -> Any:
     return batch

@@ -28,7 +28,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation documents; no text is in both."""
+    """Training and validation documents; none is in both."""
 
     train: list[Document]
     val: list[Document]
@@ -52,8 +52,8 @@ def read_documents(files: Sequence[Path]) -> list[Document]:
 def split_documents(documents: Sequence[Document], val_fraction: float) -> Split:
     """Hold out `val_fraction` of the characters for validation.
 
-    Of several documents, whole ones are held out, chosen by the hash of their name (so that a new
-    file moves no other from one part to the other); of a single one, its last part.
+    Of several documents, whole ones are held out, chosen by the hash of their name, so that a new
+    file moves few others from one part to the other; of a single one, its last part.
 
     Raises:
         UserError: a part would be empty.
@@ -65,10 +65,13 @@ def split_documents(documents: Sequence[Document], val_fraction: float) -> Split
     val: list[Document] = []
     held_out = 0
     for document in by_hash[:-1]:  # at least one stays for training
-        if val and held_out + len(document.text) / 2 > wanted:
+        if held_out + len(document.text) / 2 <= wanted:
+            val.append(document)
+            held_out += len(document.text)
+        elif val:
             break
-        val.append(document)
-        held_out += len(document.text)
+    if not val:  # each is far longer than what is to be held out
+        val = [min(by_hash, key=lambda document: len(document.text))]
     names = {document.name for document in val}
     return Split([document for document in documents if document.name not in names], val)
 
@@ -98,7 +101,8 @@ def _read_text(file: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        offset = error.start + len(raw) - len(error.object)  # Python does not count a byte-order mark
         raise UserError(
-            f"data.path: '{file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start}); "
+            f"data.path: '{file}' is not UTF-8 text (byte 0x{raw[offset]:02x} at offset {offset}); "
             "convert it to UTF-8 or leave it out"
         ) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -39,8 +39,9 @@ def download(url: str, target: Path, sha256: str, mend: str) -> None:
                 out.write(block)
         if digest.hexdigest() != sha256:
             raise UserError(f"{url} has the checksum {digest.hexdigest()}, expected {sha256}; {mend}")
+        os.chmod(name, 0o644)  # a temporary file is its owner's alone
         os.replace(name, target)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"cannot download {url} ({reason}); with no network, {mend}") from error
     finally:

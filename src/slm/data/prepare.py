@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import STORE_KIND, DataConfig
+from slm.data.config import STORE_KIND, CorpusConfig
 from slm.data.documents import read_documents, split_documents
 from slm.data.token_store import FORMAT, TokenStore, cached_store, write_store
 from slm.errors import UserError
@@ -18,57 +18,57 @@ from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 
 
-def find_store(data: DataConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
+def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
     """The token store for these settings: the prepared one, the cached one, or a new one.
 
     Args:
-        data: what to read.
+        corpus: what to read.
         tokenizer: ``kind`` and that kind's settings; its vocabulary is fitted on the training part.
 
     Raises:
         UserError: files are missing, empty or not text, or the tokenizer's settings do not fit.
     """
-    if data.kind == STORE_KIND:
-        return TokenStore.open(Path(data.settings["path"]).expanduser())
-    files = corpus_files(data)
+    if corpus.kind == STORE_KIND:
+        return TokenStore.open(Path(corpus.settings["path"]).expanduser())
+    files = corpus_files(corpus)
     inputs = {
         "format": FORMAT,
         "slm": slm.__version__,
         "files": [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files],
-        "val_fraction": data.val_fraction,
+        "val_fraction": corpus.val_fraction,
         "tokenizer": dict(tokenizer),
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(data.cache_dir).expanduser() / "token_stores" / f"{data.kind}-{tokenizer['kind']}-{key}"
-    return cached_store(folder, lambda place: prepare_store(data, tokenizer, place))
+    folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{tokenizer['kind']}-{key}"
+    return cached_store(folder, lambda place: prepare_store(corpus, tokenizer, place))
 
 
-def prepare_store(data: DataConfig, tokenizer: Mapping[str, Any], folder: Path) -> TokenStore:
+def prepare_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path) -> TokenStore:
     """Read the corpus, fit a tokenizer on its training part and write the store into `folder`."""
-    split = split_documents(read_documents(corpus_files(data)), data.val_fraction)
+    split = split_documents(read_documents(corpus_files(corpus)), corpus.val_fraction)
     settings = {name: value for name, value in tokenizer.items() if name != "kind"}
     fitted = build_tokenizer(tokenizer["kind"], settings, (document.text for document in split.train))
     return write_store(folder, split, fitted)
 
 
-def tokenize_with(data: DataConfig, tokenizer: Tokenizer) -> TokenStore:
+def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
     """The (cached) store of a corpus in the vocabulary of a tokenizer that exists, a run's own say."""
-    if data.kind == STORE_KIND:
-        store = TokenStore.open(Path(data.settings["path"]).expanduser())
+    if corpus.kind == STORE_KIND:
+        store = TokenStore.open(Path(corpus.settings["path"]).expanduser())
         if store.tokenizer.fingerprint != tokenizer.fingerprint:
             raise UserError(
                 f"the token store '{store.folder}' was made with another tokenizer than the model's; "
                 "give the text itself (data=text data.path=…)"
             )
         return store
-    split = split_documents(read_documents(corpus_files(data)), data.val_fraction)
-    digest = hashlib.sha256(f"{tokenizer.fingerprint} {data.val_fraction}".encode())
+    split = split_documents(read_documents(corpus_files(corpus)), corpus.val_fraction)
+    digest = hashlib.sha256(f"{tokenizer.fingerprint} {corpus.val_fraction}".encode())
     for document in (*split.train, *split.val):
-        digest.update(document.text.encode())
-    folder = Path(data.cache_dir).expanduser() / "token_stores" / f"{data.kind}-{digest.hexdigest()[:16]}"
+        digest.update(f" {document.is_part} {len(document.text)} {document.text}".encode())
+    folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{digest.hexdigest()[:16]}"
     return cached_store(folder, lambda place: write_store(place, split, tokenizer))
 
 
-def corpus_files(data: DataConfig) -> list[Path]:
-    """The files of the corpus that `data` names."""
-    return CORPORA.get(data.kind)(**data.settings)
+def corpus_files(corpus: CorpusConfig) -> list[Path]:
+    """The files that make up a corpus."""
+    return CORPORA.get(corpus.kind)(**corpus.settings)

@@ -1,8 +1,8 @@
 """Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
 
-    train.bin, val.bin     token ids, uint16 or uint32, one document after another
-    meta.json              counts, checksums, sources, the tokenizer's fingerprint
-    slm_tokenizer.json     the tokenizer itself
+train.bin, val.bin     token ids, uint16 or uint32, one document after another
+meta.json              counts, checksums, sources, the tokenizer's fingerprint
+slm_tokenizer.json     the tokenizer itself
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TokenStore:
         for split in SPLITS:
             file = folder / f"{split}.bin"
             expected = meta[split]["tokens"] * np.dtype(meta["dtype"]).itemsize
-            size = file.stat().st_size if file.is_file() else -1
+            size = file.stat().st_size if file.is_file() else 0
             if size != expected:
                 raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
         return cls(folder, meta, load_tokenizer(folder))
@@ -136,9 +136,7 @@ def _write_split(
                 out.write(tokens.data)
                 n_tokens += len(tokens)
                 n_bytes += len(raw)
-                sources.append(
-                    {"name": document.name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-                )
+                sources.append({"name": document.name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
     return {
         "tokens": n_tokens,
         "bytes": n_bytes,

@@ -16,23 +16,28 @@ from slm.models.modules.kv_cache import KVCache
 
 @torch.inference_mode()
 def generate_ids(
-    model: CausalLM, prompt_ids: Sequence[int], settings: GenerationConfig, eos_id: int
+    model: CausalLM,
+    prompt_ids: Sequence[int],
+    settings: GenerationConfig,
+    eos_id: int,
+    vocab_size: int | None = None,
 ) -> Iterator[int]:
     """Token ids that continue a prompt, as they come.
 
     Ends after ``max_new_tokens``, before end-of-text if ``stop_at_eos``, or when the model's
     ``max_seq_len`` is full. An empty prompt stands for the beginning of a text. The model must be
-    in eval mode.
+    in eval mode. Ids from `vocab_size` on (a tokenizer may have fewer than the model) never come.
 
     Raises:
         UserError: the prompt leaves no room for a new token.
     """
     ids = list(prompt_ids) or [eos_id]
-    room = model.config.params.max_seq_len - len(ids)
+    max_seq_len = model.config.params.max_seq_len
+    room = max_seq_len - len(ids)
     if room < 1:
         raise UserError(
-            f"the prompt has {len(ids)} tokens; this model takes at most {room + len(ids) - 1} and one new "
-            "one: shorten the prompt"
+            f"the prompt has {len(ids)} tokens; this model takes {max_seq_len}, one of them new: "
+            f"shorten the prompt to {max_seq_len - 1}"
         )
     n_new = min(settings.max_new_tokens, room)
     device = model.head_weight.device
@@ -42,7 +47,7 @@ def generate_ids(
     cache = model.make_cache(batch_size=1, max_len=len(ids) + n_new)
     logits = prefill(model, torch.tensor([ids], device=device), cache)
     for count in range(1, n_new + 1):
-        token = next_token(logits, settings, generator)
+        token = next_token(logits[:, :vocab_size], settings, generator)
         token_id = int(token)
         if settings.stop_at_eos and token_id == eos_id:
             return

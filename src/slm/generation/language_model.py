@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.decode import generate_ids
 from slm.models.contract import CausalLM
+from slm.schema import checked
 from slm.tokenizers.base import Tokenizer
 
 RUN_BUNDLE = "model"
@@ -40,10 +41,16 @@ class LanguageModel:
             prompt: may be empty.
             settings: how to continue; the defaults of `GenerationConfig` if not given.
             **changes: single settings, e.g. ``max_new_tokens=64, greedy=True``.
+
+        Raises:
+            UserError: a setting is unknown or out of range, or the prompt is too long.
         """
-        settings = replace(settings or GenerationConfig(), **changes)
-        decoder = self.tokenizer.stream_decoder()
-        for token_id in generate_ids(self.model, self.tokenizer.encode(prompt), settings, self.tokenizer.eos_id):
+        settings = checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
+        tokenizer = self.tokenizer
+        decoder = tokenizer.stream_decoder()
+        for token_id in generate_ids(
+            self.model, tokenizer.encode(prompt), settings, tokenizer.eos_id, tokenizer.vocab_size
+        ):
             if piece := decoder.push(token_id):
                 yield piece
         if piece := decoder.flush():

@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from slm.registry import ACTIVATIONS, LOSSES, MODELS, NORMS, POSITION_EMBEDDINGS
+from pydantic import AfterValidator
+
+from slm.registry import ACTIVATIONS, LOSSES, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
 from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked
+
+
+def _name_in(registry: Registry) -> AfterValidator:
+    """Refuses a name that `registry` does not hold, with the others' problems and under its own key."""
+
+    def check(name: str) -> str:
+        registry.check(name)
+        return name
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,8 @@ class PositionEmbeddingConfig:
     """How positions enter: ``learned`` (GPT-2), ``sinusoidal`` or ``none``."""
 
     __pydantic_config__ = FORBID_EXTRA
-    kind: Text = "learned"
+    kind: Annotated[Text, _name_in(POSITION_EMBEDDINGS)] = "learned"
     freeze: Flag = False
-
-    def __post_init__(self) -> None:
-        POSITION_EMBEDDINGS.check(self.kind)
 
 
 @dataclass(frozen=True)
@@ -78,19 +87,19 @@ class TransformerConfig:
     n_heads: Count
     dropout: Probability = 0.0
     mlp_mult: PositiveFloat = 4
-    activation: Text = "gelu_tanh"
+    activation: Annotated[Text, _name_in(ACTIVATIONS)] = "gelu_tanh"
     bias: Flag = True
     qkv_bias: Flag = True
     prenorm: Flag = True
-    norm: Text = "layer_norm"
+    norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
     freeze: Flag = False
 
     def __post_init__(self) -> None:
-        NORMS.check(self.norm)
-        ACTIVATIONS.check(self.activation)
         if self.dim % self.n_heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads})")
+        if self.mlp_dim < 1:
+            raise ValueError(f"mlp_mult ({self.mlp_mult}) times dim ({self.dim}) must be at least 1")
 
     @property
     def head_dim(self) -> int:
@@ -100,7 +109,7 @@ class TransformerConfig:
     @property
     def mlp_dim(self) -> int:
         """Hidden width of the MLP."""
-        return int(self.mlp_mult * self.dim)
+        return round(self.mlp_mult * self.dim)
 
 
 @dataclass(frozen=True)
@@ -114,14 +123,15 @@ class OutputProjectionConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The training loss."""
+    """The training loss.
+
+    Attributes:
+        ignore_index: a label that is not learnt, besides the negative ones that mark places with none.
+    """
 
     __pydantic_config__ = FORBID_EXTRA
-    kind: Text = "cross_entropy"
+    kind: Annotated[Text, _name_in(LOSSES)] = "cross_entropy"
     ignore_index: Int = -100
-
-    def __post_init__(self) -> None:
-        LOSSES.check(self.kind)
 
 
 @dataclass(frozen=True)
@@ -149,12 +159,9 @@ class ModelConfig:
     """A whole model: the registry name and what that class builds from."""
 
     __pydantic_config__ = FORBID_EXTRA
-    name: Text
+    name: Annotated[Text, _name_in(MODELS)]
     params: Params
     modules: Modules
-
-    def __post_init__(self) -> None:
-        MODELS.check(self.name)
 
     @property
     def vocab_size(self) -> int:

@@ -10,7 +10,11 @@ from slm.models.config import ModelConfig
 
 
 class CausalLM(Protocol):
-    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights."""
+    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights.
+
+    A saved model is laid out on the meta device before it takes its weights, so a module with buffers
+    computes them in ``init_weights()``.
+    """
 
     config: ModelConfig
 

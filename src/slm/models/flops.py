@@ -15,7 +15,7 @@ def training_flops_per_token(model: nn.Module) -> float:
     """
     config: ModelConfig = model.config  # type: ignore[assignment]
     shape = config.modules.transformer
-    in_blocks = sum(p.numel() for module in model.modules() if isinstance(module, nn.Linear) for p in [module.weight])
+    in_products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     if config.modules.output_projection.tie_weights:
-        in_blocks += config.padded_vocab_size * shape.dim
-    return 6.0 * in_blocks + 12.0 * shape.n_layers * shape.dim * config.params.max_seq_len
+        in_products += config.padded_vocab_size * shape.dim
+    return 6.0 * in_products + 12.0 * shape.n_layers * shape.dim * config.params.max_seq_len

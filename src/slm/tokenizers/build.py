@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slm.errors import UserError
 from slm.registry import TOKENIZERS
-from slm.schema import unknown_key
+from slm.schema import call_problems
 from slm.tokenizers.base import Tokenizer
 
 
@@ -18,17 +17,17 @@ def build_tokenizer(kind: str, settings: Mapping[str, Any], texts: Iterable[str]
     Raises:
         UserError: no such kind, a setting it does not have, or one it refuses.
     """
-    cls = TOKENIZERS.get(kind)
-    _check_names(settings, inspect.signature(cls.create))
-    tokenizer: Tokenizer = cls.create(texts, **settings)
+    if problems := tokenizer_problems({"kind": kind, **settings}):
+        raise UserError("\n".join(problems))
+    tokenizer: Tokenizer = TOKENIZERS.get(kind).create(texts, **settings)
     return tokenizer
 
 
-def _check_names(settings: Mapping[str, Any], signature: inspect.Signature) -> None:
-    _, *parameters = signature.parameters.values()  # the first is `texts`
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [parameter.name for parameter in parameters]
-    for name in settings:
-        if name not in known:
-            raise UserError(unknown_key(f"tokenizer.{name}", known))
+def tokenizer_problems(node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a tokenizer's configuration (``kind`` and its settings), a line each."""
+    try:
+        kind = TOKENIZERS.get(str(node.get("kind")))
+    except UserError as error:
+        return [f"tokenizer.kind: {error}"]
+    settings = {key: value for key, value in node.items() if key != "kind"}
+    return call_problems(kind.create, settings, "tokenizer", given=1)

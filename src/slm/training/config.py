@@ -10,6 +10,23 @@ from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeI
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
 
+# Settings of Lightning's Trainer that are passed on as they are.
+LIGHTNING = (
+    "accelerator",
+    "benchmark",
+    "detect_anomaly",
+    "deterministic",
+    "devices",
+    "enable_progress_bar",
+    "inference_mode",
+    "limit_val_batches",
+    "max_time",
+    "num_nodes",
+    "profiler",
+    "strategy",
+    "sync_batchnorm",
+)
+
 # What Lightning calls the things that are derived here, and what to set instead.
 DERIVED = {
     "accumulate_grad_batches": "trainer.global_batch_size",

@@ -69,6 +69,7 @@ class LanguageModelModule(pl.LightningModule):
         self._logged_tokens = 0
         self._eval_nll: Tensor | float = 0.0
         self._eval_tokens = 0
+        self.val_metrics: dict[str, float] = {}
 
     # ---- one path from batch to loss ----
 

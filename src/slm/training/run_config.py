@@ -7,22 +7,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from slm.data.config import STORE_KIND, DataConfig
+from slm.data.config import DataConfig
 from slm.errors import UserError, did_you_mean
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
-from slm.registry import CORPORA, TOKENIZERS, load_plugins
+from slm.registry import load_plugins
 from slm.schema import (
     Count,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     Probability,
-    call_problems,
     checked,
     unknown_key,
 )
-from slm.training.config import DERIVED, SchedulerConfig, TrainerConfig
+from slm.tokenizers.build import tokenizer_problems
+from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
 from slm.training.precision_names import PRECISIONS
 
 T = TypeVar("T")
@@ -80,18 +80,11 @@ class RunConfig:
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
         generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
         scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
-        found.add(_corpus_problems(data))
-        found.add(_tokenizer_problems(values["tokenizer"]))
+        found.add(tokenizer_problems(values["tokenizer"]))
         found.add(_optimizer_problems(values["optimizer"]))
         for group in ("callbacks", "logger"):
             found.add(_target_problems(values[group] or {}, group))
-        if model and data and data.seq_len > model.params.max_seq_len:
-            found.add(
-                [
-                    f"data.seq_len ({data.seq_len}) must be at most model.params.max_seq_len "
-                    f"({model.params.max_seq_len}); lower the first or raise the second"
-                ]
-            )
+        found.add(_window_problems(values))
         found.stop_if_any()
         assert model and data and scheduler and trainer and generation and scalars
         return cls(
@@ -152,9 +145,14 @@ class _Problems:
 
 
 def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
-    for key, instead in DERIVED.items():
-        if key in values:
-            raise UserError(f"trainer.{key} follows from other settings here; set {instead}")
+    problems = []
+    for key in values.keys() - _OWN_TRAINER_KEYS - set(LIGHTNING):
+        if key in DERIVED:
+            problems.append(f"trainer.{key} follows from other settings here; set {DERIVED[key]}")
+        else:
+            problems.append(unknown_key(f"trainer.{key}", [*_OWN_TRAINER_KEYS, *LIGHTNING]))
+    if problems:
+        raise UserError("\n".join(sorted(problems)))
     own = {key: value for key, value in values.items() if key in _OWN_TRAINER_KEYS}
     lightning = {key: value for key, value in values.items() if key not in _OWN_TRAINER_KEYS}
     config = checked(TrainerConfig, {**own, "lightning": lightning}, "trainer")
@@ -166,21 +164,16 @@ def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
     return config
 
 
-def _corpus_problems(data: DataConfig | None) -> list[str]:
-    if data is None:
+def _window_problems(values: Mapping[str, Any]) -> list[str]:
+    """Looks at the plain values, so that it is said even when something else is wrong with the model."""
+    seq_len = values["data"].get("seq_len")
+    longest = (values["model"].get("params") or {}).get("max_seq_len")
+    if not (isinstance(seq_len, int) and isinstance(longest, int)) or seq_len <= longest:
         return []
-    if data.kind == STORE_KIND:
-        return [] if isinstance(data.settings.get("path"), str) else ["data.path must be the folder of a token store"]
-    return call_problems(CORPORA.get(data.kind), data.settings, "data")
-
-
-def _tokenizer_problems(values: Mapping[str, Any]) -> list[str]:
-    try:
-        kind = TOKENIZERS.get(str(values.get("kind")))
-    except UserError as error:
-        return [f"tokenizer.kind: {error}"]
-    settings = {key: value for key, value in values.items() if key != "kind"}
-    return call_problems(kind.create, settings, "tokenizer", given=1)
+    return [
+        f"data.seq_len ({seq_len}) must be at most model.params.max_seq_len ({longest}); "
+        "lower the first or raise the second"
+    ]
 
 
 def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:

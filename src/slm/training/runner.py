@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
 from slm.data.datamodule import TextDataModule
@@ -30,6 +29,7 @@ from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.summary import summarize
 from slm.notices import notice
+from slm.schema import unknown_key
 from slm.training import run_folder
 from slm.training.callbacks.checkpoints import Checkpoints
 from slm.training.callbacks.random_state import RandomState
@@ -39,6 +39,7 @@ from slm.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from slm.training.csv_logger import CsvLogger
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
+from slm.training.quiet import quiet_lightning
 from slm.training.run_config import RunConfig
 from slm.training.schedules import lr_factor
 
@@ -67,11 +68,16 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
     Raises:
         UserError: before anything is written to the run folder.
     """
-    _quiet_lightning()
+    quiet_lightning()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
     resumed_step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
+    make_optimizer = _optimizer_factory(config.optimizer)
+    own_callbacks = _instantiate(config.callbacks)
+    loggers = _loggers(config, resumed_step)
+    devices = _Devices.of(config.trainer.lightning)
+    accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
-    store = find_store(config.data, config.tokenizer)
+    store = find_store(config.data.corpus, config.tokenizer)
     _say_data(store, time.perf_counter() - began)
     model_config = _fit_vocabulary(config.model, store)
     pl.seed_everything(config.seed, verbose=False)
@@ -82,13 +88,11 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
     datamodule = TextDataModule(
         store, config.data.seq_len, config.trainer.batch_size, config.data.num_workers, config.seed
     )
-    accelerator = _Devices.of(config.trainer.lightning)
-    accumulate = config.trainer.accumulation(accelerator.count)
-    precision = _precision(config, accelerator.kind, model_config, resumed=checkpoint is not None)
+    precision = _precision(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
     module = LanguageModelModule(
         model,
-        make_optimizer=_optimizer_factory(config.optimizer, precision.name),
+        make_optimizer=_without_fused(make_optimizer) if precision.name == "16-mixed" else make_optimizer,
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
         lr_factor=lr_factor(config.scheduler, config.trainer.max_steps, config.optimizer["lr"]),
         grad_clip=config.trainer.grad_clip,
@@ -102,7 +106,7 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
     callbacks = [
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
-        *_instantiate(config.callbacks),
+        *own_callbacks,
         RandomState(),
         _checkpoints(config, model_config, store),
     ]
@@ -126,7 +130,7 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
         default_root_dir=config.run_dir,
         plugins=[AtomicCheckpointIO()],
         callbacks=callbacks,
-        logger=_loggers(config, resumed_step),
+        logger=loggers,
     )
     _open_run_folder(config, composed, overrides, store, precision)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
@@ -202,18 +206,20 @@ def _precision(config: RunConfig, device: str, model: ModelConfig, resumed: bool
     return resolve_precision(config.trainer.precision, device, model.modules.transformer.dim)
 
 
-def _optimizer_factory(settings: Mapping[str, Any], precision: str) -> Any:
+def _optimizer_factory(settings: Mapping[str, Any]) -> partial[Optimizer]:
+    """Parameter groups to an optimizer; arguments that its class does not take are refused here already."""
     arguments = {key: value for key, value in settings.items() if key != "weight_decay"}
-    if precision == "16-mixed" and arguments.get("fused"):
-        # a fused step unscales gradients by itself, after they were clipped
-        arguments["fused"] = False
-    try:
-        factory = instantiate({**arguments, "_partial_": True, "_convert_": "all"})
-        inspect.signature(factory.func).bind_partial(params=[], **factory.keywords)
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise UserError(f"optimizer: {settings['_target_']} cannot be made: {cause}") from error
+    factory = _instantiate({"optimizer": {**arguments, "_partial_": True}})[0]
+    known = list(inspect.signature(factory.func).parameters)
+    unknown = [unknown_key(f"optimizer.{key}", known) for key in factory.keywords if key not in known]
+    if unknown:
+        raise UserError("\n".join(unknown))
     return factory
+
+
+def _without_fused(factory: partial[Optimizer]) -> partial[Optimizer]:
+    """A fused step unscales fp16 gradients by itself, after they were clipped: not with a loss scale."""
+    return partial(factory, fused=False) if factory.keywords.get("fused") else factory
 
 
 def _instantiate(nodes: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -227,7 +233,8 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]]) -> list[Any]:
             cause = error.__cause__ or error
             if isinstance(cause, UserError):
                 raise cause from error
-            raise UserError(f"{name}: {node['_target_']} cannot be made: {cause}") from error
+            reason = " ".join(str(cause).split())
+            raise UserError(f"{name}: {node['_target_']} cannot be made: {reason}") from error
     return built
 
 
@@ -293,7 +300,7 @@ def _finish(
         "tokens": module.tokens_trained,
         "best_val_loss": best,
         "best_step": checkpoints.best_step,
-        **{f"val_{name}": value for name, value in getattr(module, "val_metrics", {}).items()},
+        **{f"val_{name}": value for name, value in module.val_metrics.items()},
         "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
         "seconds": seconds,
     }
@@ -318,12 +325,3 @@ def _say_summary(config: RunConfig, summary: Mapping[str, Any]) -> None:
     if summary["step"] < config.trainer.max_steps:
         lines.append(f"  go on        slm-train resume={config.run_dir}")
     notice("\n".join(lines))
-
-
-def _quiet_lightning() -> None:
-    """What Lightning says about devices and loaders is said here in one line or does not apply."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", module="lightning_fabric")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -13,6 +13,8 @@ from slm.registry import register_corpus
 def text(path: str | list[str], patterns: list[str]) -> list[Path]:
     """The files that `path` names, sorted; see `find_files`."""
     paths = [path] if isinstance(path, str) else path
+    if not paths:
+        raise UserError("data.path is an empty list; give a file, a folder, a glob or a list of them")
     return sorted({file for one in paths for file in find_files(one, patterns)})
 
 

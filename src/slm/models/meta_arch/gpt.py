@@ -60,8 +60,8 @@ class GPT(nn.Module):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=_INIT_STD)
-            elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-                module.reset_parameters()
+            elif module is not self.position_embedding and any(True for _ in module.parameters(recurse=False)):
+                module.reset_parameters()  # norms, and kinds that others registered
         self.position_embedding.init_weights()  # type: ignore[operator]
 
     @property

@@ -47,7 +47,7 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Add the rows of positions ``start .. start + T - 1`` to `x` (B, T, C)."""
-        return x + self.table[start : start + x.shape[1]]
+        return x + self.table[start : start + x.shape[1]].to(x.dtype)
 
 
 @register_position_embedding("none")

@@ -32,11 +32,6 @@ class KVCache:
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
 
-    @property
-    def max_len(self) -> int:
-        """Positions there is room for."""
-        return self.keys.shape[3]
-
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions of one layer and return all that are filled.
 
@@ -55,7 +50,3 @@ class KVCache:
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` more positions as filled, once all layers have stored them."""
         self.length += n_tokens
-
-    def reset(self) -> None:
-        """Forget everything; the memory stays."""
-        self.length = 0

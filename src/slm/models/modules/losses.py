@@ -31,11 +31,12 @@ class CrossEntropy(nn.Module):
         Args:
             hidden: (B, T, C), what the model gives before its head.
             head_weight: (V', C) with V' >= vocab_size; rows from `vocab_size` on are padding.
-            labels: (B, T) int64; `ignore_index` where nothing is to be learnt.
+            labels: (B, T) int64; negative or `ignore_index` where nothing is to be learnt.
             vocab_size: number of real tokens V.
         """
+        labels = labels.masked_fill(labels == self.ignore_index, -1).flatten()
         nll: Tensor = _ChunkedCrossEntropy.apply(
-            hidden.flatten(0, -2), head_weight, labels.flatten(), vocab_size, self.ignore_index
+            hidden.flatten(0, -2), head_weight, labels, vocab_size, torch.is_grad_enabled()
         )
         return nll
 
@@ -51,9 +52,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, ignore_index: int
+        ctx: Any, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, with_gradient: bool
     ) -> Tensor:
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        # needs_input_grad alone says yes under no_grad too, which would cost validation two products more
+        needs_hidden, needs_weight = (needed and with_gradient for needed in ctx.needs_input_grad[:2])
         device = hidden.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
@@ -66,7 +68,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for start in range(0, rows.shape[0], n_rows):
                 chunk = slice(start, start + n_rows)
                 nll, grad_logits = _nll_and_gradient(
-                    rows[chunk], weight, labels[chunk], vocab_size, ignore_index, needs_hidden or needs_weight
+                    rows[chunk], weight, labels[chunk], vocab_size, needs_hidden or needs_weight
                 )
                 total += nll
                 if grad_hidden is not None:
@@ -92,13 +94,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _nll_and_gradient(
-    rows: Tensor, weight: Tensor, labels: Tensor, vocab_size: int, ignore_index: int, with_gradient: bool
+    rows: Tensor, weight: Tensor, labels: Tensor, vocab_size: int, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Summed NLL of one chunk, and its gradient (n, V') with respect to the logits in their dtype."""
     logits = (rows @ weight.t()).float()
     logits[:, vocab_size:] = float("-inf")
-    valid = labels != ignore_index
-    target = labels.masked_fill(~valid, 0)[:, None]
+    valid = labels >= 0
+    target = labels.clamp(min=0)[:, None]
     log_norm = logits.logsumexp(dim=1, keepdim=True)
     nll = ((log_norm - logits.gather(1, target)).squeeze(1) * valid).sum()
     if not with_gradient:

@@ -1,0 +1,83 @@
+"""slm-evaluate: loss, perplexity and bits per byte as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.cli.app import run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = Help(
+    summary="Score a model on held-out text: loss in nats per token, perplexity and bits per byte (which compares "
+    "models of different tokenizers), over a whole split, as one JSON object on stdout.",
+    usage="run=PATH|model_dir=PATH [data=… …] [key=value …]",
+    examples=[
+        ("slm-evaluate run=outputs/2026-01-31_12-00-00", "on the run's own validation split"),
+        ("slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt", "on other text (its last tenth)"),
+        ("slm-evaluate model_dir=my_bundle data=python_stdlib split=train", "a bundle, on a training split"),
+    ],
+    groups=("data",),
+    settings=[
+        ("run", "a run folder; its best model is taken"),
+        ("model_dir", "a model bundle; then data must be given"),
+        ("split", "val or train"),
+        ("data.seq_len", "window length; default the run's, or the model's longest"),
+        ("batch_size", "windows at a time"),
+        ("precision", "32, bf16, …"),
+    ],
+)
+
+_KEYS = {"run", "model_dir", "data", "split", "batch_size", "precision"}
+
+
+def evaluate(cfg: DictConfig) -> float:
+    """The Hydra task; returns the loss."""
+    from omegaconf import OmegaConf, open_dict
+
+    from slm.cli.sources import model_path, reject_unknown
+    from slm.data.config import DataConfig
+    from slm.generation.language_model import find_bundle
+    from slm.training.run_folder import CONFIG_FILE
+
+    reject_unknown(cfg, _KEYS)  # type: ignore[arg-type]
+    if cfg.split not in ("train", "val"):
+        raise UserError(f"split must be train or val; got '{cfg.split}'")
+    path = Path(model_path(cfg)).expanduser()  # type: ignore[arg-type]
+    folder = find_bundle(path)
+
+    from slm.bundle import read_bundle
+
+    bundle = read_bundle(folder)
+    with open_dict(cfg):
+        if not cfg.get("data"):
+            if not (path / CONFIG_FILE).is_file():
+                raise UserError("data is missing: a bundle does not say what to evaluate on; give data=text data.path=…")
+            cfg.data = OmegaConf.load(path / CONFIG_FILE).data
+        cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    data = DataConfig.from_dict(values["data"])
+    if data.seq_len > bundle.config.params.max_seq_len:
+        raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {bundle.config.params.max_seq_len}")
+
+    from slm.data.prepare import tokenize_with
+    from slm.training.evaluator import evaluate as score
+
+    store = tokenize_with(data.corpus, bundle.tokenizer)
+    figures = score(bundle.model, store, cfg.split, data.seq_len, cfg.batch_size, str(cfg.precision))
+    print(json.dumps({"model": str(path), **figures}))
+    return figures["loss"]
+
+
+def main() -> None:
+    """Entry point."""
+    run_app("evaluate", evaluate, HELP, literal=("run", "model_dir", "data.path"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""slm-generate: continue a prompt, a file of prompts, or talk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.cli.app import run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = Help(
+    summary="Let a model write. With prompt=… the continuation, and only that, goes to stdout; with prompts=FILE a "
+    "line of JSON for each prompt; with neither you get an interactive prompt.",
+    usage="run=PATH|model_dir=PATH [prompt=TEXT|prompts=FILE] [generation.key=value …]",
+    examples=[
+        ('slm-generate run=outputs/2026-01-31_12-00-00 prompt="def main("', "one continuation"),
+        ("slm-generate run=outputs/2026-01-31_12-00-00", "the interactive prompt"),
+        (
+            "slm-generate model_dir=my_bundle prompts=prompts.jsonl generation=greedy > answers.jsonl",
+            "a file of prompts, the likeliest token each time",
+        ),
+    ],
+    groups=("generation",),
+    settings=[
+        ("run", "a run folder; its best model is taken"),
+        ("model_dir", "a model bundle"),
+        ("prompt", "the text to continue, taken as typed"),
+        ("prompts", "a file: a prompt a line, or .jsonl with a field `prompt`"),
+        ("device", "auto, cpu or cuda"),
+        ("generation.max_new_tokens", "the most tokens to add"),
+        ("generation.greedy", "the likeliest token each time"),
+        ("generation.temperature", "below 1 safer, above 1 wilder"),
+        ("generation.top_k, top_p", "sample among the likeliest only"),
+        ("generation.seed", "the same text each time"),
+    ],
+)
+
+_LITERAL = ("prompt", "prompts", "run", "model_dir")
+
+
+def generate(cfg: DictConfig) -> None:
+    """The Hydra task."""
+    from omegaconf import OmegaConf
+
+    from slm.cli.sources import model_path, reject_unknown
+    from slm.generation.config import GenerationConfig
+    from slm.schema import checked
+
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "device", "generation"})
+    settings = checked(GenerationConfig, values["generation"], "generation")
+    if values["prompt"] is not None and values["prompts"] is not None:
+        raise UserError("prompt and prompts were both given; give one of them")
+    path = model_path(values)
+
+    from slm.generation.language_model import find_bundle
+
+    find_bundle(path)
+    prompts = None
+    if values["prompts"] is not None:
+        from slm.training.prompt_file import answer_prompts, read_prompts
+
+        prompts = read_prompts(Path(values["prompts"]).expanduser())
+    from slm.generation.language_model import load
+
+    language_model = load(path, None if values["device"] == "auto" else values["device"])
+    if prompts is not None:
+        answer_prompts(language_model, prompts, settings, sys.stdout)
+    elif values["prompt"] is not None:
+        for piece in language_model.stream(str(values["prompt"]), settings):
+            print(piece, end="", flush=True)
+        if sys.stdout.isatty():
+            print()
+    else:
+        from slm.generation.prompt import InteractivePrompt
+
+        InteractivePrompt(language_model, settings).run()
+
+
+def main() -> None:
+    """Entry point."""
+    run_app("generate", generate, HELP, literal=_LITERAL)
+
+
+if __name__ == "__main__":
+    main()

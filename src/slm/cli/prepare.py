@@ -1,0 +1,69 @@
+"""slm-prepare: text to token store, ahead of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.cli.app import run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = Help(
+    summary="Tokenize a corpus ahead of training. The token store holds the tokens, the tokenizer and a record of "
+    "the sources; train on it with data=prepared data.path=OUT.",
+    usage="out=PATH [data=… …] [tokenizer=… …]",
+    examples=[
+        ("slm-prepare out=stores/stdlib", "the default corpus and tokenizer"),
+        ("slm-prepare data=text data.path=books/ tokenizer=tiktoken out=stores/books", "your text in GPT-2's vocabulary"),
+        ("slm-train data=prepared data.path=stores/books", "and train on it"),
+    ],
+    groups=("data", "tokenizer"),
+    settings=[
+        ("out", "the folder to make; must not exist yet"),
+        ("data.path", "the text, for data=text"),
+        ("data.val_fraction", "share of the text that is held out"),
+        ("tokenizer.vocab_size", "for tokenizer=bpe"),
+    ],
+)
+
+
+def prepare(cfg: DictConfig) -> None:
+    """The Hydra task."""
+    from omegaconf import OmegaConf, open_dict
+
+    from slm.cli.sources import reject_unknown
+    from slm.data.config import STORE_KIND, CorpusConfig
+    from slm.data.prepare import prepare_store
+    from slm.registry import load_plugins
+    from slm.tokenizers.build import tokenizer_problems
+
+    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})  # type: ignore[arg-type]
+    with open_dict(cfg):
+        del cfg.data.seq_len  # how training cuts windows, which depends on a model
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    load_plugins(values["plugins"])
+    corpus = CorpusConfig.from_dict(values["data"])
+    if problems := tokenizer_problems(values["tokenizer"]):
+        raise UserError("\n".join(problems))
+    if corpus.kind == STORE_KIND:
+        raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
+    out = Path(values["out"]).expanduser()
+    if out.exists():
+        raise UserError(f"out: '{out}' exists already; remove it or name another folder")
+    store = prepare_store(corpus, values["tokenizer"], out)
+    counts = {split: {k: store.meta[split][k] for k in ("tokens", "bytes", "documents")} for split in ("train", "val")}
+    print(json.dumps({"out": str(out), **counts, "vocab_size": store.meta["vocab_size"]}))
+
+
+def main() -> None:
+    """Entry point."""
+    run_app("prepare", prepare, HELP, literal=("out", "data.path"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Settings that the small commands share: which model is meant, and that no key is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from slm.errors import UserError
+from slm.schema import unknown_key
+
+
+def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Raise `UserError` for keys of a composed config that its command does not read."""
+    problems = [unknown_key(key, allowed) for key in values.keys() - allowed]
+    if problems:
+        raise UserError("\n".join(sorted(problems)))
+
+
+def model_path(values: Mapping[str, Any]) -> str:
+    """``run`` or ``model_dir``, exactly one of which must be given."""
+    given = [values[key] for key in ("run", "model_dir") if values[key] is not None]
+    if len(given) != 1:
+        raise UserError(
+            ("run and model_dir were both given" if given else "no model was named")
+            + "; give run=PATH (a run folder) or model_dir=PATH (a model bundle)"
+        )
+    return str(given[0])

@@ -1,0 +1,46 @@
+"""Loss, perplexity and bits per byte of a model over a whole split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from slm.data.datamodule import TextDataModule
+from slm.data.token_store import TokenStore
+from slm.training.module import LanguageModelModule
+from slm.training.quiet import quiet_lightning
+
+
+def evaluate(
+    model: nn.Module, store: TokenStore, split: str, seq_len: int, batch_size: int, precision: str
+) -> dict[str, Any]:
+    """Score every token of a split but its first, in windows of `seq_len`.
+
+    Args:
+        model: a registered model.
+        store: tokens in the model's vocabulary.
+        split: "train" or "val".
+        seq_len: window length; no context crosses a window's border.
+        batch_size: windows at a time.
+        precision: one of Lightning's.
+
+    Returns:
+        ``loss`` (nats per token), ``perplexity``, ``bits_per_byte``, and what they were taken over.
+    """
+    quiet_lightning()
+    module = LanguageModelModule(model, tokens_per_byte=store.tokens_per_byte(split))
+    trainer = pl.Trainer(
+        precision=precision,  # type: ignore[arg-type]
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+    datamodule = TextDataModule(store, seq_len, batch_size, eval_split=split)
+    trainer.validate(module, datamodule=datamodule, verbose=False)
+    counts = {name: store.meta[split][name] for name in ("tokens", "bytes", "documents")}
+    return {**module.val_metrics, "split": split, **counts, "seq_len": seq_len}

@@ -1,0 +1,116 @@
+"""The chunked loss against F.cross_entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from slm.models.modules import losses
+from slm.models.modules.losses import CrossEntropy
+
+B, T, C, V, PADDED = 2, 5, 8, 13, 16
+
+
+@dataclass
+class Case:
+    hidden: Tensor
+    head: nn.Parameter
+    labels: Tensor
+
+
+@pytest.fixture
+def case() -> Case:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(V, (B, T), generator=generator)
+    labels[0, 1] = labels[1, 3] = labels[1, 4] = -100
+    hidden = torch.randn(B, T, C, generator=generator).requires_grad_()
+    return Case(hidden, nn.Parameter(torch.randn(PADDED, C, generator=generator)), labels)
+
+
+def loss_and_gradients(case: Case, plain: bool, ignore_index: int = -100) -> tuple[Tensor, Tensor, Tensor]:
+    if plain:
+        logits = (case.hidden @ case.head.T)[..., :V]
+        nll = cross_entropy(logits.flatten(0, 1), case.labels.flatten(), reduction="sum", ignore_index=ignore_index)
+    else:
+        nll = CrossEntropy(ignore_index)(case.hidden, case.head, case.labels, V)
+    return nll, *torch.autograd.grad(nll * 0.37, (case.hidden, case.head))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 9, 10, 128])
+def test_equals_plain_cross_entropy_at_every_chunk_size(
+    case: Case, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Value and both gradients, scaled by what comes from above, wherever the chunks' borders fall."""
+    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", rows)
+    for ours, plain in zip(loss_and_gradients(case, False), loss_and_gradients(case, True), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_rows_have_no_probability_and_no_gradient(case: Case) -> None:
+    """However large their logits: the rows are neither scored nor learnt."""
+    before = loss_and_gradients(case, False)
+    with torch.no_grad():
+        case.head[V:] = 100.0
+    after = loss_and_gradients(case, False)
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+    assert not after[2][V:].any()
+
+
+def test_under_bf16_autocast(case: Case) -> None:
+    """As near to fp32 as bf16 products are, with gradients in the parameters' own precision."""
+    plain = loss_and_gradients(case, True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = loss_and_gradients(case, False)
+    assert [tensor.dtype for tensor in ours] == [torch.float32] * 3
+    for mine, exact in zip(ours, plain, strict=True):
+        assert (mine - exact).norm() / exact.norm() < 0.01
+
+
+def test_all_ignored_is_zero_with_zero_gradients(case: Case) -> None:
+    case.labels.fill_(-100)
+    assert all(torch.equal(tensor, torch.zeros_like(tensor)) for tensor in loss_and_gradients(case, False))
+
+
+def test_an_ignore_index_of_ones_own_goes_beside_the_datas(case: Case) -> None:
+    """Windows mark their tail with -100 whatever the loss is set to; it was then taken for a token and crashed."""
+    case.labels[0, 0] = 3
+    ours = loss_and_gradients(case, False, ignore_index=3)
+    case.labels[case.labels == 3] = -100
+    for mine, plain in zip(ours, loss_and_gradients(case, True), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-6)
+
+
+class CountedProducts(TorchDispatchMode):
+    """Counts the matrix products that run inside it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket._qualified_op_name in ("aten::mm", "aten::addmm", "aten::addmm_")
+        return func(*args, **(kwargs or {}))
+
+
+def test_makes_only_the_products_that_are_asked_for(case: Case) -> None:
+    """Logits, the hidden states' gradient, the head's: three in training, two for a frozen head, one in validation.
+
+    Under no_grad the head's gradient was made all the same, since autograd says that a parameter needs it.
+    """
+
+    def products() -> int:
+        with CountedProducts() as counted:
+            CrossEntropy()(case.hidden, case.head, case.labels, V)
+        return counted.count
+
+    assert products() == 3
+    with torch.no_grad():
+        assert products() == 1
+    case.head.requires_grad_(False)
+    assert products() == 2
