@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import secrets
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from slm.extras import require
-
-WANDB_ID_FILE = "wandb_id"
 
 
 def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
@@ -24,20 +22,15 @@ def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
     return TensorBoardLogger(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 
-def wandb(save_dir: str, project: str, offline: bool, resumed_step: int | None = None, **settings: Any) -> Logger:
-    """A Weights & Biases run, under one id for all parts of a run that was resumed.
+def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = None, **settings: Any) -> Logger:
+    """A Weights & Biases run, under one id for all parts of a run that is resumed.
 
     Args:
-        save_dir: the run folder; the id is kept in it.
+        save_dir: the run folder.
         project, offline: as in ``wandb.init``.
-        resumed_step: of a resumed run.
+        resumed_id: of a resumed run.
         **settings: more arguments of ``wandb.init``.
     """
-    module = require("wandb", "wandb", "logger=wandb")
-    id_file = Path(save_dir) / WANDB_ID_FILE
-    if resumed_step is None or not id_file.is_file():
-        id_file.parent.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(module.util.generate_id())
-    return WandbLogger(
-        project=project, save_dir=save_dir, offline=offline, id=id_file.read_text(), resume="allow", **settings
-    )
+    require("wandb", "wandb", "logger=wandb")
+    run_id = resumed_id or secrets.token_hex(4)
+    return WandbLogger(project=project, save_dir=save_dir, offline=offline, id=run_id, resume="allow", **settings)

@@ -130,9 +130,9 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
         default_root_dir=config.run_dir,
         plugins=[AtomicCheckpointIO()],
         callbacks=callbacks,
-        logger=loggers,
+        logger=list(loggers.values()),
     )
-    _open_run_folder(config, composed, overrides, store, precision)
+    _open_run_folder(config, composed, overrides, store, precision, loggers)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     return _finish(config, trainer, module, callbacks, time.perf_counter() - began)
@@ -255,11 +255,15 @@ def _write_run_bundle(
     write_bundle(run / run_folder.BUNDLE, model_config, weights, store.tokenizer, facts)
 
 
-def _loggers(config: RunConfig, resumed_step: int | None) -> list[Logger]:
+def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
+    """By name: the CSV table and those of the config, told where a resumed run goes on."""
+    ids = run_folder.read_record(config.run_dir).get("logger_ids", {}) if resumed_step is not None else {}
+    nodes = {}
+    for name, node in config.logger.items():
+        told = {"resumed_step": resumed_step, "resumed_id": ids.get(name)}
+        nodes[name] = {key: told.get(key, value) for key, value in node.items()}
     csv_logger = CsvLogger(config.run_dir / run_folder.METRICS_FILE, keep_until=resumed_step)
-    told = {"resumed_step": resumed_step}
-    nodes = {name: {k: told.get(k, v) for k, v in node.items()} for name, node in config.logger.items()}
-    return [csv_logger, *_instantiate(nodes)]
+    return {"csv": csv_logger, **dict(zip(nodes, _instantiate(nodes), strict=True))}
 
 
 def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
@@ -271,7 +275,12 @@ def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
 
 
 def _open_run_folder(
-    config: RunConfig, composed: Mapping[str, Any], overrides: list[str], store: TokenStore, precision: Precision
+    config: RunConfig,
+    composed: Mapping[str, Any],
+    overrides: list[str],
+    store: TokenStore,
+    precision: Precision,
+    loggers: Mapping[str, Logger],
 ) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -284,6 +293,7 @@ def _open_run_folder(
             "overrides": overrides,
             "precision": precision.name,
             "data_fingerprint": store.fingerprint,
+            "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},
             "sessions": [*earlier, run_folder.provenance()],
         },
     )

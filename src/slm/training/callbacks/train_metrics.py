@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.throughput import get_available_flops
+from torch.optim import Optimizer
 
 from slm.models.flops import training_flops_per_token
 
@@ -46,6 +47,12 @@ class TrainMetrics(pl.Callback):
         if hasattr(self, "_started"):
             self._started += time.perf_counter() - self._paused_at
 
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note the learning rate this step is made with; at its end the schedule has moved on."""
+        self._lr = optimizer.param_groups[0]["lr"]
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -59,7 +66,7 @@ class TrainMetrics(pl.Callback):
         metrics = {"train/loss": pl_module.take_train_loss()}  # type: ignore[operator]
         seconds = time.perf_counter() - self._started
         tokens = pl_module.tokens_trained - self._tokens_before  # type: ignore[operator]
-        metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["train/lr"] = self._lr
         if pl_module.grad_norm is not None:
             metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
         metrics["train/tokens"] = pl_module.tokens_trained  # type: ignore[assignment]
