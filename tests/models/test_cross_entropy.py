@@ -43,9 +43,7 @@ def loss_and_gradients(case: Case, plain: bool, ignore_index: int = -100) -> tup
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 9, 10, 128])
-def test_equals_plain_cross_entropy_at_every_chunk_size(
-    case: Case, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_equals_plain_cross_entropy_at_every_chunk_size(case: Case, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Value and both gradients, scaled by what comes from above, wherever the chunks' borders fall."""
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", rows)

@@ -129,7 +129,9 @@ def test_cached_equals_uncached_however_the_sequence_is_cut(
 ) -> None:
     """Prefill, chunks and single tokens meet the same positions and masks as one whole pass."""
     model = by_position[data.draw(st.sampled_from(sorted(by_position)))]
-    ids = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 28), min_size=12, max_size=12), min_size=1, max_size=2)))
+    ids = torch.tensor(
+        data.draw(st.lists(st.lists(st.integers(0, 28), min_size=12, max_size=12), min_size=1, max_size=2))
+    )
     cuts = sorted(data.draw(st.sets(st.integers(1, 11))))
     cache = model.make_cache(batch_size=len(ids))
     with torch.no_grad():
@@ -219,7 +221,14 @@ def test_state_dict_keys(make_config: Callable[..., ModelConfig]) -> None:
     block = "transformer.blocks.0"
     parts = [
         f"{block}.{part}"
-        for part in ("attention_norm", "attention.qkv", "attention.out_proj", "mlp_norm", "mlp.up_proj", "mlp.down_proj")
+        for part in (
+            "attention_norm",
+            "attention.qkv",
+            "attention.out_proj",
+            "mlp_norm",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        )
     ]
     assert set(keys) == {
         "token_embedding.weight",

@@ -21,6 +21,7 @@ def run_app(
     help_text: Help,
     arguments: Sequence[str] | None = None,
     literal: Collection[str] = (),
+    paths: Collection[str] = (),
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``task(cfg)``.
 
@@ -29,7 +30,9 @@ def run_app(
         task: returns what a sweeper may minimise.
         help_text: for ``--help``.
         arguments: the command line after the program's name; default `sys.argv`'s.
-        literal: keys whose values are taken as they are typed, with no need to quote them for Hydra.
+        literal: keys whose values are taken as they are typed, with no need to quote them for Hydra
+            (except in a multirun, where a comma sweeps).
+        paths: the same, but ``null`` and a list, ``[a,b]``, keep their meaning.
     """
     command = Path(sys.argv[0]).name
     typed = list(sys.argv[1:] if arguments is None else arguments)
@@ -37,7 +40,7 @@ def run_app(
         print(render(command, help_text, config_dir(typed)))
         return
     try:
-        _run_hydra(config_name, task, typed, literal)
+        _run_hydra(config_name, task, typed, literal, paths)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -65,14 +68,24 @@ def config_dir(arguments: Sequence[str]) -> Path | None:
 
 
 def _run_hydra(
-    config_name: str, task: Callable[[Any], Any], arguments: Sequence[str], literal: Collection[str]
+    config_name: str,
+    task: Callable[[Any], Any],
+    arguments: Sequence[str],
+    literal: Collection[str],
+    paths: Collection[str],
 ) -> None:
     import hydra
+
+    command = sys.argv[0]
+    quoted_arguments = arguments
+    if not {"-m", "--multirun"} & set(arguments):
+        quoted_arguments = [_quote(argument, literal, paths) for argument in arguments]
 
     def guarded(cfg: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        _let_ranks_follow(command, arguments, [*literal, *paths])
         try:
             return task(cfg)
         except Exception as error:
@@ -82,12 +95,33 @@ def _run_hydra(
             _remove_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise UserError(message) from None  # the launcher reports it with the job it belongs to
-            fail(Path(sys.argv[0]).name, message)
+            fail(Path(command).name, message)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
-    sys.argv = [sys.argv[0], *(_quote(argument, literal) for argument in arguments)]
+    sys.argv = [command, *quoted_arguments]
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
     hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
+
+
+def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:
+    """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with.
+
+    It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
+    multirun what this job is, in this job's folder.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import open_dict, read_write
+
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        sys.argv = [command, *arguments]
+        return
+    own = config_dir(arguments)
+    flags = [] if own is None else [f"--config-dir={own}"]
+    sys.argv = [command, *flags, *as_typed(job.overrides.task, unquoted)]
+    with read_write(job), open_dict(job):
+        job.run.dir = job.runtime.output_dir
 
 
 def _remove_empty(folder: Path) -> None:
@@ -98,12 +132,26 @@ def _remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
-def _quote(argument: str, literal: Collection[str]) -> str:
-    """`key=value` with the value quoted for Hydra's grammar, if its key is one of `literal`."""
+def _quote(argument: str, literal: Collection[str], paths: Collection[str]) -> str:
+    """`key=value` with the value quoted for Hydra's grammar, if its key is to be taken as typed."""
     key, separator, value = argument.partition("=")
-    if not separator or key not in literal:
-        return argument
-    return f"{key}={quoted(value)}"
+    means_more = value == "null" or (value.startswith("[") and value.endswith("]"))
+    if separator and (key in literal or (key in paths and not means_more)):
+        return f"{key}={quoted(value)}"
+    return argument
+
+
+def as_typed(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
+    """Overrides in Hydra's grammar with the text values of `keys` as one types them: no quotes, no escapes."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    typed = []
+    for override in overrides:
+        key = override.partition("=")[0]
+        value = parser.parse_override(override).value() if key in keys else None
+        typed.append(f"{key}={value}" if isinstance(value, str) else override)
+    return typed
 
 
 def quoted(value: str) -> str:

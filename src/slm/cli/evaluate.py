@@ -76,7 +76,7 @@ def evaluate(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point."""
-    run_app("evaluate", evaluate, HELP, literal=("run", "model_dir", "data.path"))
+    run_app("evaluate", evaluate, HELP, paths=("run", "model_dir", "data.path"))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,6 @@ HELP = Help(
     ],
 )
 
-_LITERAL = ("prompt", "prompts", "run", "model_dir")
-
 
 def generate(cfg: DictConfig) -> None:
     """The Hydra task."""
@@ -84,7 +82,7 @@ def generate(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
-    run_app("generate", generate, HELP, literal=_LITERAL)
+    run_app("generate", generate, HELP, literal=("prompt",), paths=("run", "model_dir", "prompts"))
 
 
 if __name__ == "__main__":

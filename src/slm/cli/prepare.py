@@ -62,7 +62,7 @@ def prepare(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
-    run_app("prepare", prepare, HELP, literal=("out", "data.path"))
+    run_app("prepare", prepare, HELP, paths=("out", "data.path"))
 
 
 if __name__ == "__main__":

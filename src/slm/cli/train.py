@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slm.cli.app import fail, run_app
+from slm.cli.app import as_typed, fail, run_app
 from slm.cli.help import Help
 from slm.errors import UserError
 
@@ -43,12 +44,12 @@ HELP = Help(
     ],
 )
 
-_LITERAL = ("run_dir", "resume", "data.path")
+_PATHS = ("run_dir", "resume", "data.path")
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 
 def train(cfg: DictConfig) -> float:
-    """The Hydra task: check, train, return the best validation loss (nats per token)."""
+    """The Hydra task: check, train, print the run folder, return the best validation loss (nats per token)."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -62,7 +63,11 @@ def train(cfg: DictConfig) -> float:
 
     from slm.training.runner import train as run
 
-    return run(config, composed, _repeatable(hydra_config.overrides.task)).val_loss  # type: ignore[arg-type]
+    overrides = _repeatable(as_typed(hydra_config.overrides.task, _PATHS))
+    result = run(config, composed, overrides)  # type: ignore[arg-type]
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(result.run_dir)
+    return result.val_loss
 
 
 def main() -> None:
@@ -72,7 +77,7 @@ def main() -> None:
         arguments = resumed_arguments(arguments)
     except UserError as error:
         fail(Path(sys.argv[0]).name, str(error))
-    run_app("train", train, HELP, arguments, literal=_LITERAL)
+    run_app("train", train, HELP, arguments, paths=_PATHS)
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ def generate_ids(
     generator = None
     if settings.seed is not None:
         generator = torch.Generator(device).manual_seed(settings.seed)
-    cache = model.make_cache(batch_size=1, max_len=len(ids) + n_new)
+    cache = model.make_cache(batch_size=1, max_len=len(ids) + n_new - 1)  # the last new one is never read
     logits = prefill(model, torch.tensor([ids], device=device), cache)
     for count in range(1, n_new + 1):
         token = next_token(logits[:, :vocab_size], settings, generator)

@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,13 +57,16 @@ class Result:
     run_dir: Path
 
 
-def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) -> Result:
+def train(
+    config: RunConfig, composed: Mapping[str, Any], overrides: list[str], more_callbacks: Sequence[pl.Callback] = ()
+) -> Result:
     """Train as `config` says.
 
     Args:
         config: checked.
         composed: the same as plain types, written to ``config.yaml``.
         overrides: the command line's, kept for `resume`.
+        more_callbacks: added to those of the config, last.
 
     Raises:
         UserError: before anything is written to the run folder.
@@ -107,6 +110,7 @@ def train(config: RunConfig, composed: Mapping[str, Any], overrides: list[str]) 
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
         *own_callbacks,
+        *more_callbacks,
         RandomState(),
         _checkpoints(config, model_config, store),
     ]

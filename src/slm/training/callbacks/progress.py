@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,7 +40,7 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         self._metrics = next(c for c in trainer.callbacks if isinstance(c, TrainMetrics))  # type: ignore[attr-defined]
-        if not self.console.is_terminal:
+        if not sys.stderr.isatty():
             return
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -65,7 +66,7 @@ class RunProgress(ProgressBar):
         self._shown_step = step
         if self._progress is not None:
             self._progress.update(self._task, completed=step, figures=self._figures())
-        elif self._metrics.latest and step % self._metrics.log_every == 0:
+        elif self._metrics.latest_step == step:
             self.print(f"step {step}/{self._last_step(trainer)}  {self._figures()}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -13,7 +13,7 @@ from slm.models.flops import training_flops_per_token
 
 
 class TrainMetrics(pl.Callback):
-    """Every `log_every` optimizer steps, one row to all loggers.
+    """Every `log_every` optimizer steps, and at the last one, a row to all loggers.
 
     ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
     validation and saving left out: ``tokens_per_s`` over all ranks, ``step_ms``, ``data_wait_percent``
@@ -24,6 +24,7 @@ class TrainMetrics(pl.Callback):
     def __init__(self, log_every: int) -> None:
         self.log_every = log_every
         self.latest: dict[str, float] = {}
+        self.latest_step = -1
         self.total_s = 0.0
         self.total_tokens = 0
         self._logged_step = 0
@@ -58,7 +59,7 @@ class TrainMetrics(pl.Callback):
     ) -> None:
         """Log when a step is due."""
         step = trainer.global_step
-        if step == self._logged_step or step % self.log_every:
+        if step == self._logged_step or (step % self.log_every and step < trainer.max_steps):
             return
         steps = step - self._logged_step
         self._logged_step = step
@@ -78,7 +79,7 @@ class TrainMetrics(pl.Callback):
             metrics["speed/mfu_percent"] = 100 * self._flops_per_token * tokens / seconds / peak
         self.total_s += seconds
         self.total_tokens += tokens
-        self.latest = metrics
+        self.latest, self.latest_step = metrics, step
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
         self._reset(trainer, pl_module)

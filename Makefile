@@ -1,0 +1,50 @@
+# One command a habit; CI calls the same ones. Needs Python >= 3.10 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+TRAIN_ARGS ?=
+PROMPT ?= def main(
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.base  ## install, train the default model (about a minute), let it write
+	@run=$$($(BIN)/slm-train $(TRAIN_ARGS)) && \
+	echo && echo '$$ slm-generate run='"$$run"' prompt="$(PROMPT)"' && printf '%s' '$(PROMPT)' && \
+	$(BIN)/slm-generate run="$$run" prompt='$(PROMPT)' generation.seed=1 && echo
+
+test: $(VENV)/.dev  ## install what the tests need, run them
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style and types: ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## measure the framework's cost beside a bare PyTorch loop
+	$(BIN)/python benchmarks/train_overhead.py
+
+clean:  ## remove the virtual environment and what the tools left
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "slm needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml setup.py constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,163 @@
+"""A run in parts is the run in one go, to the last bit."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SIXTY = (
+    "trainer.max_steps=60",
+    "trainer.batch_size=2",
+    "trainer.global_batch_size=6",
+    "trainer.val_every=7",
+    "trainer.save_every=10",
+    "trainer.keep=0",
+    "model.params.dropout=0.1",
+    "callbacks=default",
+    "callbacks.sample_text.max_new_tokens=2",
+    "callbacks.sample_text.prompt=a",
+)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, invoke: Any, tiny: tuple[str, ...]) -> Callable[[int], Path]:
+    """``straight(log_every)``: 60 steps in one go, made once."""
+    made: dict[int, Path] = {}
+
+    def run(log_every: int) -> Path:
+        if log_every not in made:
+            folder = tmp_path_factory.mktemp("straight")
+            outcome = invoke(folder, "train", *tiny, *SIXTY, f"trainer.log_every={log_every}", "run_dir=run")
+            assert outcome.status == 0, outcome.err
+            made[log_every] = folder / "run"
+        return made[log_every]
+
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    return all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_thirty_and_thirty_are_sixty(
+    straight: Any, train_tiny: Any, run_cli: Any, metrics_of: Any, workers: int
+) -> None:
+    """Dropout, order of the data, accumulation, optimizer and schedule go on where they were, and the
+    loader's workers change nothing: what they had fetched ahead of the interruption is fetched again."""
+    expected = straight(1)
+    run = train_tiny("run", *SIXTY, f"data.num_workers={workers}", "stop_after=30")
+    assert [row["step"] for row in metrics_of(run)] == [str(step) for step in range(1, 31)]
+    outcome = run_cli("train", "resume=run")
+    assert outcome.status == 0, outcome.err
+    rows = {row["step"]: row for row in metrics_of(run)}
+    assert len(rows) == len(metrics_of(run)) == 60
+    del rows["30"]["val/loss"], rows["30"]["val/perplexity"], rows["30"]["val/bits_per_byte"]  # the end of a part
+    for row in metrics_of(expected):
+        assert {name: row[name] for name in rows[row["step"]]} == rows[row["step"]]
+    assert same_weights(run, expected)
+
+
+def test_from_a_checkpoint_in_the_middle(straight: Any, train_tiny: Any, run_cli: Any, metrics_of: Any) -> None:
+    """Step 10 is a multiple of neither ``log_every`` nor ``val_every``: the sums that the next row of the
+    table is made of are in the checkpoint, and rows of after it are made again, not doubled."""
+    expected = straight(4)
+    run = train_tiny("run", *SIXTY, "trainer.log_every=4", "stop_after=33")
+    outcome = run_cli("train", "resume=run/checkpoints/step_00000010.ckpt")
+    assert outcome.status == 0, outcome.err
+    assert metrics_of(run) == metrics_of(expected)
+    assert same_weights(run, expected)
+    assert same_weights(run, straight(1)), "how often is logged must not change what is learnt"
+
+
+def test_auto_goes_on_or_starts(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
+    """The same command line twice: first it starts the run, then it goes on with it, never a second time from zero."""
+    command = ("train", *tiny, "run_dir=run", "resume=auto")
+    assert run_cli(*command, "stop_after=2").status == 0
+    outcome = run_cli(*command)
+    assert "resumed at step 2" in outcome.err
+    assert [row["step"] for row in metrics_of(tmp_path / "run")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_auto_finds_the_newest_run_of_the_same_settings(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """The record holds settings as they were typed. It once held them as quoted for Hydra, so that a run
+    with data.path was never found, nor could be resumed: there is no file ''words.txt''."""
+    assert run_cli("train", *tiny, "stop_after=2").status == 0
+    assert run_cli("train", *tiny, "seed=2", "stop_after=2", "run_dir=outputs/other").status == 0
+    first = next(run for run in (tmp_path / "outputs").iterdir() if run.name != "other")
+    outcome = run_cli("train", *tiny, "resume=auto")
+    assert outcome.status == 0, outcome.err
+    assert f"run folder outputs/{first.name}, resumed at step 2" in outcome.err
+
+
+def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path: Path) -> None:
+    """``run_dir`` beside ``resume=PATH`` leaves the old run as it is."""
+    run = train_tiny("run", "stop_after=2")
+    before = (run / "metrics.csv").read_text()
+    outcome = run_cli("train", "resume=run", "run_dir=new")
+    assert outcome.status == 0, outcome.err
+    assert (run / "metrics.csv").read_text() == before
+    assert (tmp_path / "new" / "model").is_dir()
+
+
+def test_what_cannot_be_resumed(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """Other data, a finished run, a damaged checkpoint, a folder without one: one line, status 2, nothing changed."""
+    run = train_tiny("run", "stop_after=2")
+    other_text = tmp_path / "other.txt"
+    other_text.write_text("something else altogether " * 100)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+    def refused(*arguments: str) -> str:
+        outcome = run_cli("train", *arguments)
+        assert outcome.status == 2, outcome.err
+        return outcome.err.splitlines()[-1]
+
+    assert "the data is not what the checkpoint was trained on" in refused("resume=run", f"data.path={other_text}")
+    assert "seed 1 -> 5" in refused("resume=run", "seed=5")
+    assert "is at step 2 already and the run ends at 2" in refused("resume=run", "stop_after=2")
+    assert "run/checkpoints/missing.ckpt' does not exist" in refused("resume=run/checkpoints/missing.ckpt")
+    assert "holds no checkpoint" in refused(f"resume={tmp_path}")
+    (tmp_path / "damaged.ckpt").write_bytes(before[run / "checkpoints" / "last.ckpt"][:-100])
+    line = refused(*tiny, "resume=damaged.ckpt", "run_dir=fresh")
+    assert "'damaged.ckpt' is not a checkpoint that can be read" in line
+    assert not (tmp_path / "fresh").exists()
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_a_new_timeline_keeps_its_own_checkpoints(train_tiny: Any, run_cli: Any) -> None:
+    """Gone back to step 4 of 20, with two files kept: the old run's later ones must make room, not the new ones."""
+    run = train_tiny("run", "trainer.max_steps=20", "trainer.save_every=4", "trainer.keep=0")
+    (run / "checkpoints" / "last.ckpt").unlink()
+    outcome = run_cli(
+        "train", "resume=run/checkpoints/step_00000004.ckpt", "trainer.keep=2", "stop_after=12", "seed=1"
+    )
+    assert outcome.status == 0, outcome.err
+    assert {"step_00000008.ckpt", "step_00000012.ckpt"} <= {file.name for file in (run / "checkpoints").iterdir()}
+
+
+def test_ctrl_c_says_how_to_go_on(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: Any) -> None:
+    """Status 130 and the command to type; Lightning alone would leave with status 1 and not a word."""
+    (tmp_path / "impatient.py").write_text(
+        "import pytorch_lightning as pl\n"
+        "class Impatient(pl.Callback):\n"
+        "    def on_train_batch_end(self, trainer, *args):\n"
+        "        if trainer.global_step == 5: raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        outcome = run_cli("train", *tiny, "run_dir=run", "+callbacks.impatient._target_=impatient.Impatient")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1] == "slm-train: interrupted; go on from step 4: slm-train resume=run"
+    assert "resumed at step 4" in run_cli("train", "resume=run", "~callbacks.impatient").err
