@@ -73,7 +73,8 @@ def train(
     """
     quiet_lightning()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
-    resumed_step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
+    saved = _read_resumed(checkpoint) if checkpoint else None
+    resumed_step = saved.step if saved else None
     make_optimizer = _optimizer_factory(config.optimizer)
     own_callbacks = _instantiate(config.callbacks)
     loggers = _loggers(config, resumed_step)
@@ -91,6 +92,8 @@ def train(
     datamodule = TextDataModule(
         store, config.data.seq_len, config.trainer.batch_size, config.data.num_workers, config.seed
     )
+    if saved:
+        datamodule.load_state_dict(saved.data)  # refuses other data while the run folder is still as it was
     precision = _precision(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
     module = LanguageModelModule(
@@ -138,7 +141,7 @@ def train(
     )
     _open_run_folder(config, composed, overrides, store, precision, loggers)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    _fit(trainer, module, datamodule, checkpoint)
     return _finish(config, trainer, module, callbacks, time.perf_counter() - began)
 
 
