@@ -94,6 +94,7 @@ def tiny(text_file: Path) -> tuple[str, ...]:
         "model.modules.transformer.dim=32",
         "model.modules.transformer.n_layers=1",
         "model.modules.transformer.n_heads=2",
+        "optimizer.lr=0.002",
         "scheduler.warmup_steps=5",
         "trainer.precision=32",
         "trainer.accelerator=cpu",

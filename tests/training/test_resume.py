@@ -109,6 +109,18 @@ def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path:
     assert (tmp_path / "new" / "model").is_dir()
 
 
+def test_a_run_is_not_written_over(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...]) -> None:
+    """The same run_dir twice, once forgetting to resume: hours of training must not be lost to that."""
+    run = train_tiny("run", "stop_after=2")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    outcome = run_cli("train", *tiny, "run_dir=run")
+    assert outcome.status == 2
+    assert outcome.err == (
+        "slm-train: run_dir: 'run' holds a run already; go on with it (resume=run) or name another folder\n"
+    )
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
 def test_what_cannot_be_resumed(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Other data, a finished run, a damaged checkpoint, a folder without one: one line, status 2, nothing changed."""
     run = train_tiny("run", "stop_after=2")
@@ -125,6 +137,9 @@ def test_what_cannot_be_resumed(train_tiny: Any, run_cli: Any, tiny: tuple[str, 
     assert "seed 1 -> 5" in refused("resume=run", "seed=5")
     assert "is at step 2 already and the run ends at 2" in refused("resume=run", "stop_after=2")
     assert "run/checkpoints/missing.ckpt' does not exist" in refused("resume=run/checkpoints/missing.ckpt")
+    assert "token_embedding.weight (320, 32) -> (320, 48)" in refused("resume=run", "model.modules.transformer.dim=48")
+    assert "of another optimizer" in refused("resume=run", "optimizer=sgd")
+    assert "other frozen modules" in refused("resume=run", "model.modules.position_embedding.freeze=true")
     assert "holds no checkpoint" in refused(f"resume={tmp_path}")
     (tmp_path / "damaged.ckpt").write_bytes(before[run / "checkpoints" / "last.ckpt"][:-100])
     line = refused(*tiny, "resume=damaged.ckpt", "run_dir=fresh")
@@ -161,3 +176,23 @@ def test_ctrl_c_says_how_to_go_on(run_cli: Any, tiny: tuple[str, ...], tmp_path:
     assert outcome.status == 130
     assert outcome.err.splitlines()[-1] == "slm-train: interrupted; go on from step 4: slm-train resume=run"
     assert "resumed at step 4" in run_cli("train", "resume=run", "~callbacks.impatient").err
+
+
+def test_settings_of_the_new_command_hold(train_tiny: Any, run_cli: Any, metrics_of: Any) -> None:
+    """The checkpoint's optimizer state brings its own lr along; it must not win over what is typed now."""
+    run = train_tiny("run", "scheduler=constant", "scheduler.warmup_steps=0", "optimizer.lr=0.01", "stop_after=2")
+    assert run_cli("train", "resume=run", "optimizer.lr=0.001").status == 0
+    assert [float(row["train/lr"]) for row in metrics_of(run)] == [0.01] * 2 + [0.001] * 4
+
+
+def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_of: Any) -> None:
+    """As other ranks would: Lightning counts micro-batches, of which a step then takes another number."""
+    changes = ("trainer.max_steps=12", "trainer.global_batch_size=12", "trainer.save_every=3", "trainer.keep=0")
+    run = train_tiny("run", *changes, "trainer.batch_size=2", "stop_after=4", "trainer.val_every=5")
+    expected = train_tiny("expected", *changes, "trainer.batch_size=2", "trainer.val_every=5")
+    assert run_cli("train", "resume=run", "trainer.batch_size=4").status == 0
+    assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["4", "5", "10", "12"]
+    assert {file.name for file in (run / "checkpoints").iterdir()} >= {f"step_{step:08d}.ckpt" for step in (3, 6, 9, 12)}
+    for row, one in zip(metrics_of(run), metrics_of(expected), strict=True):
+        assert float(row["train/loss"]) == pytest.approx(float(one["train/loss"]), abs=1e-5)
+        assert row["train/tokens"] == one["train/tokens"]

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import slm
 from slm.cli.help import Help, render
 from slm.errors import UserError
 
@@ -39,12 +40,16 @@ def run_app(
     if {"-h", "--help"} & set(typed):
         print(render(command, help_text, config_dir(typed)))
         return
+    if "--version" in typed:
+        print(f"{command} {slm.__version__}")
+        return
     try:
+        typed = _flags_first(typed)
         _run_hydra(config_name, task, typed, literal, paths)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        fail(command, "interrupted", INTERRUPTED_STATUS)
+    except KeyboardInterrupt as interruption:
+        fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Exception as error:
         message = _explain(error, config_name, typed)
         if message is None:
@@ -67,6 +72,29 @@ def config_dir(arguments: Sequence[str]) -> Path | None:
     return None
 
 
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """The same command line with the flags ahead of the settings: Hydra takes no flag between two settings.
+
+    Raises:
+        UserError: a flag is unknown; Hydra's own answer would be a page of usage.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; settings are typed without dashes, key=value (--help lists them)")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    takes_value = {flag for action in parser._actions if action.nargs != 0 for flag in action.option_strings}
+    flags: list[str] = []
+    settings: list[str] = []
+    for argument in arguments:
+        is_value = bool(flags) and flags[-1] in takes_value
+        (flags if argument.startswith("-") or is_value else settings).append(argument)
+    parser.parse_args([*flags, *settings])
+    return [*flags, *settings]
+
+
 def _run_hydra(
     config_name: str,
     task: Callable[[Any], Any],
@@ -81,10 +109,14 @@ def _run_hydra(
     if not {"-m", "--multirun"} & set(arguments):
         quoted_arguments = [_quote(argument, literal, paths) for argument in arguments]
 
+    started = False
+
     def guarded(cfg: Any) -> Any:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        nonlocal started
+        started = True
         _let_ranks_follow(command, arguments, [*literal, *paths])
         try:
             return task(cfg)
@@ -100,7 +132,12 @@ def _run_hydra(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
     sys.argv = [command, *quoted_arguments]
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
-    hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
+    except OSError as error:
+        if started or error.errno is None:  # Hydra's word for a missing config is an OSError too
+            raise
+        raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
 
 
 def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:
@@ -125,18 +162,21 @@ def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collecti
 
 
 def _remove_empty(folder: Path) -> None:
-    """Take back the folder that Hydra made ahead of the task, and parents it made for it, if they are empty."""
+    """Take back the folder that Hydra made ahead of the task, if it is empty, and below here its parents too."""
     here = Path.cwd()
-    while folder != here and here in folder.parents and folder.is_dir() and not any(folder.iterdir()):
+    while folder != here and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
+        if here not in folder.parents:
+            return
 
 
 def _quote(argument: str, literal: Collection[str], paths: Collection[str]) -> str:
     """`key=value` with the value quoted for Hydra's grammar, if its key is to be taken as typed."""
     key, separator, value = argument.partition("=")
     means_more = value == "null" or (value.startswith("[") and value.endswith("]"))
-    if separator and (key in literal or (key in paths and not means_more)):
+    name = key.lstrip("+")
+    if separator and (name in literal or (name in paths and not means_more)):
         return f"{key}={quoted(value)}"
     return argument
 
@@ -149,7 +189,7 @@ def as_typed(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
     typed = []
     for override in overrides:
         key = override.partition("=")[0]
-        value = parser.parse_override(override).value() if key in keys else None
+        value = parser.parse_override(override).value() if key.lstrip("+") in keys else None
         typed.append(f"{key}={value}" if isinstance(value, str) else override)
     return typed
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from slm.errors import did_you_mean, nearest
+from slm.training.config import DERIVED, derived_setting
 
 _COULD_NOT_OVERRIDE = re.compile(r"Could not override '([^']+)'")
 
@@ -21,6 +22,8 @@ def explain(error: BaseException | None, config_name: str, arguments: Sequence[s
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
     if isinstance(error, OverrideParseException):
+        if "=" not in str(error.override):
+            return f"cannot read '{error.override}': a setting is key=value"
         return (
             f"cannot read '{error.override}': {_first_line(error)}; quote values with spaces or brackets twice, "
             "e.g. 'key=\"a b\"'"
@@ -31,9 +34,11 @@ def explain(error: BaseException | None, config_name: str, arguments: Sequence[s
     if isinstance(error, ConfigCompositionException):
         found = _COULD_NOT_OVERRIDE.search(str(error))
         if found:
-            return _unknown_key(found.group(1), config_name, arguments)
+            return _unknown_key(found.group(1), config_name, arguments) or _one_line(error)
+    if isinstance(error, ValueError) and "Config group override" in str(error):  # model=null, model=3
+        return f"{_one_line(error)}; a group takes the name of one of its choices, e.g. model=base"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return " ".join(str(error).split()) or explain(error.__cause__, config_name, arguments)
+        return _one_line(error) or explain(error.__cause__, config_name, arguments)
     return None
 
 
@@ -42,15 +47,20 @@ def _missing_config(error: MissingConfigException) -> str:
     group, _, choice = wanted.rpartition("/")
     options = list(error.options or [])
     if not group or not options:
-        return " ".join(str(error).split())
+        return _one_line(error)
     return f"{group} has no choice '{choice}'{did_you_mean(choice, options)} (choices: {', '.join(options)})"
 
 
-def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> str:
-    """The line for a key that is in no config, with the nearest one that is."""
+def _unknown_key(key: str, config_name: str, arguments: Sequence[str]) -> str | None:
+    """The line for a key that is in no config, with the nearest one that is; None if the key is known."""
     base = key.split("@")[0]
     known = list(_known_keys(config_name, arguments))
-    suggestion = nearest(base, known) or _by_last_part(base, known)
+    if base in known:
+        return None
+    section, _, name = base.rpartition(".")
+    if section == "trainer" and name in DERIVED:
+        return derived_setting(name)
+    suggestion = nearest(base, known) or (None if section else _by_last_part(base, known))
     hint = f"; did you mean '{suggestion}'?" if suggestion else ""
     parent = base.rpartition(".")[0]
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
@@ -99,3 +109,7 @@ def _dotted(node: Any, prefix: str) -> Iterator[str]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

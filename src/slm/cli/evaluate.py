@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import run_app
 from slm.cli.help import Help
 from slm.errors import UserError
+from slm.schema import Count, checked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,6 +39,13 @@ HELP = Help(
 _KEYS = {"run", "model_dir", "data", "split", "batch_size", "precision"}
 
 
+@dataclass(frozen=True)
+class _Settings:
+    split: Literal["train", "val"]
+    batch_size: Count
+    precision: str | int
+
+
 def evaluate(cfg: DictConfig) -> float:
     """The Hydra task; returns the loss."""
     from omegaconf import OmegaConf, open_dict
@@ -43,11 +53,12 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.cli.sources import model_path, reject_unknown
     from slm.data.config import DataConfig
     from slm.generation.language_model import find_bundle
+    from slm.training.precision_names import check_precision
     from slm.training.run_folder import CONFIG_FILE
 
     reject_unknown(cfg, _KEYS)  # type: ignore[arg-type]
-    if cfg.split not in ("train", "val"):
-        raise UserError(f"split must be train or val; got '{cfg.split}'")
+    settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision")})
+    check_precision(settings.precision, "precision")
     path = Path(model_path(cfg)).expanduser()  # type: ignore[arg-type]
     folder = find_bundle(path)
 
@@ -55,10 +66,10 @@ def evaluate(cfg: DictConfig) -> float:
 
     bundle = read_bundle(folder)
     with open_dict(cfg):
-        if not cfg.get("data"):
+        if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if not (path / CONFIG_FILE).is_file():
                 raise UserError("data is missing: a bundle does not say what to evaluate on; give data=text data.path=…")
-            cfg.data = OmegaConf.load(path / CONFIG_FILE).data
+            cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     data = DataConfig.from_dict(values["data"])
@@ -69,14 +80,18 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.training.evaluator import evaluate as score
 
     store = tokenize_with(data.corpus, bundle.tokenizer)
-    figures = score(bundle.model, store, cfg.split, data.seq_len, cfg.batch_size, str(cfg.precision))
+    figures = score(bundle.model, store, settings.split, data.seq_len, settings.batch_size, settings.precision)
     print(json.dumps({"model": str(path), **figures}))
     return figures["loss"]
 
 
 def main() -> None:
     """Entry point."""
-    run_app("evaluate", evaluate, HELP, paths=("run", "model_dir", "data.path"))
+    arguments = sys.argv[1:]
+    if not any(argument.startswith("data=") for argument in arguments):
+        # no data group is chosen, so that Hydra knows no key below it: they change those of the run
+        arguments = [f"+{argument}" if argument.startswith("data.") else argument for argument in arguments]
+    run_app("evaluate", evaluate, HELP, arguments, paths=("run", "model_dir", "data.path"))
 
 
 if __name__ == "__main__":

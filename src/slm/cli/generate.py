@@ -54,6 +54,8 @@ def generate(cfg: DictConfig) -> None:
     settings = checked(GenerationConfig, values["generation"], "generation")
     if values["prompt"] is not None and values["prompts"] is not None:
         raise UserError("prompt and prompts were both given; give one of them")
+    if values["device"] not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda; got '{values['device']}'")
     path = model_path(values)
 
     from slm.generation.language_model import find_bundle
@@ -64,8 +66,12 @@ def generate(cfg: DictConfig) -> None:
         from slm.training.prompt_file import answer_prompts, read_prompts
 
         prompts = read_prompts(Path(values["prompts"]).expanduser())
+    import torch
+
     from slm.generation.language_model import load
 
+    if values["device"] == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: there is no GPU that torch can use here; device=cpu")
     language_model = load(path, None if values["device"] == "auto" else values["device"])
     if prompts is not None:
         answer_prompts(language_model, prompts, settings, sys.stdout)

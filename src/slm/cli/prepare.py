@@ -39,14 +39,14 @@ def prepare(cfg: DictConfig) -> None:
     from slm.cli.sources import reject_unknown
     from slm.data.config import STORE_KIND, CorpusConfig
     from slm.data.prepare import prepare_store
-    from slm.registry import load_plugins
     from slm.tokenizers.build import tokenizer_problems
+    from slm.training.run_config import import_plugins
 
     reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})  # type: ignore[arg-type]
     with open_dict(cfg):
         del cfg.data.seq_len  # how training cuts windows, which depends on a model
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    load_plugins(values["plugins"])
+    import_plugins(values["plugins"])
     corpus = CorpusConfig.from_dict(values["data"])
     if problems := tokenizer_problems(values["tokenizer"]):
         raise UserError("\n".join(problems))
@@ -55,6 +55,10 @@ def prepare(cfg: DictConfig) -> None:
     out = Path(values["out"]).expanduser()
     if out.exists():
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
     store = prepare_store(corpus, values["tokenizer"], out)
     counts = {split: {k: store.meta[split][k] for k in ("tokens", "bytes", "documents")} for split in ("train", "val")}
     print(json.dumps({"out": str(out), **counts, "vocab_size": store.meta["vocab_size"]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
@@ -24,4 +25,17 @@ def model_path(values: Mapping[str, Any]) -> str:
             ("run and model_dir were both given" if given else "no model was named")
             + "; give run=PATH (a run folder) or model_dir=PATH (a model bundle)"
         )
+    _import_plugins_of(Path(given[0]).expanduser())
     return str(given[0])
+
+
+def _import_plugins_of(run: Path) -> None:
+    """A model of the user's own is known only once the modules are imported that the run was made with."""
+    import yaml
+
+    from slm.training.run_config import import_plugins
+    from slm.training.run_folder import CONFIG_FILE
+
+    file = run / CONFIG_FILE
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    import_plugins(config.get("plugins"))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from slm.notices import notice
@@ -17,21 +21,38 @@ SWEEP_FILE = "sweep.csv"
 
 
 class SweepTable(Callback):
-    """Writes ``sweep.csv`` at the end of a multirun: a row a run, its overrides and its figures."""
+    """Keeps ``sweep.csv`` of a multirun: a row a run, its overrides and its figures.
+
+    It is written anew after every job, so that a job that fails takes no other's row with it.
+    """
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Add the job's row."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _write_table(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Collect the run folders below the sweep's."""
+        """All rows, also of jobs that ended at the same moment in other processes."""
         folder = Path(config.hydra.sweep.dir)
-        runs = sorted((file.parent for file in folder.rglob(RECORD_FILE)), key=_job_order)
-        if not runs:
-            return
-        rows = [_row(folder, run) for run in runs]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with (folder / SWEEP_FILE).open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        notice(f"sweep: {len(rows)} runs, table in {folder / SWEEP_FILE}")
+        if n_rows := _write_table(folder):
+            notice(f"sweep: {n_rows} runs, table in {folder / SWEEP_FILE}")
+
+
+def _write_table(folder: Path) -> int:
+    runs = sorted((file.parent for file in folder.rglob(RECORD_FILE)), key=_job_order)
+    if not runs:
+        return 0
+    rows = [_row(folder, run) for run in runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with tempfile.NamedTemporaryFile(
+        "w", newline="", encoding="utf-8", dir=folder, prefix=f".{SWEEP_FILE}.", delete=False
+    ) as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.chmod(out.name, 0o644)
+    os.replace(out.name, folder / SWEEP_FILE)
+    return len(rows)
 
 
 def _row(folder: Path, run: Path) -> dict[str, Any]:

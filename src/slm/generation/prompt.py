@@ -41,7 +41,11 @@ class InteractivePrompt:
     def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
         self.language_model = language_model
         self.settings = settings
-        self._commands: dict[str, Callable[[str], str]] = {"help": lambda _: _HELP, "show": self._show, "set": self._set}
+        self._commands: dict[str, Callable[[str], str]] = {
+            "help": lambda _: _HELP,
+            "show": self._show,
+            "set": self._set,
+        }
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin."""

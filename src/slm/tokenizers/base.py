@@ -59,7 +59,7 @@ class Tokenizer(ABC):
         `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
 
         Raises:
-            UserError: a setting is out of range, or `texts` holds nothing to fit on.
+            UserError: `texts` holds nothing to fit on.
         """
 
     @abstractmethod

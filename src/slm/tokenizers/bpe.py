@@ -13,7 +13,6 @@ from slm.errors import UserError
 from slm.registry import register_tokenizer
 from slm.tokenizers.even_sample import MIN_BUDGET_BYTES, even_sample
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.settings import check_at_least
 
 EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
@@ -60,11 +59,8 @@ class BpeTokenizer(HuggingFaceTokenizer):
             train_bytes: the most bytes of text to train on.
 
         Raises:
-            UserError: a setting is out of range, or there is no text.
+            UserError: there is no text.
         """
-        check_at_least("vocab_size", vocab_size, MIN_VOCAB_SIZE, "256 bytes, 2 special tokens")
-        check_at_least("min_frequency", min_frequency, 1)
-        check_at_least("train_bytes", train_bytes, MIN_BUDGET_BYTES)
         sample = even_sample(texts, train_bytes)
         if not sample:
             raise UserError("tokenizer=bpe got no text to train on: check that the data is not empty")

@@ -12,7 +12,6 @@ from annotated_types import Ge
 from slm.errors import UserError
 from slm.registry import register_tokenizer
 from slm.tokenizers.pieces import SPECIAL_TEXTS, PieceTokenizer
-from slm.tokenizers.settings import check_at_least
 
 DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
 """A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
@@ -54,12 +53,8 @@ class RegexTokenizer(PieceTokenizer):
             pattern: what a piece is, in the syntax of the `regex` package.
 
         Raises:
-            UserError: a setting is out of range, or no piece is frequent enough.
+            UserError: no piece is frequent enough.
         """
-        check_at_least(
-            "max_vocab_size", max_vocab_size, MIN_VOCAB_SIZE, f"{len(SPECIAL_TEXTS)} special tokens, 1 piece"
-        )
-        check_at_least("min_frequency", min_frequency, 1)
         compiled = _compile(pattern)
         counts: Counter[str] = Counter()
         for text in texts:

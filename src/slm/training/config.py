@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, Text
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
 
-# Settings of Lightning's Trainer that are passed on as they are.
-LIGHTNING = (
-    "accelerator",
-    "benchmark",
-    "detect_anomaly",
-    "deterministic",
-    "devices",
-    "enable_progress_bar",
-    "inference_mode",
-    "limit_val_batches",
-    "max_time",
-    "num_nodes",
-    "profiler",
-    "strategy",
-    "sync_batchnorm",
-)
+
+@dataclass(frozen=True)
+class LightningConfig:
+    """Settings of Lightning's Trainer that are passed on as they are, with what they may be."""
+
+    __pydantic_config__ = FORBID_EXTRA
+    accelerator: Text = "auto"
+    benchmark: Flag | None = None
+    detect_anomaly: Flag = False
+    deterministic: Literal[True, False, "warn"] | None = None
+    devices: Any = "auto"  # Lightning itself says best what it can be
+    enable_progress_bar: Flag = True
+    inference_mode: Flag = True
+    limit_val_batches: NonNegativeFloat | None = None
+    max_time: Any = None
+    num_nodes: Count = 1
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = None
+    strategy: Text = "auto"
+    sync_batchnorm: Flag = False
+
+    def __post_init__(self) -> None:
+        limit = self.limit_val_batches
+        if limit is not None and limit > 1 and limit != int(limit):
+            raise ValueError(f"limit_val_batches must be a whole number or a fraction up to 1; got {limit}")
+
+
+LIGHTNING = tuple(field.name for field in fields(LightningConfig))
 
 # What Lightning calls the things that are derived here, and what to set instead.
 DERIVED = {
@@ -56,6 +67,11 @@ DERIVED = {
     "model_registry": "nothing: the bundle lies in the run folder",
     "plugins": "trainer.precision or trainer.strategy",
 }
+
+
+def derived_setting(name: str) -> str:
+    """The line that refuses a setting of Lightning's that follows from others here."""
+    return f"trainer.{name} follows from other settings here; set {DERIVED[name]}"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from slm.data.datamodule import TextDataModule
 from slm.data.token_store import TokenStore
+from slm.models.contract import CausalLM
+from slm.notices import notice
 from slm.training.module import LanguageModelModule
+from slm.training.precision import resolve_precision
 from slm.training.quiet import quiet_lightning
 
 
 def evaluate(
-    model: nn.Module, store: TokenStore, split: str, seq_len: int, batch_size: int, precision: str
+    model: nn.Module, store: TokenStore, split: str, seq_len: int, batch_size: int, precision: str | int
 ) -> dict[str, Any]:
     """Score every token of a split but its first, in windows of `seq_len`.
 
@@ -24,15 +28,19 @@ def evaluate(
         split: "train" or "val".
         seq_len: window length; no context crosses a window's border.
         batch_size: windows at a time.
-        precision: one of Lightning's.
+        precision: as in training; what is really used is said.
 
     Returns:
         ``loss`` (nats per token), ``perplexity``, ``bits_per_byte``, and what they were taken over.
     """
     quiet_lightning()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
+    notice(f"precision {used.name} ({used.reason})")
     module = LanguageModelModule(model, tokens_per_byte=store.tokens_per_byte(split))
     trainer = pl.Trainer(
-        precision=precision,  # type: ignore[arg-type]
+        precision=used.name,  # type: ignore[arg-type]
+        accelerator=device,
         devices=1,
         logger=False,
         enable_checkpointing=False,

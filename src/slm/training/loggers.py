@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from slm.extras import require
 
@@ -33,4 +34,14 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
     """
     require("wandb", "wandb", "logger=wandb")
     run_id = resumed_id or secrets.token_hex(4)
-    return WandbLogger(project=project, save_dir=save_dir, offline=offline, id=run_id, resume="allow", **settings)
+    return _Wandb(project=project, save_dir=save_dir, offline=offline, id=run_id, resume="allow", **settings)
+
+
+class _Wandb(WandbLogger):
+    """Ends its W&B run with the training: in a sweep the next job would go on in it."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=int(status != "success"))

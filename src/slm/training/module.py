@@ -82,7 +82,8 @@ class LanguageModelModule(pl.LightningModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count the valid tokens while the labels are still on the host, so that no step waits for it."""
         if isinstance(batch, dict) and "labels" in batch:
-            self._batch_tokens = int((batch["labels"] != self.loss.ignore_index).sum())
+            labels = batch["labels"]
+            self._batch_tokens = int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())
         return batch
 
     # ---- training ----
@@ -130,12 +131,24 @@ class LanguageModelModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over decay groups and its schedule, stepped with every optimizer step."""
-        assert self.make_optimizer is not None and self.lr_factor is not None, "this module was made for prediction"
-        optimizer = self.make_optimizer(parameter_groups(self.model, self.weight_decay))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.lr_factor), "interval": "step"},
-        }
+        assert self.lr_factor is not None, "this module was made for prediction"
+        optimizer = self.build_optimizer()
+        self._schedule = LambdaLR(optimizer, self.lr_factor)
+        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
+
+    def build_optimizer(self) -> Optimizer:
+        """A new optimizer over the decay groups."""
+        assert self.make_optimizer is not None, "this module was made for prediction"
+        return self.make_optimizer(parameter_groups(self.model, self.weight_decay))
+
+    def on_train_start(self) -> None:
+        """The learning rate, weight decay, … of the configuration hold, also where a checkpoint had others."""
+        schedule = self._schedule
+        schedule.base_lrs = [settings["initial_lr"] for settings in self._settings]
+        for group, settings in zip(schedule.optimizer.param_groups, self._settings, strict=True):
+            lr = settings["initial_lr"] * schedule.lr_lambdas[0](schedule.last_epoch)
+            group.update({**settings, "lr": lr})
 
     # ---- validation ----
 
@@ -182,6 +195,11 @@ class LanguageModelModule(pl.LightningModule):
         sums = checkpoint["train_sums"]
         self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
         self.tokens_trained = sums["tokens_trained"]
+        # Lightning counts micro-batches, of which a step may now take more or fewer (other batch, other ranks)
+        taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, taken))
 
     def _sum_over_ranks(self, value: Any) -> Any:
         """A number summed over all ranks; on one rank the number itself, with no tensor made."""

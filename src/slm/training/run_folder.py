@@ -74,6 +74,14 @@ def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
     raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
 
 
+def check_free(run: Path, checkpoint: Path | None) -> None:
+    """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
+    if not (run / CHECKPOINTS / LAST_CHECKPOINT).is_file():
+        return
+    if checkpoint is None or run_of_checkpoint(checkpoint).resolve() != run.resolve():
+        raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
+
+
 def run_of_checkpoint(path: Path) -> Path:
     """The run folder that a checkpoint file, or the folder itself, belongs to."""
     return path.parent.parent if path.is_file() and path.parent.name == CHECKPOINTS else path

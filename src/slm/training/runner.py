@@ -35,11 +35,12 @@ from slm.training.callbacks.checkpoints import Checkpoints
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.train_metrics import TrainMetrics
-from slm.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from slm.training.checkpoint_io import AtomicCheckpointIO
 from slm.training.csv_logger import CsvLogger
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
+from slm.training.resume import Resumed
 from slm.training.run_config import RunConfig
 from slm.training.schedules import lr_factor
 
@@ -73,10 +74,11 @@ def train(
     """
     quiet_lightning()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
-    saved = _read_resumed(checkpoint) if checkpoint else None
-    resumed_step = saved.step if saved else None
+    run_folder.check_free(config.run_dir, checkpoint)
+    resumed = Resumed(checkpoint) if checkpoint else None
+    resumed_step = resumed.step if resumed else None
     make_optimizer = _optimizer_factory(config.optimizer)
-    own_callbacks = _instantiate(config.callbacks)
+    own_callbacks = _instantiate(config.callbacks, "callbacks.")
     loggers = _loggers(config, resumed_step)
     devices = _Devices.of(config.trainer.lightning)
     accumulate = config.trainer.accumulation(devices.count)
@@ -92,8 +94,6 @@ def train(
     datamodule = TextDataModule(
         store, config.data.seq_len, config.trainer.batch_size, config.data.num_workers, config.seed
     )
-    if saved:
-        datamodule.load_state_dict(saved.data)  # refuses other data while the run folder is still as it was
     precision = _precision(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
     module = LanguageModelModule(
@@ -117,11 +117,11 @@ def train(
         RandomState(),
         _checkpoints(config, model_config, store),
     ]
-    if resumed_step is not None and resumed_step >= last_step:
-        raise UserError(
-            f"resume: '{checkpoint}' is at step {resumed_step} already and the run ends at {last_step}; "
-            "raise trainer.max_steps or stop_after"
-        )
+    if resumed:
+        resumed.check_ends_after(last_step)
+        resumed.check_data(datamodule)
+        resumed.check_model(model)
+        resumed.check_optimizer(module.build_optimizer())
 
     trainer = _make_trainer(
         **{**config.trainer.lightning, "enable_progress_bar": _has_progress_bar(config, callbacks)},
@@ -141,7 +141,12 @@ def train(
     )
     _open_run_folder(config, composed, overrides, store, precision, loggers)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
-    _fit(trainer, module, datamodule, checkpoint)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
+            raise KeyboardInterrupt(_how_to_go_on(config.run_dir)) from None
+        raise
     return _finish(config, trainer, module, callbacks, time.perf_counter() - began)
 
 
@@ -229,7 +234,7 @@ def _without_fused(factory: partial[Optimizer]) -> partial[Optimizer]:
     return partial(factory, fused=False) if factory.keywords.get("fused") else factory
 
 
-def _instantiate(nodes: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+def _instantiate(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> list[Any]:
     built = []
     for name, node in nodes.items():
         try:
@@ -241,7 +246,7 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]]) -> list[Any]:
             if isinstance(cause, UserError):
                 raise cause from error
             reason = " ".join(str(cause).split())
-            raise UserError(f"{name}: {node['_target_']} cannot be made: {reason}") from error
+            raise UserError(f"{group}{name}: {node['_target_']} cannot be made: {reason}") from error
     return built
 
 
@@ -270,7 +275,7 @@ def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
         told = {"resumed_step": resumed_step, "resumed_id": ids.get(name)}
         nodes[name] = {key: told.get(key, value) for key, value in node.items()}
     csv_logger = CsvLogger(config.run_dir / run_folder.METRICS_FILE, keep_until=resumed_step)
-    return {"csv": csv_logger, **dict(zip(nodes, _instantiate(nodes), strict=True))}
+    return {"csv": csv_logger, **dict(zip(nodes, _instantiate(nodes, "logger."), strict=True))}
 
 
 def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
@@ -325,6 +330,13 @@ def _finish(
         run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
         _say_summary(config, summary)
     return Result(best, config.run_dir)
+
+
+def _how_to_go_on(run: Path) -> str:
+    last = run / run_folder.CHECKPOINTS / run_folder.LAST_CHECKPOINT
+    if not last.is_file():
+        return "interrupted before the first checkpoint (trainer.save_every)"
+    return f"interrupted; go on from step {Resumed(last).step}: slm-train resume={run}"
 
 
 def _say_summary(config: RunConfig, summary: Mapping[str, Any]) -> None:

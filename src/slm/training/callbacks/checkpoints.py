@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         loss = float(trainer.callback_metrics["val/loss"])
-        is_best = self.best_loss is None or loss < self.best_loss
+        is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
         if is_best:
             self.best_loss, self.best_step = loss, trainer.global_step
         if is_best or trainer.should_stop or trainer.global_step % self.save_every == 0:
@@ -99,7 +100,9 @@ class Checkpoints(Checkpoint):
 
     def _drop_old(self) -> None:
         if self.keep:
-            for old in sorted(self.folder.glob("step_*.ckpt"))[: -self.keep]:
+            # by age, not by step: a run that went back to an earlier step replaces those that lay ahead of it
+            files = sorted(self.folder.glob("step_*.ckpt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+            for old in files[: -self.keep]:
                 old.unlink()
 
 

@@ -1,0 +1,83 @@
+"""What the README tells people to type works, in the order it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What makes a command of the README a matter of a second; it comes after the command's own settings.
+SMALL_MODEL = (
+    "model.params.max_seq_len=16",
+    *(f"model.modules.transformer.{s}" for s in ("dim=16", "n_heads=2", "n_layers=1")),
+)
+SHORT_RUN = ("trainer.max_steps=4", "trainer.batch_size=2", "trainer.val_every=2", "trainer.limit_val_batches=1")
+SHORT = {
+    "train": (*SMALL_MODEL, *SHORT_RUN, "trainer.accelerator=cpu", "trainer.devices=1"),
+    "generate": ("generation.max_new_tokens=4",),
+    "evaluate": ("data=text", "data.path=README.md"),
+    "prepare": (),
+}
+
+
+def shell_lines(text: str) -> list[list[str]]:
+    """The commands in its ``sh`` blocks, comments left out."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The arguments of an slm command, cut down; ``stop_after=100`` becomes a step that a short run has."""
+    command = words[0].removeprefix("slm-")
+    return [*(word.replace("stop_after=100", "stop_after=2") for word in words[1:]), *SHORT[command]]
+
+
+def test_every_command_runs_in_order(run_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ends with status 0; what a later one needs, an earlier one made."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "tinyshakespeare.txt").write_text("First Citizen:\nSpeak, speak.\n" * 200, encoding="utf-8")
+    commands = [words for words in shell_lines(README) if words[0].startswith("slm-")]
+    assert len(commands) >= 10
+    for words in commands:
+        outcome = run_cli(words[0].removeprefix("slm-"), *shortened(words))
+        assert outcome.status == 0, f"{shlex.join(words)}\n{outcome.err}"
+    sweep = next((tmp_path / "outputs" / "sweeps").glob("*/sweep.csv"))
+    assert len(sweep.read_text().splitlines()) == 1 + 4
+
+
+def test_the_python_block_runs(run_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """On a run folder of the name the README uses."""
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    train = ("run_dir=outputs/first", "data=text", "data.path=README.md", "tokenizer=byte", "callbacks=none")
+    assert run_cli("train", *train, *SHORT["train"], "model.params.max_seq_len=200").status == 0
+    block = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert block
+    monkeypatch.chdir(tmp_path)
+    exec(block.group(1), {})
+    assert len(capsys.readouterr().out) > 20
+
+
+def test_every_make_target_it_names_exists() -> None:
+    """`make demo` and `make test` open the README; CI runs them."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {words[1] for words in shell_lines(README) if words[0] == "make"}
+    assert named == {"demo", "test"}
+    assert named <= targets
+
+
+def test_its_tables_name_every_choice_and_room() -> None:
+    """A choice in conf/ that the README does not name is as good as not there."""
+    for group in ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "logger"):
+        row = next(line for line in README.splitlines() if line.startswith("|") and f"`{group}`" in line.split("|")[1])
+        for choice in (ROOT / "conf" / group).glob("*.yaml"):
+            assert f"`{choice.stem}`" in row, f"{group}={choice.stem}"
+    rooms = {p.name for p in (ROOT / "src" / "slm").iterdir() if p.is_dir() and not p.name.startswith("_")}
+    assert all(f"{room}/" in README for room in rooms)

@@ -1,0 +1,122 @@
+"""What lies in a run folder afterwards: plain types, whole files, the best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.training.callbacks.checkpoints import Checkpoints
+from slm.training.checkpoint_io import AtomicCheckpointIO
+from slm.training.runner import compile_in_place
+
+
+def load(file: Path) -> dict[str, Any]:
+    return torch.load(file, weights_only=True)
+
+
+def model_weights(file: Path) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("model."): tensor for name, tensor in load(file)["state_dict"].items()}
+
+
+def test_a_run_folder_is_whole(train_tiny: Callable[..., Path]) -> None:
+    """Every checkpoint loads without unpickling code, the newest `keep` stay, nothing half-made is left."""
+    run = train_tiny("run", "trainer.max_steps=9", "trainer.keep=2", "trainer.save_every=2")
+    files = {file.name for file in (run / "checkpoints").iterdir()}
+    assert files == {"last.ckpt", "best.ckpt", "step_00000006.ckpt", "step_00000008.ckpt"}
+    for file in (run / "checkpoints").iterdir():
+        assert not any("_orig_mod" in name for name in load(file)["state_dict"])
+    assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 9
+    assert load(run / "checkpoints" / "step_00000006.ckpt")["global_step"] == 6
+    names = {file.name for file in run.iterdir()}
+    assert names == {"config.yaml", "run.json", "summary.json", "metrics.csv", "checkpoints", "model"}
+
+
+def test_best_is_the_best(train_tiny: Callable[..., Path], metrics_of: Callable[..., Any]) -> None:
+    """A learning rate that ruins the model half way: best.ckpt and the bundle keep the weights of before."""
+    run = train_tiny(
+        "run", "scheduler=constant", "scheduler.warmup_steps=7", "optimizer.lr=3", "trainer.max_steps=12",
+        "trainer.val_every=1", "trainer.grad_clip=0",
+    )  # fmt: skip
+    losses = {int(row["step"]): float(row["val/loss"]) for row in metrics_of(run)}
+    best = min(losses, key=lambda step: losses[step])
+    assert best < 12, "the learning rate was meant to be ruinous"
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    assert load(checkpoint)["global_step"] == best
+    bundle = load_file(run / "model" / "model.safetensors")
+    assert bundle.keys() == model_weights(checkpoint).keys()
+    assert all(torch.equal(bundle[name], tensor) for name, tensor in model_weights(checkpoint).items())
+    last = model_weights(run / "checkpoints" / "last.ckpt")
+    assert not torch.equal(bundle["token_embedding.weight"], last["token_embedding.weight"])
+
+
+class _Saver:
+    """As much of a Trainer as the callback asks of one."""
+
+    is_global_zero, should_stop, global_step = True, False, 0
+    callback_metrics: dict[str, float]
+
+    class state:  # noqa: N801
+        fn = "fit"
+
+    def save_checkpoint(self, file: Path) -> None:
+        AtomicCheckpointIO().save_checkpoint({"step": self.global_step}, file)
+
+
+def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
+    """No number is smaller than nan, so that a nan at the first validation once stayed the best for ever."""
+    written: list[Any] = []
+    callback = Checkpoints(tmp_path, 10, 10, 0, lambda weights, facts: written.append(facts["step"]))
+    trainer: Any = _Saver()
+    module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
+    for step, loss in enumerate([float("nan"), 3.0, float("nan"), 2.0, 2.5]):
+        trainer.global_step, trainer.callback_metrics = step, {"val/loss": loss}
+        callback.on_validation_end(trainer, module)
+    assert written == [0, 1, 3]
+    assert (callback.best_loss, callback.best_step) == (2.0, 3)
+    assert load(tmp_path / "best.ckpt")["step"] == 3
+
+
+def test_without_validation_the_last_weights_are_the_model(train_tiny: Callable[..., Path]) -> None:
+    run = train_tiny("run", "trainer.limit_val_batches=0")
+    bundle = load_file(run / "model" / "model.safetensors")
+    last = model_weights(run / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(bundle[name], tensor) for name, tensor in last.items())
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up half way through: what was there stays, no partial file lies about."""
+    file = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
+
+    def full(content: Any, out: Any) -> None:
+        out.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, file)
+    assert load(file) == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_compiling_renames_nothing() -> None:
+    """torch.compile(model) would prefix every key with ``_orig_mod.``, and no other run could load it."""
+    config = ModelConfig.from_dict(
+        {
+            "name": "gpt",
+            "params": {"max_seq_len": 8, "vocab_size": 10},
+            "modules": {"transformer": {"dim": 8, "n_layers": 1, "n_heads": 2}},
+        }
+    )
+    model = build_model(config)
+    names = list(model.state_dict())
+    compile_in_place(model)
+    assert list(model.state_dict()) == names
+    assert model.transformer._compiled_call_impl is not None  # type: ignore[union-attr]

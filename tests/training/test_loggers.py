@@ -1,0 +1,137 @@
+"""Every logger goes on with its series when a run is resumed, and all of them hold the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm.training.csv_logger import CsvLogger, read_metrics
+
+
+def test_csv_one_row_a_step(tmp_path: Path) -> None:
+    """What is logged for one step shares its row; each row is on disk at once, as a kill would find it."""
+    file = tmp_path / "metrics.csv"
+    logger = CsvLogger(file)
+    logger.log_metrics({"loss": 3.0}, step=1)
+    logger.log_metrics({"loss": 2.0}, step=2)
+    assert file.read_text() == "step,loss\n1,3.0\n2,2.0\n"
+    logger.log_metrics({"loss": 2.5}, step=2)
+    assert file.read_text() == "step,loss\n1,3.0\n2,2.5\n"
+
+
+def test_csv_new_columns_widen(tmp_path: Path) -> None:
+    """Validation comes later than the first row, under the row it belongs to; earlier rows stay empty there."""
+    file = tmp_path / "metrics.csv"
+    logger = CsvLogger(file)
+    for step in (1, 2, 3):
+        logger.log_metrics({"loss": 1.0 / step}, step=step)
+        if step == 2:
+            logger.log_metrics({"val": 9.0}, step=step)
+    assert read_metrics(file) == (
+        ["step", "loss", "val"],
+        [
+            {"step": "1", "loss": "1.0", "val": ""},
+            {"step": "2", "loss": "0.5", "val": "9.0"},
+            {"step": "3", "loss": repr(1 / 3), "val": ""},
+        ],
+    )
+
+
+def test_csv_resumed_drops_what_is_made_again(tmp_path: Path) -> None:
+    """Rows after the checkpoint's step go, also a half-written last one; nothing happens before the first metric."""
+    file = tmp_path / "metrics.csv"
+    logger = CsvLogger(file)
+    for step in range(1, 6):
+        logger.log_metrics({"loss": float(step), "lr": 0.1}, step=step)
+    with file.open("a") as out:
+        out.write("6,0.")
+    before = file.read_text()
+    resumed = CsvLogger(file, keep_until=3)
+    assert file.read_text() == before
+    resumed.log_metrics({"loss": 4.5, "lr": 0.2}, step=4)
+    assert [row["loss"] for row in read_metrics(file)[1]] == ["1.0", "2.0", "3.0", "4.5"]
+    CsvLogger(file).log_metrics({"loss": 1.0}, step=1)
+    assert file.read_text() == "step,loss\n1,1.0\n", "a new run starts a new table"
+
+
+def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """Both beside metrics.csv; event files read back, W&B in its offline mode. Resumed from a step before the
+    last one: every step stands once in the events, and W&B goes on in a second session of the same run id
+    (without an end to the first, a later run of this process would write into it)."""
+    pytest.importorskip("wandb")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    outcome = run_cli("train", *tiny, "logger=[tensorboard,wandb]", "run_dir=run", "trainer.keep=0", "stop_after=3")
+    assert outcome.status == 0, outcome.err
+    outcome = run_cli("train", "resume=run/checkpoints/step_00000002.ckpt")
+    assert outcome.status == 0, outcome.err
+
+    with (tmp_path / "run/metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    for name in ("train/loss", "train/lr", "val/loss"):
+        logged = [(scalar.step, scalar.value) for scalar in events.Scalars(name)]
+        assert logged == [(int(row["step"]), pytest.approx(float(row[name]))) for row in rows if row[name]]
+
+    run_id = json.loads((tmp_path / "run/run.json").read_text())["logger_ids"]["wandb"]
+    files = list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert [file.name for file in files] == [f"run-{run_id}.wandb"] * 2
+    assert sorted(len(wandb_losses(file)) for file in files) == [3, 4]
+    recorded = {step: loss for file in sorted(files) for step, loss in wandb_losses(file)}
+    assert recorded == {int(row["step"]): pytest.approx(float(row["train/loss"])) for row in rows}
+
+
+def wandb_losses(file: Path) -> list[tuple[int, float]]:
+    """(step, training loss) of every row of an offline W&B file."""
+    from wandb.proto import wandb_internal_pb2
+
+    found = []
+    for data in leveldb_records(file.read_bytes(), start=7):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
+        if "train/loss" in items:
+            found.append((int(items["trainer/global_step"]), float(items["train/loss"])))
+    return found
+
+
+def leveldb_records(raw: bytes, start: int) -> Iterator[bytes]:
+    """Records of LevelDB's log format: blocks of 32 KiB, chunks of crc, length, kind and data in them."""
+    position, record = start, b""
+    while position + 7 <= len(raw):
+        left_in_block = 32768 - position % 32768
+        if left_in_block < 7:
+            position += left_in_block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", raw, position)
+        record += raw[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last chunk of one
+            yield record
+            record = b""
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_extra_is_one_line(
+    run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = importlib.import_module
+
+    def without(module: str, *rest: Any) -> Any:
+        if module == name:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return real(module, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    outcome = run_cli("train", *tiny, f"logger={name}", "run_dir=run")
+    assert outcome.status == 2
+    assert outcome.err == f"slm-train: logger={name} needs the package '{name}': pip install 'slm[{name}]'\n"
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,120 @@
+"""Every valid token counts once: over micro-batches, over batches, over a whole split."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.training.module import LanguageModelModule, text_metrics
+
+T, VOCAB = 12, 30
+
+
+def tiny_model(**loss: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {
+        "name": "gpt",
+        "params": {"max_seq_len": T, "vocab_size": VOCAB},
+        "modules": {"transformer": {"dim": 16, "n_layers": 1, "n_heads": 2}, "loss": loss},
+    }
+    model = build_model(ModelConfig.from_dict(shape))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)  # so that losses differ from token to token
+    return model
+
+
+class Windows(pl.LightningDataModule):
+    """Given windows in their order; what the module asks of a datamodule beside loaders."""
+
+    def __init__(self, windows: list[dict[str, torch.Tensor]], batch_size: int) -> None:
+        super().__init__()
+        self.windows, self.batch_size, self.seq_len, self.waited_s = windows, batch_size, T, 0.0
+
+    def train_batch_taken(self) -> None: ...
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.windows, batch_size=self.batch_size)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[dict[str, torch.Tensor]]:
+    """Eight, with 12, 1, 7, … labels that count: the mean of their means is far from the mean of all."""
+    draw = torch.Generator().manual_seed(1)
+    made = []
+    for valid in (12, 1, 7, 2, 12, 0, 3, 5):
+        ids = torch.randint(VOCAB, (2, T), generator=draw)
+        ids[1, valid:] = -100
+        made.append({"input_ids": ids[0], "labels": ids[1]})
+    return made
+
+
+def plain_loss(model: Any, windows: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    ids = torch.stack([window["input_ids"] for window in windows])
+    labels = torch.stack([window["labels"] for window in windows])
+    return cross_entropy(model(ids).flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def trainer(**settings: Any) -> pl.Trainer:
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return pl.Trainer(accelerator="cpu", devices=1, **{**off, **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [8, 4, 1])
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_gradients_do_not_depend_on_the_micro_batch(windows: Any, batch_size: int, clip: float) -> None:
+    """1 x 8, 2 x 4 and 8 x 1 windows give the gradient of plain PyTorch's mean over all 42 valid tokens.
+
+    With plain SGD of rate 1 the step taken is the gradient. Clipping must see the corrected one.
+    """
+    model = tiny_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    reference = tiny_model()
+    plain_loss(reference, windows).backward()
+    norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), clip or 1e9)
+    assert norm > 0.05
+    module = LanguageModelModule(
+        model, make_optimizer=partial(torch.optim.SGD, lr=1.0), lr_factor=lambda step: 1.0, grad_clip=clip
+    )
+    fit = trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0)
+    fit.fit(module, datamodule=Windows(windows, batch_size))
+    assert module.tokens_trained == 42
+    assert module.take_train_loss() == pytest.approx(plain_loss(reference, windows).item(), abs=1e-6)
+    for name, parameter in reference.named_parameters():
+        step = before[name] - dict(model.named_parameters())[name].detach()
+        assert torch.allclose(step, parameter.grad, atol=1e-6, rtol=0), name
+
+
+@pytest.mark.parametrize("batch_size", [8, 3])
+def test_validation_is_the_mean_over_all_tokens(windows: Any, batch_size: int) -> None:
+    """Not the mean of batches' means: the last batch is smaller, windows are of unequal weight."""
+    module = LanguageModelModule(tiny_model(), tokens_per_byte=0.5)
+    trainer().validate(module, datamodule=Windows(windows, batch_size), verbose=False)
+    expected = plain_loss(tiny_model(), windows).item()
+    assert module.val_metrics["loss"] == pytest.approx(expected, abs=1e-6)
+    assert module.val_metrics["bits_per_byte"] == pytest.approx(expected / 0.6931471805599453 / 2, rel=1e-6)
+
+
+def test_an_ignored_label_counts_in_neither_sum(windows: Any) -> None:
+    """With another ``ignore_index`` the places marked -100 are still no tokens; they were once counted as some."""
+    module = LanguageModelModule(tiny_model(ignore_index=3))
+    trainer().validate(module, datamodule=Windows(windows, 8), verbose=False)
+    relabelled = [{**window, "labels": window["labels"].masked_fill(window["labels"] == 3, -100)} for window in windows]
+    assert any((window["labels"] == 3).any() for window in windows)
+    assert module.val_metrics["loss"] == pytest.approx(plain_loss(tiny_model(), relabelled).item(), abs=1e-6)
+
+
+def test_bits_per_byte() -> None:
+    """ln 2 nats a token at one token a byte is one bit a byte; a ruined model has a finite perplexity."""
+    assert text_metrics(0.6931471805599453, 1.0) == pytest.approx({"loss": 0.693147, "perplexity": 2, "bits_per_byte": 1})
+    assert text_metrics(1e6, 1.0)["perplexity"] > 1e300
