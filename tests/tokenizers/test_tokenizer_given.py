@@ -150,3 +150,10 @@ def test_an_empty_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(UserError, match=r"\Atransformers cannot make a tokenizer from .*\Z"):
         HfGpt2Tokenizer.create([], name=str(tmp_path))
+
+
+def test_a_local_tokenizers_files_are_known(hf_folder: Path) -> None:
+    """A token store is made again when they change, though the setting `name` stays the same."""
+    assert HfGpt2Tokenizer.source_files(name=str(hf_folder)) == sorted(hf_folder.iterdir())
+    assert HfGpt2Tokenizer.source_files(name="some/hub-name") == []
+    assert TiktokenTokenizer.source_files(encoding="r50k_base") == []

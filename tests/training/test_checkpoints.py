@@ -60,7 +60,6 @@ class _Saver:
     """As much of a Trainer as the callback asks of one."""
 
     is_global_zero, should_stop, global_step = True, False, 0
-    callback_metrics: dict[str, float]
 
     class state:  # noqa: N801
         fn = "fit"
@@ -76,7 +75,7 @@ def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
     trainer: Any = _Saver()
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     for step, loss in enumerate([float("nan"), 3.0, float("nan"), 2.0, 2.5]):
-        trainer.global_step, trainer.callback_metrics = step, {"val/loss": loss}
+        trainer.global_step, module.val_metrics = step, {"loss": loss}
         callback.on_validation_end(trainer, module)
     assert written == [0, 1, 3]
     assert (callback.best_loss, callback.best_step) == (2.0, 3)

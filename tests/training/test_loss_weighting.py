@@ -116,5 +116,7 @@ def test_an_ignored_label_counts_in_neither_sum(windows: Any) -> None:
 
 def test_bits_per_byte() -> None:
     """ln 2 nats a token at one token a byte is one bit a byte; a ruined model has a finite perplexity."""
-    assert text_metrics(0.6931471805599453, 1.0) == pytest.approx({"loss": 0.693147, "perplexity": 2, "bits_per_byte": 1})
+    assert text_metrics(0.6931471805599453, 1.0) == pytest.approx(
+        {"loss": 0.693147, "perplexity": 2, "bits_per_byte": 1}
+    )
     assert text_metrics(1e6, 1.0)["perplexity"] > 1e300

@@ -56,7 +56,9 @@ def test_the_probe_draws_no_random_number() -> None:
 def test_sixteen_runs_on_a_cpu_and_says_what_it_used(run_cli: Any, tiny: tuple[str, ...]) -> None:
     outcome = run_cli("train", *tiny, "trainer.precision=16", "run_dir=run")
     assert outcome.status == 0, outcome.err
-    assert "precision bf16-mixed (16 was asked for, but fp16 needs a GPU; on this CPU bf16 takes its place)" in outcome.err
+    assert (
+        "precision bf16-mixed (16 was asked for, but fp16 needs a GPU; on this CPU bf16 takes its place)" in outcome.err
+    )
 
 
 def test_a_resumed_run_keeps_what_auto_chose(

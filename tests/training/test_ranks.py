@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 
-def test_two_ranks_are_one(train_tiny: Any, tiny: tuple[str, ...], cache_dir: Path, tmp_path: Path, metrics_of: Any) -> None:
+def test_two_ranks_are_one(
+    train_tiny: Any, tiny: tuple[str, ...], cache_dir: Path, tmp_path: Path, metrics_of: Any
+) -> None:
     """Same windows a step, same losses; validation is exact over both, each file written once.
 
     As a user starts it: Lightning starts the second rank with the same command line, which must mean

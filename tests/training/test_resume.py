@@ -79,7 +79,9 @@ def test_from_a_checkpoint_in_the_middle(straight: Any, train_tiny: Any, run_cli
     assert same_weights(run, straight(1)), "how often is logged must not change what is learnt"
 
 
-def test_auto_goes_on_or_starts(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
+def test_auto_goes_on_or_starts(
+    train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any
+) -> None:
     """The same command line twice: first it starts the run, then it goes on with it, never a second time from zero."""
     command = ("train", *tiny, "run_dir=run", "resume=auto")
     assert run_cli(*command, "stop_after=2").status == 0
@@ -107,6 +109,16 @@ def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path:
     assert outcome.status == 0, outcome.err
     assert (run / "metrics.csv").read_text() == before
     assert (tmp_path / "new" / "model").is_dir()
+
+
+def test_from_a_checkpoint_by_itself(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """One that was copied out of its run goes on in a new run folder, with the settings that are typed."""
+    run = train_tiny("run", "stop_after=2")
+    (run / "checkpoints" / "last.ckpt").rename(tmp_path / "copied.ckpt")
+    outcome = run_cli("train", *tiny, "resume=copied.ckpt")
+    assert outcome.status == 0, outcome.err
+    assert "resumed at step 2" in outcome.err
+    assert Path(outcome.out).parent.name == "outputs"
 
 
 def test_a_run_is_not_written_over(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...]) -> None:
@@ -152,9 +164,7 @@ def test_a_new_timeline_keeps_its_own_checkpoints(train_tiny: Any, run_cli: Any)
     """Gone back to step 4 of 20, with two files kept: the old run's later ones must make room, not the new ones."""
     run = train_tiny("run", "trainer.max_steps=20", "trainer.save_every=4", "trainer.keep=0")
     (run / "checkpoints" / "last.ckpt").unlink()
-    outcome = run_cli(
-        "train", "resume=run/checkpoints/step_00000004.ckpt", "trainer.keep=2", "stop_after=12", "seed=1"
-    )
+    outcome = run_cli("train", "resume=run/checkpoints/step_00000004.ckpt", "trainer.keep=2", "stop_after=12", "seed=1")
     assert outcome.status == 0, outcome.err
     assert {"step_00000008.ckpt", "step_00000012.ckpt"} <= {file.name for file in (run / "checkpoints").iterdir()}
 
@@ -192,7 +202,9 @@ def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_o
     expected = train_tiny("expected", *changes, "trainer.batch_size=2", "trainer.val_every=5")
     assert run_cli("train", "resume=run", "trainer.batch_size=4").status == 0
     assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["4", "5", "10", "12"]
-    assert {file.name for file in (run / "checkpoints").iterdir()} >= {f"step_{step:08d}.ckpt" for step in (3, 6, 9, 12)}
+    assert {file.name for file in (run / "checkpoints").iterdir()} >= {
+        f"step_{step:08d}.ckpt" for step in (3, 6, 9, 12)
+    }
     for row, one in zip(metrics_of(run), metrics_of(expected), strict=True):
         assert float(row["train/loss"]) == pytest.approx(float(one["train/loss"]), abs=1e-5)
         assert row["train/tokens"] == one["train/tokens"]

@@ -51,7 +51,9 @@ def test_corners(name: str, settings: dict[str, Any], expected: dict[int, float]
 
 def test_the_logged_rate_is_that_of_the_step(train_tiny: Any, metrics_of: Any) -> None:
     """The schedule has moved on when the row is written; the row must hold what the step was made with."""
-    run = train_tiny("run", "scheduler=linear", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "scheduler.min_lr=0.001")
+    run = train_tiny(
+        "run", "scheduler=linear", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "scheduler.min_lr=0.001"
+    )
     schedule = lr_factor(SchedulerConfig("linear", 2, 0.001), 6, 0.01)
     logged = [float(row["train/lr"]) for row in metrics_of(run)]
     assert logged == pytest.approx([0.01 * schedule(step) for step in range(6)])
@@ -96,7 +98,7 @@ def test_a_frozen_module_stays_as_it_was(train_tiny: Any, run_cli: Any, tiny: An
 
 
 def test_accumulation_is_derived() -> None:
-    """From windows a step, windows a micro-batch and devices; what does not divide is refused with a number that does."""
+    """From windows a step, windows a micro-batch and devices; what does not divide is refused with what would."""
     periods = {"max_steps": 1, "log_every": 1, "val_every": 1, "save_every": 1}
     config = checked(TrainerConfig, {**periods, "batch_size": 4, "global_batch_size": 24})
     assert (config.accumulation(1), config.accumulation(2)) == (6, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -44,10 +45,11 @@ def run_app(
         print(f"{command} {slm.__version__}")
         return
     try:
-        typed = _flags_first(typed)
+        flags, settings = split_flags(typed)
+        typed = [*flags, *settings]  # Hydra takes no flag between two settings
         _run_hydra(config_name, task, typed, literal, paths)
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _write_nowhere()
     except KeyboardInterrupt as interruption:
         fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Exception as error:
@@ -63,6 +65,11 @@ def fail(command: str, message: str, status: int = USER_ERROR_STATUS) -> None:
     sys.exit(status)
 
 
+def _write_nowhere() -> None:
+    """Whoever read our output has had enough; Python would complain once more when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def config_dir(arguments: Sequence[str]) -> Path | None:
     """The folder given with ``--config-dir`` (``-cd``), if any."""
     for index, argument in enumerate(arguments):
@@ -72,8 +79,8 @@ def config_dir(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """The same command line with the flags ahead of the settings: Hydra takes no flag between two settings.
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags (with their values) and settings, each in their order.
 
     Raises:
         UserError: a flag is unknown; Hydra's own answer would be a page of usage.
@@ -92,7 +99,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
         is_value = bool(flags) and flags[-1] in takes_value
         (flags if argument.startswith("-") or is_value else settings).append(argument)
     parser.parse_args([*flags, *settings])
-    return [*flags, *settings]
+    return flags, settings
 
 
 def _run_hydra(
@@ -120,6 +127,8 @@ def _run_hydra(
         _let_ranks_follow(command, arguments, [*literal, *paths])
         try:
             return task(cfg)
+        except BrokenPipeError:
+            _write_nowhere()
         except Exception as error:
             message = _explain(error, config_name, arguments)
             if message is None:
@@ -150,7 +159,7 @@ def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collecti
     from hydra.types import RunMode
     from omegaconf import open_dict, read_write
 
-    job = HydraConfig.get()
+    job: Any = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         sys.argv = [command, *arguments]
         return
@@ -190,13 +199,19 @@ def as_typed(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
     for override in overrides:
         key = override.partition("=")[0]
         value = parser.parse_override(override).value() if key.lstrip("+") in keys else None
-        typed.append(f"{key}={value}" if isinstance(value, str) else override)
+        typed.append(f"{key}={_without_escapes(value)}" if isinstance(value, str) else override)
     return typed
+
+
+def _without_escapes(value: str) -> str:
+    """A string as OmegaConf reads it, interpolations left as they are."""
+    return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", value)
 
 
 def quoted(value: str) -> str:
     """`value` as a single-quoted string of Hydra's override grammar that means exactly `value`."""
-    escaped = value.replace("${", "\\${") if "${" in value else value
+    # for OmegaConf "${" begins an interpolation unless an odd number of backslashes stands before it
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     out: list[str] = []
     backslashes = 0
     for character in escaped:

@@ -98,7 +98,7 @@ def _known_keys(config_name: str, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _dotted(node: Any, prefix: str) -> Iterator[str]:
-    content = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
+    content: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
     for key, value in content.items():
         if prefix == "" and key == "hydra":
             continue

@@ -22,7 +22,10 @@ HELP = Help(
     usage="run=PATH|model_dir=PATH [data=… …] [key=value …]",
     examples=[
         ("slm-evaluate run=outputs/2026-01-31_12-00-00", "on the run's own validation split"),
-        ("slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt", "on other text (its last tenth)"),
+        (
+            "slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt",
+            "on other text (its last tenth)",
+        ),
         ("slm-evaluate model_dir=my_bundle data=python_stdlib split=train", "a bundle, on a training split"),
     ],
     groups=("data",),
@@ -56,10 +59,10 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.training.precision_names import check_precision
     from slm.training.run_folder import CONFIG_FILE
 
-    reject_unknown(cfg, _KEYS)  # type: ignore[arg-type]
+    reject_unknown(cfg, _KEYS)
     settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision")})
     check_precision(settings.precision, "precision")
-    path = Path(model_path(cfg)).expanduser()  # type: ignore[arg-type]
+    path = Path(model_path(cfg)).expanduser()
     folder = find_bundle(path)
 
     from slm.bundle import read_bundle
@@ -68,7 +71,9 @@ def evaluate(cfg: DictConfig) -> float:
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if not (path / CONFIG_FILE).is_file():
-                raise UserError("data is missing: a bundle does not say what to evaluate on; give data=text data.path=…")
+                raise UserError(
+                    "data is missing: a bundle does not say what to evaluate on; give data=text data.path=…"
+                )
             cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 _WIDTH = 100
 
@@ -64,7 +64,11 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
     width = max(len(left) for left, _ in rows) + 4
     return "\n".join(
         textwrap.fill(
-            right, _WIDTH, initial_indent=f"  {left}".ljust(width), subsequent_indent=" " * width, break_on_hyphens=False
+            right,
+            _WIDTH,
+            initial_indent=f"  {left}".ljust(width),
+            subsequent_indent=" " * width,
+            break_on_hyphens=False,
         )
         for left, right in rows
     )

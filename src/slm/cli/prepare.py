@@ -19,7 +19,10 @@ HELP = Help(
     usage="out=PATH [data=… …] [tokenizer=… …]",
     examples=[
         ("slm-prepare out=stores/stdlib", "the default corpus and tokenizer"),
-        ("slm-prepare data=text data.path=books/ tokenizer=tiktoken out=stores/books", "your text in GPT-2's vocabulary"),
+        (
+            "slm-prepare data=text data.path=books/ tokenizer=tiktoken out=stores/books",
+            "your text in GPT-2's vocabulary",
+        ),
         ("slm-train data=prepared data.path=stores/books", "and train on it"),
     ],
     groups=("data", "tokenizer"),
@@ -42,7 +45,7 @@ def prepare(cfg: DictConfig) -> None:
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
 
-    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})  # type: ignore[arg-type]
+    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})
     with open_dict(cfg):
         del cfg.data.seq_len  # how training cuts windows, which depends on a model
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

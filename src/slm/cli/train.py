@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slm.cli.app import as_typed, fail, run_app
+from slm.cli.app import as_typed, config_dir, fail, run_app, split_flags
 from slm.cli.help import Help
 from slm.errors import UserError
 
@@ -28,7 +28,18 @@ HELP = Help(
         ("slm-train -m optimizer.lr=1e-4,3e-4 seed=1,2", "a sweep: four runs and a sweep.csv"),
         ("slm-train resume=outputs/2026-01-31_12-00-00", "go on where a run was interrupted"),
     ],
-    groups=("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "generation", "experiment"),
+    groups=(
+        "model",
+        "tokenizer",
+        "data",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "callbacks",
+        "logger",
+        "generation",
+        "experiment",
+    ),
     settings=[
         ("trainer.max_steps", "optimizer steps"),
         ("trainer.batch_size", "windows a device takes at once; trainer.global_batch_size accumulates"),
@@ -87,26 +98,31 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     the folder ``run_dir`` if that is given, else for the newest run started with the same settings;
     where there is none, a new run starts. In a sweep each job looks in its own folder.
     """
-    from slm.training.run_folder import RECORD_FILE, checkpoint_to_resume, newest_run, read_record, run_of_checkpoint
+    from slm.training.run_folder import checkpoint_to_resume, newest_run, read_record, run_of_checkpoint
 
     given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
     resume = given.get("resume")
     if resume in (None, "null", "") or {"-m", "--multirun", "-h", "--help"} & given.keys():
         return list(arguments)
+    flags, settings = split_flags(arguments)
     if resume == "auto":
-        run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), _repeatable(arguments))
+        run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), _repeatable(settings))
         if run is None or checkpoint_to_resume("auto", run) is None:
             return list(arguments)
         resume = str(run)
     else:
         checkpoint_to_resume(resume, Path())
         run = run_of_checkpoint(Path(resume).expanduser())
-    new = [a for a in arguments if not a.startswith("resume=")]
-    changed = {a.partition("=")[0] for a in new}
-    record = read_record(run) if (run / RECORD_FILE).is_file() else {}
+        if run.is_file():  # a checkpoint by itself: the settings are those of this command line
+            return list(arguments)
+    new = [setting for setting in settings if not setting.startswith("resume=")]
+    changed = {setting.partition("=")[0] for setting in new}
+    record = read_record(run)
     old = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
     place = [] if "run_dir" in given else [f"run_dir={run}"]
-    return [*old, *new, *place, f"resume={resume}"]
+    if record and config_dir(flags) is None and (own := config_dir(record["sessions"][0]["command"])):
+        flags = [*flags, f"--config-dir={own}"]
+    return [*flags, *old, *new, *place, f"resume={resume}"]
 
 
 def _repeatable(overrides: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slm.data.config import STORE_KIND, CorpusConfig
 from slm.data.documents import read_documents, split_documents
 from slm.data.token_store import FORMAT, TokenStore, cached_store, write_store
 from slm.errors import UserError
-from slm.registry import CORPORA
+from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 
@@ -30,13 +30,14 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
     """
     if corpus.kind == STORE_KIND:
         return TokenStore.open(Path(corpus.settings["path"]).expanduser())
-    files = corpus_files(corpus)
+    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
     inputs = {
         "format": FORMAT,
         "slm": slm.__version__,
-        "files": [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files],
+        "files": _identities(corpus_files(corpus)),
         "val_fraction": corpus.val_fraction,
         "tokenizer": dict(tokenizer),
+        "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{tokenizer['kind']}-{key}"
@@ -72,3 +73,8 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
 def corpus_files(corpus: CorpusConfig) -> list[Path]:
     """The files that make up a corpus."""
     return CORPORA.get(corpus.kind)(**corpus.settings)
+
+
+def _identities(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What changes when a file's content does, without reading it: place, size, time of the last change."""
+    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

@@ -62,6 +62,11 @@ class Tokenizer(ABC):
             UserError: `texts` holds nothing to fit on.
         """
 
+    @classmethod
+    def source_files(cls, **settings: Any) -> list[Path]:
+        """The local files that `create` would read with these settings; another content is another tokenizer."""
+        return []
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; no end-of-text is added."""

@@ -35,6 +35,14 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
     kind = "hf_gpt2"
 
     @classmethod
+    def source_files(cls, **settings: Any) -> list[Path]:
+        """The files of a local tokenizer; none for one of the hub."""
+        path = Path(settings["name"])
+        if path.is_file():
+            return [path]
+        return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+
+    @classmethod
     def create(cls, texts: Iterable[str], *, name: str = "gpt2", eos_token: str | None = None) -> HfGpt2Tokenizer:
         """The tokenizer called `name`; `texts` is not read.
 

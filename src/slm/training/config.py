@@ -94,7 +94,8 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
             raise ValueError(
-                f"no schedule is called '{self.name}'{did_you_mean(self.name, SCHEDULES)} (known: {', '.join(SCHEDULES)})"
+                f"no schedule is called '{self.name}'{did_you_mean(self.name, SCHEDULES)} "
+                f"(known: {', '.join(SCHEDULES)})"
             )
         if self.decay_fraction > 1:
             raise ValueError(f"decay_fraction must be at most 1; got {self.decay_fraction}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from slm.extras import require
 
@@ -19,7 +19,7 @@ def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
         resumed_step: of a resumed run; what was written after it is hidden.
     """
     require("tensorboard", "tensorboard", "logger=tensorboard")
-    purge = {} if resumed_step is None else {"purge_step": resumed_step + 1}
+    purge: dict[str, Any] = {} if resumed_step is None else {"purge_step": resumed_step + 1}
     return TensorBoardLogger(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 

@@ -183,17 +183,18 @@ class LanguageModelModule(pl.LightningModule):
     # ---- state ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The sums that a later log row is made of."""
+        """The sums that a later log row is made of, over all ranks."""
         checkpoint["train_sums"] = {
-            "logged_nll": float(self._logged_nll),
-            "logged_tokens": self._logged_tokens,
+            "logged_nll": self._sum_over_ranks(float(self._logged_nll)),
+            "logged_tokens": self._sum_over_ranks(self._logged_tokens),
             "tokens_trained": self.tokens_trained,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`."""
+        """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""
         sums = checkpoint["train_sums"]
-        self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
+        if self.trainer.is_global_zero:
+            self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
         self.tokens_trained = sums["tokens_trained"]
         # Lightning counts micro-batches, of which a step may now take more or fewer (other batch, other ranks)
         taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
@@ -205,7 +206,9 @@ class LanguageModelModule(pl.LightningModule):
         """A number summed over all ranks; on one rank the number itself, with no tensor made."""
         if self.trainer.world_size == 1:
             return value
-        total = self.trainer.strategy.reduce(torch.tensor(float(value), dtype=torch.float64, device=self.device), reduce_op="sum")
+        total = self.trainer.strategy.reduce(
+            torch.tensor(float(value), dtype=torch.float64, device=self.device), reduce_op="sum"
+        )
         return type(value)(total.item())
 
 

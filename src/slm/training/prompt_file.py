@@ -40,7 +40,9 @@ def read_prompts(file: Path) -> list[str]:
     return [_prompt_of(line, number, file) for number, line in enumerate(lines, start=1)]
 
 
-def answer_prompts(language_model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, out: TextIO) -> None:
+def answer_prompts(
+    language_model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, out: TextIO
+) -> None:
     """Write ``{"prompt": …, "completion": …}`` a line to `out`, in the order of the prompts."""
     quiet_lightning()
     module = LanguageModelModule(

@@ -97,7 +97,8 @@ class RunConfig:
             found.add(_target_problems(values[group] or {}, group))
         found.add(_window_problems(values))
         found.stop_if_any()
-        assert model and data and scheduler and trainer and generation and scalars
+        assert model and data and scheduler  # noqa: PT018
+        assert trainer and generation and scalars  # noqa: PT018
         return cls(
             run_dir=Path(scalars.run_dir),
             seed=scalars.seed,

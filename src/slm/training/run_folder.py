@@ -93,7 +93,7 @@ def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
         file.parent
         for file in root.glob(f"*/{RECORD_FILE}")
         if (file.parent / CHECKPOINTS / LAST_CHECKPOINT).is_file()
-        and read_record(file.parent).get("overrides") == list(overrides)
+        and sorted(read_record(file.parent).get("overrides", [])) == sorted(overrides)
     ]
     return max(candidates, key=lambda run: (run / RECORD_FILE).stat().st_mtime, default=None)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
@@ -40,6 +39,7 @@ from slm.training.csv_logger import CsvLogger
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
+from slm.training.ranks import own_ranks
 from slm.training.resume import Resumed
 from slm.training.run_config import RunConfig
 from slm.training.schedules import lr_factor
@@ -142,7 +142,8 @@ def train(
     _open_run_folder(config, composed, overrides, store, precision, loggers)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        with own_ranks():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     except SystemExit:
         if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
             raise KeyboardInterrupt(_how_to_go_on(config.run_dir)) from None

@@ -66,7 +66,7 @@ class Checkpoints(Checkpoint):
         """Save, and keep the model if it is the best so far."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        loss = float(trainer.callback_metrics["val/loss"])
+        loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
         if is_best:
             self.best_loss, self.best_step = loss, trainer.global_step

@@ -23,9 +23,7 @@ class SampleText(pl.Callback):
 
     def __init__(self, prompt: str, max_new_tokens: int, temperature: float, top_k: int, seed: int) -> None:
         self.prompt = prompt
-        self.settings = GenerationConfig(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed
-        )
+        self.settings = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a sample."""

@@ -35,7 +35,7 @@ class TrainMetrics(pl.Callback):
         self._logged_step = trainer.global_step
         device = pl_module.device
         if device.type == "cuda":
-            self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)  # type: ignore[arg-type]
+            self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)
         self._flops_per_token = training_flops_per_token(pl_module.model)  # type: ignore[arg-type]
         self._reset(trainer, pl_module)
 
@@ -70,7 +70,7 @@ class TrainMetrics(pl.Callback):
         metrics["train/lr"] = self._lr
         if pl_module.grad_norm is not None:
             metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
-        metrics["train/tokens"] = pl_module.tokens_trained  # type: ignore[assignment]
+        metrics["train/tokens"] = pl_module.tokens_trained
         metrics["speed/tokens_per_s"] = tokens / seconds
         metrics["speed/step_ms"] = 1000 * seconds / steps
         metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
@@ -78,7 +78,7 @@ class TrainMetrics(pl.Callback):
             peak = self._peak_flops * trainer.world_size
             metrics["speed/mfu_percent"] = 100 * self._flops_per_token * tokens / seconds / peak
         self.total_s += seconds
-        self.total_tokens += tokens
+        self.total_tokens += int(tokens)
         self.latest, self.latest_step = metrics, step
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)

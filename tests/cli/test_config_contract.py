@@ -1,0 +1,180 @@
+"""Every YAML composes and is read to the last leaf; a user's own choices stand beside ours."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import pytorch_lightning as pl
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import slm
+from slm.cli.help import choices
+from slm.errors import UserError
+from slm.generation.config import GenerationConfig
+from slm.models.config import ModelConfig
+from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
+from slm.training.run_config import RunConfig
+
+CONF = Path(str(files("slm.conf")))
+GROUPS = sorted(entry.name for entry in CONF.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
+CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group != "hydra"]
+OWN = {field.name for field in fields(TrainerConfig)} - {"lightning"}
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("slm.conf", version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
+    cfg = compose(config, overrides=[*overrides])
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
+    needed = ["data.path=x"] if (group, choice) in (("data", "text"), ("data", "prepared")) else []
+    config = RunConfig.from_dict(composed(f"{group}={choice}", *needed))
+    assert config.run_dir.parts[0] == "outputs"
+
+
+@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare"])
+def test_every_command_composes(config: str) -> None:
+    assert compose(config)
+    assert {file.stem for file in CONF.glob("*.yaml")} == {"train", "generate", "evaluate", "prepare"}
+
+
+def test_a_key_more_is_refused_anywhere() -> None:
+    """So every leaf of the YAMLs is a field that something declares: put one more into each mapping in turn.
+
+    (What stands beside a ``_target_`` is checked by the class that it names, in `test_mistakes`.)
+    """
+    values = composed()
+    places = [path for path in mappings(values) if not path or path[0] not in ("optimizer", "callbacks", "logger")]
+    assert len(places) > 12
+    for path in places:
+        changed = composed()
+        node = changed
+        for part in path:
+            node = node[part]
+        node["surplus"] = 1
+        with pytest.raises(UserError, match=r"unknown key '{}'".format(r"\.".join([*path, "surplus"]))):
+            RunConfig.from_dict(changed)
+
+
+def mappings(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from mappings(value, (*path, key))
+
+
+def test_every_field_is_used() -> None:
+    """Of the original's 32 training settings 26 were read by nothing. A field is used where some code says
+    ``.field``, outside the lines that declare it."""
+    source = "\n".join(file.read_text(encoding="utf-8") for file in Path(slm.__file__).parent.rglob("*.py"))
+    for cls in (TrainerConfig, SchedulerConfig, GenerationConfig, RunConfig, *nested(ModelConfig)):
+        for field in fields(cls):
+            assert re.search(rf"\.{field.name}\b", source), f"{cls.__name__}.{field.name} is read by nothing"
+
+
+def nested(cls: Any) -> Iterator[Any]:
+    yield cls
+    for hint in get_type_hints(cls).values():
+        for option in (hint, *get_args(hint)):
+            if is_dataclass(option):
+                yield from nested(option)
+
+
+def test_trainer_yaml_names_what_there_is() -> None:
+    """Whoever reads the file sees all there is to set; nothing of Lightning's Trainer is left unsaid: each
+    of its settings is passed on, or is ours, or is refused with the one to set instead."""
+    default = yaml.safe_load((CONF / "trainer/default.yaml").read_text(encoding="utf-8"))
+    assert set(default) == OWN | set(LIGHTNING)
+    of_lightning = set(inspect.signature(pl.Trainer).parameters)
+    assert set(LIGHTNING) | set(DERIVED) | {"max_steps", "precision"} == of_lightning
+    assert not set(LIGHTNING) & set(DERIVED)
+    assert not OWN & set(DERIVED)
+
+
+@pytest.mark.parametrize("name", sorted(DERIVED))
+def test_what_follows_from_others_names_them(name: str) -> None:
+    values = composed()
+    values["trainer"][name] = 1
+    with pytest.raises(UserError, match=re.escape(DERIVED[name])):
+        RunConfig.from_dict(values)
+
+
+def test_keys_of_the_original_configuration() -> None:
+    """Users of the original find their keys in a model's YAML."""
+    model = composed()["model"]
+    assert {"max_seq_len", "dropout", "vocab_size"} <= model["params"].keys()
+    assert {
+        "token_embedding": {"freeze"},
+        "position_embedding": {"kind", "freeze"},
+        "emb_dropout": {"p"},
+        "output_projection": {"tie_weights", "freeze"},
+        "loss": {"kind", "ignore_index"},
+    } == {name: set(node) for name, node in model["modules"].items() if name != "transformer"}
+    assert {
+        "dim", "n_layers", "n_heads", "dropout", "mlp_mult", "activation", "qkv_bias", "prenorm", "norm", "freeze",
+    } <= model["modules"]["transformer"].keys()  # fmt: skip
+
+
+def test_experiments_are_commented_differences() -> None:
+    for choice in choices("experiment"):
+        text = (CONF / "experiment" / f"{choice}.yaml").read_text(encoding="utf-8")
+        assert text.startswith("# @package _global_\n# ")
+
+
+def test_a_users_own_choices(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """``--config-dir``: a model, a trainer and an experiment beside ours, listed in --help as ours are."""
+    own = tmp_path / "own conf"
+    for file, text in {
+        "model/small.yaml": "defaults: [base, _self_]\nmodules: {transformer: {n_layers: 3}}\n",
+        "trainer/short.yaml": "defaults: [default, _self_]\nval_every: 2\n",
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /model: small\nseed: 7\n",
+    }.items():
+        (own / file).parent.mkdir(parents=True)
+        (own / file).write_text(text)
+    layers = [setting for setting in tiny if "n_layers" not in setting]
+    outcome = run_cli("train", *layers, "--config-dir", own, "experiment=mine", "trainer=short", "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (config["model"]["modules"]["transformer"]["n_layers"], config["seed"]) == (3, 7)
+    outcome = run_cli("train", "--config-dir", own, "model=smal")
+    assert (outcome.status, "did you mean 'small'?" in outcome.err) == (2, True)
+    assert (
+        "base, gpt2_base, gpt2_large, gpt2_medium, gpt2_xl, small" in run_cli("train", f"--config-dir={own}", "-h").out
+    )
+
+
+def test_a_run_of_own_choices_is_resumed(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """``resume=PATH`` repeats the old command line, of which ``--config-dir`` is a part one need not type again."""
+    own = tmp_path / "own"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment/mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    outcome = run_cli("train", *tiny, "--config-dir", own, "experiment=mine", "run_dir=run", "stop_after=2")
+    assert outcome.status == 0, outcome.err
+    outcome = run_cli("train", "resume=run")
+    assert outcome.status == 0, outcome.err
+
+
+def test_flags_may_stand_anywhere(run_cli: Any, tiny: tuple[str, ...]) -> None:
+    """Between two settings Hydra itself takes no flag: "unrecognized arguments" of all that follows."""
+    outcome = run_cli("train", *tiny, "--cfg", "job", "seed=5", "--resolve", "trainer.max_steps=7")
+    assert outcome.status == 0, outcome.err
+    shown = yaml.safe_load(outcome.out)
+    assert (shown["seed"], shown["trainer"]["max_steps"], shown["data"]["seq_len"]) == (5, 7, 16)

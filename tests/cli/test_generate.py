@@ -1,0 +1,87 @@
+"""slm-generate: a prompt, a file of prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slm
+
+GREEDY = ("generation=greedy", "generation.max_new_tokens=5")
+
+
+def continuation(run: Path, prompt: str) -> str:
+    return slm.load(run).generate(prompt, greedy=True, max_new_tokens=5)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["the cat", "", "null", "a=b,c", "'${x},[{\"\\", " it's: ", "\\n\n#~", "[1,2]", "ü€"], ids=repr
+)
+def test_only_the_continuation_goes_to_stdout(run_cli: Any, tiny_run: Path, prompt: str) -> None:
+    """So that it can be piped; and the prompt reaches the model as it was typed."""
+    outcome = run_cli("generate", f"run={tiny_run}", f"prompt={prompt}", *GREEDY)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out == continuation(tiny_run, prompt)
+    assert outcome.err == ""
+
+
+def test_a_seed_repeats(run_cli: Any, tiny_run: Path) -> None:
+    command = ("generate", f"model_dir={tiny_run / 'model'}", "prompt=the", "generation.max_new_tokens=12")
+    one, same, other = (run_cli(*command, f"generation.seed={seed}").out for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.jsonl"])
+def test_a_file_of_prompts(run_cli: Any, tiny_run: Path, tmp_path: Path, name: str) -> None:
+    """A line of JSON each, in the file's order, over more than one batch; blank lines are no prompts."""
+    prompts = [f"{word} «{i}»" for i, word in enumerate(["the", "cat", "sat", "on"] * 3)]
+    lines = [json.dumps({"prompt": p, "id": 1}) if name.endswith("jsonl") else p for p in prompts]
+    (tmp_path / name).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    outcome = run_cli("generate", f"run={tiny_run}", f"prompts={name}", *GREEDY)
+    assert outcome.status == 0, outcome.err
+    answers = [json.loads(line) for line in outcome.out.splitlines()]
+    assert answers == [{"prompt": p, "completion": continuation(tiny_run, p)} for p in prompts]
+
+
+MISTAKES = [
+    ((), "no model was named; give run=PATH (a run folder) or model_dir=PATH (a model bundle)"),
+    (("run=missing",), "there is no folder 'missing'"),
+    (("run=empty",), "'empty' is neither a run folder nor a model bundle"),
+    (("model_dir=damaged", "prompt=a"), "damaged/model.safetensors is damaged"),
+    (("run=RUN", "model_dir=RUN"), "run and model_dir were both given"),
+    (("run=RUN", "prompt=a", "prompts=good.txt"), "prompt and prompts were both given"),
+    (("run=RUN", "prompts=missing.txt"), "there is no file 'missing.txt'"),
+    (("run=RUN", "prompts=blank.txt"), "'blank.txt' holds no prompt"),
+    (("run=RUN", "prompts=binary"), "cannot read 'binary' as text"),
+    (("run=RUN", "prompts=bad.jsonl"), """line 2 of 'bad.jsonl' has no prompt; expected {"prompt": "…"}"""),
+    (("run=RUN", "prompt=" + "a" * 40), "the prompt has 40 tokens; this model takes 16, one of them new"),
+    (("run=RUN", "prompts=long.txt"), "the prompt has 40 tokens"),
+    (("run=RUN", "prompt=a", "temperature=1"), "did you mean 'generation.temperature'?"),
+    (("run=RUN", "prompt=a", "generation.top_k=-1"), "generation.top_k should be greater than or equal to 0"),
+    (("run=RUN", "prompt=a", "device=gpu"), "device must be auto, cpu or cuda; got 'gpu'"),
+    (("rn=RUN", "prompt=a"), "did you mean 'run'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a)[:50] for a, _ in MISTAKES])
+def test_mistakes(run_cli: Any, tiny_run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    for name, content in {
+        "good.txt": b"a", "blank.txt": b"\n \n", "binary": b"\xff\xfe", "long.txt": b"a" * 40,
+        "bad.jsonl": b'{"prompt": "a"}\n{"text": "b"}\n',
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    for file in (tiny_run / "model").iterdir():
+        (tmp_path / "damaged" / file.name).write_bytes(
+            file.read_bytes()[: 200 if file.suffix == ".safetensors" else None]
+        )
+    outcome = run_cli("generate", *(argument.replace("RUN", str(tiny_run)) for argument in arguments))
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.out == ""

@@ -1,0 +1,50 @@
+"""Text on the command line means itself, whatever Hydra's grammar makes of it."""
+
+from __future__ import annotations
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from slm.cli.app import as_typed, quoted
+
+PARSER = OverridesParser.create()
+# no NUL: an argument of a process cannot hold one
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.text(
+    alphabet="a\\'\"${}[](),=:#~ \n\t"
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXT)
+@example("def main(")
+@example('it\'s "quoted"')
+@example("C:\\dir\\")
+@example("\\'")
+@example("${x}")
+@example("\\${x}")
+@example("\\\\${oc.env:HOME}\\")
+@example("$${a}${")
+@example("a, b: [1, {2}] = (c) # d ~e\n")
+@example("")
+@example(" null ")
+@example("true")
+def test_any_text_comes_through(text: str) -> None:
+    """Through Hydra's parser, and through OmegaConf, which would replace a ``${x}``."""
+    value = PARSER.parse_override(f"prompt={quoted(text)}").value()
+    config = OmegaConf.create({"prompt": value, "x": "replaced"})
+    assert OmegaConf.to_container(config, resolve=True)["prompt"] == text  # type: ignore[index, call-overload]
+
+
+@settings(deadline=None)
+@given(TEXT)
+@example("\\${x}")
+@example("a'b")
+def test_as_typed_is_the_inverse(text: str) -> None:
+    """What a run records is what was typed, so that resuming it can type it again."""
+    assert as_typed([f"data.path={quoted(text)}", "seed=1"], ["data.path"]) == [f"data.path={text}", "seed=1"]
+
+
+def test_a_list_stays_a_list() -> None:
+    assert as_typed(["data.path=[a,b]", "x='y'"], ["data.path"]) == ["data.path=[a,b]", "x='y'"]
