@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -84,8 +83,10 @@ class Terminal:
         while not re.search(pattern, self.seen, re.DOTALL):
             ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"waited for {pattern!r}, saw {self.seen!r}"
-            with contextlib.suppress(OSError):
+            try:
                 self.seen += os.read(self.fd, 4096).decode(errors="replace")
+            except OSError:  # the other end is closed
+                raise AssertionError(f"ended while waiting for {pattern!r}, saw {self.seen!r}") from None
 
 
 def test_a_session(tmp_path: Path) -> None:
