@@ -154,6 +154,8 @@ def test_an_empty_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_local_tokenizers_files_are_known(hf_folder: Path) -> None:
     """A token store is made again when they change, though the setting `name` stays the same."""
-    assert HfGpt2Tokenizer.source_files(name=str(hf_folder)) == sorted(hf_folder.iterdir())
+    folder = next(path for path in hf_folder.iterdir() if path.is_dir())
+    assert HfGpt2Tokenizer.source_files(name=str(folder)) == sorted(folder.iterdir())
+    assert HfGpt2Tokenizer.source_files(name=str(folder / "tokenizer.json")) == [folder / "tokenizer.json"]
     assert HfGpt2Tokenizer.source_files(name="some/hub-name") == []
     assert TiktokenTokenizer.source_files(encoding="r50k_base") == []

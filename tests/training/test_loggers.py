@@ -50,13 +50,17 @@ def test_csv_resumed_drops_what_is_made_again(tmp_path: Path) -> None:
     logger = CsvLogger(file)
     for step in range(1, 6):
         logger.log_metrics({"loss": float(step), "lr": 0.1}, step=step)
+        if step == 4:
+            logger.log_metrics({"val": 9.0}, step=step)
     with file.open("a") as out:
         out.write("6,0.")
     before = file.read_text()
     resumed = CsvLogger(file, keep_until=3)
     assert file.read_text() == before
     resumed.log_metrics({"loss": 4.5, "lr": 0.2}, step=4)
-    assert [row["loss"] for row in read_metrics(file)[1]] == ["1.0", "2.0", "3.0", "4.5"]
+    rows = read_metrics(file)[1]
+    assert [row["loss"] for row in rows] == ["1.0", "2.0", "3.0", "4.5"]
+    assert {row["val"] for row in rows} == {""}, "of a validation that is yet to be made again"
     CsvLogger(file).log_metrics({"loss": 1.0}, step=1)
     assert file.read_text() == "step,loss\n1,1.0\n", "a new run starts a new table"
 

@@ -37,7 +37,7 @@ HELP = Help(
 
 def prepare(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
 
     from slm.cli.sources import reject_unknown
     from slm.data.config import STORE_KIND, CorpusConfig
@@ -46,8 +46,6 @@ def prepare(cfg: DictConfig) -> None:
     from slm.training.run_config import import_plugins
 
     reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})
-    with open_dict(cfg):
-        del cfg.data.seq_len  # how training cuts windows, which depends on a model
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     import_plugins(values["plugins"])
     corpus = CorpusConfig.from_dict(values["data"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -34,7 +35,9 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
     """
     require("wandb", "wandb", "logger=wandb")
     run_id = resumed_id or secrets.token_hex(4)
-    return _Wandb(project=project, save_dir=save_dir, offline=offline, id=run_id, resume="allow", **settings)
+    # absolute, since W&B writes from a process of its own that may have been started in another folder
+    folder = str(Path(save_dir).absolute())
+    return _Wandb(project=project, save_dir=folder, offline=offline, id=run_id, resume="allow", **settings)
 
 
 class _Wandb(WandbLogger):

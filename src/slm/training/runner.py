@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +42,7 @@ from slm.training.ranks import own_ranks
 from slm.training.resume import Resumed
 from slm.training.run_config import RunConfig
 from slm.training.schedules import lr_factor
+from slm.training.summary import describe, summarize_run
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,11 @@ def train(
         if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
             raise KeyboardInterrupt(_how_to_go_on(config.run_dir)) from None
         raise
-    return _finish(config, trainer, module, callbacks, time.perf_counter() - began)
+    summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
+    if trainer.is_global_zero:
+        run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
+        notice(describe(summary, config.run_dir, config.trainer.max_steps))
+    return Result(summary["best_val_loss"], config.run_dir)
 
 
 def compile_in_place(model: nn.Module) -> None:
@@ -284,7 +288,7 @@ def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
     return bar and bool(config.trainer.lightning.get("enable_progress_bar", True))
 
 
-# ---- run folder and summary ----
+# ---- run folder ----
 
 
 def _open_run_folder(
@@ -312,46 +316,8 @@ def _open_run_folder(
     )
 
 
-def _finish(
-    config: RunConfig, trainer: pl.Trainer, module: LanguageModelModule, callbacks: list[pl.Callback], seconds: float
-) -> Result:
-    metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
-    checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
-    best = checkpoints.best_loss if checkpoints.best_loss is not None else math.nan
-    summary = {
-        "step": trainer.global_step,
-        "tokens": module.tokens_trained,
-        "best_val_loss": best,
-        "best_step": checkpoints.best_step,
-        **{f"val_{name}": value for name, value in module.val_metrics.items()},
-        "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
-        "seconds": seconds,
-    }
-    if trainer.is_global_zero:
-        run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
-        _say_summary(config, summary)
-    return Result(best, config.run_dir)
-
-
 def _how_to_go_on(run: Path) -> str:
     last = run / run_folder.CHECKPOINTS / run_folder.LAST_CHECKPOINT
     if not last.is_file():
         return "interrupted before the first checkpoint (trainer.save_every)"
     return f"interrupted; go on from step {Resumed(last).step}: slm-train resume={run}"
-
-
-def _say_summary(config: RunConfig, summary: Mapping[str, Any]) -> None:
-    lines = [f"done: step {summary['step']} of {config.trainer.max_steps} in {summary['seconds']:.1f} s"]
-    if "val_loss" in summary:
-        lines.append(
-            f"  validation   loss {summary['val_loss']:.4f} nats/token, perplexity {summary['val_perplexity']:.2f}, "
-            f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
-            f"{summary['best_step']})"
-        )
-    if summary["tokens_per_s"]:
-        lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
-    lines.append(f"  run folder   {config.run_dir}")
-    lines.append(f"  next         slm-generate run={config.run_dir}")
-    if summary["step"] < config.trainer.max_steps:
-        lines.append(f"  go on        slm-train resume={config.run_dir}")
-    notice("\n".join(lines))

@@ -1,0 +1,52 @@
+"""The end of a run in figures, and in a few lines for a person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from slm.training.callbacks.checkpoints import Checkpoints
+from slm.training.callbacks.train_metrics import TrainMetrics
+from slm.training.module import LanguageModelModule
+
+
+def summarize_run(
+    trainer: pl.Trainer, module: LanguageModelModule, callbacks: Sequence[pl.Callback], seconds: float
+) -> dict[str, Any]:
+    """Steps, tokens, losses and speed, plain types: what ``summary.json`` holds.
+
+    ``best_val_loss`` is nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
+    """
+    metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
+    checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    return {
+        "step": trainer.global_step,
+        "tokens": module.tokens_trained,
+        "best_val_loss": checkpoints.best_loss if checkpoints.best_loss is not None else math.nan,
+        "best_step": checkpoints.best_step,
+        **{f"val_{name}": value for name, value in module.val_metrics.items()},
+        "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
+        "seconds": seconds,
+    }
+
+
+def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
+    """The summary in words, with the next command to type."""
+    lines = [f"done: step {summary['step']} of {max_steps} in {summary['seconds']:.1f} s"]
+    if "val_loss" in summary:
+        lines.append(
+            f"  validation   loss {summary['val_loss']:.4f} nats/token, perplexity {summary['val_perplexity']:.2f}, "
+            f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
+            f"{summary['best_step']})"
+        )
+    if summary["tokens_per_s"]:
+        lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
+    lines.append(f"  run folder   {run}")
+    lines.append(f"  next         slm-generate run={run}")
+    if summary["step"] < max_steps:
+        lines.append(f"  go on        slm-train resume={run}")
+    return "\n".join(lines)
