@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 
 from slm.data.order import window_at
 
+_AT_ONCE = 64  # batches whose windows are looked up in one call: the call's cost is mostly fixed
+
 
 class TrainBatches(Sampler[np.ndarray]):
     """Endless training batches from a position on.
@@ -33,10 +35,12 @@ class TrainBatches(Sampler[np.ndarray]):
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        position = self.start + self.rank * self.batch_size
+        stride = self.world_size * self.batch_size
+        positions = self.start + self.rank * self.batch_size + np.arange(self.batch_size)
+        positions = positions + stride * np.arange(_AT_ONCE)[:, None]
         while True:
-            yield window_at(np.arange(position, position + self.batch_size), self.n_windows, self.seed)
-            position += self.world_size * self.batch_size
+            yield from window_at(positions.ravel(), self.n_windows, self.seed).reshape(positions.shape)
+            positions += stride * _AT_ONCE
 
 
 class EvalBatches(Sampler[np.ndarray]):
