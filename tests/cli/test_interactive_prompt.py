@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -56,6 +57,12 @@ def test_commands(prompt: InteractivePrompt, line: str, answer: str, changed: di
     assert prompt.settings == GenerationConfig(**{"temperature": 0.9, "seed": None, **changed})
 
 
+def _sit_down() -> None:
+    """In the new process: the terminal is its own, and Ctrl-C means what it does where tests run in the background."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command at a terminal of its own, as a user sits at one."""
 
@@ -68,7 +75,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_sit_down,
             env={**os.environ, "HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
         )
         os.close(slave)
