@@ -16,7 +16,6 @@ from slm.errors import UserError
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
-BUNDLE = "model"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 RECORD_FILE = "run.json"

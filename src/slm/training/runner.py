@@ -23,6 +23,7 @@ from slm.data.datamodule import TextDataModule
 from slm.data.prepare import find_store
 from slm.data.token_store import TokenStore
 from slm.errors import UserError
+from slm.generation.language_model import RUN_BUNDLE
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.summary import summarize
@@ -269,7 +270,7 @@ def _write_run_bundle(
     run: Path, model_config: ModelConfig, store: TokenStore, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
     facts = {**facts, "data_fingerprint": store.fingerprint, "tokens_per_byte": store.tokens_per_byte("val")}
-    write_bundle(run / run_folder.BUNDLE, model_config, weights, store.tokenizer, facts)
+    write_bundle(run / RUN_BUNDLE, model_config, weights, store.tokenizer, facts)
 
 
 def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:

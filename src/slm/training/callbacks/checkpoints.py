@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-LAST = "last.ckpt"
+from slm.training.run_folder import LAST_CHECKPOINT
+
 BEST = "best.ckpt"
 
 
@@ -47,7 +48,7 @@ class Checkpoints(Checkpoint):
         self.write_bundle = write_bundle
         self.best_loss: float | None = None
         self.best_step: int | None = None
-        self._saved_step = -1  # the step that LAST holds
+        self._saved_step = -1  # the step that LAST_CHECKPOINT holds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What was resumed from needs no saving."""
@@ -73,7 +74,7 @@ class Checkpoints(Checkpoint):
         if is_best or trainer.should_stop or trainer.global_step % self.save_every == 0:
             self._save(trainer)
         if is_best and trainer.is_global_zero:
-            _link(self.folder / LAST, self.folder / BEST)
+            _link(self.folder / LAST_CHECKPOINT, self.folder / BEST)
             self.write_bundle(_weights(pl_module), {"step": self.best_step, **pl_module.val_metrics})  # type: ignore[dict-item]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,9 +94,9 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         step = self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self.folder / LAST)
+        trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
         if trainer.is_global_zero and step % self.save_every == 0:
-            _link(self.folder / LAST, self.folder / f"step_{step:08d}.ckpt")
+            _link(self.folder / LAST_CHECKPOINT, self.folder / f"step_{step:08d}.ckpt")
             self._drop_old()
 
     def _drop_old(self) -> None:
