@@ -15,6 +15,7 @@ from slm.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle, write_bun
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.models.modules.embeddings import PositionEmbedding
 from slm.registry import POSITION_EMBEDDINGS
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
@@ -67,14 +68,14 @@ def test_a_model_comes_back_to_the_last_bit(tmp_path: Path, position: str, tie: 
     assert trained == [name for name, p in model.named_parameters() if p.requires_grad]
 
 
-class Both(nn.Module):
+class Both(PositionEmbedding):
     """A position embedding with a weight that is saved and a buffer that is not."""
 
-    def __init__(self, max_seq_len: int, dim: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.empty(dim))
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.scale = nn.Parameter(torch.empty(config.modules.transformer.dim))
         for name in ("first", "second"):
-            self.register_buffer(name, torch.empty(max_seq_len, 1), persistent=False)
+            self.register_buffer(name, torch.empty(config.params.max_seq_len, 1), persistent=False)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.scale)

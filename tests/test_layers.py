@@ -14,13 +14,14 @@ import slm
 
 ROOT = Path(slm.__file__).parent
 LAYERS = {
-    **dict.fromkeys(("registry", "errors", "extras", "schema", "notices"), 0),
+    **dict.fromkeys(("registry", "errors", "extras", "schema", "notices", "new_folder", "http_get", "download"), 0),
     **dict.fromkeys(("tokenizers", "models"), 1),
     **dict.fromkeys(("data", "weights"), 2),
     "bundle": 3,
-    "generation": 4,
-    "training": 5,
-    "cli": 6,
+    "sources": 4,
+    "generation": 5,
+    "training": 6,
+    "cli": 7,
 }
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all
 

@@ -8,23 +8,23 @@ slm_tokenizer.json     the tokenizer
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.weights.laid_out import lay_out
+from slm.weights.name_table import identity_table
+from slm.weights.pretrained import Pretrained
+from slm.weights.tensor_source import safetensors_in
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -49,23 +49,22 @@ def write_bundle(
     folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
 ) -> None:
     """Write a bundle beside `folder` and rename it into place; an older one is replaced whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as partial:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE)
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts)}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         tokenizer.save(partial)
-        partial.chmod(0o755)
-        if folder.exists():
-            retired = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            os.replace(folder, retired / folder.name)
-            os.replace(partial, folder)
-            shutil.rmtree(retired)
-        else:
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_bundle(folder: Path) -> Pretrained:
+    """Read all of a bundle but its weights.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    config, facts = _read_config(folder / CONFIG_FILE)
+    tokenizer = load_tokenizer(folder)
+    return Pretrained(config, identity_table(lay_out(config)), safetensors_in(folder, WEIGHTS_FILE), tokenizer, facts)
 
 
 def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
@@ -74,15 +73,8 @@ def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     Raises:
         UserError: a file is missing or damaged, or the tensors are not those of the config.
     """
-    config, facts = _read_config(folder / CONFIG_FILE)
-    tokenizer = load_tokenizer(folder)
-    with torch.device("meta"):
-        model = build_model(config)
-    weights = _read_weights(folder / WEIGHTS_FILE, device)
-    _check_weights(folder / WEIGHTS_FILE, model.state_dict(), weights)
-    _fill_buffers(model, device)
-    model.load_state_dict(weights, assign=True)
-    return Bundle(model.eval(), tokenizer, config, facts)
+    opened = open_bundle(folder)
+    return Bundle(opened.model(device), opened.tokenizer, opened.config, opened.facts)
 
 
 def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -98,38 +90,3 @@ def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
             f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
         )
     return ModelConfig.from_dict(shape, where=f"{file}: model"), facts
-
-
-def _read_weights(file: Path, device: torch.device | str) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
-    try:
-        return load_file(file, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged ({error})") from None
-
-
-def _check_weights(file: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    problems = [f"'{name}' is missing" for name in expected.keys() - found.keys()]
-    problems += [f"'{name}' is not the model's" for name in found.keys() - expected.keys()]
-    problems += [
-        f"'{name}' has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected.keys() & found.keys()
-        if found[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise UserError(f"{file} does not fit its {CONFIG_FILE}: " + "; ".join(sorted(problems)))
-
-
-def _fill_buffers(model: nn.Module, device: torch.device | str) -> None:
-    """Compute what is never saved because it follows from the config (position tables).
-
-    `init_weights` of a module that holds such a buffer does it; weights, still without memory here, it leaves be.
-    """
-    for module in model.modules():
-        laid_out = {name: buffer for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta}
-        for name, buffer in laid_out.items():
-            module._buffers[name] = torch.empty_like(buffer, device=device)
-        if laid_out:
-            with torch.no_grad():
-                module.init_weights()  # type: ignore[operator]

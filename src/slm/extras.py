@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from types import ModuleType
 
 from slm.errors import UserError
@@ -16,9 +18,11 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         extra: the extra of this package that installs it, e.g. ``"wandb"``.
         purpose: what wants it, for the message, e.g. ``"logger=wandb"``.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
-            raise
-        raise UserError(f"{purpose} needs the package '{module.split('.')[0]}': pip install 'slm[{extra}]'") from None
+    check_installed(module.split(".")[0], extra, purpose)
+    return importlib.import_module(module)
+
+
+def check_installed(package: str, extra: str, purpose: str) -> None:
+    """Raise `UserError` naming the extra that brings `package`, if it is not there; imports nothing."""
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        raise UserError(f"{purpose} needs the package '{package}': pip install 'slm[{extra}]'")

@@ -94,12 +94,18 @@ ACTIVATIONS = Registry(
     "activation", dict.fromkeys(("gelu", "gelu_tanh", "relu", "relu2", "silu"), f"{_MODULES}.activations")
 )
 POSITION_EMBEDDINGS = Registry(
-    "position embedding", dict.fromkeys(("learned", "sinusoidal", "none"), f"{_MODULES}.embeddings")
+    "position embedding",
+    {**dict.fromkeys(("learned", "sinusoidal", "none"), f"{_MODULES}.embeddings"), "rotary": f"{_MODULES}.rotary"},
 )
+ATTENTIONS = Registry("attention", {"mha": f"{_MODULES}.mha"})
+MLPS = Registry("mlp", dict.fromkeys(("mlp", "glu"), f"{_MODULES}.mlp"))
 LOSSES = Registry("loss", {"cross_entropy": f"{_MODULES}.losses"})
 TOKENIZERS = Registry(
     "tokenizer",
     {name: f"slm.tokenizers.{name}" for name in ("byte", "simple", "regex", "bpe", "tiktoken", "hf_gpt2")},
+)
+FAMILIES = Registry(
+    "model family", {name: f"slm.weights.families.{name}" for name in ("gpt2", "llama", "qwen3", "gpt_neox")}
 )
 CORPORA = Registry(
     "data kind", {name: f"slm.data.corpora.{name}" for name in ("python_stdlib", "text", "shakespeare_char")}
@@ -109,8 +115,11 @@ register_model = MODELS.register
 register_norm = NORMS.register
 register_activation = ACTIVATIONS.register
 register_position_embedding = POSITION_EMBEDDINGS.register
+register_attention = ATTENTIONS.register
+register_mlp = MLPS.register
 register_loss = LOSSES.register
 register_tokenizer = TOKENIZERS.register
+register_family = FAMILIES.register
 register_corpus = CORPORA.register
 
 

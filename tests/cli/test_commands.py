@@ -17,6 +17,7 @@ COMMANDS = {
     "slm-generate": ("generation",),
     "slm-evaluate": ("data",),
     "slm-prepare": ("data", "tokenizer"),
+    "slm-convert": (),
 }
 
 

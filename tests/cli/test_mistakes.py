@@ -44,6 +44,11 @@ MISTAKES = [
     # things that must fit each other
     ("model.modules.transformer.n_heads=5", "dim (32) must be a multiple of n_heads (5)"),
     ("data.seq_len=64", "data.seq_len (64) must be at most model.params.max_seq_len (16)"),
+    ("model.modules.transformer.n_kv_heads=3", "n_heads (2) must be a multiple of n_kv_heads (3)"),
+    ("model.modules.position_embedding.rotary.base=5", "is read only where kind=rotary; kind is learned"),
+    ("+model.modules.position_embedding.rotary.scaling={kind:yarn,factor:2}", "needs original_max_seq_len"),
+    ("model.grow_vocab=mean", "model.grow_vocab is read only with model.weights"),
+    ("tokenizer=pretrained", "tokenizer=pretrained is the one of model.weights"),
     # files
     ("data.path=missing.txt", "there is no file or folder 'missing.txt'"),
     ("data.path=binary", "'binary' is binary, not text"),

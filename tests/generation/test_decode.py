@@ -12,9 +12,10 @@ from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.decode import generate_ids
-from slm.generation.language_model import LanguageModel, find_bundle
+from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.sources import find_bundle
 from slm.tokenizers.byte import ByteTokenizer
 
 MAX_SEQ_LEN = 40

@@ -17,16 +17,21 @@ VOCAB_SIZE, PADDED, MAX_SEQ_LEN, DIM = 29, 32, 12, 16
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., ModelConfig]:
-    """``make_config(position=…, tie=…, freeze=(module, …), **transformer)``."""
+    """``make_config(position=…, tie=…, freeze=(module, …), rotary=…, softcap=…, **transformer)``."""
 
     def make(
-        position: str = "learned", tie: bool = True, freeze: tuple[str, ...] = (), **transformer: Any
+        position: str = "learned",
+        tie: bool = True,
+        freeze: tuple[str, ...] = (),
+        rotary: dict[str, Any] | None = None,
+        softcap: float | None = None,
+        **transformer: Any,
     ) -> ModelConfig:
         modules: dict[str, dict[str, Any]] = {
             "token_embedding": {},
-            "position_embedding": {"kind": position},
+            "position_embedding": {"kind": position, "rotary": rotary or {}},
             "transformer": {"dim": DIM, "n_layers": 2, "n_heads": 4, **transformer},
-            "output_projection": {"tie_weights": tie},
+            "output_projection": {"tie_weights": tie, "softcap": softcap},
         }
         for name in freeze:
             modules[name]["freeze"] = True

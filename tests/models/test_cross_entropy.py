@@ -33,21 +33,28 @@ def case() -> Case:
     return Case(hidden, nn.Parameter(torch.randn(PADDED, C, generator=generator)), labels)
 
 
-def loss_and_gradients(case: Case, plain: bool, ignore_index: int = -100) -> tuple[Tensor, Tensor, Tensor]:
+def loss_and_gradients(
+    case: Case, plain: bool, ignore_index: int = -100, softcap: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     if plain:
         logits = (case.hidden @ case.head.T)[..., :V]
+        logits = logits if softcap is None else softcap * (logits / softcap).tanh()
         nll = cross_entropy(logits.flatten(0, 1), case.labels.flatten(), reduction="sum", ignore_index=ignore_index)
     else:
-        nll = CrossEntropy(ignore_index)(case.hidden, case.head, case.labels, V)
+        nll = CrossEntropy(ignore_index, softcap)(case.hidden, case.head, case.labels, V)
     return nll, *torch.autograd.grad(nll * 0.37, (case.hidden, case.head))
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("rows", [1, 3, 5, 9, 10, 128])
-def test_equals_plain_cross_entropy_at_every_chunk_size(case: Case, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_equals_plain_cross_entropy_at_every_chunk_size(
+    case: Case, monkeypatch: pytest.MonkeyPatch, rows: int, softcap: float | None
+) -> None:
     """Value and both gradients, scaled by what comes from above, wherever the chunks' borders fall."""
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", rows)
-    for ours, plain in zip(loss_and_gradients(case, False), loss_and_gradients(case, True), strict=True):
+    results = (loss_and_gradients(case, plain, softcap=softcap) for plain in (False, True))
+    for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 

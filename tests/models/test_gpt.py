@@ -95,6 +95,82 @@ def test_every_variant_is_its_formula(make_model: Make, ids: Tensor, variant: di
     torch.testing.assert_close(model(ids), reference(model, ids, variant), rtol=1e-4, atol=1e-4)
 
 
+SWITCHES: dict[str, list[dict[str, Any]]] = {
+    "position": [
+        {"position": "learned"},
+        {"position": "none"},
+        {"position": "rotary"},
+        {"position": "rotary", "rotary": {"fraction": 0.5, "base": 100.0}},
+        {"position": "rotary", "rotary": {"scaling": {"kind": "yarn", "factor": 2.0, "original_max_seq_len": 8}}},
+    ],
+    "heads": [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1, "head_dim": 8}],
+    "mlp": [{}, {"mlp": "glu", "activation": "silu"}, {"mlp": "glu", "activation": "relu2", "mlp_dim": 10}],
+    "norm": [{}, {"norm": "rms_norm", "qk_norm": True}, {"prenorm": False, "qk_norm": True}],
+    "residual": [{}, {"parallel_residual": True}],
+    "window": [{}, {"sliding_window": 1}, {"sliding_window": 5}],
+    "bias": [{}, {"bias": False, "qkv_bias": False}, {"bias": False, "mlp_bias": True, "out_proj_bias": True}],
+    "head": [{}, {"tie": False, "softcap": 3.0}],
+}
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_combination_is_causal_and_cached_as_uncached(make_model: Make, data: st.DataObject) -> None:
+    """Every part with every other: a token changes nothing before it nor beyond its window, and a cache cut
+    anywhere gives the logits of one whole pass."""
+    chosen: dict[str, Any] = {}
+    for options in SWITCHES.values():
+        chosen.update(data.draw(st.sampled_from(options)))
+    if chosen.get("parallel_residual"):
+        chosen.pop("prenorm", None)
+    model = make_model(**chosen)
+    ids = torch.randint(29, (2, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = model(ids)
+        assert logits.isfinite().all()
+        t = data.draw(st.integers(0, 11))
+        changed = ids.clone()
+        changed[:, t] = (changed[:, t] + 1) % 29
+        other = model(changed)
+        torch.testing.assert_close(other[:, :t], logits[:, :t], rtol=1e-5, atol=1e-5)
+        reach = 2 * (chosen.get("sliding_window", 12) - 1)  # two layers
+        torch.testing.assert_close(other[:, t + reach + 1 :], logits[:, t + reach + 1 :], rtol=1e-5, atol=1e-5)
+        cuts = sorted(data.draw(st.sets(st.integers(1, 11))))
+        cache = model.make_cache(batch_size=len(ids))
+        pieces = [model(ids[:, a:b], cache) for a, b in zip([0, *cuts], [*cuts, 12], strict=True)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), logits, rtol=1e-4, atol=1e-4)
+    shape = model.config.modules.transformer
+    assert cache.keys.shape[2:] == (shape.n_kv_heads, 12, shape.head_dim)
+
+
+def test_rotary_attention_knows_distances_only(make_model: Make) -> None:
+    """Su et al. 2021, eq. 16: shifting all positions changes nothing. With a cache whose first positions hold what
+    no query can see (the window is full of later ones), the same tokens stand five places further."""
+    model = make_model(position="rotary", sliding_window=4, n_layers=1)
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]])
+    with torch.no_grad():
+        far, near = model(ids)[:, 8:], model(ids[:, 5:])[:, 3:]
+    torch.testing.assert_close(far, near, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rotary_table_is_no_larger_than_what_was_read(make_model: Make) -> None:
+    """A model of 131,072 positions does not pay for them; casting the model does not round its angles."""
+    model = make_model(position="rotary")
+    model(torch.zeros(1, 3, dtype=torch.int64))
+    assert {len(cos) for cos, _ in model.position_embedding._tables.values()} == {6}
+    before = model.position_embedding.rotation(torch.zeros(1, 3, 4), 0)
+    model.bfloat16()
+    after = model.position_embedding.rotation(torch.zeros(1, 3, 4), 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_rotary_adds_no_state(make_config: Callable[..., ModelConfig]) -> None:
+    keys = build_model(make_config(position="rotary", n_layers=1, qk_norm=True, mlp="glu")).state_dict().keys()
+    assert not any("position" in key for key in keys)
+    assert {f"transformer.blocks.0.attention.{part}_norm.weight" for part in "qk"} <= keys
+    assert "transformer.blocks.0.mlp.gate_proj.weight" in keys
+
+
 KINDS = [
     *[{"norm": name} for name in NORMS.names()],
     *[{"activation": name} for name in ACTIVATIONS.names()],

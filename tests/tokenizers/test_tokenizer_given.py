@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from tokenizers import models
 
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.byte_level import spelt
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
+from slm.tokenizers.merges import merges_of
 from slm.tokenizers.tiktoken import TiktokenTokenizer
 
 DATA = Path(os.environ.get("SLM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -75,7 +78,7 @@ def test_an_unknown_encoding_names_the_nearest() -> None:
 
 
 def test_parity_with_transformers_gpt2(hf_folder: Path, tmp_path: Path) -> None:
-    """From a tokenizer.json and from GPT-2's own pair of files, which only `transformers` reads."""
+    """From a tokenizer.json and from vocab.json and merges.txt, which only `transformers` reads."""
     transformers = pytest.importorskip("transformers")
     source = hf_folder / "byte_level" / "tokenizer.json"
     tokenizers.Tokenizer.from_file(str(source)).model.save(str(tmp_path))
@@ -117,6 +120,80 @@ def test_the_files_beside_a_vocabulary_name_its_tokens(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = HfGpt2Tokenizer.create([], name=str(tmp_path))
     assert (tokenizer.eos_id, tokenizer.pad_id) == (eos, pad)
+
+
+def test_a_list_of_added_tokens_is_no_name(hf_folder: Path, tmp_path: Path) -> None:
+    """Every published tokenizer_config.json holds one; it was once read as the name of a token, and failed."""
+    shutil.copy(hf_folder / "sentencepiece" / "tokenizer.json", tmp_path)
+    config = {"added_tokens_decoder": {"2": {"content": "</s>", "special": True}}, "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert HfGpt2Tokenizer.create([], name=str(tmp_path)).eos_id == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "bos"),
+    [({}, "<s>"), ({"bos_token": "</s>"}, "</s>"), ({"bos_token": None}, None), ({"bos_token": "<absent>"}, None)],
+)
+def test_a_beginning_is_named_by_the_model_only_where_its_tokenizer_is_silent(
+    hf_folder: Path, tmp_path: Path, config: dict[str, object], bos: str | None
+) -> None:
+    """GPT-2's tokenizer files are; Qwen's say that there is none, though its config.json holds an id."""
+    shutil.copy(hf_folder / "sentencepiece" / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 1}))
+    assert HfGpt2Tokenizer.create([], name=str(tmp_path)).special_names.get("bos_token") == bos
+
+
+@pytest.mark.parametrize("file", ["config", "list", "jinja"])
+def test_a_chat_template_travels_and_the_fingerprint_stays(hf_folder: Path, tmp_path: Path, file: str) -> None:
+    """A model's data is not other data because its tokenizer learnt how conversations are written."""
+    source = tmp_path / "source"
+    shutil.copytree(hf_folder / "byte_level", source)
+    without = HfGpt2Tokenizer.create([], name=str(source))
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ é }}"}]
+    entry = {"config": "{{ é }}", "list": named, "jinja": "older"}[file]
+    (source / "tokenizer_config.json").write_text(json.dumps({"chat_template": entry}))
+    if file == "jinja":
+        (source / "chat_template.jinja").write_text("{{ é }}", encoding="utf-8")
+    tokenizer = HfGpt2Tokenizer.create([], name=str(source))
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == tokenizer.chat_template == "{{ é }}"
+    assert without.chat_template is None
+    assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint == without.fingerprint
+
+
+def write_gpt2_files(folder: Path, ranks: dict[bytes, int], eos: dict[str, int]) -> None:
+    """As OpenAI published them: a version line, a merge a line, an empty line at the end."""
+    merges = [f"{spelt(left)} {spelt(right)}" for left, right in merges_of(ranks)]
+    (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    (folder / "encoder.json").write_text(json.dumps({spelt(token): rank for token, rank in ranks.items()} | eos))
+
+
+def test_openais_own_pair_of_files(tmp_path: Path) -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"he": 256, b" t": 257, b" the": 259, b" th": 258}
+    write_gpt2_files(tmp_path, ranks, {"<|endoftext|>": 260})
+    tokenizer = HfGpt2Tokenizer.create([], name=str(tmp_path))
+    assert (tokenizer.vocab_size, tokenizer.eos_id, tokenizer.pad_id, tokenizer.begin_ids) == (261, 260, None, ())
+    assert tokenizer.encode("the the\n<|endoftext|>")[:3] == [ord("t"), 256, 259]
+    assert tokenizer.decode([*tokenizer.encode("the thé\n"), 260]) == "the thé\n"
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\nq zz\n")
+    with pytest.raises(UserError, match=r"encoder\.json and vocab\.bpe are not GPT-2's.*tokenizer\.json\Z"):
+        HfGpt2Tokenizer.create([], name=str(tmp_path))
+
+
+def test_openais_files_of_gpt2_give_tiktokens_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = DATA / "tiktoken_cache"
+    if not cache.is_dir():
+        pytest.skip(f"no {cache}: set SLM_TEST_DATA to a folder with tiktoken_cache/ (r50k_base)")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+    monkeypatch.setitem(sys.modules, "transformers", None)  # cannot be imported
+    reference = tiktoken.get_encoding("r50k_base")
+    write_gpt2_files(tmp_path, reference._mergeable_ranks, {"<|endoftext|>": reference.eot_token})
+    tokenizer = HfGpt2Tokenizer.create([], name=str(tmp_path))
+    assert (tokenizer.vocab_size, tokenizer.eos_id, tokenizer.pad_id) == (50257, 50256, None)
+    for text in [*SAMPLES, Path(__file__).read_text(encoding="utf-8"), "x² ½ don't\r\n\t 12345  हिन्दी \u200d\xa0!"]:
+        assert tokenizer.encode(text) == reference.encode_ordinary(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_an_ordinary_added_token_named_as_end_of_text_becomes_special(tmp_path: Path) -> None:

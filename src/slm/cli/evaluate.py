@@ -31,7 +31,7 @@ HELP = Help(
     groups=("data",),
     settings=[
         ("run", "a run folder; its best model is taken"),
-        ("model_dir", "a model bundle; then data must be given"),
+        ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
         ("split", "val or train"),
         ("data.seq_len", "window length; default the run's, or the model's longest"),
         ("batch_size", "windows at a time"),
@@ -51,28 +51,28 @@ class _Settings:
 
 def evaluate(cfg: DictConfig) -> float:
     """The Hydra task; returns the loss."""
+    import torch
     from omegaconf import OmegaConf, open_dict
 
-    from slm.cli.sources import model_path, reject_unknown
+    from slm.cli.sources import model_source, reject_unknown
     from slm.data.config import DataConfig
-    from slm.generation.language_model import find_bundle
     from slm.training.precision_names import check_precision
     from slm.training.run_folder import CONFIG_FILE
 
     reject_unknown(cfg, _KEYS)
     settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision")})
     check_precision(settings.precision, "precision")
-    path = Path(model_path(cfg)).expanduser()
-    folder = find_bundle(path)
+    source = model_source(cfg)
+    path = Path(cfg.run or cfg.model_dir).expanduser()
 
-    from slm.bundle import read_bundle
+    from slm.sources import read_source
 
-    bundle = read_bundle(folder)
+    bundle = read_source(source, dtype=torch.float32)
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if not (path / CONFIG_FILE).is_file():
                 raise UserError(
-                    "data is missing: a bundle does not say what to evaluate on; give data=text data.path=…"
+                    "data is missing: the model does not say what to evaluate on; give data=text data.path=…"
                 )
             cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}

@@ -20,6 +20,7 @@ HELP = Help(
     examples=[
         ('slm-generate run=outputs/2026-01-31_12-00-00 prompt="def main("', "one continuation"),
         ("slm-generate run=outputs/2026-01-31_12-00-00", "the interactive prompt"),
+        ("slm-generate model_dir=HuggingFaceTB/SmolLM2-135M prompt=Once", "a model of the Hugging Face hub"),
         (
             "slm-generate model_dir=my_bundle prompts=prompts.jsonl generation=greedy > answers.jsonl",
             "a file of prompts, the likeliest token each time",
@@ -28,10 +29,11 @@ HELP = Help(
     groups=("generation",),
     settings=[
         ("run", "a run folder; its best model is taken"),
-        ("model_dir", "a model bundle"),
+        ("model_dir", "a model bundle, a Hugging Face folder or hub name, GPT-2's released files or their name"),
         ("prompt", "the text to continue, taken as typed"),
         ("prompts", "a file: a prompt a line, or .jsonl with a field `prompt`"),
         ("device", "auto, cpu or cuda"),
+        ("dtype", "of the weights: auto (as stored), float32, bfloat16, float16"),
         ("generation.max_new_tokens", "the most tokens to add"),
         ("generation.greedy", "the likeliest token each time"),
         ("generation.temperature", "below 1 safer, above 1 wilder"),
@@ -40,27 +42,26 @@ HELP = Help(
     ],
 )
 
+_DTYPES = ("float32", "bfloat16", "float16")
+
 
 def generate(cfg: DictConfig) -> None:
     """The Hydra task."""
     from omegaconf import OmegaConf
 
-    from slm.cli.sources import model_path, reject_unknown
+    from slm.cli.sources import model_source, reject_unknown
     from slm.generation.config import GenerationConfig
     from slm.schema import checked
 
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "device", "generation"})
+    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "device", "dtype", "generation"})
     settings = checked(GenerationConfig, values["generation"], "generation")
     if values["prompt"] is not None and values["prompts"] is not None:
         raise UserError("prompt and prompts were both given; give one of them")
-    if values["device"] not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda; got '{values['device']}'")
-    path = model_path(values)
-
-    from slm.generation.language_model import find_bundle
-
-    find_bundle(path)
+    for key, choices in (("device", ("auto", "cpu", "cuda")), ("dtype", ("auto", *_DTYPES))):
+        if values[key] not in choices:
+            raise UserError(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'")
+    source = model_source(values)
     prompts = None
     if values["prompts"] is not None:
         from slm.training.prompt_file import answer_prompts, read_prompts
@@ -72,7 +73,11 @@ def generate(cfg: DictConfig) -> None:
 
     if values["device"] == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: there is no GPU that torch can use here; device=cpu")
-    language_model = load(path, None if values["device"] == "auto" else values["device"])
+    language_model = load(
+        source,
+        None if values["device"] == "auto" else values["device"],
+        None if values["dtype"] == "auto" else getattr(torch, values["dtype"]),
+    )
     if prompts is not None:
         answer_prompts(language_model, prompts, settings, sys.stdout)
     elif values["prompt"] is not None:

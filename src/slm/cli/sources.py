@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm.errors import UserError
 from slm.schema import unknown_key
+
+if TYPE_CHECKING:
+    from slm.sources import Source
 
 
 def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -17,16 +20,20 @@ def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
         raise UserError("\n".join(sorted(problems)))
 
 
-def model_path(values: Mapping[str, Any]) -> str:
-    """``run`` or ``model_dir``, exactly one of which must be given."""
-    given = [values[key] for key in ("run", "model_dir") if values[key] is not None]
+def model_source(values: Mapping[str, Any]) -> Source:
+    """What ``run`` or ``model_dir`` means, exactly one of which must be given."""
+    from slm.sources import Source, find_bundle, find_source
+
+    given = [key for key in ("run", "model_dir") if values[key] is not None]
     if len(given) != 1:
         raise UserError(
             ("run and model_dir were both given" if given else "no model was named")
-            + "; give run=PATH (a run folder) or model_dir=PATH (a model bundle)"
+            + "; give run=PATH (a run folder) or model_dir=PATH|NAME (a bundle, a Hugging Face folder or name, GPT-2's "
+            "released files)"
         )
-    _import_plugins_of(Path(given[0]).expanduser())
-    return str(given[0])
+    path = str(values[given[0]])
+    _import_plugins_of(Path(path).expanduser())
+    return Source("slm", find_bundle(path)) if given == ["run"] else find_source(path)
 
 
 def _import_plugins_of(run: Path) -> None:

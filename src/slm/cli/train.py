@@ -25,6 +25,10 @@ HELP = Help(
             "slm-train model=gpt2_medium data=text data.path=books/ tokenizer=tiktoken trainer=gpu",
             "GPT-2 medium's shape on your own text",
         ),
+        (
+            "slm-train model.weights=HuggingFaceTB/SmolLM2-135M data=text data.path=books/",
+            "fine-tune a model that exists, with its own shape and tokenizer",
+        ),
         ("slm-train -m optimizer.lr=1e-4,3e-4 seed=1,2", "a sweep: four runs and a sweep.csv"),
         ("slm-train resume=outputs/2026-01-31_12-00-00", "go on where a run was interrupted"),
     ],
@@ -47,6 +51,7 @@ HELP = Help(
         ("trainer.log_every", "period of metrics in steps; so val_every, save_every"),
         ("optimizer.lr", "peak learning rate"),
         ("data.seq_len", "training window in tokens"),
+        ("model.weights", "start from these: a run, a bundle, a Hugging Face folder or name, gpt2-124m, …"),
         ("run_dir", "the run folder (default outputs/<time>)"),
         ("resume", "auto, a run folder or a checkpoint"),
         ("stop_after", "end after this many steps, for a run in parts"),
@@ -55,7 +60,7 @@ HELP = Help(
     ],
 )
 
-_PATHS = ("run_dir", "resume", "data.path")
+_PATHS = ("run_dir", "resume", "data.path", "model.weights")
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 
@@ -88,7 +93,16 @@ def main() -> None:
         arguments = resumed_arguments(arguments)
     except UserError as error:
         fail(Path(sys.argv[0]).name, str(error))
-    run_app("train", train, HELP, arguments, paths=_PATHS)
+    run_app("train", train, HELP, fine_tuning_arguments(arguments), paths=_PATHS)
+
+
+def fine_tuning_arguments(arguments: Sequence[str]) -> list[str]:
+    """With ``model.weights=…`` the shape and the tokenizer are the weights' own, unless others are named."""
+    keys = {argument.partition("=")[0] for argument in arguments}
+    if "model.weights" not in keys:
+        return list(arguments)
+    chosen = [f"{group}=pretrained" for group in ("model", "tokenizer") if group not in keys]
+    return [*chosen, *arguments]
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:

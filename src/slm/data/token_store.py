@@ -93,8 +93,9 @@ def write_store(folder: Path, split: Split, tokenizer: Tokenizer) -> TokenStore:
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
         }
+        begun: set[str] = set()
         for name in SPLITS:
-            meta[name] = _write_split(partial / f"{name}.bin", getattr(split, name), tokenizer, dtype)
+            meta[name] = _write_split(partial / f"{name}.bin", getattr(split, name), tokenizer, dtype, begun)
         parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
         meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
         tokenizer.save(partial)
@@ -122,8 +123,9 @@ def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore
 
 
 def _write_split(
-    file: Path, documents: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
+    file: Path, documents: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any], begun: set[str]
 ) -> dict[str, Any]:
+    """`begun` holds the names of the documents a part of which was written before this one, in any split."""
     digest = hashlib.sha256()
     n_tokens = n_bytes = 0
     sources = []
@@ -131,7 +133,7 @@ def _write_split(
         for batch in _batches(documents):
             for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
                 raw = document.text.encode()
-                tokens = np.array(ids if document.is_part else [*ids, tokenizer.eos_id], dtype=dtype)
+                tokens = np.array(_framed(ids, document, tokenizer, begun), dtype=dtype)
                 digest.update(tokens.data)
                 out.write(tokens.data)
                 n_tokens += len(tokens)
@@ -144,6 +146,16 @@ def _write_split(
         "sha256": digest.hexdigest(),
         "sources": sources,
     }
+
+
+def _framed(ids: list[int], document: Document, tokenizer: Tokenizer, begun: set[str]) -> list[int]:
+    """With what stands before a text and the end of text; of a document in parts, only its first part begins."""
+    if not document.is_part:
+        return [*tokenizer.begin_ids, *ids, tokenizer.eos_id]
+    if document.name in begun:
+        return ids
+    begun.add(document.name)
+    return [*tokenizer.begin_ids, *ids]
 
 
 def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:

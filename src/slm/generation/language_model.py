@@ -9,15 +9,13 @@ from typing import Any, cast
 
 import torch
 
-from slm.bundle import CONFIG_FILE, read_bundle
-from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.decode import generate_ids
 from slm.models.contract import CausalLM
 from slm.schema import checked
+from slm.sources import Source, find_source, open_source
 from slm.tokenizers.base import Tokenizer
-
-RUN_BUNDLE = "model"
+from slm.weights.name_table import widest_dtype
 
 
 @dataclass
@@ -48,9 +46,8 @@ class LanguageModel:
         settings = checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
         tokenizer = self.tokenizer
         decoder = tokenizer.stream_decoder()
-        for token_id in generate_ids(
-            self.model, tokenizer.encode(prompt), settings, tokenizer.eos_id, tokenizer.vocab_size
-        ):
+        prompt_ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
+        for token_id in generate_ids(self.model, prompt_ids, settings, tokenizer.eos_id, tokenizer.vocab_size):
             if piece := decoder.push(token_id):
                 yield piece
         if piece := decoder.flush():
@@ -61,30 +58,23 @@ class LanguageModel:
         return "".join(self.stream(prompt, settings, **changes))
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> LanguageModel:
-    """Load a run folder or a model bundle.
+def load(
+    source: str | Path | Source, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> LanguageModel:
+    """Load a model from wherever it is.
 
     Args:
-        path: a run folder (its best model is taken) or a bundle.
+        source: a run folder (its best model is taken), a model bundle, a Hugging Face folder, a folder with GPT-2's
+            released files, the name of such a release (``gpt2-124m``) or a name on the Hugging Face hub; or what
+            `find_source` made of one.
         device: where to put it; by default a GPU if there is one, else the CPU.
+        dtype: of the weights; by default as they are stored, but fp32 for fp16 weights on a CPU.
 
     Raises:
-        UserError: there is no model there, or it is damaged.
+        UserError: there is no model there, it is damaged, or slm cannot be what it says.
     """
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    bundle = read_bundle(find_bundle(path), place)
-    return LanguageModel(cast(CausalLM, bundle.model), bundle.tokenizer, bundle.facts)
-
-
-def find_bundle(path: str | Path) -> Path:
-    """The bundle folder that `path` means: itself, or the one inside a run folder."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder '{path}'; give a run folder (run=outputs/…) or a model bundle")
-    if (folder / RUN_BUNDLE / CONFIG_FILE).is_file():
-        return folder / RUN_BUNDLE
-    if (folder / CONFIG_FILE).is_file():
-        return folder
-    if (folder / "checkpoints").is_dir():
-        raise UserError(f"the run '{path}' holds no model yet: no validation has finished; slm-train resume={path}")
-    raise UserError(f"'{path}' is neither a run folder nor a model bundle: it holds no {CONFIG_FILE}")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    opened = open_source(source if isinstance(source, Source) else find_source(source))
+    if dtype is None and place.type == "cpu" and widest_dtype(opened.tensors) == torch.float16:
+        dtype = torch.float32
+    return LanguageModel(cast(CausalLM, opened.model(place, dtype)), opened.tokenizer, opened.facts)

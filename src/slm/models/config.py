@@ -6,12 +6,13 @@ Pure data: this file imports no torch, so that a whole configuration can be chec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from annotated_types import Le
+from pydantic import AfterValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from slm.registry import ACTIVATIONS, LOSSES, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
+from slm.registry import ACTIVATIONS, ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
 from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked
 
 
@@ -23,6 +24,16 @@ def _name_in(registry: Registry) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _or_derived(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return None if value is None else check(value)
+
+
+# A setting that null leaves to the others; `__post_init__` makes a value of it.
+DerivedCount = Annotated[int, Count.__metadata__[0], Count.__metadata__[1], WrapValidator(_or_derived)]
+DerivedFlag = Annotated[bool, Flag.__metadata__[0], WrapValidator(_or_derived)]
+DERIVED: Any = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,69 @@ class TokenEmbeddingConfig:
 
 
 @dataclass(frozen=True)
+class RotaryScaling:
+    """How rotary frequencies are lowered to reach further than a model was trained for.
+
+    Attributes:
+        kind: ``linear`` (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn``
+            (Peng et al. 2023).
+        factor: how many times further.
+        original_max_seq_len: the length it was trained for; needed by ``llama3`` and ``yarn``.
+        low_freq_factor, high_freq_factor: of ``llama3``: wavelengths above ``original_max_seq_len / low_freq_factor``
+            are scaled whole, those below ``original_max_seq_len / high_freq_factor`` not at all.
+        beta_fast, beta_slow: of ``yarn``: dimensions that turn more often than ``beta_fast`` within the original
+            length are kept, those that turn less than ``beta_slow`` times are scaled whole.
+        attention_factor: of ``yarn``: factor of cosines and sines; None for ``0.1 ln(factor) + 1``.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: PositiveFloat
+    original_max_seq_len: Count | None = None
+    low_freq_factor: PositiveFloat = 1.0
+    high_freq_factor: PositiveFloat = 4.0
+    beta_fast: PositiveFloat = 32.0
+    beta_slow: PositiveFloat = 1.0
+    attention_factor: PositiveFloat | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind in ("llama3", "yarn") and self.original_max_seq_len is None:
+            raise ValueError(f"scaling of kind {self.kind} needs original_max_seq_len, the length trained for")
+        if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError("high_freq_factor must be above low_freq_factor")
+        own = {
+            "linear": (),
+            "llama3": ("original_max_seq_len", "low_freq_factor", "high_freq_factor"),
+            "yarn": ("original_max_seq_len", "beta_fast", "beta_slow", "attention_factor"),
+        }[self.kind]
+        for setting in fields(self)[2:]:
+            if setting.name not in own and getattr(self, setting.name) != setting.default:
+                raise ValueError(f"{setting.name} is no setting of kind {self.kind}; leave it out")
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions (Su et al. 2021), for ``position_embedding.kind=rotary``.
+
+    Attributes:
+        base: wavelengths grow geometrically up to ``2 pi base`` positions.
+        fraction: share of each head's width that turns; the rest carries no position.
+        scaling: for lengths beyond those trained; None for none.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    base: PositiveFloat = 10000.0
+    fraction: Annotated[PositiveFloat, Le(1)] = 1.0
+    scaling: RotaryScaling | None = None
+
+
+@dataclass(frozen=True)
 class PositionEmbeddingConfig:
-    """How positions enter: ``learned`` (GPT-2), ``sinusoidal`` or ``none``."""
+    """How positions enter: ``learned`` (GPT-2), ``sinusoidal``, ``rotary`` (Llama) or ``none``."""
 
     __pydantic_config__ = FORBID_EXTRA
     kind: Annotated[Text, _name_in(POSITION_EMBEDDINGS)] = "learned"
+    rotary: RotaryConfig = field(default_factory=RotaryConfig)
     freeze: Flag = False
 
 
@@ -75,49 +144,83 @@ class TransformerConfig:
 
     Attributes:
         dim: width C of the residual stream.
-        mlp_mult: the MLP's hidden width is ``mlp_mult * dim``.
-        bias: biases in norms, MLP and the attention's output projection.
+        n_heads: query heads.
+        n_kv_heads: key and value heads, each shared by ``n_heads / n_kv_heads`` query heads (Ainslie et al. 2023,
+            GQA); null: ``n_heads``.
+        head_dim: width of one head; null: ``dim / n_heads``.
+        attention: the attention's kind.
         qkv_bias: biases in the fused query/key/value projection.
+        out_proj_bias: bias in the attention's output projection; null: as ``bias``.
+        qk_norm: a norm over each head of the queries and keys (Henry et al. 2020).
+        sliding_window: a position sees itself and the ``sliding_window - 1`` before it; null: all before it.
+        mlp: ``mlp`` (two matrices) or ``glu`` (gated: SwiGLU with ``silu``, GeGLU with ``gelu``).
+        mlp_mult: the MLP's hidden width is ``mlp_mult * dim``.
+        mlp_dim: the MLP's hidden width as a number, in place of ``mlp_mult``.
+        activation: the MLP's non-linearity.
+        mlp_bias: biases in the MLP; null: as ``bias``.
+        bias: biases in the norms, and wherever a switch of its own is null.
         prenorm: norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1).
+        parallel_residual: attention and MLP read the same input (GPT-J, Pythia).
     """
 
     __pydantic_config__ = FORBID_EXTRA
     dim: Count
     n_layers: Count
     n_heads: Count
+    n_kv_heads: DerivedCount = DERIVED
+    head_dim: DerivedCount = DERIVED
     dropout: Probability = 0.0
-    mlp_mult: PositiveFloat = 4
-    activation: Annotated[Text, _name_in(ACTIVATIONS)] = "gelu_tanh"
-    bias: Flag = True
+    attention: Annotated[Text, _name_in(ATTENTIONS)] = "mha"
     qkv_bias: Flag = True
+    out_proj_bias: DerivedFlag = DERIVED
+    qk_norm: Flag = False
+    sliding_window: Count | None = None
+    mlp: Annotated[Text, _name_in(MLPS)] = "mlp"
+    mlp_mult: PositiveFloat = 4
+    mlp_dim: DerivedCount = DERIVED
+    activation: Annotated[Text, _name_in(ACTIVATIONS)] = "gelu_tanh"
+    mlp_bias: DerivedFlag = DERIVED
+    bias: Flag = True
     prenorm: Flag = True
+    parallel_residual: Flag = False
     norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
     freeze: Flag = False
 
     def __post_init__(self) -> None:
-        if self.dim % self.n_heads:
-            raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads})")
-        if self.mlp_dim < 1:
+        if self.head_dim is None and self.dim % self.n_heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads}), or head_dim be set")
+        if self.mlp_dim is None and round(self.mlp_mult * self.dim) < 1:
             raise ValueError(f"mlp_mult ({self.mlp_mult}) times dim ({self.dim}) must be at least 1")
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.dim // self.n_heads
-
-    @property
-    def mlp_dim(self) -> int:
-        """Hidden width of the MLP."""
-        return round(self.mlp_mult * self.dim)
+        derived = {
+            "n_kv_heads": self.n_heads,
+            "head_dim": self.dim // self.n_heads,
+            "out_proj_bias": self.bias,
+            "mlp_dim": round(self.mlp_mult * self.dim),
+            "mlp_bias": self.bias,
+        }
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "mlp_mult", self.mlp_dim / self.dim)
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
+        if self.parallel_residual and not self.prenorm:
+            raise ValueError("parallel_residual needs prenorm: there is no post-norm form of it")
 
 
 @dataclass(frozen=True)
 class OutputProjectionConfig:
-    """The head. Tied, it is the token embedding's own weight and has no parameter."""
+    """The head. Tied, it is the token embedding's own weight and has no parameter.
+
+    Attributes:
+        tie_weights: use the token embedding's weight.
+        softcap: logits are bent to ``softcap * tanh(logits / softcap)`` (Gemma 2); null: left as they are.
+    """
 
     __pydantic_config__ = FORBID_EXTRA
     tie_weights: Flag = True
+    softcap: PositiveFloat | None = None
     freeze: Flag = False
 
 
@@ -152,6 +255,19 @@ class Modules:
                 "output_projection.freeze and token_embedding.freeze differ, but tie_weights makes them one "
                 "tensor; set both alike, or tie_weights=false"
             )
+        position = self.position_embedding
+        if position.kind != "rotary" and position.rotary != RotaryConfig():
+            raise ValueError(f"position_embedding.rotary is read only where kind=rotary; kind is {position.kind}")
+        if position.kind == "rotary" and self.rotary_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs: position_embedding.rotary.fraction ({position.rotary.fraction}) of "
+                f"head_dim ({self.transformer.head_dim}) must be even; it is {self.rotary_dim}"
+            )
+
+    @property
+    def rotary_dim(self) -> int:
+        """How much of each head's width turns with the position."""
+        return int(self.transformer.head_dim * self.position_embedding.rotary.fraction)
 
 
 @dataclass(frozen=True)
@@ -184,7 +300,18 @@ class ModelConfig:
         """Nested plain types; `from_dict` is the inverse."""
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its dotted name."""
+        return _flat(self.to_dict())
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model") -> ModelConfig:
         """Checked construction; raises `UserError` listing all problems."""
         return checked(cls, values, where)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return result

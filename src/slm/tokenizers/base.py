@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from slm.errors import UserError
 from slm.registry import TOKENIZERS
 
+if TYPE_CHECKING:
+    import tokenizers
+
 TOKENIZER_FILE = "slm_tokenizer.json"
+DESCRIPTIONS = ("special_names", "chat_template")
+"""Entries of a state that no id of any text depends on."""
 
 
 class StreamDecoder(ABC):
@@ -41,12 +46,18 @@ class Tokenizer(ABC):
         eos_id: end of text; separates documents and ends generation.
         pad_id: a filler that is never learnt, other than `eos_id`; None where the vocabulary
             (GPT-2's, say) has none. Padded positions carry the label -100 in any case.
+        begin_ids: ids that stand before every text in what models of this vocabulary were trained on
+            (Llama's ``<s>``, say); `encode` does not add them.
+        chat_template: the Jinja template by which a conversation is written as text, where one came with
+            the vocabulary.
     """
 
     kind: ClassVar[str]
     vocab_size: int
     eos_id: int
     pad_id: int | None
+    begin_ids: tuple[int, ...] = ()
+    chat_template: str | None = None
 
     @classmethod
     @abstractmethod
@@ -96,17 +107,44 @@ class Tokenizer(ABC):
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
         """The inverse of `state`."""
 
+    @property
+    def special_names(self) -> Mapping[str, str]:
+        """``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the vocabulary.
+
+        The end of text and the padding need not be among them.
+        """
+        return {}
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """The same vocabulary as a tokenizer of the Rust library, made afresh.
+
+        Without special tokens added it gives the ids of `encode`, and skipping special tokens the text of
+        `decode`. One difference is meant: text that spells a special token is that token there
+        (unless its ``encode_special_tokens`` is set to True).
+
+        Raises:
+            UserError: this kind, or a setting of this one, cannot be said exactly in the library's terms.
+        """
+        raise UserError(
+            f"tokenizer={self.kind} cannot be exported to Hugging Face's form: "
+            f"{type(self).__name__} has no method to_huggingface"
+        )
+
     def save(self, folder: Path) -> None:
         """Write ``slm_tokenizer.json`` into an existing `folder`."""
-        (folder / TOKENIZER_FILE).write_text(self._json(), encoding="utf-8")
+        (folder / TOKENIZER_FILE).write_text(self._json(self.state()), encoding="utf-8")
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the saved form: equal fingerprints encode every text alike."""
-        return hashlib.sha256(self._json().encode()).hexdigest()
+        """SHA-256 of the saved form: equal fingerprints encode every text alike.
 
-    def _json(self) -> str:
-        return json.dumps({"kind": self.kind, **self.state()}, ensure_ascii=False, sort_keys=True)
+        What only describes the tokenizer to others (the names of special tokens, the chat template) is left out.
+        """
+        state = {key: value for key, value in self.state().items() if key not in DESCRIPTIONS}
+        return hashlib.sha256(self._json(state).encode()).hexdigest()
+
+    def _json(self, state: dict[str, Any]) -> str:
+        return json.dumps({"kind": self.kind, **state}, ensure_ascii=False, sort_keys=True)
 
     def check_ids(self, ids: Iterable[int]) -> list[int]:
         """`ids` as a list of ints, or `ValueError` naming the first that is out of range."""

@@ -11,6 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
+from slm.tokenizers.byte_level import cut_by
 from slm.tokenizers.even_sample import MIN_BUDGET_BYTES, even_sample
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
 
@@ -78,11 +79,6 @@ class BpeTokenizer(HuggingFaceTokenizer):
 
 def _untrained() -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    backend.pre_tokenizer = cut_by(tokenizers.Regex(PATTERN))
     backend.decoder = decoders.ByteLevel()
     return backend

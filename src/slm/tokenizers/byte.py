@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_level import CHARACTERS
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
 
+EOS_TOKEN = "<|endoftext|>"
+PAD_TOKEN = "<|pad|>"
 _TOKEN_BYTES = [bytes([value]) for value in range(256)] + [b"", b""]
 
 
@@ -25,6 +31,15 @@ class ByteTokenizer(Tokenizer):
     def create(cls, texts: Iterable[str]) -> ByteTokenizer:
         """The one there is; `texts` is not read."""
         return cls()
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """Byte pairs of which none are merged."""
+        spellings = [*CHARACTERS, EOS_TOKEN, PAD_TOKEN]
+        backend = tokenizers.Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(spellings)}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([EOS_TOKEN, PAD_TOKEN])
+        return backend
 
     def encode(self, text: str) -> list[int]:
         """One id a byte of UTF-8."""

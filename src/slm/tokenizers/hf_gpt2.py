@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import tokenizers
 from slm.errors import UserError
 from slm.extras import require
 from slm.registry import register_tokenizer
+from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
+from slm.tokenizers.hf_names import chat_template, named_tokens
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
 
 COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
@@ -23,7 +24,9 @@ HUB_FILES = [
     "added_tokens.json",
     "vocab*",
     "merges.txt",
+    "encoder.json",
     "*.model",
+    "*.jinja",
     "config.json",
 ]
 
@@ -48,7 +51,9 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
 
         Args:
             texts: ignored.
-            name: a local folder, a ``tokenizer.json`` file, or else a name on the Hugging Face hub.
+            name: a local folder (that holds a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``,
+                or what `transformers` can convert), a ``tokenizer.json`` file, or else a name on the Hugging
+                Face hub.
             eos_token: which token ends a text; by default the one its files name, or a common one.
 
         Raises:
@@ -56,7 +61,8 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         """
         path = _locate(name)
         backend = _read(path)
-        named = _named_tokens(path if path.is_dir() else path.parent)
+        folder = path if path.is_dir() else path.parent
+        named = named_tokens(folder, backend)
         candidates = [eos_token] if eos_token else [named.get("eos_token"), *COMMON_EOS_TOKENS]
         eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
         if eos is None:
@@ -65,8 +71,8 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
             )
-        pad = named.get("pad_token")
-        return cls(backend, eos, pad if pad and backend.token_to_id(pad) is not None else None)
+        named.pop("eos_token", None)  # it may not be the one taken
+        return cls(backend, eos, named.get("pad_token"), special_names=named, chat_template=chat_template(folder))
 
 
 def _locate(name: str) -> Path:
@@ -88,7 +94,7 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     """The library's tokenizer from a ``tokenizer.json``, or converted from a folder's older files."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        return _convert(path)
+        return read_gpt2_files(path) if has_gpt2_files(path) else _convert(path)
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises this very class
@@ -105,17 +111,6 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
             f"transformers cannot make a tokenizer from {folder} ({_first_line(error)}): "
             "give a folder that holds tokenizer.json, or a config.json beside the vocabulary"
         ) from error
-
-
-def _named_tokens(folder: Path) -> dict[str, str]:
-    """``eos_token``, ``pad_token``, … as the files beside a vocabulary name them."""
-    named: dict[str, str] = {}
-    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
-        if file.is_file():
-            entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            contents = {key: value["content"] if isinstance(value, dict) else value for key, value in entries.items()}
-            named.update({key: value for key, value in contents.items() if isinstance(value, str)})
-    return named
 
 
 def _first_line(error: Exception) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tokenizers
 from tokenizers import decoders
 
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
 
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
@@ -25,22 +26,46 @@ class HuggingFaceTokenizer(Tokenizer):
             text as ordinary text.
         eos_token: in the vocabulary.
         pad_token: likewise; None, or the end of text again, for a vocabulary without padding.
+        begin_ids: what stands before every text; by default what the backend puts there when asked to add
+            special tokens.
+        special_names: see `Tokenizer`.
+        chat_template: see `Tokenizer`.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, eos_token: str, pad_token: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        eos_token: str,
+        pad_token: str | None = None,
+        *,
+        begin_ids: Sequence[int] | None = None,
+        special_names: Mapping[str, str] | None = None,
+        chat_template: str | None = None,
+    ) -> None:
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
-        named = [token for token in (self._eos_token, self._pad_token) if token is not None]
+        self._special_names = dict(special_names or {})
+        self.chat_template = chat_template
         backend.no_truncation()
         backend.no_padding()
-        backend.add_special_tokens(named)  # some files list them as ordinary added tokens
+        _make_special(backend, [token for token in (self._eos_token, self._pad_token) if token is not None])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
+        self.begin_ids = _ids_in_front(backend) if begin_ids is None else tuple(begin_ids)
         id_of = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(id_of.values()) + 1
         self.eos_id = id_of[eos_token]
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
-        self._token_bytes = _token_bytes(backend, self.vocab_size)
+        self._token_bytes = _token_bytes(backend, id_of, self.vocab_size)
+
+    @property
+    def special_names(self) -> Mapping[str, str]:
+        """What the files of the vocabulary call its tokens."""
+        return self._special_names
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """A copy of the backend: what it adds around a text is kept, but neither truncation nor padding."""
+        return tokenizers.Tokenizer.from_str(self._backend.to_str())
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without the special tokens that `transformers` would add around it."""
@@ -76,18 +101,34 @@ class HuggingFaceTokenizer(Tokenizer):
         return next(i for i in range(self.vocab_size) if self.decode([i]))
 
     def state(self) -> dict[str, Any]:
-        """The whole ``tokenizer.json`` and the names of the two tokens slm uses."""
+        """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
+        extras = {
+            "begin_ids": list(self.begin_ids),
+            "special_names": self._special_names,
+            "chat_template": self.chat_template,
+        }
         return {
             "tokenizer": json.loads(self._backend.to_str()),
             "eos_token": self._eos_token,
             "pad_token": self._pad_token,
+            **{name: value for name, value in extras.items() if value},
         }
 
     @classmethod
     def from_state(cls: type[Self], state: dict[str, Any]) -> Self:
-        """The inverse of `state`."""
-        backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
-        return cls(backend, state["eos_token"], state["pad_token"])
+        """The inverse of `state`.
+
+        A state without ``begin_ids`` stays without, whatever its backend would add: nothing stood before
+        the texts of the models it was saved with.
+        """
+        return cls(
+            tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"])),
+            state["eos_token"],
+            state["pad_token"],
+            begin_ids=state.get("begin_ids", ()),
+            special_names=state.get("special_names"),
+            chat_template=state.get("chat_template"),
+        )
 
 
 class _PrefixStreamDecoder(StreamDecoder):
@@ -140,27 +181,36 @@ def _common_prefix(text: str, other: str) -> str:
     return text[: sum(1 for _ in same)]
 
 
-def _token_bytes(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes] | None:
+def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:
+    """Some files list these as ordinary added tokens. One that is special is left as it is, with its properties."""
+    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
+    backend.add_special_tokens([token for token in tokens if token not in special])
+
+
+def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
+    """What the post-processor puts before a text."""
+    if backend.post_processor is None:
+        return ()
+    for text in ("a", "0", " "):  # any that is not lost
+        encoding = backend.encode(text, add_special_tokens=True)
+        if 0 in encoding.sequence_ids:  # 0 is the text, None what was added
+            return tuple(encoding.ids[: encoding.sequence_ids.index(0)])
+    return ()
+
+
+def _token_bytes(backend: tokenizers.Tokenizer, id_of: Mapping[str, int], vocab_size: int) -> list[bytes] | None:
     """The bytes of each id, empty for special ones; None if the vocabulary is not byte-level."""
     if not isinstance(backend.decoder, decoders.ByteLevel):
         return None
-    byte_of = _byte_of_character()
     table = [b""] * vocab_size
-    for token, token_id in backend.get_vocab(with_added_tokens=False).items():
-        if all(character in byte_of for character in token):
-            table[token_id] = bytes([byte_of[character] for character in token])
-        else:
+    for token, token_id in id_of.items():
+        try:
+            table[token_id] = unspelt(token)
+        except UnicodeEncodeError:
             table[token_id] = token.encode()
     for token_id, added in backend.get_added_tokens_decoder().items():
         table[token_id] = b"" if added.special else added.content.encode()
     return table
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's visible stand-in for each byte, inverted (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`)."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
 def _keep_forks_quiet() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from slm.tokenizers.base import StreamDecoder, Tokenizer
 
@@ -30,6 +34,30 @@ class PieceTokenizer(Tokenizer):
         self._texts = [*SPECIAL_TEXTS, *self._pieces]
         self.vocab_size = len(self._texts)
 
+    @abstractmethod
+    def _rust_regex(self) -> tokenizers.Regex:
+        """What a piece is, for the Rust library."""
+
+    @property
+    def _special_spellings(self) -> tuple[str, str, str]:
+        """``<unk>``, end of text and padding, spelt like nothing that occurs in a piece."""
+        unk, eos, pad = (_unlike(self._pieces, name) for name in ("<unk>", "<|endoftext|>", "<|pad|>"))
+        return unk, eos, pad
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """A vocabulary of whole pieces, and the pattern that finds them.
+
+        Only the model knows the unknown token. `transformers` makes whatever it is told to be an ``unk_token``
+        special, and special tokens leave nothing in decoded text; here an unknown piece leaves U+FFFD.
+        """
+        unk, eos, pad = self._special_spellings
+        vocab = {text: i for i, text in enumerate((unk, eos, pad, *self._pieces))}
+        backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=unk))
+        backend.pre_tokenizer = pre_tokenizers.Split(self._rust_regex(), behavior="isolated")
+        backend.decoder = decoders.Replace(unk, REPLACEMENT)
+        backend.add_special_tokens([eos, pad])
+        return backend
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         return "".join([self._texts[i] for i in self.check_ids(ids)])
@@ -41,6 +69,12 @@ class PieceTokenizer(Tokenizer):
     def state(self) -> dict[str, Any]:
         """The pieces."""
         return {"pieces": self._pieces}
+
+
+def _unlike(pieces: Sequence[str], name: str) -> str:
+    while any(name in piece for piece in pieces):
+        name = f"<{name}>"
+    return name
 
 
 class _PieceStreamDecoder(StreamDecoder):

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import regex
+import tokenizers
 from annotated_types import Ge
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
+from slm.tokenizers.export_check import check_export
 from slm.tokenizers.pieces import SPECIAL_TEXTS, PieceTokenizer
+from slm.tokenizers.rust_pattern import rust_regex
 
 DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
 """A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
@@ -71,6 +74,19 @@ class RegexTokenizer(PieceTokenizer):
         """One id a piece."""
         id_of = self._id_of_piece.get
         return [id_of(piece, self.unk_id) for piece in _split(self._pattern, text)]
+
+    def _rust_regex(self) -> tokenizers.Regex:
+        return rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True)
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """A vocabulary of whole pieces, and the pattern with every class of characters spelt out.
+
+        Raises:
+            UserError: the Rust library does not know the pattern's syntax or reads it otherwise.
+        """
+        backend = super().to_huggingface()
+        check_export(self, backend, "tokenizer.pattern")
+        return backend
 
     def state(self) -> dict[str, Any]:
         """The pieces and the pattern that finds them."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
@@ -44,6 +45,9 @@ class SimpleTokenizer(PieceTokenizer):
         codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
         ids: list[int] = self._id_of_code[np.minimum(codes, len(self._id_of_code) - 1)].tolist()
         return ids
+
+    def _rust_regex(self) -> tokenizers.Regex:
+        return tokenizers.Regex(r"[\s\S]")
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> SimpleTokenizer:

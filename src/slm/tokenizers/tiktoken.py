@@ -7,11 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tiktoken
+import tokenizers
+from tokenizers import decoders, models
 
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.byte_level import cut_by, spelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+from slm.tokenizers.export_check import check_export
+from slm.tokenizers.merges import merges_of
+from slm.tokenizers.rust_pattern import rust_regex
 
 EOS_TOKEN = "<|endoftext|>"
 
@@ -71,6 +77,28 @@ class TiktokenTokenizer(Tokenizer):
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back incomplete characters."""
         return ByteStreamDecoder(self, self._token_bytes)
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """Its tokens with the merges that make them, and its pattern; ids stay, gaps among them too.
+
+        Raises:
+            UserError: the Rust library reads the pattern otherwise, or a special token is spelt like another token.
+        """
+        ranks, special = self._encoding._mergeable_ranks, self._encoding._special_tokens
+        vocab = {spelt(token): rank for token, rank in ranks.items()}
+        if clash := vocab.keys() & special.keys():
+            raise UserError(
+                f"tokenizer.encoding '{self._encoding.name}' cannot be exported to Hugging Face's form: its special "
+                f"token {min(clash)!r} is spelt like an ordinary one; give it another name"
+            )
+        merges = [(spelt(left), spelt(right)) for left, right in merges_of(ranks)]
+        # A piece of text that is a token is that token, merges or no: so tiktoken does it.
+        backend = tokenizers.Tokenizer(models.BPE(vocab={**vocab, **special}, merges=merges, ignore_merges=True))
+        backend.pre_tokenizer = cut_by(rust_regex(self._encoding._pat_str, "tokenizer.encoding", spell_sets=False))
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens(sorted(special, key=special.__getitem__))
+        check_export(self, backend, "tokenizer.encoding")
+        return backend
 
     def state(self) -> dict[str, Any]:
         """The whole encoding, so that a saved tokenizer needs no download.

@@ -53,7 +53,7 @@ class LanguageModelModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.loss = build_loss(cast(CausalLM, model).config.modules.loss)
+        self.loss = build_loss(cast(CausalLM, model).config)
         self.make_optimizer = make_optimizer
         self.weight_decay = weight_decay
         self.lr_factor = lr_factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slm.data.config import DataConfig
 from slm.errors import UserError
@@ -32,11 +32,18 @@ from slm.training.config import (
     derived_setting,
 )
 from slm.training.precision_names import check_precision
+from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, fine_tuned_config, shape_values
+
+if TYPE_CHECKING:
+    from slm.weights.pretrained import Pretrained
 
 T = TypeVar("T")
 
 AUTO = "auto"
 LR_TIMES_WIDTH = 2e-3 * 192
+FINE_TUNING_LR = 0.1  # of the rate from scratch
+FINE_TUNING_SEQ_LEN = 1024  # a published model may take 131,072 tokens; nobody wants windows of that by default
+PRETRAINED = "pretrained"  # the tokenizer that comes with the weights
 
 _OWN_TRAINER_KEYS = {field.name for field in fields(TrainerConfig)} - {"lightning"}
 
@@ -51,6 +58,8 @@ class RunConfig:
         resume: None, "auto" or a run folder or checkpoint to go on from.
         stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
         tokenizer: ``kind`` and that kind's settings.
+        fine_tuning: how training starts from weights that exist; None from scratch.
+        start: those weights, opened.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
         callbacks, logger: name -> ``_target_`` and arguments.
     """
@@ -60,6 +69,8 @@ class RunConfig:
     resume: str | None
     stop_after: int | None
     model: ModelConfig
+    fine_tuning: FineTuning | None
+    start: Pretrained | None
     tokenizer: dict[str, Any]
     data: DataConfig
     optimizer: dict[str, Any]
@@ -81,17 +92,20 @@ class RunConfig:
         """
         import_plugins(values.get("plugins"))
         found = _Problems()
-        allowed = {field.name for field in fields(cls)} | {"plugins"}
+        allowed = {field.name for field in fields(cls)} - {"fine_tuning", "start"} | {"plugins"}
         found.add(unknown_key(key, allowed) for key in values.keys() - allowed)
         found.add(f"'{key}' is missing" for key in allowed - values.keys())
         found.stop_if_any()
-        model = found.collect(lambda: ModelConfig.from_dict(values["model"]))
-        data = found.collect(lambda: DataConfig.from_dict(values["data"]))
+        fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
+        start = found.collect(lambda: _opened(fine_tuning))
+        found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
+        model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
+        data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
         scheduler = found.collect(lambda: checked(SchedulerConfig, values["scheduler"], "scheduler"))
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
         generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
         scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
-        found.add(tokenizer_problems(values["tokenizer"]))
+        found.add(_tokenizer_problems(values, fine_tuning))
         found.add(_optimizer_problems(values["optimizer"]))
         for group in ("callbacks", "logger"):
             found.add(_target_problems(values[group] or {}, group))
@@ -105,9 +119,11 @@ class RunConfig:
             resume=scalars.resume,
             stop_after=scalars.stop_after,
             model=model,
+            fine_tuning=fine_tuning,
+            start=start,
             tokenizer=dict(values["tokenizer"]),
             data=data,
-            optimizer=_with_lr(values["optimizer"], model),
+            optimizer=_with_lr(values["optimizer"], model, fine_tuning),
             scheduler=scheduler,
             trainer=trainer,
             callbacks=dict(values["callbacks"] or {}),
@@ -182,6 +198,46 @@ def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
     return config
 
 
+def _fine_tuning(model: Mapping[str, Any]) -> FineTuning | None:
+    given = {key: model[key] for key in FINE_TUNING_KEYS if model.get(key) is not None}
+    if given and "weights" not in given:
+        raise UserError(f"model.{min(given)} is read only with model.weights; set that, or leave it out")
+    return checked(FineTuning, {**given, "weights": str(given["weights"])}, "model") if given else None
+
+
+def _opened(fine_tuning: FineTuning | None) -> Pretrained | None:
+    if fine_tuning is None:
+        return None
+    from slm.sources import find_source, open_source  # they import torch, which nobody else here needs
+
+    return open_source(find_source(fine_tuning.weights))
+
+
+def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, start: Pretrained | None) -> ModelConfig:
+    shape = shape_values(model)
+    if fine_tuning is None:
+        return ModelConfig.from_dict(shape)
+    assert start is not None
+    return fine_tuned_config(start.config, shape, fine_tuning.extend_positions)
+
+
+def _with_seq_len(
+    data: Mapping[str, Any], model: ModelConfig | None, fine_tuning: FineTuning | None
+) -> Mapping[str, Any]:
+    if fine_tuning is None or data.get("seq_len") is not None:
+        return data
+    longest = FINE_TUNING_SEQ_LEN if model is None else model.params.max_seq_len
+    return {**data, "seq_len": min(longest, FINE_TUNING_SEQ_LEN)}
+
+
+def _tokenizer_problems(values: Mapping[str, Any], fine_tuning: FineTuning | None) -> list[str]:
+    if values["tokenizer"].get("kind") != PRETRAINED:
+        return tokenizer_problems(values["tokenizer"])
+    if fine_tuning is None:
+        return ["tokenizer=pretrained is the one of model.weights; set that, or name another tokenizer"]
+    return []
+
+
 def _window_problems(values: Mapping[str, Any]) -> list[str]:
     """Looks at the plain values, so that it is said even when something else is wrong with the model."""
     seq_len = values["data"].get("seq_len")
@@ -194,15 +250,16 @@ def _window_problems(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_lr(optimizer: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+def _with_lr(optimizer: Mapping[str, Any], model: ModelConfig, fine_tuning: FineTuning | None) -> dict[str, Any]:
     """The optimizer's settings with ``lr=auto`` made a number.
 
     Adam's best rate falls as one over the width (Yang et al. 2021, table 3); the constant was measured
-    at width 192, where 2e-3 was best.
+    at width 192, where 2e-3 was best. From weights that exist it is a tenth: 5e-5 at GPT-2's 768.
     """
     if optimizer.get("lr") != AUTO:
         return dict(optimizer)
-    return {**optimizer, "lr": LR_TIMES_WIDTH / model.modules.transformer.dim}
+    factor = FINE_TUNING_LR if fine_tuning else 1.0
+    return {**optimizer, "lr": factor * LR_TIMES_WIDTH / model.modules.transformer.dim}
 
 
 def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:

@@ -20,15 +20,15 @@ from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
 from slm.data.datamodule import TextDataModule
-from slm.data.prepare import find_store
+from slm.data.prepare import find_store, tokenize_with
 from slm.data.token_store import TokenStore
 from slm.errors import UserError
-from slm.generation.language_model import RUN_BUNDLE
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.summary import summarize
 from slm.notices import notice
 from slm.schema import unknown_key
+from slm.sources import RUN_BUNDLE
 from slm.training import run_folder
 from slm.training.callbacks.checkpoints import Checkpoints
 from slm.training.callbacks.random_state import RandomState
@@ -41,9 +41,10 @@ from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
 from slm.training.ranks import own_ranks
 from slm.training.resume import Resumed
-from slm.training.run_config import RunConfig
+from slm.training.run_config import PRETRAINED, RunConfig
 from slm.training.schedules import lr_factor
 from slm.training.summary import describe, summarize_run
+from slm.weights.adapt import check_same_tokens, fine_tuned_model
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def train(
     devices = _Devices.of(config.trainer.lightning)
     accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
-    store = find_store(config.data.corpus, config.tokenizer)
+    store = _store(config)
     _say_data(store, time.perf_counter() - began)
-    model_config = _fit_vocabulary(config.model, store)
+    model_config = _fit_vocabulary(config, store)
     pl.seed_everything(config.seed, verbose=False)
-    model = build_model(model_config)
+    model = _model(config, model_config)
     notice(f"model {model_config.name}\n{summarize(model)}")
     _check_trainable(model)
 
@@ -173,14 +174,34 @@ def _say_data(store: TokenStore, seconds: float) -> None:
     )
 
 
-def _fit_vocabulary(config: ModelConfig, store: TokenStore) -> ModelConfig:
-    needed = store.tokenizer.vocab_size
-    if config.params.vocab_size is not None and config.params.vocab_size < needed:
-        raise UserError(
-            f"model.params.vocab_size ({config.params.vocab_size}) must be at least the tokenizer's {needed}; "
-            "leave it null to take it from the tokenizer"
+def _store(config: RunConfig) -> TokenStore:
+    if config.start is None:
+        return find_store(config.data.corpus, config.tokenizer)
+    if config.tokenizer["kind"] == PRETRAINED:
+        return tokenize_with(config.data.corpus, config.start.tokenizer)
+    store = find_store(config.data.corpus, config.tokenizer)
+    check_same_tokens(store.tokenizer, config.start.tokenizer)
+    return store
+
+
+def _fit_vocabulary(config: RunConfig, store: TokenStore) -> ModelConfig:
+    needed, given = store.tokenizer.vocab_size, config.model.params.vocab_size
+    if given is None or (config.fine_tuning and config.fine_tuning.grow_vocab and needed > given):
+        return config.model.with_vocab_size(needed)
+    if given < needed:
+        mend = (
+            "model.grow_vocab=mean gives the new ones rows"
+            if config.fine_tuning
+            else "leave it null to take it from the tokenizer"
         )
-    return config if config.params.vocab_size is not None else config.with_vocab_size(needed)
+        raise UserError(f"model.params.vocab_size ({given}) must be at least the tokenizer's {needed}; {mend}")
+    return config.model
+
+
+def _model(config: RunConfig, model_config: ModelConfig) -> nn.Module:
+    if config.start is None or config.fine_tuning is None:
+        return build_model(model_config)
+    return fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
 
 
 def _check_trainable(model: nn.Module) -> None:

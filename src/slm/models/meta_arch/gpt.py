@@ -72,12 +72,15 @@ class GPT(nn.Module):
     def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended."""
         start = 0 if cache is None else cache.length
-        x = self.position_embedding(self.token_embedding(input_ids), start)
-        return self.transformer(self.emb_dropout(x), cache)
+        x = self.token_embedding(input_ids)
+        rotation = self.position_embedding.rotation(x, start)  # type: ignore[operator]
+        return self.transformer(self.emb_dropout(self.position_embedding(x, start)), rotation, cache)
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""
-        return linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+        logits = linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+        cap = self.config.modules.output_projection.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each position.
@@ -95,7 +98,7 @@ class GPT(nn.Module):
         return KVCache(
             n_layers=shape.n_layers,
             batch_size=batch_size,
-            n_heads=shape.n_heads,
+            n_kv_heads=shape.n_kv_heads,
             max_len=max_len or self.config.params.max_seq_len,
             head_dim=shape.head_dim,
             device=weight.device,

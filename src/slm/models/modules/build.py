@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from slm.models.config import LossConfig, ModelConfig, TransformerConfig
-from slm.registry import LOSSES, MODELS, NORMS, POSITION_EMBEDDINGS
+from slm.models.config import ModelConfig, TransformerConfig
+from slm.registry import ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -14,20 +14,34 @@ def build_model(config: ModelConfig) -> nn.Module:
     return model
 
 
-def build_norm(config: TransformerConfig) -> nn.Module:
-    """A norm over the residual stream's width."""
-    norm: nn.Module = NORMS.get(config.norm)(config.dim, eps=config.norm_eps, bias=config.bias)
+def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
+    """A norm over the last dimension, `dim` wide: the residual stream's or a head's."""
+    norm: nn.Module = NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias)
     return norm
 
 
+def build_attention(config: TransformerConfig, layer: int) -> nn.Module:
+    """The attention of one layer; see `slm.models.modules.mha` for what its forward takes."""
+    attention: nn.Module = ATTENTIONS.get(config.attention)(config, layer)
+    return attention
+
+
+def build_mlp(config: TransformerConfig) -> nn.Module:
+    """The position-wise layer, (B, T, C) to (B, T, C)."""
+    mlp: nn.Module = MLPS.get(config.mlp)(config)
+    return mlp
+
+
 def build_position_embedding(config: ModelConfig) -> nn.Module:
-    """The module that adds positions to the token embedding."""
-    kind = config.modules.position_embedding.kind
-    embedding: nn.Module = POSITION_EMBEDDINGS.get(kind)(config.params.max_seq_len, config.modules.transformer.dim)
+    """How positions enter; see `slm.models.modules.embeddings.PositionEmbedding`."""
+    embedding: nn.Module = POSITION_EMBEDDINGS.get(config.modules.position_embedding.kind)(config)
     return embedding
 
 
-def build_loss(config: LossConfig) -> nn.Module:
+def build_loss(config: ModelConfig) -> nn.Module:
     """The training loss; see `slm.models.modules.losses` for what it takes."""
-    loss: nn.Module = LOSSES.get(config.kind)(ignore_index=config.ignore_index)
-    return loss
+    loss = config.modules.loss
+    built: nn.Module = LOSSES.get(loss.kind)(
+        ignore_index=loss.ignore_index, softcap=config.modules.output_projection.softcap
+    )
+    return built

@@ -1,4 +1,4 @@
-"""Position embeddings that are added to the token embedding."""
+"""Position embeddings that are added to the token embedding, and what every kind of position has to offer."""
 
 from __future__ import annotations
 
@@ -7,35 +7,65 @@ import math
 import torch
 from torch import Tensor, nn
 
+from slm.models.config import ModelConfig
 from slm.registry import register_position_embedding
+
+Rotation = tuple[Tensor, Tensor]
+
+
+class PositionEmbedding(nn.Module):
+    """How a model knows where a token stands. A kind overrides what it needs; this one does nothing."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+
+    def init_weights(self) -> None:
+        """Fresh weights, and buffers that follow from the config."""
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        """Token embeddings `x` (B, T, C) of positions ``start .. start + T - 1`` with the positions added."""
+        return x
+
+    def rotation(self, x: Tensor, start: int) -> Rotation | None:
+        """Cosines and sines by which attention turns queries and keys of these positions; None for no turning.
+
+        Each is (T, rotary_dim / 2), in the dtype that attention computes in.
+        """
+        return None
+
+
+@register_position_embedding("none")
+class NoPositions(PositionEmbedding):
+    """Nothing is added; the causal mask alone tells positions apart."""
 
 
 @register_position_embedding("learned")
-class LearnedPositions(nn.Module):
+class LearnedPositions(PositionEmbedding):
     """One trained vector a position (GPT-2)."""
 
-    def __init__(self, max_seq_len: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(max_seq_len, dim))
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.weight = nn.Parameter(torch.empty(config.params.max_seq_len, config.modules.transformer.dim))
 
     def init_weights(self) -> None:
         """GPT-2's N(0, 0.02)."""
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Add the vectors of positions ``start .. start + T - 1`` to `x` (B, T, C)."""
+        """Add the vectors of these positions."""
         return x + self.weight[start : start + x.shape[1]]
 
 
 @register_position_embedding("sinusoidal")
-class SinusoidalPositions(nn.Module):
+class SinusoidalPositions(PositionEmbedding):
     """Fixed sines and cosines (Vaswani et al. 2017, section 3.5)."""
 
     table: Tensor
 
-    def __init__(self, max_seq_len: int, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.empty(max_seq_len, dim), persistent=False)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        shape = (config.params.max_seq_len, config.modules.transformer.dim)
+        self.register_buffer("table", torch.empty(shape), persistent=False)
 
     def init_weights(self) -> None:
         """Fill the table; it is never saved, since it is a function of its shape."""
@@ -46,20 +76,5 @@ class SinusoidalPositions(nn.Module):
         self.table.copy_(table)
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Add the rows of positions ``start .. start + T - 1`` to `x` (B, T, C)."""
+        """Add the rows of these positions."""
         return x + self.table[start : start + x.shape[1]].to(x.dtype)
-
-
-@register_position_embedding("none")
-class NoPositions(nn.Module):
-    """Nothing is added; the causal mask alone tells positions apart."""
-
-    def __init__(self, max_seq_len: int, dim: int) -> None:
-        super().__init__()
-
-    def init_weights(self) -> None:
-        """There is nothing to fill."""
-
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """`x` itself."""
-        return x

@@ -14,20 +14,20 @@ class KVCache:
 
     Attributes:
         length: positions filled so far; the next token stands at this position.
-        keys, values: (n_layers, B, n_heads, max_len, head_dim).
+        keys, values: (n_layers, B, n_kv_heads, max_len, head_dim).
     """
 
     def __init__(
         self,
         n_layers: int,
         batch_size: int,
-        n_heads: int,
+        n_kv_heads: int,
         max_len: int,
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        shape = (n_layers, batch_size, n_heads, max_len, head_dim)
+        shape = (n_layers, batch_size, n_kv_heads, max_len, head_dim)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
@@ -37,10 +37,10 @@ class KVCache:
 
         Args:
             layer: which layer they belong to.
-            keys, values: (B, n_heads, T, head_dim) of positions ``length .. length + T - 1``.
+            keys, values: (B, n_kv_heads, T, head_dim) of positions ``length .. length + T - 1``.
 
         Returns:
-            Views (B, n_heads, length + T, head_dim) of keys and values.
+            Views (B, n_kv_heads, length + T, head_dim) of keys and values.
         """
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys

@@ -18,15 +18,17 @@ _MIN_CHUNK_ROWS = 128
 class CrossEntropy(nn.Module):
     """Negative log-likelihood of the labels, summed over the positions that have one."""
 
-    def __init__(self, ignore_index: int = -100) -> None:
+    def __init__(self, ignore_index: int = -100, softcap: float | None = None) -> None:
         super().__init__()
         self.ignore_index = ignore_index
+        self.softcap = softcap
 
     def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
         """Summed NLL in nats, a scalar in fp32.
 
         Equal, in value and gradient, to
-        ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``.
+        ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``, with
+        the logits bent to ``softcap * tanh(logits / softcap)`` where there is a soft cap.
 
         Args:
             hidden: (B, T, C), what the model gives before its head.
@@ -36,7 +38,7 @@ class CrossEntropy(nn.Module):
         """
         labels = labels.masked_fill(labels == self.ignore_index, -1).flatten()
         nll: Tensor = _ChunkedCrossEntropy.apply(
-            hidden.flatten(0, -2), head_weight, labels, vocab_size, torch.is_grad_enabled()
+            hidden.flatten(0, -2), head_weight, labels, vocab_size, self.softcap, torch.is_grad_enabled()
         )
         return nll
 
@@ -52,7 +54,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, with_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        head_weight: Tensor,
+        labels: Tensor,
+        vocab_size: int,
+        softcap: float | None,
+        with_gradient: bool,
     ) -> Tensor:
         # needs_input_grad alone says yes under no_grad too, which would cost validation two products more
         needs_hidden, needs_weight = (needed and with_gradient for needed in ctx.needs_input_grad[:2])
@@ -68,7 +76,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for start in range(0, rows.shape[0], n_rows):
                 chunk = slice(start, start + n_rows)
                 nll, grad_logits = _nll_and_gradient(
-                    rows[chunk], weight, labels[chunk], vocab_size, needs_hidden or needs_weight
+                    rows[chunk], weight, labels[chunk], vocab_size, softcap, needs_hidden or needs_weight
                 )
                 total += nll
                 if grad_hidden is not None:
@@ -90,14 +98,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = grad_hidden.to(ctx.hidden_dtype) * grad_output.to(ctx.hidden_dtype)
         if grad_weight is not None:
             grad_weight = grad_weight * grad_output.to(grad_weight.dtype)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def _nll_and_gradient(
-    rows: Tensor, weight: Tensor, labels: Tensor, vocab_size: int, with_gradient: bool
+    rows: Tensor, weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Summed NLL of one chunk, and its gradient (n, V') with respect to the logits in their dtype."""
+    """Summed NLL of one chunk, and its gradient (n, V') with respect to the products in their dtype."""
     logits = (rows @ weight.t()).float()
+    bend = None
+    if softcap is not None:
+        bend = logits.div_(softcap).tanh_()
+        logits = bend * softcap
     logits[:, vocab_size:] = float("-inf")
     valid = labels >= 0
     target = labels.clamp(min=0)[:, None]
@@ -108,4 +120,6 @@ def _nll_and_gradient(
     gradient = logits.sub_(log_norm).exp_()
     gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=gradient.dtype))
     gradient.mul_(valid[:, None])
+    if bend is not None:
+        gradient.mul_(bend.square_().neg_().add_(1))  # d tanh(x) = 1 - tanh(x)^2
     return nll, gradient.to(rows.dtype)

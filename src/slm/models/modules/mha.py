@@ -7,31 +7,52 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from slm.models.config import TransformerConfig
+from slm.models.modules.build import build_norm
+from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
+from slm.models.modules.rotary import rotate
+from slm.registry import register_attention
 
 
+@register_attention("mha")
 class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(head_dim)) V with a causal mask (Vaswani et al. 2017, eq. 1)."""
+    """softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1); a key head may serve several queries' (GQA)."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.n_heads = config.n_heads
+        self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+        self.head_dim = config.head_dim
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
-        self.out_proj = nn.Linear(config.dim, config.dim, bias=config.bias)
+        self.sliding_window = config.sliding_window
+        self.qkv = nn.Linear(config.dim, sum(self.heads) * config.head_dim, bias=config.qkv_bias)
+        self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else None
+        self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else None
+        self.out_proj = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.out_proj_bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Mix `x` (B, T, C) over positions; with a cache the T positions follow those in it."""
-        batch, length, dim = x.shape
-        # (B, T, 3C) -> three of (B, n_heads, T, head_dim)
-        q, k, v = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Mix `x` (B, T, C) over positions; with a cache the T positions follow those in it.
+
+        Args:
+            x: (B, T, C).
+            rotation: by what queries and keys turn, from the position embedding.
+            mask: (T, S) bool, True where query t sees key s; None for the causal one.
+            cache: past keys and values; takes those of `x` too.
+        """
+        batch, length, _ = x.shape
+        # (B, T, H, head_dim) each, then heads before positions
+        q, k, v = self.qkv(x).view(batch, length, -1, self.head_dim).split(self.heads, dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
-            past = cache.length
             k, v = cache.update(self.layer, k, v)
-            if past and length > 1:  # query i stands at position past + i and sees all up to it
-                mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
+        if length == 1 and self.sliding_window is not None:
+            k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
         mixed = scaled_dot_product_attention(
             q,
             k,
@@ -39,5 +60,18 @@ class MultiHeadAttention(nn.Module):
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=mask is None and length > 1,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, dim))
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
+    """(T, past + T) bool of what T new positions see after `past` others; None where plain causality says it all.
+
+    One query sees every key, or its last `window`, by itself: it needs no mask.
+    """
+    cut = window is not None and window < past + length
+    if length == 1 or not (past or cut):
+        return None
+    mask = torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
+    return mask.triu(past - window + 1) if cut and window is not None else mask

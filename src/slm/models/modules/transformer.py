@@ -5,34 +5,38 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
-from slm.models.modules.build import build_norm
+from slm.models.modules.build import build_attention, build_mlp, build_norm
+from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
-from slm.models.modules.mha import MultiHeadAttention
-from slm.models.modules.mlp import MLP
+from slm.models.modules.mha import attention_mask
 
 
 class Block(nn.Module):
-    """Attention then MLP, each added to the residual stream.
+    """Attention and MLP, each added to the residual stream.
 
     Pre-norm: ``x + f(norm(x))`` (GPT-2). Post-norm: ``norm(x + f(x))`` (Vaswani et al. 2017).
+    Parallel: ``x + attention(norm(x)) + mlp(norm'(x))`` (Wang and Komatsuzaki 2021, GPT-J).
     """
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.prenorm = config.prenorm
-        self.attention_norm = build_norm(config)
-        self.attention = MultiHeadAttention(config, layer)
-        self.mlp_norm = build_norm(config)
-        self.mlp = MLP(config)
+        self.parallel = config.parallel_residual
+        self.attention_norm = build_norm(config, config.dim)
+        self.attention = build_attention(config, layer)
+        self.mlp_norm = build_norm(config, config.dim)
+        self.mlp = build_mlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        if self.prenorm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), cache))
-            return x + self.dropout(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, cache)))
-        return self.mlp_norm(x + self.dropout(self.mlp(x)))
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """(B, T, C) to (B, T, C); the rest is for the attention."""
+        if not self.prenorm:
+            x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask, cache)))
+            return self.mlp_norm(x + self.dropout(self.mlp(x)))
+        mixed = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache))
+        return mixed + self.dropout(self.mlp(self.mlp_norm(x if self.parallel else mixed)))
 
 
 class Transformer(nn.Module):
@@ -40,13 +44,16 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        self.sliding_window = config.sliding_window
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.final_norm = build_norm(config) if config.prenorm else nn.Identity()
+        self.final_norm = build_norm(config, config.dim) if config.prenorm else nn.Identity()
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states (B, T, C), ready for the head."""
+        length = x.shape[1]
+        mask = attention_mask(length, 0 if cache is None else cache.length, self.sliding_window, x.device)
         for block in self.blocks:
-            x = block(x, cache)
+            x = block(x, rotation, mask, cache)
         if cache is not None:
-            cache.advance(x.shape[1])
+            cache.advance(length)
         return self.final_norm(x)

@@ -1,0 +1,89 @@
+"""slm-convert: a model from one format to another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import slm
+from slm.cli.app import run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+from slm.schema import Text, checked
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = Help(
+    summary="Bring a model in, or take it away: GPT-2 from OpenAI's TensorFlow files, any model of the families gpt2, "
+    "llama, qwen3 and gpt_neox from Hugging Face, a run or a bundle of slm; to a bundle of slm or to a folder that "
+    "transformers loads with no code of ours. Every tensor is accounted for, and keeps its bits.",
+    usage="source=PATH|NAME out=PATH [to=slm|hf] [format=gpt2_tf|hf|slm] [key=value …]",
+    examples=[
+        ("slm-convert source=gpt2-124m to=slm out=models/gpt2", "GPT-2 from OpenAI's storage (extra slm[tf])"),
+        ("slm-convert source=HuggingFaceTB/SmolLM2-135M out=models/smollm2", "a model of the Hugging Face hub"),
+        ("slm-convert source=outputs/2026-01-31_12-00-00 to=hf out=my_model", "a run's best model for transformers"),
+    ],
+    settings=[
+        ("source", "a run, a bundle, a Hugging Face folder or hub name, a folder with GPT-2's released files, or "
+         "gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m"),
+        ("out", "the folder to make; must not exist yet"),
+        ("to", "slm (a bundle) or hf"),
+        ("format", "what the source must be; default whatever it is"),
+        ("dtype", "float32, bfloat16 or float16; default as stored"),
+        ("mirror", "where to download OpenAI's files from: a base URL"),
+    ],
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Settings:
+    source: Text | int
+    out: Text | int
+    to: Literal["slm", "hf"]
+    format: Literal["slm", "hf", "gpt2_tf"] | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    mirror: str | None
+
+
+def convert(cfg: DictConfig) -> None:
+    """The Hydra task."""
+    from omegaconf import OmegaConf
+
+    from slm.cli.sources import reject_unknown
+    from slm.training.run_config import import_plugins
+
+    names = set(_Settings.__dataclass_fields__)
+    reject_unknown(cfg, {*names, "plugins"})
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    settings = checked(_Settings, {name: values[name] for name in names})
+    import_plugins(values["plugins"])
+    out = Path(str(settings.out)).expanduser()
+    if out.exists():
+        raise UserError(f"out: '{out}' exists already; remove it or name another folder")
+
+    import torch
+
+    from slm.bundle import write_bundle
+    from slm.sources import find_source, open_source
+    from slm.weights.hugging_face_export import write_hugging_face
+
+    opened = open_source(find_source(str(settings.source), settings.format, settings.mirror))
+    weights = opened.weights(dtype=getattr(torch, settings.dtype) if settings.dtype else None)
+    facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
+    write = {"slm": write_bundle, "hf": write_hugging_face}[settings.to]
+    write(out, opened.config, weights, opened.tokenizer, facts)
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype}))
+
+
+def main() -> None:
+    """Entry point."""
+    run_app("convert", convert, HELP, paths=("source", "out", "mirror"))
+
+
+if __name__ == "__main__":
+    main()

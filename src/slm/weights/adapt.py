@@ -1,0 +1,74 @@
+"""Weights that exist, fitted to a model with more tokens or another length."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.tokenizers.base import Tokenizer
+from slm.weights.laid_out import lay_out, take_weights
+from slm.weights.pretrained import Pretrained
+
+_TOKEN_ROWS = ("token_embedding.weight", "output_projection.weight")
+_POSITION_ROWS = "position_embedding.weight"
+
+
+def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None) -> nn.Module:
+    """A model of the shape `config` with the weights of `start`, in fp32, in training mode.
+
+    Args:
+        start: the weights.
+        config: their shape, but for the vocabulary and the length.
+        grow: how the rows of new tokens begin, ``mean`` or ``normal``.
+
+    Raises:
+        UserError: the weights are not those of their own configuration, or cannot be read.
+    """
+    model = lay_out(config)
+    weights = start.weights(dtype=torch.float32)
+    known = start.config.vocab_size
+    for name in _TOKEN_ROWS:
+        if name in weights:
+            weights[name] = _with_token_rows(weights[name][:known], config, grow)
+    if _POSITION_ROWS in weights:
+        weights[_POSITION_ROWS] = _with_positions(weights[_POSITION_ROWS], config.params.max_seq_len)
+    take_weights(model, weights, torch.device("cpu"))
+    return model.train()
+
+
+def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
+    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer."""
+    if tokenizer.fingerprint == of_weights.fingerprint:
+        return
+    for token_id in range(min(tokenizer.vocab_size, of_weights.vocab_size)):
+        here, there = tokenizer.decode([token_id]), of_weights.decode([token_id])
+        if here != there:
+            raise UserError(
+                f"the tokenizer is not the weights': token {token_id} is {here!r} in the data and {there!r} to the "
+                "weights; tokenizer=pretrained takes theirs"
+            )
+
+
+def _with_token_rows(rows: Tensor, config: ModelConfig, grow: str | None) -> Tensor:
+    """(V, C) of the known tokens to (V', C): new tokens begin as `grow` says, padding as zeros."""
+    n_known, n_real, n_rows = len(rows), config.vocab_size, config.padded_vocab_size
+    if n_rows == n_known:
+        return rows
+    result = rows.new_zeros(n_rows, rows.shape[1])
+    result[:n_known] = rows
+    if n_real > n_known:
+        mean = rows.mean(dim=0)
+        result[n_known:n_real] = mean
+        if grow == "normal":
+            result[n_known:n_real] += torch.randn_like(result[n_known:n_real]) * rows.std(dim=0)
+    return result
+
+
+def _with_positions(rows: Tensor, length: int) -> Tensor:
+    """Learned positions (T, C) at another length: cut, or interpolated (the extension ``linear``)."""
+    if length <= len(rows):
+        return rows[:length]
+    return interpolate(rows.t()[None], size=length, mode="linear", align_corners=True)[0].t().contiguous()

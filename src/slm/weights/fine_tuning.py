@@ -1,0 +1,121 @@
+"""What may change when training starts from weights that exist. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from slm.errors import UserError
+from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
+from slm.schema import FORBID_EXTRA, Text
+
+_SHOWN = 4
+# What training decides; all else of a model is the weights'.
+_FREE = ("freeze", "dropout", "emb_dropout.p", "vocab_multiple", "vocab_size", "max_seq_len")
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Training from weights that exist.
+
+    Attributes:
+        weights: where they are: whatever `slm.sources.find_source` takes.
+        extend_positions: how the model is made to reach further than it was trained for: ``linear`` (position
+            interpolation, Chen et al. 2023; learned positions are interpolated alike), ``ntk`` (a larger rotary
+            base) or ``yarn`` (both: Peng et al. 2023).
+        grow_vocab: how the rows of new tokens begin: the ``mean`` of the others (Hewitt 2021), or drawn from the
+            ``normal`` distribution of the others.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    weights: Text
+    extend_positions: Literal["linear", "ntk", "yarn"] | None = None
+    grow_vocab: Literal["mean", "normal"] | None = None
+
+
+FINE_TUNING_KEYS = tuple(field.name for field in fields(FineTuning))
+
+
+def shape_values(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration's `model` without what says where training starts: the values of a `ModelConfig`."""
+    return {key: value for key, value in model.items() if key not in FINE_TUNING_KEYS}
+
+
+def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str | None) -> ModelConfig:
+    """The shape to train: the weights' own, with what training decides taken from `given`.
+
+    Args:
+        source: the weights' shape.
+        given: the configuration's `model`: whole, and then it must be that shape; or without a name, and then only
+            what it sets is taken.
+        extend: the method for a `max_seq_len` beyond the weights'.
+
+    Raises:
+        UserError: the shapes differ, or positions would have to reach further and no method was named.
+    """
+    values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
+    wanted_len = values["params"]["max_seq_len"]
+    vocabulary = {"params": {**values["params"], "vocab_size": source.vocab_size}}
+    config = ModelConfig.from_dict({**values, **vocabulary})
+    theirs, ours = source.flat(), config.flat()
+    different = [
+        f"{key}={ours[key]} (the weights': {theirs.get(key)})"
+        for key in ours
+        if ours[key] != theirs.get(key) and not key.endswith(_FREE) and not key.startswith("modules.loss.")
+    ]
+    if different:
+        more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        raise UserError(
+            f"model.weights have another shape than model: {', '.join(different[:_SHOWN])}{more}; "
+            "leave model= out to take the weights' own"
+        )
+    return _extended(config, source.params.max_seq_len, wanted_len, extend)
+
+
+def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None) -> ModelConfig:
+    position = config.modules.position_embedding
+    free = position.kind in ("none", "sinusoidal")  # functions of the position, at any length
+    if wanted <= trained or (free and method is None):
+        if method is not None:
+            raise UserError(
+                f"model.extend_positions={method} has nothing to do: model.params.max_seq_len ({wanted}) is not above "
+                f"the weights' {trained}; leave it out"
+            )
+        return config
+    methods = {"rotary": ("linear", "ntk", "yarn"), "learned": ("linear",)}.get(position.kind, ())
+    if method not in methods:
+        said = f"model.extend_positions={method} does not go with" if method else "to reach it, name a method for"
+        raise UserError(
+            f"model.params.max_seq_len ({wanted}) is above the weights' {trained}; {said} {position.kind} positions "
+            f"(model.extend_positions={'|'.join(methods) or 'null'})"
+        )
+    if position.kind == "learned":
+        return config
+    if position.rotary.scaling is not None:
+        raise UserError(
+            f"model.extend_positions={method}: the weights' rotary positions are scaled already "
+            f"({position.rotary.scaling.kind}); set model.params.max_seq_len to at most {trained}"
+        )
+    rotary = _scaled(position.rotary, str(method), wanted / trained, trained, config.modules.rotary_dim)
+    modules = replace(config.modules, position_embedding=replace(position, rotary=rotary))
+    return replace(config, modules=modules)
+
+
+def _scaled(rotary: RotaryConfig, method: str, factor: float, trained: int, dim: int) -> RotaryConfig:
+    if method == "ntk":  # the longest wave grows by the factor, the shortest stays (Peng et al. 2023, section 3.1)
+        return replace(rotary, base=rotary.base * factor ** (dim / (dim - 2)))
+    original = trained if method == "yarn" else None
+    kind: Any = method
+    return replace(rotary, scaling=RotaryScaling(kind=kind, factor=factor, original_max_seq_len=original))
+
+
+def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with every value of `above` that is not null."""
+    result = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = _overlaid(result[key], value)
+        elif value is not None:
+            result[key] = value
+    return result

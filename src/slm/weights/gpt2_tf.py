@@ -1,0 +1,75 @@
+"""GPT-2 as OpenAI released it: a TensorFlow checkpoint, hparams.json, encoder.json and vocab.bpe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.weights.families.family import model_values
+from slm.weights.name_table import SAME, Entry, Layout
+
+HPARAMS_FILE = "hparams.json"
+
+_MATRICES = {
+    "attn/c_attn": "attention.qkv",
+    "attn/c_proj": "attention.out_proj",
+    "mlp/c_fc": "mlp.up_proj",
+    "mlp/c_proj": "mlp.down_proj",
+}
+_NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
+
+
+def _matrix_to_ours(theirs: Tensor) -> Tensor:
+    return theirs.squeeze(0).t()
+
+
+def _matrix_to_theirs(ours: Tensor) -> Tensor:
+    return ours.t().unsqueeze(0)
+
+
+_CONV1D = Layout(_matrix_to_ours, _matrix_to_theirs)
+"""(1, in, out): the kernel of a convolution of width one."""
+
+
+def read_hparams(folder: Path) -> ModelConfig:
+    """The shape that ``hparams.json`` gives.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    file = folder / HPARAMS_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        sizes = {name: values[name] for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); fetch it again") from None
+    transformer = {"dim": sizes["n_embd"], "n_layers": sizes["n_layer"], "n_heads": sizes["n_head"]}
+    return ModelConfig.from_dict(
+        model_values(sizes["n_ctx"], sizes["n_vocab"], {"kind": "learned"}, transformer, tied=True), where=str(file)
+    )
+
+
+def gpt2_tf_table(config: ModelConfig) -> list[Entry]:
+    """OpenAI's variable names (openai/gpt-2 `src/model.py`)."""
+    table = [
+        Entry("token_embedding.weight", ("model/wte",), padded=True),
+        Entry("position_embedding.weight", ("model/wpe",)),
+    ]
+    for layer in range(config.modules.transformer.n_layers):
+        ours, theirs = f"transformer.blocks.{layer}", f"model/h{layer}"
+        for their_name, our_name in _MATRICES.items():
+            table.append(Entry(f"{ours}.{our_name}.weight", (f"{theirs}/{their_name}/w",), _CONV1D))
+            table.append(Entry(f"{ours}.{our_name}.bias", (f"{theirs}/{their_name}/b",), SAME))
+        for their_name, our_name in _NORMS.items():
+            table += _norm(f"{ours}.{our_name}", f"{theirs}/{their_name}")
+    return [*table, *_norm("transformer.final_norm", "model/ln_f")]
+
+
+def _norm(ours: str, theirs: str) -> list[Entry]:
+    return [Entry(f"{ours}.weight", (f"{theirs}/g",)), Entry(f"{ours}.bias", (f"{theirs}/b",))]

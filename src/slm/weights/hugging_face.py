@@ -1,0 +1,177 @@
+"""A Hugging Face folder: its configuration and weights read as ours, and ours written as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.registry import FAMILIES
+from slm.weights.families.family import Family
+from slm.weights.foreign_config import ForeignConfig
+from slm.weights.name_table import Table, their_tensors
+from slm.weights.tensor_source import SafetensorsFiles, safetensors_in
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class HuggingFaceModel:
+    """A folder that `transformers` would load.
+
+    Attributes:
+        family: which table of names holds.
+        config: our shape of the same model.
+        theirs: its ``config.json``.
+    """
+
+    folder: Path
+    family: Family
+    config: ModelConfig
+    theirs: dict[str, Any]
+
+    @property
+    def table(self) -> Table:
+        """How its tensors make up ours."""
+        return self.family.table(self.config)
+
+    def tensors(self) -> SafetensorsFiles:
+        """Its weights under the table's names: base prefix added where the file lacks it, buffers left out.
+
+        Raises:
+            UserError: there are none, only pickled ones, or they are damaged.
+        """
+        _refuse_pickles(self.folder)
+        source = safetensors_in(self.folder, WEIGHTS_FILE)
+        known = {name for entry in self.table for name in entry.theirs}
+        prefix = self.family.base_prefix
+
+        def rule(name: str) -> str | None:
+            full = prefix + name if name not in known and prefix + name in known else name
+            is_buffer = full not in known and name.endswith(self.family.buffers)
+            return None if is_buffer or self._is_the_tied_head(source, full, known) else full
+
+        source.rename(rule)
+        return source
+
+    def _is_the_tied_head(self, source: SafetensorsFiles, name: str, known: set[str]) -> bool:
+        """Whether this is the embedding stored a second time."""
+        if name != self.family.head or name in known:
+            return False
+        embedding = self.table[0].theirs[0]
+        names = (embedding, embedding.removeprefix(self.family.base_prefix))
+        stored = next((n for n in names if n in source.shapes), None)
+        if stored is not None and not torch.equal(source.read(name), source.read(stored)):
+            raise UserError(
+                f"{source.where}: '{name}' differs from '{stored}', though {CONFIG_FILE} ties them; "
+                "correct tie_word_embeddings"
+            )
+        return True
+
+
+def read_hugging_face(folder: Path) -> HuggingFaceModel:
+    """Read and understand ``config.json``; no weight is touched.
+
+    Raises:
+        UserError: it is missing or damaged, of a family that slm has no table for, or asks for something that our
+            model cannot do.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        model_type = values["model_type"]
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' is no Hugging Face model: {CONFIG_FILE} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged or not a model's ({error!r}); fetch it again") from None
+    if model_type not in FAMILIES:
+        known = ", ".join(FAMILIES.names())
+        raise UserError(f"{file}: model_type '{model_type}' is not one that slm can read (known: {known})")
+    if values.get("quantization_config"):
+        raise UserError(f"{file}: quantized weights cannot be read; take the model's unquantized release")
+    family: Family = FAMILIES.get(model_type)()
+    theirs = ForeignConfig(values, str(file))
+    ours = family.read_config(theirs)
+    theirs.stop_if_any()
+    return HuggingFaceModel(folder, family, ModelConfig.from_dict(ours, where=f"{file}: model"), values)
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family that can say exactly what this model is.
+
+    Each family in turn writes the configuration and reads it back; only one that gets the same model will do.
+
+    Raises:
+        UserError: none can; says what the nearest cannot say.
+    """
+    lost = {}
+    for name in FAMILIES.names():
+        family: Family = FAMILIES.get(name)()
+        lost[name] = _lost_by(family, config)
+        if not lost[name]:
+            return family
+    nearest = min(lost, key=lambda name: len(lost[name]))
+    raise UserError(
+        f"no family that transformers knows can hold this model; the nearest, {nearest}, has no "
+        + ", ".join(f"{key}={value}" for key, value in lost[nearest].items())
+        + " (formats: slm keeps everything)"
+    )
+
+
+def foreign_config(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """The ``config.json`` of our model, but for token ids and dtype."""
+    return {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.modules.output_projection.tie_weights,
+        "initializer_range": 0.02,
+        "use_cache": True,
+        **family.write_config(config),
+    }
+
+
+def foreign_tensors(family: Family, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights under the family's names."""
+    return their_tensors(family.table(config), weights, config.vocab_size)
+
+
+def _lost_by(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """Settings of the model that `family` does not bring back, with their values."""
+    theirs = ForeignConfig(foreign_config(family, config), family.model_type)
+    ours = family.read_config(theirs)
+    if theirs.problems:
+        return dict.fromkeys(theirs.problems, "")
+    back, wanted = _said(ModelConfig.from_dict(ours)), _said(config)
+    return {key: value for key, value in wanted.items() if back.get(key) != value}
+
+
+def _said(config: ModelConfig) -> dict[str, Any]:
+    """What of a model shows in its logits, by dotted name."""
+    values = config.flat()
+    if config.modules.transformer.norm == "rms_norm":
+        values.pop("modules.transformer.bias")  # this norm has none, and the other parts say their own
+    silent = ("dropout", "freeze", "emb_dropout.p", "vocab_multiple")
+    return {
+        key: value for key, value in values.items() if not key.endswith(silent) and not key.startswith("modules.loss")
+    }
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if (folder / WEIGHTS_FILE).is_file() or (folder / f"{WEIGHTS_FILE}.index.json").is_file():
+        return
+    pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
+    if pickled:
+        raise UserError(
+            f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
+            "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
+        )

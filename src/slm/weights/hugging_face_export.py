@@ -1,0 +1,121 @@
+"""Our model as a folder that `transformers` loads with no code of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from slm.models.config import ModelConfig
+from slm.new_folder import new_folder
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.export import save_huggingface
+from slm.weights.hugging_face import CONFIG_FILE, family_of, foreign_config, foreign_tensors
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- slm
+---
+
+# {title}
+
+A causal language model of the {family} family with {parameters:,} parameters, exported from
+[slm](https://pypi.org/project/slm/).
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{title}")
+model = AutoModelForCausalLM.from_pretrained("{title}")
+```
+
+| shape | |
+| --- | --- |
+{shape}
+
+| training | |
+| --- | --- |
+{facts}
+"""
+
+
+def write_hugging_face(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write config.json, generation_config.json, safetensors, the tokenizer and a model card.
+
+    The folder is written beside its place and renamed; an older one is replaced whole.
+
+    Args:
+        folder: the place.
+        config: the model's shape.
+        weights: its state dict.
+        tokenizer: its tokenizer.
+        facts: what produced it, plain types; shown in the card.
+        max_shard_size: larger models are split into files of this size.
+
+    Raises:
+        UserError: no family of `transformers` can say what the model or the tokenizer does.
+    """
+    family = family_of(config)
+    tensors = foreign_tensors(family, config, weights)
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    ids = _token_ids(tokenizer)
+    theirs = {**foreign_config(family, config), **ids, "torch_dtype": dtype}
+    with new_folder(folder) as partial:
+        save_huggingface(tokenizer, partial, config.params.max_seq_len)
+        _write_json(partial / CONFIG_FILE, theirs)
+        _write_json(partial / "generation_config.json", {"_from_model_config": True, **ids})
+        save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
+        card = model_card(folder.name, family.model_type, config, tensors, facts)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+def model_card(
+    title: str, family: str, config: ModelConfig, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> str:
+    """Markdown that says what the model is and what made it."""
+    shape = config.modules.transformer
+    sizes = {
+        "width": shape.dim,
+        "layers": shape.n_layers,
+        "heads": shape.n_heads,
+        "key/value heads": shape.n_kv_heads,
+        "context (tokens)": config.params.max_seq_len,
+        "vocabulary": config.vocab_size,
+    }
+    return _CARD.format(
+        title=title,
+        family=family,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        shape=_rows(sizes),
+        facts=_rows(facts) or "| source | converted, not trained here |",
+    )
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"| {key} | {json.dumps(value) if isinstance(value, dict) else value} |" for key, value in values.items()
+    )
+
+
+def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    begin = tokenizer.begin_ids[0] if tokenizer.begin_ids else tokenizer.eos_id
+    ids = {"bos_token_id": begin, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return {key: value for key, value in ids.items() if value is not None}
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

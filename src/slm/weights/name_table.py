@@ -1,0 +1,141 @@
+"""How the tensors of another format make up ours: a table, checked against both sides before a number is read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slm.errors import UserError
+from slm.weights.tensor_source import TensorSource
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Another order of the same numbers; both directions are exact inverses."""
+
+    to_ours: Callable[[Tensor], Tensor]
+    to_theirs: Callable[[Tensor], Tensor]
+
+
+SAME = Layout(lambda t: t, lambda t: t)
+TRANSPOSED = Layout(lambda t: t.t(), lambda t: t.t())
+"""(in, out) in place of (out, in): GPT-2's ``Conv1D``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of our tensors and what it is made of.
+
+    Attributes:
+        ours: its name in our state dict.
+        theirs: names of the tensors that, stacked along the first dimension, are ours.
+        layout: applied to each of theirs.
+        rows: how many rows each of theirs gives; None if there is one, which gives all.
+        padded: ours may have more rows than theirs (a padded vocabulary); the others are zeros.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    layout: Layout = SAME
+    rows: tuple[int, ...] | None = None
+    padded: bool = False
+
+
+Table = Sequence[Entry]
+
+
+def identity_table(model: nn.Module) -> list[Entry]:
+    """For our own format."""
+    return [Entry(name, (name,)) for name in model.state_dict()]
+
+
+def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource, vocab_size: int) -> None:
+    """Raise `UserError` naming what is missing, unexpected or of another shape than the model's.
+
+    Args:
+        table: covers every tensor of the model.
+        ours: the model's tensors, for their shapes.
+        source: what is to be loaded.
+        vocab_size: rows of a padded tensor that are real.
+    """
+    expected = {name: shape for entry in table for name, shape in _their_shapes(entry, ours[entry.ours], vocab_size)}
+    found = source.shapes
+    problems = [f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"'{name}' is not the model's" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"'{name}' has shape {found[name]}, expected {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name]) != expected[name]
+    ]
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise UserError(f"{source.where} does not fit its configuration: {'; '.join(problems[:_SHOWN])}{more}")
+
+
+def load_tensors(
+    table: Table, ours: Mapping[str, Tensor], source: TensorSource, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Our tensors, made of theirs, with little more memory than they take themselves.
+
+    A tensor that is ours as it lies in the file stays there, memory-mapped. The others are copied, the largest first,
+    each source let go before the next.
+
+    Args:
+        table, ours, source: as checked by `check_tensors`.
+        dtype, device: of the result.
+    """
+    largest_first = sorted(table, key=lambda entry: -ours[entry.ours].numel())
+    return {entry.ours: _load(entry, ours[entry.ours].shape, source, dtype, device) for entry in largest_first}
+
+
+def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """The inverse of `load_tensors`: our tensors under their names, in their layout; padding rows are left out."""
+    result = {}
+    for entry in table:
+        for name, piece in zip(entry.theirs, _pieces(entry, ours[entry.ours], vocab_size), strict=True):
+            result[name] = _alone(entry.layout.to_theirs(piece))
+    return result
+
+
+def widest_dtype(source: TensorSource) -> torch.dtype:
+    """The dtype that holds every tensor of `source` exactly."""
+    return functools.reduce(torch.promote_types, source.dtypes.values())
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """`tensor`, contiguous and with no other in its memory, as files want it."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
+
+
+def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if len(entry.theirs) == 1:
+        whole = entry.layout.to_ours(source.read(entry.theirs[0]))
+        if whole.shape == shape and whole.dtype == dtype and whole.is_contiguous():
+            return whole.to(device)
+    target = torch.empty(shape, dtype=dtype, device=device)
+    start = 0
+    for name in entry.theirs:
+        piece = entry.layout.to_ours(source.read(name))
+        target[start : start + len(piece)] = piece
+        start += len(piece)
+    target[start:] = 0
+    return target
+
+
+def _their_shapes(entry: Entry, ours: Tensor, vocab_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    laid_out = torch.empty_like(ours, device="meta")
+    for name, piece in zip(entry.theirs, _pieces(entry, laid_out, vocab_size), strict=True):
+        yield name, tuple(entry.layout.to_theirs(piece).shape)
+
+
+def _pieces(entry: Entry, ours: Tensor, vocab_size: int) -> Sequence[Tensor]:
+    if entry.rows is not None:
+        return ours.split(entry.rows)
+    return [ours[:vocab_size] if entry.padded else ours]

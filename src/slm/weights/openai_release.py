@@ -1,0 +1,104 @@
+"""GPT-2's files as OpenAI released them, downloaded once.
+
+OpenAI published no checksums. Pinned here are the sizes of the four weight files (four bytes a parameter) and the
+SHA-256 of the vocabulary, the same for all sizes, which tiktoken's source pins too. Every file is held against the
+Content-Length and, where the server sends it, the Content-MD5; the tensors carry a CRC-32C each, which TensorFlow
+verifies when it reads them; ``hparams.json`` must give the shape that the name promises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slm.download import download
+from slm.errors import UserError, did_you_mean
+
+BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One size of GPT-2.
+
+    Attributes:
+        folder: its name on OpenAI's server.
+        data_bytes: size of ``model.ckpt.data-00000-of-00001``.
+        hparams: what its ``hparams.json`` must say.
+    """
+
+    folder: str
+    data_bytes: int
+    hparams: Mapping[str, int]
+
+
+def _hparams(n_embd: int, n_layer: int, n_head: int) -> dict[str, int]:
+    return {"n_vocab": 50257, "n_ctx": 1024, "n_embd": n_embd, "n_layer": n_layer, "n_head": n_head}
+
+
+RELEASES: Mapping[str, Release] = {
+    "gpt2-124m": Release("124M", 497_759_232, _hparams(768, 12, 12)),
+    "gpt2-355m": Release("355M", 1_419_292_672, _hparams(1024, 24, 16)),
+    "gpt2-774m": Release("774M", 3_096_120_320, _hparams(1280, 36, 20)),
+    "gpt2-1558m": Release("1558M", 6_230_444_800, _hparams(1600, 48, 25)),
+}
+
+_HPARAMS_FILE = "hparams.json"
+_DATA_FILE = "model.ckpt.data-00000-of-00001"
+_FILES = (_HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
+"""In the order of download: what is small, and may show that a mirror is another model's, comes first."""
+_SHA256 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+def fetch_release(name: str, folder: Path | None = None, mirror: str | None = None) -> Path:
+    """The folder that holds a released GPT-2; what is missing in it is downloaded.
+
+    Args:
+        name: ``gpt2-124m``, ``gpt2-355m``, ``gpt2-774m`` or ``gpt2-1558m``.
+        folder: where the release gets a folder of its own (``124M``); None for ``openai_gpt2`` in the cache folder,
+            ``$SLM_CACHE_DIR`` or ``~/.cache/slm``.
+        mirror: base URL in place of OpenAI's; the files are looked for in ``<mirror>/124M/``.
+
+    Raises:
+        UserError: there is no such release, a file cannot be downloaded whole, or the shape is not the release's.
+    """
+    if name not in RELEASES:
+        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
+    release = RELEASES[name]
+    place = (_cache_folder() if folder is None else folder).expanduser() / release.folder
+    base = (mirror or BASE_URL).rstrip("/")
+    for file in _FILES:
+        download(
+            f"{base}/{release.folder}/{file}",
+            place / file,
+            sha256=_SHA256.get(file),
+            size=release.data_bytes if file == _DATA_FILE else None,
+            mend=f"name a mirror of these files, or put your copy of {file} into {place}",
+        )
+        if file == _HPARAMS_FILE:
+            _check_hparams(place / file, name, release.hparams)
+    return place
+
+
+def _cache_folder() -> Path:
+    """The one that `conf/data/*.yaml` name."""
+    return Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"
+
+
+def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
+    """Raise `UserError` unless the file says what the release's does."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [
+            f"{key} {found.get(key)} (expected {value})" for key, value in expected.items() if found.get(key) != value
+        ]
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it to have it fetched again") from error
+    if wrong:
+        raise UserError(f"{file} is not that of {name}: {', '.join(wrong)}; delete it and name another mirror")

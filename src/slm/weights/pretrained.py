@@ -1,0 +1,54 @@
+"""A model that exists, in whichever format: opened, checked, and loaded when it is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slm.models.config import ModelConfig
+from slm.tokenizers.base import Tokenizer
+from slm.weights.laid_out import lay_out, take_weights
+from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
+from slm.weights.tensor_source import TensorSource
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a source holds; no weight has been read yet.
+
+    Attributes:
+        config: the model's shape.
+        table: how its tensors make up ours.
+        tensors: where they lie.
+        tokenizer: the model's own.
+        facts: plain types that say what produced it (training step, loss, versions, …).
+    """
+
+    config: ModelConfig
+    table: Table
+    tensors: TensorSource
+    tokenizer: Tokenizer
+    facts: dict[str, Any]
+
+    def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Our state dict.
+
+        Args:
+            device: where to put it.
+            dtype: None for the one that holds every tensor exactly.
+
+        Raises:
+            UserError: the tensors are not those of the config, or cannot be read.
+        """
+        ours = lay_out(self.config).state_dict()
+        check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
+        return load_tensors(self.table, ours, self.tensors, dtype or widest_dtype(self.tensors), torch.device(device))
+
+    def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+        """The model with its weights, in eval mode; arguments and errors as for `weights`."""
+        model = lay_out(self.config)
+        take_weights(model, self.weights(device, dtype), torch.device(device))
+        return model.eval()

@@ -1,0 +1,170 @@
+"""Training from weights that exist: their shape, their tokenizer, and only what was asked for changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slm.bundle import write_bundle
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.sources import find_source, open_source
+from slm.tokenizers.byte import ByteTokenizer
+from slm.tokenizers.simple import SimpleTokenizer
+from slm.weights.adapt import check_same_tokens, fine_tuned_model
+from slm.weights.fine_tuning import fine_tuned_config
+
+VOCAB, LENGTH, DIM = 258, 16, 32
+
+
+def shape(position: str = "learned", tie: bool = True, **params: Any) -> ModelConfig:
+    return ModelConfig.from_dict(
+        {
+            "name": "gpt",
+            "params": {"max_seq_len": LENGTH, "vocab_size": VOCAB, "vocab_multiple": 1, **params},
+            "modules": {
+                "position_embedding": {"kind": position},
+                "transformer": {"dim": DIM, "n_layers": 1, "n_heads": 2},
+                "output_projection": {"tie_weights": tie},
+            },
+        }
+    )
+
+
+def settings_of_the_run(tiny: tuple[str, ...]) -> list[str]:
+    return [s for s in tiny if not s.startswith(("model.", "tokenizer"))]
+
+
+def test_the_shape_the_tokenizer_and_the_loss_are_the_weights_own(
+    run_cli: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, metrics_of: Any
+) -> None:
+    """Nothing but ``model.weights`` is named; with no learning rate to speak of, the run is as good as its source."""
+    outcome = run_cli(
+        "train", *settings_of_the_run(tiny), f"model.weights={tiny_run}", "run_dir=tuned", "optimizer.lr=1e-12",
+        "trainer.max_steps=1", "trainer.val_every=1", "data.seq_len=16",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    source = json.loads((tiny_run / "summary.json").read_text())
+    tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    assert tuned["best_val_loss"] == pytest.approx(source["best_val_loss"], abs=1e-5)
+    configs = [json.loads((run / "model/config.json").read_text())["model"] for run in (tiny_run, tmp_path / "tuned")]
+    assert configs[0] == configs[1]
+
+
+def test_frozen_modules_stay_and_others_move_and_a_resumed_run_goes_on(
+    run_cli: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, metrics_of: Any
+) -> None:
+    frozen = "model.modules.transformer.freeze=true"
+    run = (*settings_of_the_run(tiny), f"model.weights={tiny_run}", frozen, "optimizer.lr=0.01")
+    assert run_cli("train", *run, "run_dir=whole").status == 0
+    before = load_file(tiny_run / "model/model.safetensors")
+    after = load_file(tmp_path / "whole/model/model.safetensors")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith("transformer.")}
+
+    assert run_cli("train", *run, "run_dir=parts", "stop_after=3").status == 0
+    outcome = run_cli("train", "resume=parts")
+    assert outcome.status == 0, outcome.err
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("model=pretrained",), "model.weights is missing; set it"),
+        (("model=gpt2_base", "model.weights=RUN"), "model.weights have another shape than model"),
+        (("model.weights=RUN", "model.params.max_seq_len=32"), "(32) is above the weights' 16; to reach it, name a"),
+        (
+            ("model.weights=RUN", "model.params.max_seq_len=32", "model.extend_positions=yarn"),
+            "does not go with learned positions (model.extend_positions=linear)",
+        ),
+        (("model.weights=RUN", "model.extend_positions=linear"), "has nothing to do"),
+        (("model.weights=RUN", "model.extend_positions=liner"), "should be 'linear', 'ntk' or 'yarn'"),
+        (("model.weights=RUN", "model.modules.transformer.dim=64"), "unknown key 'model.modules.transformer.dim'"),
+        (("model.weights=RUN", "tokenizer=simple"), "the tokenizer is not the weights'"),
+        (("model.weights=./missing",), "there is no folder './missing'"),
+        (("model.weights=RUN", "trainer.max_steps=0"), "trainer.max_steps should be greater than 0"),
+    ],
+)  # fmt: skip
+def test_mistakes(
+    run_cli: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    given = [argument.replace("RUN", str(tiny_run)) for argument in arguments]
+    outcome = run_cli("train", *settings_of_the_run(tiny), *given)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) <= 3, outcome.err  # the data's and tokenizer's notices may come before
+    assert not list(tmp_path.iterdir())
+
+
+def opened(folder: Path, config: ModelConfig) -> Any:
+    torch.manual_seed(0)
+    model = build_model(config)
+    write_bundle(folder, config, model.state_dict(), ByteTokenizer(), {})
+    return open_source(find_source(folder))
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("grow", ["mean", "normal"])
+def test_new_tokens_begin_like_the_others_and_the_known_stay(tmp_path: Path, tie: bool, grow: str) -> None:
+    start = opened(tmp_path / "source", shape(tie=tie))
+    config = fine_tuned_config(start.config, {"params": {"vocab_multiple": 64}}, None).with_vocab_size(300)
+    model = fine_tuned_model(start, config, grow)
+    known = start.weights()
+    for name in ["token_embedding.weight"] + ([] if tie else ["output_projection.weight"]):
+        rows, before = model.state_dict()[name], known[name]
+        assert rows.shape == (320, DIM)
+        assert torch.equal(rows[:VOCAB], before)
+        assert not rows[300:].any()
+        new = rows[VOCAB:300]
+        torch.testing.assert_close(new.mean(0), before.mean(0), atol=0.02, rtol=0)
+        assert bool(new.std(0).max() < 1e-6) == (grow == "mean")
+    ids = torch.arange(10)[None]
+    torch.testing.assert_close(model.eval()(ids)[..., :VOCAB], start.model()(ids), rtol=1e-5, atol=1e-5)
+    assert model.get_parameter("token_embedding.weight").requires_grad
+
+
+def test_longer_learned_positions_lie_between_the_old(tmp_path: Path) -> None:
+    """Position interpolation of a table: the first and the last row stay, the others are on the way."""
+    start = opened(tmp_path / "source", shape())
+    config = fine_tuned_config(start.config, {"params": {"max_seq_len": 2 * LENGTH - 1}}, "linear")
+    new = fine_tuned_model(start, config, None).state_dict()["position_embedding.weight"]
+    old = start.weights()["position_embedding.weight"]
+    torch.testing.assert_close(new[::2], old)
+    torch.testing.assert_close(new[1::2], (old[1:] + old[:-1]) / 2)
+    shorter = fine_tuned_config(start.config, {"params": {"max_seq_len": 5}}, None)
+    assert torch.equal(fine_tuned_model(start, shorter, None).state_dict()["position_embedding.weight"], old[:5])
+
+
+def test_longer_rotary_positions_by_each_method(tmp_path: Path) -> None:
+    """``linear`` at twice the length turns position 2p as the weights knew p; ``ntk`` keeps the shortest wave and
+    doubles the longest; ``yarn`` keeps the original length at hand."""
+    from slm.models.modules.rotary import frequencies
+
+    source = shape("rotary")
+    dim = source.modules.rotary_dim
+    before, _ = frequencies(source.modules.position_embedding.rotary, dim)
+    after = {}
+    for method in ("linear", "ntk", "yarn"):
+        config = fine_tuned_config(source, {"params": {"max_seq_len": 2 * LENGTH}}, method)
+        after[method], factor = frequencies(config.modules.position_embedding.rotary, dim)
+        assert (factor > 1) == (method == "yarn")
+    torch.testing.assert_close(after["linear"], before / 2)
+    assert (after["ntk"][0], after["ntk"][-1]) == (before[0], pytest.approx(before[-1] / 2))
+    assert bool(((after["yarn"] <= before) & (after["yarn"] >= before / 2 - 1e-9)).all())
+    scaled = fine_tuned_config(source, {"params": {"max_seq_len": 2 * LENGTH}}, "linear")
+    with pytest.raises(UserError, match="are scaled already"):
+        fine_tuned_config(scaled, {"params": {"max_seq_len": 4 * LENGTH}}, "yarn")
+
+
+def test_the_first_token_that_differs_is_named() -> None:
+    theirs, mine = SimpleTokenizer(list("abc")), SimpleTokenizer(list("axc"))
+    check_same_tokens(theirs, SimpleTokenizer(list("abc")))
+    with pytest.raises(UserError, match=r"is 'x' in the data and 'b' to the weights|is 'c' in the data and 'b'"):
+        check_same_tokens(mine, theirs)

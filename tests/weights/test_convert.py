@@ -1,0 +1,281 @@
+"""`slm-convert`: in from TensorFlow and Hugging Face, out again, and nothing written where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_gpt2_tf import gpt2_logits
+from test_hugging_face_parity import CASES, LLAMA, their_model
+
+import slm
+
+transformers = pytest.importorskip("transformers", reason="the extra slm[hf] is not installed")
+TEXT = "The cat sat on the mat, and saw that the dog\nwas old. Zoë!"
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(gpt2_tf_folder: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GPT-2's kind of tokenizer with a small vocabulary, as `transformers` saves it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    for theirs, ours in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+        shutil.copy(gpt2_tf_folder[0] / theirs, folder / ours)
+    tokenizer = transformers.GPT2Tokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(folder / "saved")
+    return folder / "saved"
+
+
+@pytest.fixture
+def save(tokenizer_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``save(settings)`` makes a model with `transformers` and saves it, with its tokenizer, into a new folder."""
+
+    def make(settings: dict[str, Any], name: str = "theirs", **how: Any) -> Path:
+        folder = tmp_path / name
+        their_model({**settings, "vocab_size": 263}).to(how.pop("dtype", torch.float32)).save_pretrained(folder, **how)
+        for file in tokenizer_folder.iterdir():
+            shutil.copy(file, folder)
+        return folder
+
+    return make
+
+
+def converted(run_cli: Any, source: Path, out: str, *settings: str) -> dict[str, Any]:
+    outcome = run_cli("convert", f"source={source}", f"out={out}", *settings)
+    assert outcome.status == 0, outcome.err
+    said: dict[str, Any] = json.loads(outcome.out)
+    return said
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def assert_same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype
+        assert torch.equal(tensor, other[name]), name
+
+
+# ---- TensorFlow ----
+
+
+def test_openais_checkpoint_is_its_definition(
+    run_cli: Any, gpt2_tf_folder: tuple[Path, dict[str, Any]], gpt2_hparams: dict[str, int], tmp_path: Path
+) -> None:
+    """Bundle and released files alike, against numpy in double precision; and transformers reads what goes out."""
+    folder, variables = gpt2_tf_folder
+    said = converted(run_cli, folder, "ours", "format=gpt2_tf", "to=slm")
+    assert said["parameters"] == sum(values.size for values in variables.values())
+    ids = np.random.default_rng(1).integers(0, gpt2_hparams["n_vocab"], (2, gpt2_hparams["n_ctx"]))
+    expected = torch.tensor(gpt2_logits(variables, gpt2_hparams["n_head"], ids))
+    for source in (tmp_path / "ours", folder):
+        lm = slm.load(source, device="cpu")
+        assert (lm.model(torch.tensor(ids)).double() - expected).abs().max() < 1e-4
+        assert lm.model.head_weight is lm.model.token_embedding.weight
+        assert lm.tokenizer.decode(lm.tokenizer.encode(TEXT)) == TEXT
+    converted(run_cli, tmp_path / "ours", "theirs", "to=hf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    assert (theirs(torch.tensor(ids)).logits.double() - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model/h1/mlp/c_fc/w": None}, "'model/h1/mlp/c_fc/w' is missing"),
+        ({"model/extra": np.zeros(3, np.float32)}, "'model/extra' is not the model's"),
+        ({"model/wpe": np.zeros((5, 16), np.float32)}, "'model/wpe' has shape (5, 16), expected (12, 16)"),
+    ],
+)
+def test_every_variable_is_accounted_for(
+    run_cli: Any, gpt2_tf_folder: tuple[Path, dict[str, Any]], save_tf_checkpoint: Any, tmp_path: Path,
+    change: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    folder, variables = gpt2_tf_folder
+    for name in ("hparams.json", "encoder.json", "vocab.bpe"):
+        (tmp_path / "wrong").mkdir(exist_ok=True)
+        shutil.copy(folder / name, tmp_path / "wrong")
+    save_tf_checkpoint(tmp_path / "wrong", {k: v for k, v in {**variables, **change}.items() if v is not None})
+    outcome = run_cli("convert", f"source={tmp_path / 'wrong'}", "out=ours")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_pickled_dump_is_refused(run_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    (tmp_path / "dump" / "params.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    outcome = run_cli("convert", "source=dump", "out=ours")
+    assert outcome.status == 2
+    assert "slm-convert source=gpt2-124m format=gpt2_tf to=slm out=" in outcome.err
+    assert {file.name for file in tmp_path.iterdir()} == {"dump"}
+
+
+# ---- Hugging Face ----
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back_to_the_last_bit(run_cli: Any, save: Callable[..., Path], tmp_path: Path, case: str) -> None:
+    """hf -> slm -> hf: tensors, logits, tokenizer and special tokens are what they were."""
+    source = save(CASES[case])
+    converted(run_cli, source, "ours")
+    converted(run_cli, tmp_path / "ours", "back", "to=hf")
+    assert_same_tensors(tensors_of(tmp_path / "back"), tensors_of(source))
+    before, after = (transformers.AutoModelForCausalLM.from_pretrained(f) for f in (source, tmp_path / "back"))
+    ids = torch.arange(1, 40)[None]
+    assert torch.equal(before(ids).logits, after(ids).logits)
+    assert (slm.load(tmp_path / "ours", device="cpu").model(ids) - before(ids).logits).abs().max() < 1e-4
+    old, new = (transformers.AutoTokenizer.from_pretrained(f) for f in (source, tmp_path / "back"))
+    assert (old(TEXT).input_ids, old.eos_token, old.chat_template) == (
+        new(TEXT).input_ids,
+        new.eos_token,
+        new.chat_template,
+    )
+    assert new.decode(new(TEXT).input_ids) == TEXT
+    assert after.generation_config.eos_token_id == new.eos_token_id
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_and_shards_keep_their_bits(run_cli: Any, save: Callable[..., Path], tmp_path: Path, dtype: Any) -> None:
+    source = save(LLAMA, dtype=dtype, max_shard_size="20KB")
+    assert len(list(source.glob("*.safetensors"))) > 2
+    said = converted(run_cli, source, "ours")
+    assert said["dtype"] == str(dtype).removeprefix("torch.")
+    converted(run_cli, tmp_path / "ours", "back", "to=hf")
+    assert_same_tensors(tensors_of(tmp_path / "back"), tensors_of(source))
+    converted(run_cli, source, "wide", "to=hf", "dtype=float32")
+    assert {tensor.dtype for tensor in tensors_of(tmp_path / "wide").values()} == {torch.float32}
+
+
+def test_a_run_goes_out_and_comes_back(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """slm -> hf -> slm: the default model's modules are ones that transformers has; the card says what trained it."""
+    converted(run_cli, tiny_run, "theirs", "to=hf")
+    converted(run_cli, tmp_path / "theirs", "back")
+    before, after = slm.load(tiny_run, device="cpu"), slm.load(tmp_path / "back", device="cpu")
+    for name, tensor in before.model.state_dict().items():
+        real = before.model.config.vocab_size if name == "token_embedding.weight" else len(tensor)
+        assert torch.equal(after.model.state_dict()[name], tensor[:real]), name
+    for lm in (after, slm.load(tmp_path / "theirs", device="cpu")):
+        assert lm.generate("the cat", greedy=True, max_new_tokens=8) == before.generate(
+            "the cat", greedy=True, max_new_tokens=8
+        )
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    ids = torch.tensor([before.tokenizer.encode("the cat sat")])
+    torch.testing.assert_close(theirs(ids).logits, before.model(ids), rtol=1e-4, atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    assert tokenizer("the cat sat").input_ids == ids[0].tolist()
+    card = (tmp_path / "theirs/README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert all(f"| {key} | {value} |" in card for key, value in before.facts.items() if not isinstance(value, dict))
+
+
+@pytest.mark.parametrize("kind", ["model_dir", "run"])
+def test_generation_from_any_source(run_cli: Any, save: Callable[..., Path], tiny_run: Path, kind: str) -> None:
+    source = {"model_dir": lambda: save(LLAMA), "run": lambda: tiny_run}[kind]()
+    outcome = run_cli("generate", f"{kind}={source}", "prompt=the", "generation.max_new_tokens=5", "generation=greedy")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out == slm.load(source, device="cpu").generate("the", max_new_tokens=5, greedy=True)
+
+
+# ---- what is refused ----
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        del weights[name]
+        save_file(weights, folder / "model.safetensors")
+
+    return change
+
+
+def with_tensor(name: str, *shape: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        save_file({**load_file(folder / "model.safetensors"), name: torch.zeros(shape)}, folder / "model.safetensors")
+
+    return change
+
+
+def cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def with_setting(**settings: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+    return change
+
+
+def only_pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("model.norm.weight"), "'model.norm.weight' is missing"),
+        (with_tensor("model.layers.0.surplus", 3), "'model.layers.0.surplus' is not the model's"),
+        (with_tensor("model.norm.weight", 7), "'model.norm.weight' has shape (7,), expected (48,)"),
+        (cut, "model.safetensors is damaged"),
+        (with_setting(model_type="bert"), "model_type 'bert' is not one that slm can read (known: gpt2, gpt_neox"),
+        (with_setting(model_type="gpt2"), "does not fit its configuration"),
+        (with_setting(hidden_act="xielu"), "slm has no model for hidden_act='xielu'"),
+        (with_setting(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}), "rope_type='longrope'"),
+        (with_setting(quantization_config={"quant_method": "gptq"}), "quantized weights cannot be read"),
+        (with_setting(num_key_value_heads=5), "must be a multiple of n_kv_heads (5)"),
+        (only_pickled, "only as pytorch_model.bin, a pickle"),
+        (no_tokenizer, "tokenizer"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_and_nothing_written(
+    run_cli: Any, save: Callable[..., Path], tmp_path: Path, change: Callable[[Path], Any], message: str
+) -> None:
+    change(save(LLAMA))
+    outcome = run_cli("convert", "source=theirs", "out=ours")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err, outcome.err
+    assert len(outcome.err.splitlines()) == 1, outcome.err
+    assert {file.name for file in tmp_path.iterdir()} == {"theirs"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("source=RUN",), "out is missing; set it: out=…"),
+        (("source=RUN", "out=x", "to=onnx"), "to should be 'slm' or 'hf'; got 'onnx'"),
+        (("source=RUN", "out=x", "format=hf"), "is of the format slm, not hf"),
+        (("source=RUN", "out=x", "dtype=int8"), "dtype should be 'float32', 'bfloat16' or 'float16'"),
+        (("source=missing/x/y", "out=x"), "there is no folder 'missing/x/y'"),
+        (("source=RUN", "out=."), "out: '.' exists already"),
+        (("source=RUN", "out=x", "form=hf"), "did you mean 'format'?"),
+        (("source=OWN", "out=x", "to=hf"), "no family that transformers knows can hold this model"),
+    ],
+)
+def test_mistakes(
+    run_cli: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    if "source=OWN" in arguments:
+        own = ("model.modules.output_projection.softcap=30", "run_dir=own", "trainer.max_steps=3")
+        assert run_cli("train", *tiny, *own).status == 0
+    outcome = run_cli("convert", *(a.replace("RUN", str(tiny_run)).replace("OWN", "own") for a in arguments))
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err, outcome.err
+    assert not (tmp_path / "x").exists()
