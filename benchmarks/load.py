@@ -30,18 +30,20 @@ from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face_export import write_hugging_face
 
 CHILD = """
-import resource, sys, time
+import sys, time
 import torch, slm
-from slm.sources import find_source, open_source
-resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+import slm.sources, slm.models.meta_arch.gpt, slm.generation.language_model, slm.tokenizers.byte, slm.tokenizers.hf_gpt2
+def memory(kind):
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))
 torch.mm(torch.ones(64, 64), torch.ones(64, 64))  # threads and libraries that any computation brings
-before, start = resident(), time.perf_counter()
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak of the imports
+before, start = memory("VmRSS"), time.perf_counter()
 lm = slm.load(sys.argv[1], device="cpu", dtype=getattr(torch, sys.argv[2]))
 loaded = time.perf_counter()
 with torch.inference_mode():
     lm.model(torch.arange(16)[None])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(time.perf_counter() - start, loaded - start, peak - before)
+print(time.perf_counter() - start, loaded - start, memory("VmHWM") - before)
 """
 
 

@@ -25,7 +25,8 @@ class GPT(nn.Module):
         super().__init__()
         modules = config.modules
         self.config = config
-        self.token_embedding = nn.Embedding(config.padded_vocab_size, modules.transformer.dim)
+        rows = torch.empty(config.padded_vocab_size, modules.transformer.dim)
+        self.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)  # draws nothing; `init_weights` does
         self.position_embedding = build_position_embedding(config)
         self.emb_dropout = nn.Dropout(modules.emb_dropout.p)
         self.transformer = Transformer(modules.transformer)
@@ -38,14 +39,16 @@ class GPT(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> GPT:
-        """A model with GPT-2's initial weights on torch's default device.
+        """A model with GPT-2's initial weights on torch's default device; on the meta device, its shapes alone.
 
         The shapes are laid out on the meta device first, so that every number is drawn once.
         """
+        device = torch.get_default_device()
         with torch.device("meta"):
             model = cls(config)
-        model = model.to_empty(device=torch.get_default_device())
-        model.init_weights()
+        if device.type != "meta":
+            model = model.to_empty(device=device)
+            model.init_weights()
         return model
 
     @torch.no_grad()
