@@ -82,8 +82,8 @@ class Both(PositionEmbedding):
         self.first.copy_(torch.arange(len(self.first))[:, None])
         self.second.fill_(1.0)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        return x + self.scale * (self.first + self.second)[start : start + x.shape[1]]
+    def forward(self, x: Tensor, positions: slice | Tensor) -> Tensor:
+        return x + self.scale * (self.first + self.second)[positions]
 
 
 def test_filling_buffers_leaves_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

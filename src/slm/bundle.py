@@ -8,6 +8,7 @@ slm_tokenizer.json     the tokenizer
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.weights.laid_out import lay_out
+from slm.weights.laid_out import lay_out, stored_config
 from slm.weights.name_table import identity_table
 from slm.weights.pretrained import Pretrained
 from slm.weights.tensor_source import safetensors_in
@@ -50,9 +52,10 @@ def write_bundle(
 ) -> None:
     """Write a bundle beside `folder` and rename it into place; an older one is replaced whole."""
     with new_folder(folder) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE)
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts)}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE)
+        shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
         tokenizer.save(partial)
 
 
@@ -78,15 +81,14 @@ def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
 
 
 def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        shape, facts, version = content["model"], content["facts"], content["format"]
-    except FileNotFoundError:
-        raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or not a bundle's ({error})") from None
+    if not file.is_file():
+        raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
+    content = read_json_object(file)
+    if missing := sorted({"model", "facts", "format"} - content.keys()):
+        raise UserError(f"{file} is not a bundle's: it has no '{missing[0]}'")
+    shape, facts, version = content["model"], content["facts"], content["format"]
     if version != FORMAT:
         raise UserError(
             f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
         )
-    return ModelConfig.from_dict(shape, where=f"{file}: model"), facts
+    return stored_config(shape, f"{file}: model"), facts

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -14,6 +13,7 @@ from slm.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.bundle import Bundle, open_bundle
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
+from slm.json_file import read_json_object
 from slm.tokenizers.base import Tokenizer
 from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams
 from slm.weights.hugging_face import read_hugging_face
@@ -30,10 +30,17 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vo
 
 @dataclass(frozen=True)
 class Source:
-    """A folder that holds a model, and in which format."""
+    """A folder that holds a model.
+
+    Attributes:
+        format: in which format.
+        folder: where it is.
+        name: what it is called by, where that is not its place: a name on the hub, or a release's.
+    """
 
     format: Format
     folder: Path
+    name: str | None = None
 
 
 def find_source(name: str | Path, format: Format | None = None, mirror: str | None = None) -> Source:
@@ -46,19 +53,22 @@ def find_source(name: str | Path, format: Format | None = None, mirror: str | No
         mirror: base URL to download OpenAI's files from, in place of theirs.
 
     Raises:
-        UserError: there is no such thing, it is of another format, or it cannot be downloaded.
+        UserError: there is no such thing, it is of another format, or it cannot be read or downloaded.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _checked(_source_in(folder, str(name)), format, str(name))
-    if folder.exists():
-        raise UserError(f"'{name}' is a file; give the folder that holds the model")
+    try:
+        if folder.is_dir():
+            return _checked(_source_in(folder, str(name)), format, str(name))
+        if folder.exists():
+            raise UserError(f"'{name}' is a file; give the folder that holds the model")
+    except OSError as error:
+        raise UserError(f"'{name}' cannot be read ({error.strerror})") from error
     if str(name) in RELEASES:
         check_installed("tensorflow", "tf", f"'{name}', a TensorFlow checkpoint,")  # before hours of download
-        return _checked(Source("gpt2_tf", fetch_release(str(name), mirror=mirror)), format, str(name))
+        return _checked(Source("gpt2_tf", fetch_release(str(name), mirror=mirror), str(name)), format, str(name))
     if not _HUB_NAME.fullmatch(str(name)) or (folder.parent != Path() and folder.parent.is_dir()):
         raise UserError(f"there is no folder '{name}'; give a run folder, a model bundle or a Hugging Face folder")
-    return _checked(Source("hf", _from_hub(str(name))), format, str(name))
+    return _checked(Source("hf", _from_hub(str(name)), str(name)), format, str(name))
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -88,7 +98,7 @@ def open_source(source: Source) -> Pretrained:
     if source.format == "slm":
         return open_bundle(source.folder)
     tokenizer = _given_tokenizer(source.folder)
-    facts = {"source": str(source.folder), "format": source.format}
+    facts = {"source": source.name or str(source.folder), "format": source.format}
     if source.format == "gpt2_tf":
         config = read_hparams(source.folder)
         opened = Pretrained(config, gpt2_tf_table(config), TensorFlowCheckpoint(source.folder), tokenizer, facts)
@@ -121,19 +131,11 @@ def read_source(source: Source, device: torch.device | str = "cpu", dtype: torch
 def _source_in(folder: Path, name: str) -> Source:
     if (folder / CHECKPOINT_FILE).is_file():
         return Source("gpt2_tf", folder)
-    if (folder / BUNDLE_CONFIG).is_file() and "model_type" in _keys(folder / BUNDLE_CONFIG):
+    if (folder / BUNDLE_CONFIG).is_file() and "model_type" in read_json_object(folder / BUNDLE_CONFIG):
         return Source("hf", folder)
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
         TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
-
-
-def _keys(file: Path) -> Any:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return ()
-    return content if isinstance(content, dict) else ()
 
 
 def _checked(source: Source, wanted: Format | None, name: str) -> Source:

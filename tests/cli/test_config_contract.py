@@ -67,7 +67,8 @@ def test_a_key_more_is_refused_anywhere() -> None:
     (What stands beside a ``_target_`` is checked by the class that it names, in `test_mistakes`.)
     """
     values = composed()
-    places = [path for path in mappings(values) if not path or path[0] not in ("optimizer", "callbacks", "logger")]
+    open_ones = ("optimizer", "callbacks", "logger")
+    places = [path for path in mappings(values) if not path or (path[0] not in open_ones and path[-1] != "logit_bias")]
     assert len(places) > 12
     for path in places:
         changed = composed()

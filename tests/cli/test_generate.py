@@ -44,11 +44,48 @@ def test_a_file_of_prompts(run_cli: Any, tiny_run: Path, tmp_path: Path, name: s
     outcome = run_cli("generate", f"run={tiny_run}", f"prompts={name}", *GREEDY)
     assert outcome.status == 0, outcome.err
     answers = [json.loads(line) for line in outcome.out.splitlines()]
-    assert answers == [{"prompt": p, "completion": continuation(tiny_run, p)} for p in prompts]
+    assert [(a["prompt"], a["completion"]) for a in answers] == [(p, continuation(tiny_run, p)) for p in prompts]
+    for answer, prompt in zip(answers, prompts, strict=True):
+        assert (answer["prompt_tokens"], answer["new_tokens"]) == (len(prompt.encode()), 5)
+        assert answer["finish_reason"] == "length"
+        assert answer["seconds_to_first_token"] >= 0
+        assert answer["tokens_per_second"] >= 0
+
+
+def test_an_interrupted_file_is_gone_on_with(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """The answers are those of an unbroken run; a line that was cut off is written anew, and none twice."""
+    prompts = [f"the {i}" for i in range(6)]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+    command = ("generate", f"run={tiny_run}", "prompts=prompts.txt", "generation.max_new_tokens=5", "generation.seed=3")
+    assert run_cli(*command, "out=whole.jsonl").status == 0
+    whole = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(whole[:2]) + whole[2][:17])
+    outcome = run_cli(*command, "out=cut.jsonl")
+    assert (outcome.status, outcome.out) == (0, ""), outcome.err
+    assert "2 of 6 prompts are answered in 'cut.jsonl' already" in outcome.err
+    said = [[json.loads(line)["completion"] for line in (tmp_path / f).open()] for f in ("cut.jsonl", "whole.jsonl")]
+    assert said[0] == said[1]
+    assert run_cli(*command, "out=cut.jsonl").status == 0
+    assert len((tmp_path / "cut.jsonl").read_text().splitlines()) == 6
+    (tmp_path / "prompts.txt").write_text("\n".join(["another", *prompts]))
+    outcome = run_cli(*command, "out=cut.jsonl")
+    assert outcome.status == 2
+    assert "line 1 of 'cut.jsonl' is no answer to prompt 1" in outcome.err
+
+
+def test_several_of_a_prompt_and_stop_strings(run_cli: Any, tiny_run: Path) -> None:
+    command = ("generate", f"run={tiny_run}", "prompt=the", "generation.max_new_tokens=9", "generation.seed=3")
+    outcome = run_cli(*command, "generation.n=3")
+    assert outcome.status == 0, outcome.err
+    texts = [json.loads(line)["completion"] for line in outcome.out.splitlines()]
+    assert len(texts) == 3
+    assert texts[0] == run_cli(*command).out
+    stopped = run_cli(*command, f'generation.stop=["{texts[0][3]}"]').out
+    assert stopped == texts[0][: texts[0].index(texts[0][3])]
 
 
 MISTAKES = [
-    ((), "no model was named; give run=PATH (a run folder) or model_dir=PATH (a model bundle)"),
+    ((), "no model was named; give run=PATH (a run folder) or model_dir=PATH|NAME"),
     (("run=missing",), "there is no folder 'missing'"),
     (("run=empty",), "'empty' is neither a run folder nor a model bundle"),
     (("model_dir=damaged", "prompt=a"), "damaged/model.safetensors is damaged"),
@@ -62,7 +99,14 @@ MISTAKES = [
     (("run=RUN", "prompts=long.txt"), "the prompt has 40 tokens"),
     (("run=RUN", "prompt=a", "temperature=1"), "did you mean 'generation.temperature'?"),
     (("run=RUN", "prompt=a", "generation.top_k=-1"), "generation.top_k should be greater than or equal to 0"),
-    (("run=RUN", "prompt=a", "device=gpu"), "device must be auto, cpu or cuda; got 'gpu'"),
+    (("run=RUN", "prompt=a", "device=gpu"), "device must be one of auto, cpu, cuda; got 'gpu'"),
+    (("run=RUN", "prompt=a", "dtype=int8"), "dtype must be one of auto, float32, bfloat16, float16; got 'int8'"),
+    (("run=RUN", "prompt=a", "generation.temperature=-1"), "generation.temperature should be greater than 0"),
+    (("run=RUN", "prompt=a", "generation.top_p=0"), "top_p must be above 0"),
+    (("run=RUN", "prompt=a", 'generation.stop=[""]'), "stop holds an empty string"),
+    (("run=RUN", "prompt=a", "generation.overflow=slide"), "overflow=slide needs rotary positions"),
+    (("run=RUN", "prompt=a", "generation.quantize=int2"), "generation.quantize should be 'int8' or 'int4'"),
+    (("run=RUN", "prompt=a", "out=x.jsonl"), "out is where the answers to prompts=FILE go"),
     (("rn=RUN", "prompt=a"), "did you mean 'run'?"),
 ]
 

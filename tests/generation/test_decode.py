@@ -11,7 +11,7 @@ import slm
 from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.decode import generate_ids
+from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model

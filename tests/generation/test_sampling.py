@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slm.generation.config import GenerationConfig
-from slm.generation.sampling import greedy, keep_top_k, keep_top_p, next_token, sample
+from slm.generation.sampling import (
+    adjusted,
+    forbid_ngrams,
+    greedy,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    log_probabilities,
+    next_tokens,
+    penalize_counts,
+    penalize_repetition,
+    sample,
+    with_bias,
+)
 
 rows = st.lists(st.integers(-40, 40), min_size=1, max_size=12, unique=True)
 
@@ -61,11 +74,65 @@ def chi_square(drawn: Tensor, probabilities: Tensor) -> float:
     return float(((counts - expected) ** 2 / expected)[expected > 0].sum())
 
 
+def uniforms(n: int) -> Tensor:
+    return torch.rand(n, generator=torch.Generator().manual_seed(0))
+
+
 def test_draws_are_distributed_as_the_softmax() -> None:
     """20,000 draws of five tokens and an impossible one (chi-square, 4 degrees: 23.5 is the 1-in-10,000 value)."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -3.0, -math.inf])
-    drawn = sample(logits.expand(20_000, -1), torch.Generator().manual_seed(0))
+    drawn = sample(logits.expand(20_000, -1), uniforms(20_000))
     assert chi_square(drawn, logits.softmax(0)) < 23.5
+
+
+@given(row=rows, p=st.floats(0.01, 0.99))
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest(row: list[int], p: float) -> None:
+    logits = torch.tensor([row], dtype=torch.float32) / 4
+    share = [math.exp((value - max(row)) / 4) for value in row]
+    surely = {i for i, s in enumerate(share) if s > p * 1.001}
+    perhaps = {i for i, s in enumerate(share) if s > p * 0.999}
+    assert surely <= kept(keep_min_p(logits, p)) <= perhaps
+
+
+def test_a_wide_nucleus_in_a_large_vocabulary_is_sorted_whole() -> None:
+    """The short cut through the 1,024 likeliest must not cut a nucleus that is wider."""
+    flat = torch.zeros(1, 5000)
+    assert len(kept(keep_top_p(flat, 0.5))) in (2500, 2501)
+    peaked = torch.cat([torch.full((1, 10), 20.0), torch.zeros(1, 4990)], dim=1)
+    assert kept(keep_top_p(peaked, 0.95)) == set(range(10))
+
+
+def test_a_draw_depends_on_its_own_row_alone() -> None:
+    logits, numbers = torch.randn(6, 50, generator=torch.Generator().manual_seed(1)), uniforms(6)
+    config = GenerationConfig(top_k=20, top_p=0.9, min_p=0.01)
+    together = next_tokens(logits, config, numbers)
+    assert together.tolist() == [int(next_tokens(logits[i : i + 1], config, numbers[i : i + 1])) for i in range(6)]
+    edge = sample(torch.tensor([[0.0, -math.inf, 0.0, -math.inf]]).expand(3, -1), torch.tensor([0.0, 0.5, 0.99999994]))
+    assert edge.tolist() == [0, 2, 2], "the ends of the interval draw possible tokens too"
+
+
+def test_penalties_by_hand() -> None:
+    """Keskar et al. 2019 for the first, OpenAI's formula for the others; prompts count for the first alone."""
+    logits = torch.tensor([[2.0, -2.0, 1.0, 0.5]])
+    assert penalize_repetition(logits, [[0, 1, 0]], 2.0).tolist() == [[1.0, -4.0, 1.0, 0.5]]
+    assert penalize_counts(logits, [[0, 2, 2]], 0.25, 0.5).tolist() == [[1.25, -2.0, -0.25, 0.5]]
+    assert penalize_counts(logits, [[]], 0.25, 0.5).tolist() == logits.tolist()
+    assert with_bias(logits, {3: 1.5, 99: 7.0}).tolist() == [[2.0, -2.0, 1.0, 2.0]]
+    settings = GenerationConfig(repetition_penalty=2.0, presence_penalty=1.0)
+    assert adjusted(logits, settings, [[0]], [[2]]).tolist() == [[1.0, -2.0, -0.5, 0.5]]
+
+
+def test_no_ngram_comes_twice() -> None:
+    logits = torch.zeros(1, 5)
+    assert kept(forbid_ngrams(logits, [[1, 2, 3, 1, 2]], 3)) == {0, 1, 2, 4}
+    assert kept(forbid_ngrams(logits, [[1, 2, 3]], 1)) == {0, 4}
+    assert kept(forbid_ngrams(logits, [[1]], 3)) == {0, 1, 2, 3, 4}
+
+
+def test_log_probabilities_are_of_the_model_itself() -> None:
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+    tokens = torch.tensor([1, 0, 6])
+    assert torch.allclose(log_probabilities(logits, tokens), logits.softmax(-1)[range(3), tokens].log())
 
 
 @pytest.mark.parametrize(
@@ -83,12 +150,12 @@ def test_settings_work_together(settings: dict[str, float], probabilities: Tenso
     """The order is temperature, top-k, top-p, as in transformers."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(10_000, -1)
     config = GenerationConfig(**settings)
-    assert chi_square(next_token(logits, config, torch.Generator().manual_seed(0)), probabilities) < 23.5
+    assert chi_square(next_tokens(logits, config, uniforms(10_000)), probabilities) < 23.5
 
 
 def test_greedy_draws_nothing() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 2.0]])
     state = torch.random.get_rng_state()
     assert greedy(logits).tolist() == [1, 0]
-    assert next_token(logits, GenerationConfig(greedy=True, top_k=1, temperature=9.0), None).tolist() == [1, 0]
+    assert next_tokens(logits, GenerationConfig(greedy=True, top_k=1, temperature=9.0), None).tolist() == [1, 0]
     assert torch.equal(torch.random.get_rng_state(), state)

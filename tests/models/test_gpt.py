@@ -158,9 +158,9 @@ def test_a_rotary_table_is_no_larger_than_what_was_read(make_model: Make) -> Non
     model = make_model(position="rotary")
     model(torch.zeros(1, 3, dtype=torch.int64))
     assert {len(cos) for cos, _ in model.position_embedding._tables.values()} == {6}
-    before = model.position_embedding.rotation(torch.zeros(1, 3, 4), 0)
+    before = model.position_embedding.rotation(torch.zeros(1, 3, 4), slice(0, 3), 3)
     model.bfloat16()
-    after = model.position_embedding.rotation(torch.zeros(1, 3, 4), 0)
+    after = model.position_embedding.rotation(torch.zeros(1, 3, 4), slice(0, 3), 3)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

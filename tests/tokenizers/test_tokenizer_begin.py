@@ -12,7 +12,7 @@ from tokenizers import processors
 from slm.data.documents import Document, Split, split_documents
 from slm.data.token_store import write_store
 from slm.generation.config import GenerationConfig
-from slm.generation.decode import generate_ids
+from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model

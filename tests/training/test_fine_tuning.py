@@ -79,6 +79,7 @@ def test_frozen_modules_stay_and_others_move_and_a_resumed_run_goes_on(
     [
         (("model=pretrained",), "model.weights is missing; set it"),
         (("model=gpt2_base", "model.weights=RUN"), "model.weights have another shape than model"),
+        (("model.weights=RUN", "+model.params.vocab_size=300"), "model.params.vocab_size (300) is not the weights'"),
         (("model.weights=RUN", "model.params.max_seq_len=32"), "(32) is above the weights' 16; to reach it, name a"),
         (
             ("model.weights=RUN", "model.params.max_seq_len=32", "model.extend_positions=yarn"),
@@ -161,6 +162,36 @@ def test_longer_rotary_positions_by_each_method(tmp_path: Path) -> None:
     scaled = fine_tuned_config(source, {"params": {"max_seq_len": 2 * LENGTH}}, "linear")
     with pytest.raises(UserError, match="are scaled already"):
         fine_tuned_config(scaled, {"params": {"max_seq_len": 4 * LENGTH}}, "yarn")
+
+
+def test_one_pair_of_rotary_dimensions_has_no_longest_wave() -> None:
+    """``ntk`` divided by zero."""
+    one_pair = shape("rotary").to_dict()
+    one_pair["modules"]["transformer"]["head_dim"] = 2
+    with pytest.raises(UserError, match="only one pair"):
+        fine_tuned_config(ModelConfig.from_dict(one_pair), {"params": {"max_seq_len": 2 * LENGTH}}, "ntk")
+
+
+def test_another_original_length_is_another_shape() -> None:
+    """``original_max_seq_len`` ends in ``max_seq_len``, and so passed for a thing that training decides."""
+    values = [shape("rotary").to_dict() for _ in range(2)]
+    for value, original in zip(values, (8, 12), strict=True):
+        scaling = {"kind": "yarn", "factor": 2.0, "original_max_seq_len": original}
+        value["modules"]["position_embedding"]["rotary"]["scaling"] = scaling
+    source = ModelConfig.from_dict(values[0])
+    assert fine_tuned_config(source, values[0], None) == source
+    with pytest.raises(UserError, match=r"original_max_seq_len=12 \(the weights': 8\)"):
+        fine_tuned_config(source, values[1], None)
+
+
+def test_a_fine_tuned_run_can_be_evaluated_again(run_cli: Any, tiny: tuple[str, ...], tiny_run: Path) -> None:
+    """Its configuration leaves ``data.seq_len`` to the weights: ``slm-evaluate`` refused the null it found there."""
+    run = (*settings_of_the_run(tiny), f"model.weights={tiny_run}", "run_dir=tuned")
+    unset = [setting for setting in run if not setting.startswith("data.seq_len")]
+    assert run_cli("train", *unset).status == 0
+    outcome = run_cli("evaluate", "run=tuned")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["seq_len"] == LENGTH
 
 
 def test_the_first_token_that_differs_is_named() -> None:

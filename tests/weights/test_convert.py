@@ -198,9 +198,10 @@ def without(name: str) -> Callable[[Path], None]:
     return change
 
 
-def with_tensor(name: str, *shape: int) -> Callable[[Path], None]:
+def with_tensor(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        save_file({**load_file(folder / "model.safetensors"), name: torch.zeros(shape)}, folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
+        save_file({**weights, name: torch.zeros(shape, dtype=dtype)}, folder / "model.safetensors")
 
     return change
 
@@ -242,7 +243,22 @@ def no_tokenizer(folder: Path) -> None:
         (with_setting(num_key_value_heads=5), "must be a multiple of n_kv_heads (5)"),
         (only_pickled, "only as pytorch_model.bin, a pickle"),
         (no_tokenizer, "tokenizer"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json is damaged"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "it holds no JSON object"),
+        (with_tensor("embed_tokens.weight", 3), "holds 'model.embed_tokens.weight' twice, as "),
+        (with_tensor("model.norm.weight", 48, dtype=torch.int8), "'model.norm.weight' is I8, allowed are F64"),
+        (with_setting(model_type=["llama"]), "is not one that slm can read"),
+        (with_setting(num_attention_heads=0), "num_attention_heads=0 (a whole number above 0 is expected)"),
+        (with_setting(hidden_size="48"), "hidden_size='48' (a whole number above 0 is expected)"),
+        (with_setting(hidden_act={}), "hidden_act={} (known: gelu_new"),
+        (with_setting(attention_bias=1), "attention_bias=1 (allowed are true and false)"),
+        (with_setting(rope_scaling=[2.0]), "rope_scaling=[2.0] (an object is expected)"),
+        (with_setting(rope_scaling={"rope_type": "linear"}), "rope_scaling.factor (missing)"),
+        (with_setting(rope_parameters={"rope_theta": "1e4"}), "rope_parameters.rope_theta='1e4' (a number above 0"),
+        (with_setting(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 (only 1.0 can be followed)"),
+        (with_setting(num_hidden_layers=10**9), "no model is so large: n_layers=1e+09"),
+        (with_setting(intermediate_size=10**30), "no model is so large: modules.transformer.mlp_dim=1e+30"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_and_nothing_written(
@@ -254,6 +270,60 @@ def test_what_does_not_fit_is_named_and_nothing_written(
     assert message in outcome.err, outcome.err
     assert len(outcome.err.splitlines()) == 1, outcome.err
     assert {file.name for file in tmp_path.iterdir()} == {"theirs"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "3", "config.json is damaged (it holds no JSON object)"),
+        ("config.json", "{}", "is not a bundle's: it has no 'facts'"),
+        ("slm_tokenizer.json", "[]", "slm_tokenizer.json is damaged"),
+        ("slm_tokenizer.json", '{"kind": ["byte"]}', "is not a saved tokenizer"),
+        ("slm_tokenizer.json", '{"kind": "bpe", "tokenizer": {}}', "is not a saved tokenizer"),
+    ],
+)  # fmt: skip
+def test_a_damaged_bundle_is_named(
+    run_cli: Any, tiny_run: Path, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    """What a tokenizer's kind raised of its damaged state came out as a traceback."""
+    shutil.copytree(tiny_run / "model", tmp_path / "bundle")
+    (tmp_path / "bundle" / file).write_text(content)
+    outcome = run_cli("convert", "source=bundle", "out=ours")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err, outcome.err
+    assert len(outcome.err.splitlines()) == 1, outcome.err
+
+
+@pytest.mark.parametrize("to", ["slm", "hf"])
+def test_others_may_read_what_is_written(run_cli: Any, tiny_run: Path, tmp_path: Path, to: str) -> None:
+    """safetensors makes its files their owner's alone, so that a server under another account could not load them."""
+    converted(run_cli, tiny_run, "out", f"to={to}")
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, modes
+
+
+def test_no_room_and_no_place_are_said_in_a_line(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """What the system answers to a write came out as a traceback."""
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for out, message in (("file/x", "cannot write 'file/x'"), ("dangling", "exists already"), ("x" * 300, "too long")):
+        outcome = run_cli("convert", f"source={tiny_run}", f"out={out}")
+        assert (outcome.status, outcome.out) == (2, ""), out
+        assert message in outcome.err, outcome.err
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "dangling"}
+    assert "cannot be read (File name too long)" in run_cli("convert", f"source={'x' * 300}", "out=x").err
+
+
+def test_a_number_too_large_for_fp16_is_no_infinity(run_cli: Any, save: Callable[..., Path], tmp_path: Path) -> None:
+    """``dtype=float16`` made weights above 65504 infinite without a word."""
+    folder = save(LLAMA)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = 1e5
+    save_file(weights, folder / "model.safetensors")
+    outcome = run_cli("convert", "source=theirs", "out=half", "dtype=float16")
+    assert outcome.status == 2
+    assert "nothing above 65504, and 'transformer.final_norm.weight' does" in outcome.err
+    converted(run_cli, folder, "bf16", "dtype=bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from slm.generation.config import GenerationConfig
-from slm.generation.decode import generate_ids
+from slm.generation.engine import generate_ids
 from slm.models.config import ModelConfig
 from slm.models.modules.losses import CrossEntropy
 from slm.weights.fine_tuning import shape_values
@@ -97,7 +97,7 @@ def loaded(folder: Path, dtype: torch.dtype | None = None) -> nn.Module:
     source = theirs.tensors()
     model = lay_out(theirs.config)
     check_tensors(theirs.table, model.state_dict(), source, theirs.config.vocab_size)
-    dtype = dtype or widest_dtype(source)
+    dtype = dtype or widest_dtype(theirs.table, source)
     take_weights(
         model,
         load_tensors(theirs.table, model.state_dict(), source, dtype, torch.device("cpu")),

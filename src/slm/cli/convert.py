@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,10 @@ from slm.errors import UserError
 from slm.schema import Text, checked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
+    from torch import Tensor
 
 HELP = Help(
     summary="Bring a model in, or take it away: GPT-2 from OpenAI's TensorFlow files, any model of the families gpt2, "
@@ -61,10 +65,11 @@ def convert(cfg: DictConfig) -> None:
     settings = checked(_Settings, {name: values[name] for name in names})
     import_plugins(values["plugins"])
     out = Path(str(settings.out)).expanduser()
-    if out.exists():
+    if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
 
     import torch
+    from safetensors import SafetensorError
 
     from slm.bundle import write_bundle
     from slm.sources import find_source, open_source
@@ -72,12 +77,24 @@ def convert(cfg: DictConfig) -> None:
 
     opened = open_source(find_source(str(settings.source), settings.format, settings.mirror))
     weights = opened.weights(dtype=getattr(torch, settings.dtype) if settings.dtype else None)
+    if settings.dtype == "float16":
+        _refuse_overflow(weights)
     facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
     write = {"slm": write_bundle, "hf": write_hugging_face}[settings.to]
-    write(out, opened.config, weights, opened.tokenizer, facts)
+    try:
+        write(out, opened.config, weights, opened.tokenizer, facts)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     parameters = sum(tensor.numel() for tensor in weights.values())
     print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype}))
+
+
+def _refuse_overflow(weights: Mapping[str, Tensor]) -> None:
+    """Raise `UserError` naming the first of the fp16 `weights` that became infinite; the wider types hold them all."""
+    for name, tensor in weights.items():
+        if tensor.isinf().any():
+            raise UserError(f"dtype=float16 holds nothing above 65504, and '{name}' does; take bfloat16 or float32")
 
 
 def main() -> None:

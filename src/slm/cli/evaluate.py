@@ -57,6 +57,7 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.cli.sources import model_source, reject_unknown
     from slm.data.config import DataConfig
     from slm.training.precision_names import check_precision
+    from slm.training.run_config import FINE_TUNING_SEQ_LEN
     from slm.training.run_folder import CONFIG_FILE
 
     reject_unknown(cfg, _KEYS)
@@ -77,9 +78,12 @@ def evaluate(cfg: DictConfig) -> float:
             cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    longest = bundle.config.params.max_seq_len
+    if values["data"].get("seq_len") is None:  # of a run from weights, which left it to them
+        values["data"]["seq_len"] = min(longest, FINE_TUNING_SEQ_LEN)
     data = DataConfig.from_dict(values["data"])
-    if data.seq_len > bundle.config.params.max_seq_len:
-        raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {bundle.config.params.max_seq_len}")
+    if data.seq_len > longest:
+        raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {longest}")
 
     from slm.data.prepare import tokenize_with
     from slm.training.evaluator import evaluate as score

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 from slm.cli.app import run_app
 from slm.cli.help import Help
 from slm.errors import UserError
+from slm.notices import notice
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from slm.generation.config import GenerationConfig
+    from slm.generation.language_model import LanguageModel
 
 HELP = Help(
     summary="Let a model write. With prompt=… the continuation, and only that, goes to stdout; with prompts=FILE a "
@@ -32,6 +38,7 @@ HELP = Help(
         ("model_dir", "a model bundle, a Hugging Face folder or hub name, GPT-2's released files or their name"),
         ("prompt", "the text to continue, taken as typed"),
         ("prompts", "a file: a prompt a line, or .jsonl with a field `prompt`"),
+        ("out", "where the answers to prompts=FILE go (default stdout); an interrupted file is gone on with"),
         ("device", "auto, cpu or cuda"),
         ("dtype", "of the weights: auto (as stored), float32, bfloat16, float16"),
         ("generation.max_new_tokens", "the most tokens to add"),
@@ -39,6 +46,9 @@ HELP = Help(
         ("generation.temperature", "below 1 safer, above 1 wilder"),
         ("generation.top_k, top_p", "sample among the likeliest only"),
         ("generation.seed", "the same text each time"),
+        ("generation.stop", 'strings that end the text: generation.stop=["\\n"]'),
+        ("generation.n", "continuations of each prompt"),
+        ("generation.quantize", "int8 or int4: less memory, faster on a CPU"),
     ],
 )
 
@@ -54,7 +64,7 @@ def generate(cfg: DictConfig) -> None:
     from slm.schema import checked
 
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "device", "dtype", "generation"})
+    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation"})
     settings = checked(GenerationConfig, values["generation"], "generation")
     if values["prompt"] is not None and values["prompts"] is not None:
         raise UserError("prompt and prompts were both given; give one of them")
@@ -62,11 +72,23 @@ def generate(cfg: DictConfig) -> None:
         if values[key] not in choices:
             raise UserError(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'")
     source = model_source(values)
-    prompts = None
+    prompts, out = None, None
     if values["prompts"] is not None:
-        from slm.training.prompt_file import answer_prompts, read_prompts
+        from slm.training.prompt_file import answered_before, read_prompts
 
         prompts = read_prompts(Path(values["prompts"]).expanduser())
+        if values["out"] is not None:
+            out = Path(values["out"]).expanduser()
+            done = answered_before(out, prompts)
+            if done:
+                notice(f"{done} of {len(prompts)} prompts are answered in '{out}' already")
+            prompts = prompts[done:]
+            if not prompts:
+                return
+    elif values["out"] is not None:
+        raise UserError(
+            "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
+        )
     import torch
 
     from slm.generation.language_model import load
@@ -77,23 +99,36 @@ def generate(cfg: DictConfig) -> None:
         source,
         None if values["device"] == "auto" else values["device"],
         None if values["dtype"] == "auto" else getattr(torch, values["dtype"]),
+        settings.quantize,
     )
     if prompts is not None:
-        answer_prompts(language_model, prompts, settings, sys.stdout)
+        from slm.training.prompt_file import answer_prompts
+
+        with out.open("a", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as lines:
+            answer_prompts(language_model, prompts, settings, lines)
     elif values["prompt"] is not None:
-        for piece in language_model.stream(str(values["prompt"]), settings):
-            print(piece, end="", flush=True)
-        if sys.stdout.isatty():
-            print()
+        _continue(language_model, str(values["prompt"]), settings)
     else:
         from slm.generation.prompt import InteractivePrompt
 
         InteractivePrompt(language_model, settings).run()
 
 
+def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:
+    """The text as it comes; several of one prompt as a line of JSON each."""
+    if settings.n > 1:
+        for completion in language_model.complete([prompt], settings)[0]:
+            print(json.dumps({"completion": completion.text}, ensure_ascii=False))
+        return
+    for piece in language_model.stream(prompt, settings):
+        print(piece, end="", flush=True)
+    if sys.stdout.isatty():
+        print()
+
+
 def main() -> None:
     """Entry point."""
-    run_app("generate", generate, HELP, literal=("prompt",), paths=("run", "model_dir", "prompts"))
+    run_app("generate", generate, HELP, literal=("prompt",), paths=("run", "model_dir", "prompts", "out"))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeInt, PositiveFloat
+from annotated_types import Ge, Le
+from pydantic import Strict
+
+from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, Int, NonNegativeInt, PositiveFloat, Text
+
+_Penalty = Annotated[float, Strict(), Ge(-10), Le(10)]
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Settings of one continuation.
+    """Settings of a continuation.
 
     Attributes:
         max_new_tokens: the most tokens to add.
-        greedy: take the likeliest token each time; the settings below then change nothing.
+        greedy: take the likeliest token each time; temperature, top_k, top_p, min_p and seed then change nothing.
         temperature: logits are divided by it; below 1 safer, above 1 wilder.
         top_k: sample among the k likeliest tokens only; 0 for all.
         top_p: sample among the fewest tokens whose probabilities reach p (nucleus); 1 for all.
-        seed: of the sampling; None for another text each time.
+        min_p: sample among tokens at least this share as likely as the likeliest (Nguyen et al. 2024); 0 for all.
+        repetition_penalty: logits of tokens in prompt or text are divided by it if positive, else multiplied
+            (Keskar et al. 2019); 1 for none.
+        presence_penalty: taken off the logits of tokens that the text has.
+        frequency_penalty: taken off their logits once for each time.
+        no_repeat_ngram: no run of this many tokens comes twice in prompt and text; 0 for no such rule.
+        logit_bias: added to the logits of these token ids.
+        stop: the text ends before any of these strings, also where one begins inside a token.
+        seed: of the sampling; None for another text each time. Sample j of a prompt has ``seed + j``.
+        n: continuations of each prompt.
+        logprobs: give each token's log-probability (nats, of the model itself, before any setting here).
         stop_at_eos: end where the model says the text ends.
+        overflow: at the model's ``max_seq_len``, ``stop``; or ``slide``: forget the older half and go on (models
+            with rotary or no positions).
+        batch_size: texts written side by side, of a file of prompts.
+        quantize: ``int8`` or ``int4`` weights, made when the model is loaded; None for the weights as they are.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -27,9 +47,23 @@ class GenerationConfig:
     temperature: PositiveFloat = 1.0
     top_k: NonNegativeInt = 0
     top_p: Fraction = 1.0
+    min_p: Fraction = 0.0
+    repetition_penalty: PositiveFloat = 1.0
+    presence_penalty: _Penalty = 0.0
+    frequency_penalty: _Penalty = 0.0
+    no_repeat_ngram: NonNegativeInt = 0
+    logit_bias: dict[Int, float] = field(default_factory=dict)
+    stop: list[Text] = field(default_factory=list)
     seed: NonNegativeInt | None = None
+    n: Count = 1
+    logprobs: Flag = False
     stop_at_eos: Flag = True
+    overflow: Literal["stop", "slide"] = "stop"
+    batch_size: Count = 16
+    quantize: Literal["int8", "int4"] | None = None
 
     def __post_init__(self) -> None:
         if self.top_p == 0:
             raise ValueError("top_p must be above 0 and at most 1; for the likeliest token alone, greedy=true")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty string, which would end every text at once; leave it out")

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from slm.generation.config import GenerationConfig
-from slm.generation.decode import generate_ids
+from slm.generation.engine import End, Engine, Reason, Request, Token
+from slm.generation.stop_strings import StopStrings
 from slm.models.contract import CausalLM
+from slm.models.prepare import prepare_for_inference
 from slm.schema import checked
 from slm.sources import Source, find_source, open_source
-from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.base import StreamDecoder, Tokenizer
 from slm.weights.name_table import widest_dtype
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A continuation and how it came about.
+
+    Attributes:
+        text: without the stop string that ended it.
+        ids: its tokens; the last ones may belong to a stop string.
+        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string).
+        prompt_tokens: tokens of the prompt.
+        logprobs: of each token, in nats; None unless asked for.
+        seconds_to_first_token: from the call on, other prompts before it included.
+        seconds: to the last token.
+    """
+
+    text: str
+    ids: list[int]
+    finish_reason: Reason
+    prompt_tokens: int
+    logprobs: list[float] | None
+    seconds_to_first_token: float
+    seconds: float
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens written."""
+        return len(self.ids)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of those after the first."""
+        later = self.seconds - self.seconds_to_first_token
+        return (self.new_tokens - 1) / later if later > 0 else 0.0
+
+
+@dataclass
+class _Text:
+    """A text under way."""
+
+    prompt_tokens: int
+    decoder: StreamDecoder
+    stop: StopStrings
+    pieces: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    first: float = 0.0
 
 
 @dataclass
@@ -43,23 +93,98 @@ class LanguageModel:
         Raises:
             UserError: a setting is unknown or out of range, or the prompt is too long.
         """
-        settings = checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
-        tokenizer = self.tokenizer
-        decoder = tokenizer.stream_decoder()
-        prompt_ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
-        for token_id in generate_ids(self.model, prompt_ids, settings, tokenizer.eos_id, tokenizer.vocab_size):
-            if piece := decoder.push(token_id):
+        settings = replace(_settled(settings, changes), n=1)
+        for _, piece in self._run([prompt], settings, {}):
+            if isinstance(piece, str) and piece:
                 yield piece
-        if piece := decoder.flush():
-            yield piece
 
     def generate(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> str:
         """The continuation of `prompt` as one string; arguments as for `stream`."""
         return "".join(self.stream(prompt, settings, **changes))
 
+    def complete(
+        self, prompts: Sequence[str], settings: GenerationConfig | None = None, **changes: Any
+    ) -> list[list[Completion]]:
+        """``n`` continuations of each prompt, many written side by side; arguments as for `stream`."""
+        settings = _settled(settings, changes)
+        done: list[list[Completion]] = [[] for _ in prompts]
+        for index, completions in self.complete_each(prompts, settings):
+            done[index] = completions
+        return done
+
+    def complete_each(
+        self, prompts: Sequence[str], settings: GenerationConfig, overrides: dict[int, dict[str, int]] | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """As `complete`, each prompt's index and continuations as soon as all of them are done.
+
+        Args:
+            prompts: what to continue.
+            settings: how.
+            overrides: ``max_new_tokens`` and ``seed`` of single prompts, by index.
+        """
+        parts: dict[int, dict[int, Completion]] = {}
+        for index, completion in self._run(prompts, settings, overrides or {}):
+            if isinstance(completion, Completion):
+                prompt, sample = divmod(index, settings.n)
+                parts.setdefault(prompt, {})[sample] = completion
+                if len(parts[prompt]) == settings.n:
+                    done = parts.pop(prompt)
+                    yield prompt, [done[j] for j in range(settings.n)]
+
+    def _run(
+        self, prompts: Sequence[str], settings: GenerationConfig, overrides: dict[int, dict[str, int]]
+    ) -> Iterator[tuple[int, str | Completion]]:
+        """(request, piece of its text) as they come, and (request, `Completion`) at its end."""
+        start = time.perf_counter()
+        tokenizer = self.tokenizer
+        encoded = [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
+        requests = []
+        for index, ids in enumerate(encoded):
+            own = overrides.get(index, {})
+            budget, seed = own.get("max_new_tokens", settings.max_new_tokens), own.get("seed", settings.seed)
+            requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
+        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size)
+        texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
+        for event in engine.run(requests):
+            text = texts[event.index]
+            if isinstance(event, Token):
+                if not text.ids:
+                    text.first = time.perf_counter() - start
+                piece = text.stop.push(text.decoder.push(event.token_id))
+                text.ids.append(event.token_id)
+                if event.logprob is not None:
+                    text.logprobs.append(event.logprob)
+                if text.stop.found:
+                    engine.stop(event.index)
+            else:
+                piece = text.stop.push(text.decoder.flush()) + text.stop.flush()
+            text.pieces.append(piece)
+            yield event.index, piece
+            if isinstance(event, End):
+                yield event.index, _completion(text, event.reason, settings, time.perf_counter() - start)
+
+
+def _settled(settings: GenerationConfig | None, changes: dict[str, Any]) -> GenerationConfig:
+    return checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
+
+
+def _completion(text: _Text, reason: Reason, settings: GenerationConfig, seconds: float) -> Completion:
+    return Completion(
+        text="".join(text.pieces),
+        ids=text.ids,
+        finish_reason="stop" if text.stop.found else reason,
+        prompt_tokens=text.prompt_tokens,
+        logprobs=text.logprobs if settings.logprobs else None,
+        seconds_to_first_token=text.first,
+        seconds=seconds,
+    )
+
 
 def load(
-    source: str | Path | Source, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    source: str | Path | Source,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    quantize: str | None = None,
 ) -> LanguageModel:
     """Load a model from wherever it is.
 
@@ -69,12 +194,15 @@ def load(
             `find_source` made of one.
         device: where to put it; by default a GPU if there is one, else the CPU.
         dtype: of the weights; by default as they are stored, but fp32 for fp16 weights on a CPU.
+        quantize: ``int8`` or ``int4`` weights; by default none, or what a quantized bundle has.
 
     Raises:
         UserError: there is no model there, it is damaged, or slm cannot be what it says.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     opened = open_source(source if isinstance(source, Source) else find_source(source))
-    if dtype is None and place.type == "cpu" and widest_dtype(opened.tensors) == torch.float16:
+    if dtype is None and place.type == "cpu" and widest_dtype(opened.table, opened.tensors) == torch.float16:
         dtype = torch.float32
-    return LanguageModel(cast(CausalLM, opened.model(place, dtype)), opened.tokenizer, opened.facts)
+    model = cast(CausalLM, opened.model(place, dtype))
+    prepare_for_inference(model, quantize)
+    return LanguageModel(model, opened.tokenizer, opened.facts)

@@ -1,28 +1,59 @@
-"""Logits to a next token: pure functions, each for logits (B, V)."""
+"""Logits to next tokens: pure functions, each for logits (B, V)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from slm.generation.config import GenerationConfig
 
+_NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucleus is rarely wider than this
 
-def next_token(logits: Tensor, settings: GenerationConfig, generator: torch.Generator | None) -> Tensor:
-    """(B, V) logits to (B,) token ids, by `settings`; `generator` draws, None for the global one."""
-    if settings.greedy:
+
+def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | None) -> Tensor:
+    """(B, V) logits to (B,) token ids, by `settings`; the order is temperature, top-k, top-p, min-p.
+
+    Args:
+        logits: after `adjusted`.
+        settings: how to draw.
+        uniforms: (B,), a number in [0, 1) for each row, which decides its draw; None if greedy.
+    """
+    if settings.greedy or uniforms is None:
         return greedy(logits)
     logits = logits.float() / settings.temperature
-    if settings.top_k:
-        logits = keep_top_k(logits, settings.top_k)
+    where = None
+    if 0 < settings.top_k < logits.shape[-1]:
+        logits, where = logits.topk(settings.top_k, dim=-1)  # the rest works on these few alone
     if settings.top_p < 1:
         logits = keep_top_p(logits, settings.top_p)
-    return sample(logits, generator)
+    if settings.min_p > 0:
+        logits = keep_min_p(logits, settings.min_p)
+    drawn = sample(logits, uniforms)
+    return drawn if where is None else where.gather(-1, drawn[:, None])[:, 0]
+
+
+def adjusted(
+    logits: Tensor, settings: GenerationConfig, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
+) -> Tensor:
+    """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far."""
+    if settings.logit_bias:
+        logits = with_bias(logits, settings.logit_bias)
+    if settings.repetition_penalty != 1:
+        seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
+        logits = penalize_repetition(logits, seen, settings.repetition_penalty)
+    if settings.presence_penalty or settings.frequency_penalty:
+        logits = penalize_counts(logits, texts, settings.presence_penalty, settings.frequency_penalty)
+    if settings.no_repeat_ngram:
+        seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
+        logits = forbid_ngrams(logits, seen, settings.no_repeat_ngram)
+    return logits
 
 
 def greedy(logits: Tensor) -> Tensor:
     """The likeliest token; of equals, the one with the lowest id."""
-    return logits.argmax(dim=-1)
+    return logits.max(dim=-1).indices  # on a CPU two to four times as fast as argmax
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -36,18 +67,74 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """All but the nucleus set to -inf: the fewest likeliest tokens whose probabilities sum to at
     least `p`, never fewer than one (Holtzman et al. 2020, eq. 2)."""
-    ordered, where = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(dim=-1)
+    tried = min(_NUCLEUS_TRIED, logits.shape[-1])
+    norm = logits.logsumexp(dim=-1, keepdim=True)
+    ordered, where = logits.topk(tried, dim=-1)
+    probabilities = (ordered - norm).exp()
+    if tried < logits.shape[-1] and bool((probabilities.sum(dim=-1) < p).any()):
+        ordered, where = logits.sort(dim=-1, descending=True, stable=True)
+        probabilities = (ordered - norm).exp()
     before = probabilities.cumsum(dim=-1) - probabilities
     return torch.full_like(logits, float("-inf")).scatter(-1, where, ordered.masked_fill(before >= p, float("-inf")))
 
 
-def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One draw a row from softmax(logits).
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """All tokens less than `p` times as likely as the likeliest set to -inf (Nguyen et al. 2024, eq. 1)."""
+    threshold = logits.amax(dim=-1, keepdim=True) + torch.tensor(p).log().item()
+    return logits.masked_fill(logits < threshold, float("-inf"))
 
-    Draws by racing exponentials, argmax(p / E) with E ~ Exp(1): the same distribution as
-    `torch.multinomial`, without its synchronisation.
+
+def with_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
+    """`bias` added to the logits of its token ids; ids that the model has not are passed over."""
+    known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
+    ids = torch.tensor(list(known), dtype=torch.int64, device=logits.device)
+    values = torch.tensor(list(known.values()), dtype=logits.dtype, device=logits.device)
+    return logits.index_add(-1, ids, values.expand(logits.shape[0], -1))
+
+
+def penalize_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Positive logits of seen tokens divided by `penalty`, others multiplied by it (Keskar et al. 2019, eq. 2)."""
+    logits = logits.clone()
+    for row, ids in enumerate(seen):
+        tokens = torch.tensor(sorted(set(ids)), dtype=torch.int64, device=logits.device)
+        values = logits[row, tokens]
+        logits[row, tokens] = torch.where(values > 0, values / penalty, values * penalty)
+    return logits
+
+
+def penalize_counts(logits: Tensor, texts: Sequence[Sequence[int]], presence: float, frequency: float) -> Tensor:
+    """``presence + frequency * count`` taken off the logits of tokens that each text has ``count`` times (OpenAI's
+    API reference, presence_penalty and frequency_penalty)."""
+    logits = logits.clone()
+    for row, ids in enumerate(texts):
+        if ids:
+            tokens, counts = torch.tensor(ids, device=logits.device).unique(return_counts=True)
+            logits[row, tokens] -= presence + frequency * counts.to(logits.dtype)
+    return logits
+
+
+def forbid_ngrams(logits: Tensor, seen: Sequence[Sequence[int]], n: int) -> Tensor:
+    """-inf for every token that would complete a run of `n` tokens a second time (Paulus et al. 2017, section 2.5)."""
+    logits = logits.clone()
+    for row, ids in enumerate(seen):
+        begin = tuple(ids[len(ids) - n + 1 :]) if n > 1 else ()
+        if len(begin) == n - 1:
+            again = [ids[i + n - 1] for i in range(len(ids) - n + 1) if tuple(ids[i : i + n - 1]) == begin]
+            logits[row, again] = float("-inf")
+    return logits
+
+
+def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """One draw a row from softmax(logits): where its cumulative sum passes the row's number in [0, 1).
+
+    A row's draw depends on nothing but its own logits and number, so it is the same in any batch.
     """
-    probabilities = logits.softmax(dim=-1)
-    race = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities / race).argmax(dim=-1)
+    cumulative = logits.softmax(dim=-1, dtype=torch.float32).cumsum(dim=-1)
+    wanted = uniforms[:, None] * cumulative[:, -1:]
+    # the first place above; not past the last token that has any probability
+    return torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(B,) log-probabilities, in nats, that softmax(logits) gives to `tokens` (B,)."""
+    return logits.float().log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
 
 if TYPE_CHECKING:
@@ -164,10 +165,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = Path(folder) / TOKENIZER_FILE
     if not path.is_file():
         raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
+    state = read_json_object(path)
+    kind = state.pop("kind", None)
+    if not isinstance(kind, str):
+        raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
+    from_state = TOKENIZERS.get(kind).from_state
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        kind = state.pop("kind")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a saved tokenizer ({error}); make the run or bundle again") from error
-    tokenizer: Tokenizer = TOKENIZERS.get(kind).from_state(state)
+        tokenizer: Tokenizer = from_state(state)
+    except UserError:
+        raise
+    except Exception as error:  # each kind has its own, and the library `tokenizers` raises this very class
+        raise UserError(f"{path} is not a saved tokenizer ({error!r}); make the run or bundle again") from error
     return tokenizer

@@ -40,7 +40,7 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
     @classmethod
     def source_files(cls, **settings: Any) -> list[Path]:
         """The files of a local tokenizer; none for one of the hub."""
-        path = Path(settings["name"])
+        path = Path(settings["name"]).expanduser()
         if path.is_file():
             return [path]
         return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
@@ -77,8 +77,9 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
 
 def _locate(name: str) -> Path:
     """The file or folder that `name` means, downloaded from the hub if it is not a local path."""
-    if Path(name).exists():
-        return Path(name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
     from huggingface_hub import snapshot_download
 
     try:

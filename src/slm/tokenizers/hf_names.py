@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from slm.errors import UserError
+from slm.json_file import read_json_object
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CONFIG_FILE = "tokenizer_config.json"
@@ -24,11 +23,11 @@ def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
     Where no tokenizer file speaks of a beginning of text (GPT-2's do not), the model's ``config.json`` may.
 
     Raises:
-        UserError: a file is not JSON.
+        UserError: a file holds no JSON object.
     """
     entries = {**_read(folder / SPECIAL_FILE), **_read(folder / CONFIG_FILE)}
     if "bos_token" not in entries and isinstance(bos_id := _read(folder / MODEL_FILE).get("bos_token_id"), int):
-        entries["bos_token"] = backend.id_to_token(bos_id)
+        entries["bos_token"] = backend.id_to_token(bos_id) if 0 <= bos_id < 1 << 32 else None
     named = {name: _content(entries.get(name)) for name in NAMES}
     return {
         name: token
@@ -44,19 +43,14 @@ def chat_template(folder: Path) -> str | None:
         return file.read_text(encoding="utf-8")
     template = _read(folder / CONFIG_FILE).get("chat_template")
     if isinstance(template, list):  # several, each with a name
-        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+        defaults = (entry for entry in template if _content(entry, "name") == "default")
+        template = _content(next(defaults, None), "template")
     return template if isinstance(template, str) else None
 
 
-def _content(entry: Any) -> Any:
-    return entry.get("content") if isinstance(entry, Mapping) else entry
+def _content(entry: Any, key: str = "content") -> Any:
+    return entry.get(key) if isinstance(entry, Mapping) else entry
 
 
 def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); correct it or take it away") from error
-    return content
+    return read_json_object(file) if file.is_file() else {}

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from slm.generation.config import GenerationConfig
-from slm.generation.language_model import LanguageModel
+from slm.generation.language_model import Completion, LanguageModel
 from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.tokenizers.base import Tokenizer
@@ -38,6 +38,7 @@ class LanguageModelModule(pl.LightningModule):
         tokens_per_byte: of the validation text, for bits per byte.
         tokenizer: what `predict_step` reads prompts and writes text with.
         generation: settings of `predict_step`.
+        on_answer: called with a prompt and its continuations as `predict_step` has them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LanguageModelModule(pl.LightningModule):
         tokens_per_byte: float = 1.0,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
+        on_answer: Callable[[str, list[Completion]], None] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -61,6 +63,7 @@ class LanguageModelModule(pl.LightningModule):
         self.tokens_per_byte = tokens_per_byte
         self.tokenizer = tokenizer
         self.generation = generation
+        self.on_answer = on_answer
         self.grad_norm: Tensor | None = None
         self.tokens_trained = 0
         self._batch_tokens = 0
@@ -174,11 +177,20 @@ class LanguageModelModule(pl.LightningModule):
 
     # ---- prediction ----
 
-    def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[str]:
-        """The continuation of each prompt."""
+    def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[list[Completion]]:
+        """The ``generation.n`` continuations of each prompt; `on_answer` is told of each, in the prompts' order."""
         assert self.tokenizer is not None, "prediction needs a tokenizer"
+        assert self.generation is not None, "prediction needs settings"
         language_model = LanguageModel(cast(CausalLM, self.model), self.tokenizer, facts={})
-        return [language_model.generate(prompt, self.generation) for prompt in batch]
+        done: dict[int, list[Completion]] = {}
+        answers: list[list[Completion]] = []
+        for index, completions in language_model.complete_each(batch, self.generation):
+            done[index] = completions
+            while len(answers) in done:
+                answers.append(done.pop(len(answers)))
+                if self.on_answer is not None:
+                    self.on_answer(batch[len(answers) - 1], answers[-1])
+        return answers
 
     # ---- state ----
 

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import nn
 from torch.utils.data import DataLoader
 
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.language_model import LanguageModel
+from slm.generation.language_model import Completion, LanguageModel
 from slm.training.module import LanguageModelModule
 from slm.training.quiet import quiet_lightning
-
-_BATCH = 8
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -43,48 +40,79 @@ def read_prompts(file: Path) -> list[str]:
 def answer_prompts(
     language_model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, out: TextIO
 ) -> None:
-    """Write ``{"prompt": …, "completion": …}`` a line to `out`, in the order of the prompts."""
+    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done."""
     quiet_lightning()
+
+    def write(prompt: str, completions: list[Completion]) -> None:
+        print(json.dumps(_answer(prompt, completions), ensure_ascii=False), file=out, flush=True)
+
     module = LanguageModelModule(
-        cast(nn.Module, language_model.model), tokenizer=language_model.tokenizer, generation=settings
+        cast(nn.Module, language_model.model),
+        tokenizer=language_model.tokenizer,
+        generation=settings,
+        on_answer=write,
     )
     trainer = pl.Trainer(
+        accelerator=language_model.model.head_weight.device.type,
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=[_JsonLines(out)],
     )
-    loader: DataLoader[str] = DataLoader(cast(Any, list(prompts)), batch_size=_BATCH, collate_fn=list)
+    # one batch: the engine below keeps its rows full across all prompts
+    loader: DataLoader[str] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
     trainer.predict(module, dataloaders=loader, return_predictions=False)
 
 
-class _JsonLines(BasePredictionWriter):
-    def __init__(self, out: TextIO) -> None:
-        super().__init__(write_interval="batch")
-        self.out = out
+def answered_before(file: Path, prompts: Sequence[str]) -> int:
+    """How many of `prompts` an interrupted run has answered in `file`; a line it was cut off in is taken off.
 
-    def write_on_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        for prompt, completion in zip(batch, prediction, strict=True):
-            print(json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False), file=self.out)
-        self.out.flush()
+    Raises:
+        UserError: the file holds something else than answers to these prompts.
+    """
+    if not file.exists():
+        return 0
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.decode("utf-8", errors="replace").splitlines()):
+        if number >= len(prompts) or _asked(line) != prompts[number]:
+            raise UserError(
+                f"out: line {number + 1} of '{file}' is no answer to prompt {number + 1}; name another file"
+            )
+    if len(whole) < len(content):
+        with file.open("r+b") as cut:
+            cut.truncate(len(whole))
+    return whole.count(b"\n")
 
 
-def _prompt_of(line: str, number: int, file: Path) -> str:
+def _answer(prompt: str, completions: list[Completion]) -> dict[str, Any]:
+    """What a line says: the text of one continuation, or a list of several."""
+    answers = [
+        {
+            "completion": one.text,
+            "finish_reason": one.finish_reason,
+            "prompt_tokens": one.prompt_tokens,
+            "new_tokens": one.new_tokens,
+            "seconds_to_first_token": round(one.seconds_to_first_token, 4),
+            "tokens_per_second": round(one.tokens_per_second, 2),
+            **({"ids": one.ids, "logprobs": one.logprobs} if one.logprobs is not None else {}),
+        }
+        for one in completions
+    ]
+    return {"prompt": prompt, **answers[0]} if len(answers) == 1 else {"prompt": prompt, "completions": answers}
+
+
+def _asked(line: str) -> str | None:
     try:
         prompt = json.loads(line)["prompt"]
     except (ValueError, KeyError, TypeError):
-        prompt = None
-    if not isinstance(prompt, str):
+        return None
+    return prompt if isinstance(prompt, str) else None
+
+
+def _prompt_of(line: str, number: int, file: Path) -> str:
+    prompt = _asked(line)
+    if prompt is None:
         raise UserError(f'prompts: line {number} of \'{file}\' has no prompt; expected {{"prompt": "…"}}')
     return prompt

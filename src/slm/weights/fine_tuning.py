@@ -12,7 +12,13 @@ from slm.schema import FORBID_EXTRA, Text
 
 _SHOWN = 4
 # What training decides; all else of a model is the weights'.
-_FREE = ("freeze", "dropout", "emb_dropout.p", "vocab_multiple", "vocab_size", "max_seq_len")
+_FREE = (
+    "params.dropout",
+    "params.vocab_multiple",
+    "params.max_seq_len",
+    "modules.emb_dropout.p",
+    "modules.transformer.dropout",
+)
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,18 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
     """
     values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
     wanted_len = values["params"]["max_seq_len"]
-    vocabulary = {"params": {**values["params"], "vocab_size": source.vocab_size}}
-    config = ModelConfig.from_dict({**values, **vocabulary})
+    config = ModelConfig.from_dict(values)
+    if config.params.vocab_size not in (None, source.vocab_size):
+        raise UserError(
+            f"model.params.vocab_size ({config.params.vocab_size}) is not the weights' {source.vocab_size}; leave it out: "
+            "a tokenizer with more tokens brings its own, and model.grow_vocab makes rows for them"
+        )
+    config = config.with_vocab_size(source.vocab_size)
     theirs, ours = source.flat(), config.flat()
     different = [
         f"{key}={ours[key]} (the weights': {theirs.get(key)})"
         for key in ours
-        if ours[key] != theirs.get(key) and not key.endswith(_FREE) and not key.startswith("modules.loss.")
+        if ours[key] != theirs.get(key) and not _is_free(key)
     ]
     if different:
         more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
@@ -71,6 +82,10 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
             "leave model= out to take the weights' own"
         )
     return _extended(config, source.params.max_seq_len, wanted_len, extend)
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE or key.endswith(".freeze") or key.startswith("modules.loss.")
 
 
 def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None) -> ModelConfig:
@@ -97,6 +112,8 @@ def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None
             f"model.extend_positions={method}: the weights' rotary positions are scaled already "
             f"({position.rotary.scaling.kind}); set model.params.max_seq_len to at most {trained}"
         )
+    if method == "ntk" and config.modules.rotary_dim <= 2:
+        raise UserError("model.extend_positions=ntk: heads that turn only one pair have no base to change; take linear")
     rotary = _scaled(position.rotary, str(method), wanted / trained, trained, config.modules.rotary_dim)
     modules = replace(config.modules, position_embedding=replace(position, rotary=rotary))
     return replace(config, modules=modules)

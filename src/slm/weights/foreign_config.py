@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +18,18 @@ _ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu2",
 }
+_SHOWN = 40
+"""Characters of a value in a message."""
 
 
 class ForeignConfig:
-    """Values of a ``config.json`` with the defaults of its family.
+    """Values of a ``config.json``, or of an object in it, with the defaults of its family.
+
+    Every value is checked as it is read: of a wrong type it is noted, and some right one returned, so that all
+    problems are found in one pass.
 
     Args:
-        values: the parsed file.
+        values: the parsed object.
         where: the file, for messages.
 
     Attributes:
@@ -34,67 +40,121 @@ class ForeignConfig:
         self.values = values
         self.where = where
         self.problems: list[str] = []
+        self._prefix = ""
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` where it is missing or null."""
         value = self.values.get(key)
         return default if value is None else value
 
-    def number(self, key: str, default: Any = None) -> Any:
-        """A number that the family may have a default for; noted as missing if there is none."""
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number above zero; missing, if the family has no default, is a problem too."""
+        value = self._of_type((int,), key, default, "a whole number above 0")
+        return value if value is not None else 1
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number above zero; missing, if there is no default, is a problem too."""
+        value = self._of_type((int, float), key, default, "a number above 0")
+        return float(value) if value is not None else 1.0
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.problems.append(f"{key} is missing" if value is None else f"{key}={value!r} is no number")
-            return 1
-        return value
+        if not isinstance(value, bool):
+            self._note(key, "(allowed are true and false)")
+        return bool(value)
 
     def only(self, key: str, allowed: Any, default: Any = None) -> None:
         """Note a problem unless the value is the one that our model can follow."""
-        value = self.get(key, default if default is not None else allowed)
-        if value != allowed:
-            self.problems.append(f"{key}={value!r} (only {allowed!r} can be followed)")
+        if self.get(key, default if default is not None else allowed) != allowed:
+            self._note(key, f"(only {allowed!r} can be followed)", default)
 
     def activation(self, key: str, default: str) -> str:
         """Our name of the activation."""
         name = self.get(key, default)
-        if name not in _ACTIVATIONS:
-            self.problems.append(f"{key}={name!r} (known: {', '.join(_ACTIVATIONS)})")
+        if not isinstance(name, str) or name not in _ACTIVATIONS:
+            self._note(key, f"(known: {', '.join(_ACTIVATIONS)})")
             return "gelu"
         return _ACTIVATIONS[name]
 
-    def rotary(self, base_key: str, fraction_key: str, fraction: float) -> dict[str, Any]:
-        """Our `rotary` settings, from the forms that version 4 and version 5 of transformers write."""
-        new = self.get("rope_parameters", {})
-        scaling = new or self.get("rope_scaling", {})
-        return {
-            "base": float(new.get("rope_theta") or self.get(base_key, 10000.0)),
-            "fraction": float(new.get("partial_rotary_factor") or self.get(fraction_key, fraction)),
-            "scaling": self._scaling(scaling),
-        }
+    def rotary(self, base_key: str, fraction_key: str | None = None, fraction: float = 1.0) -> dict[str, Any]:
+        """Our `rotary` settings, from the forms that version 4 and version 5 of transformers write.
 
-    def _scaling(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        kind = values.get("rope_type", values.get("type", "default"))
-        if kind == "default":
-            return None
-        if kind not in ("linear", "llama3", "yarn"):
-            self.problems.append(f"rope_type={kind!r} (known: default, linear, llama3, yarn)")
-            return None
-        ours = {"kind": kind, "factor": float(values.get("factor") or 1.0)}
-        if kind != "linear":
-            original = values.get("original_max_position_embeddings")
-            ours["original_max_seq_len"] = original or self.number("max_position_embeddings")
-        names = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow")}.get(kind, ())
-        ours.update({name: float(values[name]) for name in names if values.get(name)})
-        if kind == "yarn":
-            if values.get("truncate") is False:
-                self.problems.append("truncate=False of yarn")
-            ours["attention_factor"] = _attention_factor(values)
-        return ours
+        What both say is taken from where version 5 takes it: ``rope_scaling`` before ``rope_parameters``, and what
+        stands there before what stands beside it.
+
+        Args:
+            base_key: what version 4 calls the base.
+            fraction_key: what it calls the share of a head that turns; None for a family whose heads turn whole.
+            fraction: the family's default.
+        """
+        rope = self._object("rope_scaling") or self._object("rope_parameters") or self._within("", {})
+        if fraction_key is None:
+            for config in (self, rope):
+                config.only("partial_rotary_factor", 1.0)
+        else:
+            fraction = rope.number("partial_rotary_factor", self.number(fraction_key, fraction))
+        return {
+            "base": rope.number("rope_theta", self.number(base_key, 10000.0)),
+            "fraction": fraction,
+            "scaling": self._scaling(rope),
+        }
 
     def stop_if_any(self) -> None:
         """Raise `UserError` with all problems noted."""
         if self.problems:
             raise UserError(f"{self.where}: slm has no model for {'; '.join(self.problems)}")
+
+    def _scaling(self, rope: ForeignConfig) -> dict[str, Any] | None:
+        key = "rope_type" if rope.get("rope_type") is not None else "type"
+        kind = rope.get(key, "default")
+        if kind == "default":
+            return None
+        if kind not in ("linear", "llama3", "yarn"):
+            rope._note(key, "(known: default, linear, llama3, yarn)")
+            return None
+        if kind == "linear":
+            return {"kind": kind, "factor": rope.number("factor")}
+        longest = self.count("max_position_embeddings")
+        inside = rope.count("original_max_position_embeddings", longest)
+        original = self.count("original_max_position_embeddings", inside)  # as Phi-3 has it, which comes first
+        ours: dict[str, Any] = {"kind": kind, "original_max_seq_len": original}
+        if kind == "llama3":
+            names = ("factor", "low_freq_factor", "high_freq_factor")
+            return {**ours, **{name: rope.number(name) for name in names}}
+        rope.only("truncate", True)
+        ours["factor"] = rope.number("factor", longest / original)
+        ours.update({name: rope.number(name) for name in ("beta_fast", "beta_slow") if rope.get(name)})
+        return {**ours, "attention_factor": _attention_factor(rope, ours["factor"])}
+
+    def _object(self, key: str) -> ForeignConfig | None:
+        """The object called `key`; None if there is none, or it is empty."""
+        values = self.get(key, {})
+        if not isinstance(values, Mapping):
+            self._note(key, "(an object is expected)")
+            return None
+        return self._within(f"{key}.", values) if values else None
+
+    def _within(self, prefix: str, values: Mapping[str, Any]) -> ForeignConfig:
+        inner = ForeignConfig(values, self.where)
+        inner.problems, inner._prefix = self.problems, prefix
+        return inner
+
+    def _of_type(self, types: tuple[type[float], ...], key: str, default: Any, expected: str) -> Any:
+        """The value, or None, noted, if it is not `expected`."""
+        value = self.get(key, default)
+        if value is None:
+            self.problems.append(f"{self._prefix}{key} (missing)")
+        elif isinstance(value, bool) or not isinstance(value, types) or not 0 < value <= sys.float_info.max:
+            self._note(key, f"({expected} is expected)")
+        else:
+            return value
+        return None
+
+    def _note(self, key: str, why: str, default: Any = None) -> None:
+        value = repr(self.get(key, default))
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        self.problems.append(f"{self._prefix}{key}={shown} {why}")
 
 
 def foreign_activation(name: str, gelu_tanh: str) -> str:
@@ -114,12 +174,11 @@ def foreign_scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return theirs
 
 
-def _attention_factor(values: Mapping[str, Any]) -> float | None:
+def _attention_factor(rope: ForeignConfig, factor: float) -> float | None:
     """yarn's factor of cosines and sines, given directly or by DeepSeek's two mscales; None for the paper's."""
-    if values.get("attention_factor") is not None:
-        return float(values["attention_factor"])
-    above, below = values.get("mscale"), values.get("mscale_all_dim")
-    if not (above and below):
+    if rope.get("attention_factor") is not None:
+        return rope.number("attention_factor")
+    if not (rope.get("mscale") and rope.get("mscale_all_dim")):
         return None
-    log = 0.1 * math.log(max(float(values.get("factor") or 1.0), 1.0))
-    return (log * above + 1.0) / (log * below + 1.0)
+    log = 0.1 * math.log(max(factor, 1.0))
+    return (log * rope.number("mscale") + 1.0) / (log * rope.number("mscale_all_dim") + 1.0)

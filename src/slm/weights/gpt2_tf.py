@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.family import model_values
+from slm.weights.laid_out import stored_config
 from slm.weights.name_table import SAME, Entry, Layout
 
 HPARAMS_FILE = "hparams.json"
@@ -42,16 +44,15 @@ def read_hparams(folder: Path) -> ModelConfig:
         UserError: it is missing or damaged.
     """
     file = folder / HPARAMS_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        sizes = {name: values[name] for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
-    except FileNotFoundError:
-        raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); fetch it again") from None
+    if not file.is_file():
+        raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing")
+    values = read_json_object(file)
+    sizes: dict[str, Any] = {name: values.get(name) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
+    if missing := [name for name, size in sizes.items() if size is None]:
+        raise UserError(f"{file} is damaged ({', '.join(missing)} missing); fetch it again")
     transformer = {"dim": sizes["n_embd"], "n_layers": sizes["n_layer"], "n_heads": sizes["n_head"]}
-    return ModelConfig.from_dict(
-        model_values(sizes["n_ctx"], sizes["n_vocab"], {"kind": "learned"}, transformer, tied=True), where=str(file)
+    return stored_config(
+        model_values(sizes["n_ctx"], sizes["n_vocab"], {"kind": "learned"}, transformer, tied=True), str(file)
     )
 
 

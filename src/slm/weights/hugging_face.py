@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.registry import FAMILIES
 from slm.weights.families.family import Family
 from slm.weights.foreign_config import ForeignConfig
+from slm.weights.laid_out import stored_config
 from slm.weights.name_table import Table, their_tensors
 from slm.weights.tensor_source import SafetensorsFiles, safetensors_in
 
@@ -86,14 +87,9 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
             model cannot do.
     """
     file = folder / CONFIG_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        model_type = values["model_type"]
-    except FileNotFoundError:
-        raise UserError(f"'{folder}' is no Hugging Face model: {CONFIG_FILE} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or not a model's ({error!r}); fetch it again") from None
-    if model_type not in FAMILIES:
+    values = read_json_object(file)
+    model_type = values.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES.names())
         raise UserError(f"{file}: model_type '{model_type}' is not one that slm can read (known: {known})")
     if values.get("quantization_config"):
@@ -102,7 +98,7 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
     theirs = ForeignConfig(values, str(file))
     ours = family.read_config(theirs)
     theirs.stop_if_any()
-    return HuggingFaceModel(folder, family, ModelConfig.from_dict(ours, where=f"{file}: model"), values)
+    return HuggingFaceModel(folder, family, stored_config(ours, f"{file}: model"), values)
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -121,8 +117,8 @@ def family_of(config: ModelConfig) -> Family:
             return family
     nearest = min(lost, key=lambda name: len(lost[name]))
     raise UserError(
-        f"no family that transformers knows can hold this model; the nearest, {nearest}, has no "
-        + ", ".join(f"{key}={value}" for key, value in lost[nearest].items())
+        f"no family that transformers knows can hold this model; the nearest, {nearest}, cannot say "
+        + ", ".join(lost[nearest])
         + " (formats: slm keeps everything)"
     )
 
@@ -145,14 +141,18 @@ def foreign_tensors(family: Family, config: ModelConfig, weights: Mapping[str, T
     return their_tensors(family.table(config), weights, config.vocab_size)
 
 
-def _lost_by(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """Settings of the model that `family` does not bring back, with their values."""
+def _lost_by(family: Family, config: ModelConfig) -> list[str]:
+    """What of the model `family` does not bring back, a phrase each."""
     theirs = ForeignConfig(foreign_config(family, config), family.model_type)
     ours = family.read_config(theirs)
     if theirs.problems:
-        return dict.fromkeys(theirs.problems, "")
-    back, wanted = _said(ModelConfig.from_dict(ours)), _said(config)
-    return {key: value for key, value in wanted.items() if back.get(key) != value}
+        return theirs.problems
+    wanted = _said(config)
+    try:
+        back = _said(ModelConfig.from_dict(ours))
+    except UserError:  # what is left of the model is none: heads that do not divide the width, say
+        back = {}
+    return [f"{key}={value}" for key, value in wanted.items() if key not in back or back[key] != value]
 
 
 def _said(config: ModelConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def write_hugging_face(
         _write_json(partial / CONFIG_FILE, theirs)
         _write_json(partial / "generation_config.json", {"_from_model_config": True, **ids})
         save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
+        for file in partial.glob("*.safetensors"):
+            shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone
         card = model_card(folder.name, family.model_type, config, tensors, facts)
         (partial / "README.md").write_text(card, encoding="utf-8")
 

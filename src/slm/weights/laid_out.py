@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+
+_MOST_LAYERS = 1 << 12
+_LARGEST_SIZE = 1 << 24
+"""Far above those of any model there is; beyond, laying out takes for ever, or overflows torch's counting."""
+
+
+def stored_config(values: Mapping[str, Any], where: str) -> ModelConfig:
+    """The shape that a file gives for its weights.
+
+    Raises:
+        UserError: it is no shape, or none that weights could have.
+    """
+    config = ModelConfig.from_dict(values, where=where)
+    if config.params.vocab_size is None:
+        raise UserError(f"{where}.params.vocab_size is missing")
+    transformer = config.modules.transformer
+    sizes = {key: value for key, value in config.flat().items() if isinstance(value, int)}
+    sizes["n_heads * head_dim"] = transformer.n_heads * transformer.head_dim
+    absurd = [f"{key}={value:.3g}" for key, value in sizes.items() if value > _LARGEST_SIZE]
+    if transformer.n_layers > _MOST_LAYERS:
+        absurd.append(f"n_layers={transformer.n_layers:.3g}")
+    if absurd:
+        raise UserError(f"{where}: no model is so large: {', '.join(absurd)}")
+    return config
 
 
 def lay_out(config: ModelConfig) -> nn.Module:

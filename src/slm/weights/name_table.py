@@ -38,6 +38,7 @@ class Entry:
         layout: applied to each of theirs.
         rows: how many rows each of theirs gives; None if there is one, which gives all.
         padded: ours may have more rows than theirs (a padded vocabulary); the others are zeros.
+        as_stored: keeps its dtype (the codes and scales of quantized weights).
     """
 
     ours: str
@@ -45,6 +46,7 @@ class Entry:
     layout: Layout = SAME
     rows: tuple[int, ...] | None = None
     padded: bool = False
+    as_stored: bool = False
 
 
 Table = Sequence[Entry]
@@ -52,7 +54,8 @@ Table = Sequence[Entry]
 
 def identity_table(model: nn.Module) -> list[Entry]:
     """For our own format."""
-    return [Entry(name, (name,)) for name in model.state_dict()]
+    weights = {name for name, _ in model.named_parameters()}
+    return [Entry(name, (name,), as_stored=name not in weights) for name in model.state_dict()]
 
 
 def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource, vocab_size: int) -> None:
@@ -103,9 +106,10 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
     return result
 
 
-def widest_dtype(source: TensorSource) -> torch.dtype:
-    """The dtype that holds every tensor of `source` exactly."""
-    return functools.reduce(torch.promote_types, source.dtypes.values())
+def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
+    """The dtype that holds every tensor of `source` exactly, but for those that keep their own."""
+    dtypes = [source.dtypes[name] for entry in table if not entry.as_stored for name in entry.theirs]
+    return functools.reduce(torch.promote_types, dtypes)
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -117,6 +121,7 @@ def _alone(tensor: Tensor) -> Tensor:
 def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dtype, device: torch.device) -> Tensor:
     if len(entry.theirs) == 1:
         whole = entry.layout.to_ours(source.read(entry.theirs[0]))
+        dtype = whole.dtype if entry.as_stored else dtype
         if whole.shape == shape and whole.dtype == dtype and whole.is_contiguous():
             return whole.to(device)
     target = torch.empty(shape, dtype=dtype, device=device)

@@ -45,7 +45,8 @@ class Pretrained:
         """
         ours = lay_out(self.config).state_dict()
         check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
-        return load_tensors(self.table, ours, self.tensors, dtype or widest_dtype(self.tensors), torch.device(device))
+        stored = widest_dtype(self.table, self.tensors)  # also where another is wanted: it refuses what are no weights
+        return load_tensors(self.table, ours, self.tensors, dtype or stored, torch.device(device))
 
     def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model with its weights, in eval mode; arguments and errors as for `weights`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -47,7 +47,7 @@ class SafetensorsFiles:
     def __init__(self, files: Iterable[Path], where: str) -> None:
         self.where = where
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
+        self._kinds: dict[str, str] = {}
         self._places: dict[str, tuple[Path, str]] = {}
         for file in files:
             self._list(file)
@@ -58,12 +58,24 @@ class SafetensorsFiles:
                 tensor = content.get_slice(name)
                 if name in self._places:
                     raise UserError(f"{file} holds '{name}', which {self._places[name][0].name} holds too")
-                if tensor.get_dtype() not in _DTYPES:
-                    known = ", ".join(_DTYPES)
-                    raise UserError(f"{file}: '{name}' is {tensor.get_dtype()}, allowed are {known}; save it as one")
                 self.shapes[name] = tuple(tensor.get_shape())
-                self.dtypes[name] = _DTYPES[tensor.get_dtype()]
+                self._kinds[name] = tensor.get_dtype()
                 self._places[name] = (file, name)
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of every tensor, by name.
+
+        Raises:
+            UserError: one is of no kind that weights have. Asked for only now, since files hold masks of others, which
+                are left out.
+        """
+        for name, kind in self._kinds.items():
+            if kind not in _DTYPES:
+                raise UserError(
+                    f"{self._places[name][0]}: '{name}' is {kind}, allowed are {', '.join(_DTYPES)}; save it as one"
+                )
+        return {name: _DTYPES[kind] for name, kind in self._kinds.items()}
 
     def read(self, name: str) -> Tensor:
         """A view of the mapped file, which stays mapped as long as the view lives."""
@@ -73,11 +85,21 @@ class SafetensorsFiles:
         return tensor
 
     def rename(self, rule: Callable[[str], str | None]) -> None:
-        """Give every tensor the name that `rule` makes of its own; one that gets None is left out."""
-        new = {name: rule(name) for name in self._places}
-        self._places = {renamed: self._places[name] for name, renamed in new.items() if renamed}
-        self.shapes = {renamed: self.shapes[name] for name, renamed in new.items() if renamed}
-        self.dtypes = {renamed: self.dtypes[name] for name, renamed in new.items() if renamed}
+        """Give every tensor the name that `rule` makes of its own; one that gets None is left out.
+
+        Raises:
+            UserError: two get the same name.
+        """
+        old: dict[str, str] = {}
+        for name in self._places:
+            renamed = rule(name)
+            if renamed in old:
+                raise UserError(f"{self.where} holds '{renamed}' twice, as '{old[renamed]}' and as '{name}'")
+            if renamed:
+                old[renamed] = name
+        self._places = {renamed: self._places[name] for renamed, name in old.items()}
+        self.shapes = {renamed: self.shapes[name] for renamed, name in old.items()}
+        self._kinds = {renamed: self._kinds[name] for renamed, name in old.items()}
 
 
 def safetensors_in(folder: Path, name: str = "model.safetensors") -> SafetensorsFiles:
@@ -89,12 +111,11 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> Safetensors
     index = folder / f"{name}.index.json"
     if (folder / name).is_file() or not index.is_file():
         return SafetensorsFiles([folder / name], str(folder / name))
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is no index of shards ({error!r}); fetch it again") from None
-    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise UserError(f"{index} is no index of shards: weight_map must name each tensor's file; fetch it again")
+    shards = sorted(set(places.values()))
+    if any(Path(shard).name != shard for shard in shards):
         raise UserError(f"{index} names a shard outside its folder; fetch it again")
     source = SafetensorsFiles([folder / shard for shard in shards], str(index))
     for name in sorted(places.keys() - source.shapes.keys()):

@@ -35,6 +35,7 @@ class GPT(nn.Module):
             if modules.output_projection.tie_weights
             else nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
         )
+        self.inference_head: nn.Module | None = None  # a faster form of the head's weight, where decoding made one
         self._freeze()
 
     @classmethod
@@ -74,14 +75,16 @@ class GPT(nn.Module):
 
     def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended."""
-        start = 0 if cache is None else cache.length
+        length = input_ids.shape[1]
+        positions, end = (slice(0, length), length) if cache is None else (cache.positions(length), cache.end(length))
         x = self.token_embedding(input_ids)
-        rotation = self.position_embedding.rotation(x, start)  # type: ignore[operator]
-        return self.transformer(self.emb_dropout(self.position_embedding(x, start)), rotation, cache)
+        rotation = self.position_embedding.rotation(x, positions, end)  # type: ignore[operator]
+        return self.transformer(self.emb_dropout(self.position_embedding(x, positions)), rotation, cache)
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""
-        logits = linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+        products = linear(hidden, self.head_weight) if self.inference_head is None else self.inference_head(hidden)
+        logits = products[..., : self.config.vocab_size]
         cap = self.config.modules.output_projection.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

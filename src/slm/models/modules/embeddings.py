@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
+from slm.models.modules.kv_cache import Positions
 from slm.registry import register_position_embedding
 
 Rotation = tuple[Tensor, Tensor]
@@ -22,14 +23,23 @@ class PositionEmbedding(nn.Module):
     def init_weights(self) -> None:
         """Fresh weights, and buffers that follow from the config."""
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """Token embeddings `x` (B, T, C) of positions ``start .. start + T - 1`` with the positions added."""
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
+        """Token embeddings `x` (B, T, C) with their positions added.
+
+        Args:
+            x: (B, T, C).
+            positions: where the tokens stand: a slice for all rows alike, or (B, T) int64.
+        """
         return x
 
-    def rotation(self, x: Tensor, start: int) -> Rotation | None:
+    def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation | None:
         """Cosines and sines by which attention turns queries and keys of these positions; None for no turning.
 
-        Each is (T, rotary_dim / 2), in the dtype that attention computes in.
+        Each is (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in.
+
+        Args:
+            x, positions: as `forward` takes them.
+            end: one more than the last position.
         """
         return None
 
@@ -51,9 +61,9 @@ class LearnedPositions(PositionEmbedding):
         """GPT-2's N(0, 0.02)."""
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """Add the vectors of these positions."""
-        return x + self.weight[start : start + x.shape[1]]
+        return x + self.weight[positions]
 
 
 @register_position_embedding("sinusoidal")
@@ -75,6 +85,6 @@ class SinusoidalPositions(PositionEmbedding):
         table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
         self.table.copy_(table)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
+    def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """Add the rows of these positions."""
-        return x + self.table[start : start + x.shape[1]].to(x.dtype)
+        return x + self.table[positions].to(x.dtype)

@@ -1,21 +1,32 @@
-"""Keys and values of past positions, preallocated once per generation."""
+"""Keys and values of past positions, preallocated once; each row may stand at a position of its own."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from slm.models.modules.attention_mask import attention_mask
+
+Positions = slice | Tensor
+
 
 class KVCache:
-    """Room for `max_len` positions of every layer; `length` of them are filled.
+    """Room for `max_len` positions of every layer and row.
 
-    A model's forward writes its new keys and values with `update` in each layer and then
-    calls `advance` once.
+    A model's forward asks for `positions` and `mask`, writes its new keys and values with `update` in each layer and
+    then calls `advance` once. Rows that stand at the same position take the fast way, plain slices and no mask; rows
+    that do not can only be extended by one position at a time.
 
     Attributes:
-        length: positions filled so far; the next token stands at this position.
-        keys, values: (n_layers, B, n_kv_heads, max_len, head_dim).
+        keys, values: (n_layers, rows, n_kv_heads, max_len, head_dim).
+        lengths: positions filled, for each row in use; the rows in use are the first ones.
+        offsets: positions that each row has forgotten (`forget`): its next token stands at ``length + offset``.
     """
+
+    lengths: list[int]
+    offsets: list[int]
+    _in_step: bool
+    _longest: int
 
     def __init__(
         self,
@@ -30,23 +41,123 @@ class KVCache:
         shape = (n_layers, batch_size, n_kv_heads, max_len, head_dim)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.length = 0
+        self._places = self._shifts = self._rows = torch.empty(0, dtype=torch.int64)
+        self._blank = [batch_size > 1] * batch_size  # rows with memory that nobody wrote yet
+        self._set([0] * batch_size, [0] * batch_size)
+
+    # ---- what a model's forward asks and tells ----
+
+    @property
+    def length(self) -> int:
+        """Positions filled, the same in every row."""
+        assert self._in_step, "the rows stand at different positions"
+        return self.lengths[0]
+
+    def positions(self, n_tokens: int) -> Positions:
+        """Where the next tokens stand: a slice for rows in step, else (B, 1) int64."""
+        if self._in_step:
+            start = self.lengths[0] + self.offsets[0]
+            return slice(start, start + n_tokens)
+        assert n_tokens == 1, "rows at different positions take one token at a time"
+        return self._places + self._shifts
+
+    def end(self, n_tokens: int) -> int:
+        """One more than the last of these positions."""
+        return max(map(sum, zip(self.lengths, self.offsets, strict=True))) + n_tokens
+
+    def mask(self, n_tokens: int, window: int | None) -> Tensor | None:
+        """What the next tokens see: (T, S) or (B, 1, 1, S) bool, None where plain causality says it all."""
+        if self._in_step:
+            return attention_mask(n_tokens, self.lengths[0], window, self.keys.device)
+        place = torch.arange(self._longest + 1, device=self.keys.device)
+        seen = place <= self._places
+        if window is not None:
+            seen &= place > self._places - window
+        return seen[:, None, None, :]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions of one layer and return all that are filled.
 
         Args:
             layer: which layer they belong to.
-            keys, values: (B, n_kv_heads, T, head_dim) of positions ``length .. length + T - 1``.
+            keys, values: (B, n_kv_heads, T, head_dim), B the rows in use.
 
         Returns:
-            Views (B, n_kv_heads, length + T, head_dim) of keys and values.
+            Views (B, n_kv_heads, S, head_dim) of keys and values; of a row that is behind, the last ones hold nothing.
         """
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        all_keys, all_values = self.keys[layer], self.values[layer]
+        n_rows = keys.shape[0]
+        if self._in_step:
+            start, end = self.lengths[0], self.lengths[0] + keys.shape[2]
+            all_keys[:n_rows, :, start:end] = keys
+            all_values[:n_rows, :, start:end] = values
+        else:
+            end = self._longest + 1
+            places = self._places[:, 0]
+            all_keys[self._rows, :, places] = keys[:, :, 0]
+            all_values[self._rows, :, places] = values[:, :, 0]
+        return all_keys[:n_rows, :, :end], all_values[:n_rows, :, :end]
 
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` more positions as filled, once all layers have stored them."""
-        self.length += n_tokens
+        self.lengths = [length + n_tokens for length in self.lengths]
+        self._longest += n_tokens
+        if not self._in_step:
+            self._places += n_tokens
+
+    # ---- what a decode loop does with rows ----
+
+    @property
+    def max_len(self) -> int:
+        """Positions that a row has room for."""
+        return self.keys.shape[3]
+
+    def keep(self, n_rows: int) -> None:
+        """Use only the first `n_rows` rows."""
+        self._set(self.lengths[:n_rows], self.offsets[:n_rows])
+
+    def rows(self, start: int, stop: int) -> KVCache:
+        """The rows ``start .. stop - 1`` as an empty cache of their own, in the same memory."""
+        part = object.__new__(KVCache)
+        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
+        part._blank = []
+        part._set([0] * (stop - start), [0] * (stop - start))
+        return part
+
+    def append(self, lengths: list[int]) -> None:
+        """Take the next rows into use, filled up to these lengths."""
+        for row, length in enumerate(lengths, start=len(self.lengths)):
+            if self._blank[row]:  # what a mask hides must still be a number: nan times 0 is nan
+                self.keys[:, row, :, length:] = 0
+                self.values[:, row, :, length:] = 0
+                self._blank[row] = False
+        self._set([*self.lengths, *lengths], [*self.offsets, *([0] * len(lengths))])
+
+    def drop(self, row: int) -> None:
+        """Take a row out of use: the last one in use moves into its place."""
+        last = len(self.lengths) - 1
+        lengths, offsets = self.lengths, self.offsets
+        if row != last:
+            n = lengths[last]
+            for store in (self.keys, self.values):
+                store[:, row, :, :n] = store[:, last, :, :n]
+            lengths[row], offsets[row] = lengths[last], offsets[last]
+        self._set(lengths[:last], offsets[:last])
+
+    def forget(self, row: int, n_tokens: int) -> None:
+        """Let a row forget its oldest positions; the others keep theirs (only relative positions allow that)."""
+        n = self.lengths[row] - n_tokens
+        for store in (self.keys, self.values):
+            store[:, row, :, :n] = store[:, row, :, n_tokens : n_tokens + n].clone()
+        self.lengths[row], self.offsets[row] = n, self.offsets[row] + n_tokens
+        self._set(self.lengths, self.offsets)
+
+    def _set(self, lengths: list[int], offsets: list[int]) -> None:
+        self.lengths, self.offsets = list(lengths), list(offsets)
+        self._in_step = len(set(zip(lengths, offsets, strict=True))) <= 1
+        self._longest = max(lengths, default=0)
+        if not self._in_step:
+            device = self.keys.device
+            self._rows = torch.arange(len(lengths), device=device)
+            self._places = torch.tensor(lengths, device=device)[:, None]
+            self._shifts = torch.tensor(offsets, device=device)[:, None]

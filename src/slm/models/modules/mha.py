@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -38,7 +37,7 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: (B, T, C).
             rotation: by what queries and keys turn, from the position embedding.
-            mask: (T, S) bool, True where query t sees key s; None for the causal one.
+            mask: (T, S) or (B, 1, T, S) bool, True where query t sees key s; None for the causal one.
             cache: past keys and values; takes those of `x` too.
         """
         batch, length, _ = x.shape
@@ -51,7 +50,7 @@ class MultiHeadAttention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        if length == 1 and self.sliding_window is not None:
+        if mask is None and length == 1 and self.sliding_window is not None:
             k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
         mixed = scaled_dot_product_attention(
             q,
@@ -63,15 +62,3 @@ class MultiHeadAttention(nn.Module):
             enable_gqa=q.shape[1] != k.shape[1],
         )
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
-
-
-def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
-    """(T, past + T) bool of what T new positions see after `past` others; None where plain causality says it all.
-
-    One query sees every key, or its last `window`, by itself: it needs no mask.
-    """
-    cut = window is not None and window < past + length
-    if length == 1 or not (past or cut):
-        return None
-    mask = torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
-    return mask.triu(past - window + 1) if cut and window is not None else mask

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
 from slm.models.modules.embeddings import PositionEmbedding, Rotation
+from slm.models.modules.kv_cache import Positions
 from slm.registry import register_position_embedding
 
 
@@ -27,18 +28,18 @@ class RotaryPositions(PositionEmbedding):
         self.max_seq_len = config.params.max_seq_len
         self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
 
-    def rotation(self, x: Tensor, start: int) -> Rotation:
-        """Cosines and sines (T, rotary_dim / 2) of the positions that `x` (B, T, C) stands at."""
+    def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation:
+        """Cosines and sines of the positions that `x` (B, T, C) stands at."""
         device = x.device
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
-        end = start + x.shape[1]
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < end:
             # twice the need, so that a text that grows a token at a time makes few tables
             table = self._table(max(end, min(2 * end, self.max_seq_len)), device, dtype)
             self._tables[(device, dtype)] = table
-        return table[0][start:end], table[1][start:end]
+        cos, sin = table[0][positions], table[1][positions]
+        return (cos, sin) if isinstance(positions, slice) else (cos[:, None], sin[:, None])
 
     @torch.no_grad()
     def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> Rotation:

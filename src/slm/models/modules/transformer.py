@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
+from slm.models.modules.attention_mask import attention_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
-from slm.models.modules.mha import attention_mask
 
 
 class Block(nn.Module):
@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.attention = build_attention(config, layer)
         self.mlp_norm = build_norm(config, config.dim)
         self.mlp = build_mlp(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
         self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None, cache: KVCache | None = None
@@ -51,7 +51,8 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states (B, T, C), ready for the head."""
         length = x.shape[1]
-        mask = attention_mask(length, 0 if cache is None else cache.length, self.sliding_window, x.device)
+        window = self.sliding_window
+        mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
         for block in self.blocks:
             x = block(x, rotation, mask, cache)
         if cache is not None:

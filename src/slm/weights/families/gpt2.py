@@ -23,21 +23,21 @@ def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
     theirs.only("scale_attn_weights", True)
     theirs.only("scale_attn_by_inverse_layer_idx", False)
     theirs.only("add_cross_attention", False)
-    dim = theirs.number("n_embd", 768)
+    dim = theirs.count("n_embd", 768)
     transformer = {
         "dim": dim,
-        "n_layers": theirs.number("n_layer", 12),
-        "n_heads": theirs.number("n_head", 12),
-        "mlp_dim": theirs.number("n_inner", 4 * dim),
+        "n_layers": theirs.count("n_layer", 12),
+        "n_heads": theirs.count("n_head", 12),
+        "mlp_dim": theirs.count("n_inner", 4 * dim),
         "activation": theirs.activation("activation_function", "gelu_new"),
         "norm_eps": theirs.number("layer_norm_epsilon", 1e-5),
     }
     return model_values(
-        theirs.number("n_positions", 1024),
-        theirs.number("vocab_size", 50257),
+        theirs.count("n_positions", 1024),
+        theirs.count("vocab_size", 50257),
         {"kind": "learned"},
         transformer,
-        theirs.get("tie_word_embeddings", True),
+        theirs.flag("tie_word_embeddings", True),
     )
 
 

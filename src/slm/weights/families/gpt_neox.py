@@ -22,24 +22,24 @@ _MODULES = {
 
 
 def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
-    bias = theirs.get("attention_bias", True)
+    bias = theirs.flag("attention_bias", True)
     transformer = {
-        "dim": theirs.number("hidden_size"),
-        "n_layers": theirs.number("num_hidden_layers"),
-        "n_heads": theirs.number("num_attention_heads"),
+        "dim": theirs.count("hidden_size"),
+        "n_layers": theirs.count("num_hidden_layers"),
+        "n_heads": theirs.count("num_attention_heads"),
         "qkv_bias": bias,
         "out_proj_bias": bias,
-        "mlp_dim": theirs.number("intermediate_size"),
+        "mlp_dim": theirs.count("intermediate_size"),
         "activation": theirs.activation("hidden_act", "gelu"),
-        "parallel_residual": theirs.get("use_parallel_residual", True),
+        "parallel_residual": theirs.flag("use_parallel_residual", True),
         "norm_eps": theirs.number("layer_norm_eps", 1e-5),
     }
     return model_values(
-        theirs.number("max_position_embeddings", 2048),
-        theirs.number("vocab_size"),
+        theirs.count("max_position_embeddings", 2048),
+        theirs.count("vocab_size"),
         {"kind": "rotary", "rotary": theirs.rotary("rotary_emb_base", "rotary_pct", 0.25)},
         transformer,
-        theirs.get("tie_word_embeddings", False),
+        theirs.flag("tie_word_embeddings", False),
     )
 
 

@@ -19,18 +19,18 @@ def read_llama_like(theirs: ForeignConfig, head_dim: int | None = None, **more: 
         head_dim: the family's default; None for dim / n_heads.
         more: the family's own settings of the transformer.
     """
-    dim, n_heads = theirs.number("hidden_size", 4096), theirs.number("num_attention_heads", 32)
-    bias = theirs.get("attention_bias", False)
+    dim, n_heads = theirs.count("hidden_size", 4096), theirs.count("num_attention_heads", 32)
+    bias = theirs.flag("attention_bias", False)
     transformer = {
         "dim": dim,
-        "n_layers": theirs.number("num_hidden_layers", 32),
+        "n_layers": theirs.count("num_hidden_layers", 32),
         "n_heads": n_heads,
-        "n_kv_heads": theirs.number("num_key_value_heads", n_heads),
-        "head_dim": theirs.number("head_dim", head_dim or dim // n_heads),
+        "n_kv_heads": theirs.count("num_key_value_heads", n_heads),
+        "head_dim": theirs.count("head_dim", head_dim or max(dim // n_heads, 1)),
         "qkv_bias": bias,
         "out_proj_bias": bias,
         "mlp": "glu",
-        "mlp_dim": theirs.number("intermediate_size"),
+        "mlp_dim": theirs.count("intermediate_size"),
         "activation": theirs.activation("hidden_act", "silu"),
         "mlp_bias": False,
         "bias": False,
@@ -39,11 +39,11 @@ def read_llama_like(theirs: ForeignConfig, head_dim: int | None = None, **more: 
         **more,
     }
     return model_values(
-        theirs.number("max_position_embeddings", 2048),
-        theirs.number("vocab_size"),
-        {"kind": "rotary", "rotary": theirs.rotary("rope_theta", "partial_rotary_factor", 1.0)},
+        theirs.count("max_position_embeddings", 2048),
+        theirs.count("vocab_size"),
+        {"kind": "rotary", "rotary": theirs.rotary("rope_theta")},
         transformer,
-        theirs.get("tie_word_embeddings", False),
+        theirs.flag("tie_word_embeddings", False),
     )
 
 
@@ -98,7 +98,9 @@ def llama_table(config: ModelConfig) -> list[Entry]:
 
 def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
     theirs.only("pretraining_tp", 1)
-    return read_llama_like(theirs, mlp_bias=theirs.get("mlp_bias", False))
+    if theirs.count("hidden_size", 4096) % theirs.count("num_attention_heads", 32):
+        theirs.problems.append("a hidden_size that num_attention_heads does not divide")  # transformers refuses it too
+    return read_llama_like(theirs, mlp_bias=theirs.flag("mlp_bias", False))
 
 
 def _write_config(config: ModelConfig) -> dict[str, Any]:

@@ -12,10 +12,25 @@ from slm.weights.foreign_config import ForeignConfig
 
 
 def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
-    window = theirs.get("sliding_window", 4096) if theirs.get("use_sliding_window", False) else None
-    if window is not None:
-        theirs.only("max_window_layers", 0, default=28)  # the first layers would see everything
-    return read_llama_like(theirs, head_dim=128, qk_norm=True, sliding_window=window)
+    return read_llama_like(theirs, head_dim=128, qk_norm=True, sliding_window=_window(theirs))
+
+
+def _window(theirs: ForeignConfig) -> int | None:
+    """The window of all layers; None if all see everything. That some slide and others do not is noted."""
+    if not theirs.flag("use_sliding_window", False) or theirs.values.get("sliding_window", 4096) is None:
+        return None
+    kinds = theirs.get("layer_types")
+    if kinds is None:
+        first = theirs.get("max_window_layers", 28)
+        slide, see_all = first == 0, isinstance(first, int) and first >= theirs.count("num_hidden_layers", 32)
+    else:  # as version 5 of transformers writes it; it comes first
+        slide, see_all = (
+            isinstance(kinds, list) and all(kind == name for kind in kinds)
+            for name in ("sliding_attention", "full_attention")
+        )
+    if not (slide or see_all):
+        theirs.problems.append("layers with a sliding window beside layers without (layer_types, max_window_layers)")
+    return theirs.count("sliding_window", 4096) if slide else None
 
 
 def _write_config(config: ModelConfig) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""The decode loop, as verbs: prefill prompts, sample, decode one token a row; finished rows make room for others."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from slm.errors import UserError
+from slm.generation.config import GenerationConfig
+from slm.generation.sampling import adjusted, log_probabilities, next_tokens
+from slm.models.contract import CausalLM
+from slm.models.modules.kv_cache import KVCache
+
+Reason = Literal["eos", "length", "max_seq_len", "stop"]
+
+_MOST_PADDING = 1.25  # prompts are read together while that makes at most a quarter more tokens than they have
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to write.
+
+    Attributes:
+        prompt_ids: what it continues; an empty one stands for the beginning of a text.
+        max_new_tokens: the most tokens to add.
+        seed: of its sampling; None for any.
+    """
+
+    prompt_ids: Sequence[int]
+    max_new_tokens: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that came.
+
+    Attributes:
+        index: of the request it belongs to.
+        token_id: the token.
+        logprob: of the token, if asked for.
+    """
+
+    index: int
+    token_id: int
+    logprob: float | None = None
+
+
+@dataclass(frozen=True)
+class End:
+    """A text that ended: at ``eos``, at its ``length``, at the model's ``max_seq_len``, or stopped by the caller."""
+
+    index: int
+    reason: Reason
+
+
+@dataclass
+class _Row:
+    """A text under way."""
+
+    index: int
+    prompt: list[int]
+    n_new: int
+    at_end: Reason
+    uniforms: list[float]
+    text: list[int] = field(default_factory=list)
+    ended: Reason | None = None
+
+
+class Engine:
+    """Writes any number of texts, as many at a time as there are rows.
+
+    A text is the same whatever is written beside it: its tokens depend on its prompt, its seed and the settings alone
+    (to the rounding of products of other sizes).
+
+    Args:
+        model: in eval mode.
+        settings: how to draw; budgets and seeds are each request's own.
+        eos_id: ends a text, if ``stop_at_eos``, and stands for an empty prompt.
+        vocab_size: ids from here on (a tokenizer may have fewer than the model) never come; None for the model's.
+    """
+
+    def __init__(self, model: CausalLM, settings: GenerationConfig, eos_id: int, vocab_size: int | None = None) -> None:
+        self.model = model
+        self.settings = settings
+        self.eos_id = eos_id
+        self.vocab_size = vocab_size
+        self.device = model.head_weight.device
+        self.max_seq_len = model.config.params.max_seq_len
+        self.slides = settings.overflow == "slide"
+        kind = model.config.modules.position_embedding.kind
+        if self.slides and kind not in ("rotary", "none"):
+            raise UserError(
+                f"generation.overflow=slide needs rotary positions (or none); this model's are {kind}: overflow=stop"
+            )
+        self._rows: list[_Row] = []
+
+    def stop(self, index: int) -> None:
+        """End a text after the token that was given out last (a stop string was found in it)."""
+        for row in self._rows:
+            if row.index == index:
+                row.ended = "stop"
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[Request]) -> Iterator[Token | End]:
+        """Tokens as they come, and an `End` for each request; requests begin in their order.
+
+        Raises:
+            UserError: a prompt leaves no room for a new token; before anything is written.
+        """
+        waiting = deque(self._row(index, request) for index, request in enumerate(requests))
+        if not waiting:
+            return
+        n_rows = min(self.settings.batch_size, len(waiting))
+        cache = self.model.make_cache(n_rows, max(self._room_needed(row) for row in waiting))
+        cache.keep(0)
+        rows = self._rows = []
+        logits = torch.empty(0)
+        while rows or waiting:
+            n_free = n_rows - len(rows)
+            if waiting and (n_free >= max(1, n_rows // 4) or n_free >= len(waiting)):
+                new = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
+                first = self._prefill(new, cache, rows)
+                logits = first if not len(logits) else torch.cat([logits, first])
+            tokens = self._sample(logits, rows)
+            yield from self._tokens(tokens, logits, rows)
+            alive = list(range(len(rows)))
+            for place in reversed(range(len(rows))):
+                row = rows[place]
+                if row.ended:
+                    cache.drop(place)
+                    rows[place], alive[place] = rows[-1], alive[len(rows) - 1]
+                    rows.pop()
+                    yield End(row.index, row.ended)
+            alive = alive[: len(rows)]
+            if not rows:
+                logits = logits[:0]
+                continue
+            if len(alive) < len(tokens):
+                tokens = tokens[alive]
+            for place in range(len(rows)):
+                if self.slides and cache.lengths[place] == cache.max_len:
+                    cache.forget(place, max(1, cache.max_len // 2))
+            logits = decode_one(self.model, tokens, cache)
+
+    def _prefill(self, new: list[_Row], cache: KVCache, rows: list[_Row]) -> Tensor:
+        """Read new prompts into the next rows of the cache, those of like length together; logits (n, V)."""
+        new.sort(key=lambda row: len(row.prompt))
+        logits = []
+        while new:
+            n, total = 0, 0
+            for row in new:
+                total += len(row.prompt)
+                if n and (n + 1) * len(row.prompt) > _MOST_PADDING * total:
+                    break
+                n += 1
+            group, new = new[:n], new[n:]
+            logits.append(prefill(self.model, [row.prompt for row in group], cache))
+            rows.extend(group)
+        return torch.cat(logits)
+
+    def _sample(self, logits: Tensor, rows: list[_Row]) -> Tensor:
+        logits = logits[:, : self.vocab_size]
+        logits = adjusted(logits, self.settings, [row.prompt for row in rows], [row.text for row in rows])
+        uniforms = None
+        if not self.settings.greedy:
+            uniforms = torch.tensor([row.uniforms[len(row.text)] for row in rows], device=self.device)
+        return next_tokens(logits, self.settings, uniforms)
+
+    def _tokens(self, tokens: Tensor, logits: Tensor, rows: list[_Row]) -> Iterator[Token]:
+        """Give out a token a row, and mark the rows that end with it."""
+        ids = tokens.tolist()
+        logprobs: list[float] | list[None] = [None] * len(ids)
+        if self.settings.logprobs:
+            logprobs = log_probabilities(logits, tokens).tolist()
+        for row, token_id, logprob in zip(list(rows), ids, logprobs, strict=True):
+            if self.settings.stop_at_eos and token_id == self.eos_id:
+                row.ended = "eos"
+                continue
+            row.text.append(token_id)
+            if len(row.text) == row.n_new:
+                row.ended = row.at_end
+            yield Token(row.index, token_id, logprob)
+
+    def _row(self, index: int, request: Request) -> _Row:
+        prompt = list(request.prompt_ids) or [self.eos_id]
+        longest = self.max_seq_len
+        if self.slides:
+            prompt = prompt[-(longest - 1) :] if longest > 1 else prompt[-1:]
+        room = longest - len(prompt)
+        if room < 1 and not self.slides:
+            raise UserError(
+                f"the prompt has {len(prompt)} tokens; this model takes {longest}, one of them new: "
+                f"shorten the prompt to {longest - 1}"
+            )
+        n_new = request.max_new_tokens if self.slides else min(request.max_new_tokens, room)
+        uniforms: list[float] = []
+        if not self.settings.greedy:
+            seed = secrets.randbits(63) if request.seed is None else request.seed
+            uniforms = torch.rand(n_new, generator=torch.Generator().manual_seed(seed)).tolist()
+        return _Row(index, prompt, n_new, "length" if n_new == request.max_new_tokens else "max_seq_len", uniforms)
+
+    def _room_needed(self, row: _Row) -> int:
+        needed = len(row.prompt) + row.n_new - 1  # the last new token is never read
+        return min(needed, self.max_seq_len) if self.slides else needed
+
+
+def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
+    """Read prompts into the next rows of the cache; logits (n, V) of the token that follows each.
+
+    Shorter ones are padded at their end: what stands there is never seen, and is overwritten as the text grows.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    width = max(lengths)
+    padded = [[*prompt, *([0] * (width - len(prompt)))] for prompt in prompts]
+    start = len(cache.lengths)
+    rows = cache.rows(start, start + len(prompts))
+    device = model.head_weight.device
+    hidden = model.hidden_states(torch.tensor(padded, device=device), rows)
+    cache.append(lengths)
+    last = torch.tensor(lengths, device=device) - 1
+    return model.head(hidden[torch.arange(len(prompts), device=device), last])
+
+
+def decode_one(model: CausalLM, tokens: Tensor, cache: KVCache) -> Tensor:
+    """Append one token a row (B,) to the cache; logits (B, V) of the next."""
+    return model.head(model.hidden_states(tokens[:, None], cache)[:, -1])
+
+
+def generate_ids(
+    model: CausalLM,
+    prompt_ids: Sequence[int],
+    settings: GenerationConfig,
+    eos_id: int,
+    vocab_size: int | None = None,
+) -> Iterator[int]:
+    """Token ids that continue one prompt, as they come; arguments and errors as for `Engine`."""
+    engine = Engine(model, replace(settings, batch_size=1), eos_id, vocab_size)
+    for event in engine.run([Request(prompt_ids, settings.max_new_tokens, settings.seed)]):
+        if isinstance(event, Token):
+            yield event.token_id

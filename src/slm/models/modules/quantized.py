@@ -1,0 +1,129 @@
+"""Linear layers with 8- and 4-bit weights, for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+GROUP = 32
+"""Inputs that share a scale of 4-bit weights."""
+
+_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends can cost less than coarser steps
+
+
+class Int8Linear(nn.Module):
+    """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own.
+
+    The products are exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result
+    does not depend on the rows beside it. Where oneDNN's kernel is missing, the weights are read as 8 bits and
+    multiplied in the input's dtype.
+
+    Args:
+        source: the layer to replace; of one on the meta device, the shape alone is taken.
+    """
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.out_features, self.in_features = source.weight.shape
+        weight = source.weight.detach()
+        if weight.is_meta:
+            codes = torch.empty(weight.shape, dtype=torch.int8, device="meta")
+            scale = torch.empty(self.out_features, device="meta")
+        else:
+            scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
+            codes = (weight.float() / scale[:, None]).round().to(torch.int8)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+        self.bias = source.bias
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), in the dtype of `x`."""
+        if x.device.type != "cpu" or not _has_int8_kernel():
+            y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
+        else:
+            y = self._exact(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+        return y.to(x.dtype) if self.bias is None else y.to(x.dtype) + self.bias
+
+    def _exact(self, rows: Tensor) -> Tensor:
+        if self._packed is None:
+            self._packed = torch.ops.onednn.qlinear_prepack(self.codes, None)
+            self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
+        step = (
+            torch.linalg.vector_norm(rows, float("inf"), dim=-1, keepdim=True).float().mul_(1 / 127).clamp_(min=1e-12)
+        )
+        codes = (rows / step).round_().add_(128).to(torch.uint8)
+        products = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, 128, self._packed, self.scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return products.mul_(step)
+
+
+class Int4Linear(nn.Module):
+    """Weights as 4 bits, each group of 32 inputs with a scale and an offset; products in bf16.
+
+    Args:
+        source: the layer to replace; its inputs must be a multiple of 32. Of one on the meta device, the shape
+            alone is taken.
+    """
+
+    codes: Tensor
+    scales_and_offsets: Tensor
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.out_features, self.in_features = source.weight.shape
+        weight = source.weight.detach()
+        if weight.is_meta:
+            two_a_byte = torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta")
+            groups = (self.in_features // GROUP, self.out_features, 2)
+            scales_and_offsets = torch.empty(groups, dtype=torch.bfloat16, device="meta")
+        else:
+            codes, scale, offset = four_bits(weight.float())
+            two_a_byte = codes[:, ::2] | codes[:, 1::2] << 4
+            scales_and_offsets = torch.stack([scale, offset], dim=-1).to(torch.bfloat16)
+        self.register_buffer("codes", two_a_byte)
+        self.register_buffer("scales_and_offsets", scales_and_offsets)
+        self.bias = source.bias
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), in the dtype of `x`."""
+        if self._packed is None:
+            whole = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).to(torch.int32)
+            self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
+        rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self._packed, GROUP, self.scales_and_offsets)
+        y = y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return y if self.bias is None else y + self.bias
+
+
+def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and offsets that bring `weight` (N, K) back with little squared error.
+
+    Returns:
+        codes: (N, K) uint8, 0 to 15; weight is about ``(code - 8) * scale + offset``.
+        scale, offset: (K / 32, N) fp32.
+    """
+    groups = weight.unflatten(1, (-1, GROUP))
+    low, high = groups.amin(dim=2, keepdim=True), groups.amax(dim=2, keepdim=True)
+    best = torch.full_like(low, float("inf"))
+    codes, scale, offset = torch.zeros_like(groups), torch.ones_like(low), torch.zeros_like(low)
+    for shrink in _SHRINKS:
+        step = ((high - low) * shrink / 15).clamp(min=1e-12).bfloat16().float()  # as it will be stored
+        middle = ((high + low) / 2 + step / 2).bfloat16().float()
+        tried = ((groups - middle) / step + 8).round().clamp(0, 15)
+        error = ((tried - 8) * step + middle - groups).square().sum(dim=2, keepdim=True)
+        better = error < best
+        best = torch.where(better, error, best)
+        codes = torch.where(better, tried, codes)
+        scale, offset = torch.where(better, step, scale), torch.where(better, middle, offset)
+    return codes.flatten(1).to(torch.uint8), scale[..., 0].t().contiguous(), offset[..., 0].t().contiguous()
+
+
+def _has_int8_kernel() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
