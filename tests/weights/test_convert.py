@@ -257,8 +257,8 @@ def no_tokenizer(folder: Path) -> None:
         (with_setting(rope_scaling={"rope_type": "linear"}), "rope_scaling.factor (missing)"),
         (with_setting(rope_parameters={"rope_theta": "1e4"}), "rope_parameters.rope_theta='1e4' (a number above 0"),
         (with_setting(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 (only 1.0 can be followed)"),
-        (with_setting(num_hidden_layers=10**9), "no model is so large: n_layers=1e+09"),
-        (with_setting(intermediate_size=10**30), "no model is so large: modules.transformer.mlp_dim=1e+30"),
+        (with_setting(num_hidden_layers=10**9), "no model is so large: modules.transformer.n_layers"),
+        (with_setting(intermediate_size=10**30), "no model is so large: modules.transformer.mlp_dim"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_and_nothing_written(

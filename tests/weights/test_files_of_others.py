@@ -1,4 +1,4 @@
-"""Files that other versions of other programs wrote: the same logits as `transformers` reads out of them, or refused."""
+"""Files that other versions of other programs wrote: the logits that `transformers` reads out of them, or refused."""
 
 from __future__ import annotations
 

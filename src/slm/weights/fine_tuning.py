@@ -65,8 +65,8 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
     config = ModelConfig.from_dict(values)
     if config.params.vocab_size not in (None, source.vocab_size):
         raise UserError(
-            f"model.params.vocab_size ({config.params.vocab_size}) is not the weights' {source.vocab_size}; leave it out: "
-            "a tokenizer with more tokens brings its own, and model.grow_vocab makes rows for them"
+            f"model.params.vocab_size ({config.params.vocab_size}) is not the weights' {source.vocab_size}; leave it "
+            "out: a tokenizer with more tokens brings its own, and model.grow_vocab makes rows for them"
         )
     config = config.with_vocab_size(source.vocab_size)
     theirs, ours = source.flat(), config.flat()

@@ -27,11 +27,9 @@ def stored_config(values: Mapping[str, Any], where: str) -> ModelConfig:
     if config.params.vocab_size is None:
         raise UserError(f"{where}.params.vocab_size is missing")
     transformer = config.modules.transformer
-    sizes = {key: value for key, value in config.flat().items() if isinstance(value, int)}
-    sizes["n_heads * head_dim"] = transformer.n_heads * transformer.head_dim
-    absurd = [f"{key}={value:.3g}" for key, value in sizes.items() if value > _LARGEST_SIZE]
-    if transformer.n_layers > _MOST_LAYERS:
-        absurd.append(f"n_layers={transformer.n_layers:.3g}")
+    sizes = {**config.flat(), "n_heads * head_dim": transformer.n_heads * transformer.head_dim}
+    limits = {"modules.transformer.n_layers": _MOST_LAYERS}
+    absurd = [key for key, size in sizes.items() if isinstance(size, int) and size > limits.get(key, _LARGEST_SIZE)]
     if absurd:
         raise UserError(f"{where}: no model is so large: {', '.join(absurd)}")
     return config
