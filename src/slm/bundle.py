@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
+from slm.models.prepare import MODES
 from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.weights.laid_out import lay_out, stored_config
+from slm.weights.laid_out import stored_config
 from slm.weights.name_table import identity_table
 from slm.weights.pretrained import Pretrained
 from slm.weights.tensor_source import safetensors_in
@@ -48,11 +49,25 @@ class Bundle:
 
 
 def write_bundle(
-    folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    quantize: str | None = None,
 ) -> None:
-    """Write a bundle beside `folder` and rename it into place; an older one is replaced whole."""
+    """Write a bundle beside `folder` and rename it into place; an older one is replaced whole.
+
+    Args:
+        folder: the place.
+        config: the model's shape.
+        weights: its state dict.
+        tokenizer: its tokenizer.
+        facts: what produced it, plain types.
+        quantize: ``int8`` or ``int4`` if the state dict is of a model that `prepare_for_inference` quantized.
+    """
     with new_folder(folder) as partial:
-        content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts)}
+        content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE)
         shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
@@ -65,9 +80,11 @@ def open_bundle(folder: Path) -> Pretrained:
     Raises:
         UserError: a file is missing or damaged.
     """
-    config, facts = _read_config(folder / CONFIG_FILE)
+    config, facts, quantize = _read_config(folder / CONFIG_FILE)
     tokenizer = load_tokenizer(folder)
-    return Pretrained(config, identity_table(lay_out(config)), safetensors_in(folder, WEIGHTS_FILE), tokenizer, facts)
+    tensors = safetensors_in(folder, WEIGHTS_FILE)
+    opened = Pretrained(config, (), tensors, tokenizer, facts, quantize)
+    return replace(opened, table=identity_table(opened.laid_out()))
 
 
 def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
@@ -80,7 +97,7 @@ def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     return Bundle(opened.model(device), opened.tokenizer, opened.config, opened.facts)
 
 
-def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
+def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None]:
     if not file.is_file():
         raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
     content = read_json_object(file)
@@ -91,4 +108,7 @@ def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise UserError(
             f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
         )
-    return stored_config(shape, f"{file}: model"), facts
+    quantize = content.get("quantize")
+    if quantize not in (None, *MODES):
+        raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
+    return stored_config(shape, f"{file}: model"), facts, quantize

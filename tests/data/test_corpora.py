@@ -82,9 +82,11 @@ def test_the_home_folder_may_be_meant(corpus: Path, monkeypatch: pytest.MonkeyPa
             ["*.rst", "*.tex"],
             "data.path: the folder 'sub' holds no file that matches *.rst, *.tex; add text files or set data.patterns",
         ),
+        ("", PATTERNS, "data.path is empty; give a file, a folder (. is this one), a glob or a list of them"),
+        (["a.md", ""], PATTERNS, "data.path is empty; give a file, a folder (. is this one), a glob or a list of them"),
         ([], PATTERNS, "data.path is an empty list; give a file, a folder, a glob or a list of them"),
     ],
-    ids=["file", "in a list", "glob", "folder", "empty list"],
+    ids=["file", "in a list", "glob", "folder", "empty", "empty in a list", "empty list"],
 )
 def test_what_is_missing_is_said_in_one_line(
     corpus: Path, path: str | list[str], patterns: list[str], said: str
@@ -94,10 +96,11 @@ def test_what_is_missing_is_said_in_one_line(
     assert str(caught.value) == said
 
 
-@pytest.mark.xfail(strict=True, reason="pathlib's own exceptions come through to the user")
-@pytest.mark.parametrize(("path", "patterns"), [("~no-such-user/x", PATTERNS), (".", ["/x"])], ids=["user", "pattern"])
+@pytest.mark.parametrize(
+    ("path", "patterns"), [("~no-such-user/x", PATTERNS), (".", ["/x"]), (".", [""])], ids=["user", "absolute", "empty"]
+)
 def test_what_pathlib_refuses_is_said_in_one_line(corpus: Path, path: str, patterns: list[str]) -> None:
-    """RuntimeError and NotImplementedError, a page of traceback each."""
+    """RuntimeError, NotImplementedError and ValueError, a page of traceback each."""
     with pytest.raises(UserError, match=r"\Adata\.(path|patterns)[^\n]*\Z"):
         find_files(path, patterns)
 
@@ -152,6 +155,16 @@ def test_shakespeare_is_downloaded_once(url: str, tmp_path: Path, monkeypatch: p
         assert file == tmp_path / "downloads" / "tinyshakespeare.txt"
         assert file.read_bytes() == PLAY
         url = "http://127.0.0.1:1/nobody"
+
+
+def test_what_lies_in_the_place_of_shakespeare_is_checked(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that some network gave in place of the file, say: it was taken for the corpus ever after."""
+    monkeypatch.setattr(shakespeare, "_SHA256", hashlib.sha256(PLAY).hexdigest())
+    (tmp_path / "tinyshakespeare.txt").write_text("<html>please log in")
+    (file,) = shakespeare_char(None, url, str(tmp_path))
+    assert file.read_bytes() == PLAY
 
 
 def test_another_text_is_not_taken_for_shakespeare(url: str, tmp_path: Path) -> None:

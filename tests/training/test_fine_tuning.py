@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,41 @@ def test_frozen_modules_stay_and_others_move_and_a_resumed_run_goes_on(
     outcome = run_cli("train", "resume=parts")
     assert outcome.status == 0, outcome.err
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("new_shape", [(), ("model.params.max_seq_len=24", "model.extend_positions=linear")])
+def test_a_run_is_resumed_although_its_source_has_gone(
+    invoke: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, metrics_of: Any, new_shape: tuple[str, ...]
+) -> None:
+    """It opened the source again, by the path typed at its start; the weights come from the checkpoint."""
+    shutil.copytree(tiny_run / "model", tmp_path / "source")
+    run = (*settings_of_the_run(tiny), "model.weights=./source", "model.params.dropout=0.1", *new_shape)
+    assert invoke(tmp_path, "train", *run, "run_dir=whole").status == 0
+    assert invoke(tmp_path, "train", *run, "run_dir=parts", "stop_after=3").status == 0
+    shutil.rmtree(tmp_path / "source")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    outcome = invoke(elsewhere, "train", "resume=../parts")
+    assert outcome.status == 0, outcome.err
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    kept, last = (load_file(tmp_path / run / "model/model.safetensors") for run in ("parts", "whole"))
+    assert all(torch.equal(kept[name], last[name]) for name in last)
+    assert load_file(tmp_path / "parts/start/model.safetensors") == {}
+    again = invoke(tmp_path, "train", *run, "run_dir=new")
+    assert (again.status, "there is no folder './source'" in again.err) == (2, True), "another run needs the weights"
+
+
+def test_a_run_in_a_new_folder_from_an_old_checkpoint_keeps_its_start_too(
+    invoke: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "model", tmp_path / "source")
+    run = (*settings_of_the_run(tiny), "model.weights=./source", "run_dir=first", "stop_after=2")
+    assert invoke(tmp_path, "train", *run).status == 0
+    shutil.rmtree(tmp_path / "source")
+    assert invoke(tmp_path, "train", "resume=first", "run_dir=second", "stop_after=4").status == 0
+    shutil.rmtree(tmp_path / "first")
+    outcome = invoke(tmp_path, "train", "resume=second")
+    assert outcome.status == 0, outcome.err
 
 
 @pytest.mark.parametrize(
@@ -192,6 +228,33 @@ def test_a_fine_tuned_run_can_be_evaluated_again(run_cli: Any, tiny: tuple[str, 
     outcome = run_cli("evaluate", "run=tuned")
     assert outcome.status == 0, outcome.err
     assert json.loads(outcome.out)["seq_len"] == LENGTH
+
+
+def test_windows_of_a_model_that_reaches_far_are_short_unless_asked_for(
+    run_cli: Any, text_file: Path, tmp_path: Path
+) -> None:
+    """``slm-evaluate model_dir=…`` of a published model took windows of 131,072 tokens, sixteen at a time."""
+    opened(tmp_path / "far", shape("rotary", max_seq_len=1500))
+    command = ("evaluate", "model_dir=far", "data=text", f"data.path={text_file}")
+    outcome = run_cli(*command)
+    assert json.loads(outcome.out)["seq_len"] == 1024
+    assert "windows of 1,024 tokens; data.seq_len sets more, up to the model's 1,500" in outcome.err
+    asked = run_cli(*command, "data.seq_len=1500")
+    assert json.loads(asked.out)["seq_len"] == 1500
+    assert "windows of" not in asked.err
+
+
+def test_a_loss_that_is_no_number_is_null(run_cli: Any, text_file: Path, tmp_path: Path) -> None:
+    """``NaN`` is not JSON: all but Python refuse the whole line."""
+    torch.manual_seed(0)
+    weights = build_model(shape()).state_dict()
+    weights["token_embedding.weight"].fill_(torch.nan)
+    write_bundle(tmp_path / "broken", shape(), weights, ByteTokenizer(), {})
+    outcome = run_cli("evaluate", "model_dir=broken", "data=text", f"data.path={text_file}")
+    assert outcome.status == 0, outcome.err
+    figures = json.loads(outcome.out, parse_constant=lambda name: pytest.fail(name))
+    assert figures["loss"] is figures["perplexity"] is figures["bits_per_byte"] is None
+    assert figures["tokens"] == 2000
 
 
 def test_the_first_token_that_differs_is_named() -> None:

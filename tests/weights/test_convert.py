@@ -247,7 +247,7 @@ def no_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json is damaged"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "it holds no JSON object"),
         (with_tensor("embed_tokens.weight", 3), "holds 'model.embed_tokens.weight' twice, as "),
-        (with_tensor("model.norm.weight", 48, dtype=torch.int8), "'model.norm.weight' is I8, allowed are F64"),
+        (with_tensor("model.norm.weight", 48, dtype=torch.int8), "'model.norm.weight' is torch.int8, no weight"),
         (with_setting(model_type=["llama"]), "is not one that slm can read"),
         (with_setting(num_attention_heads=0), "num_attention_heads=0 (a whole number above 0 is expected)"),
         (with_setting(hidden_size="48"), "hidden_size='48' (a whole number above 0 is expected)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,7 @@ HELP = Help(
         ("to", "slm (a bundle) or hf"),
         ("format", "what the source must be; default whatever it is"),
         ("dtype", "float32, bfloat16 or float16; default as stored"),
+        ("quantize", "int8 or int4 weights in the bundle, for inference; default none"),
         ("mirror", "where to download OpenAI's files from: a base URL"),
     ],
 )  # fmt: skip
@@ -50,6 +52,7 @@ class _Settings:
     format: Literal["slm", "hf", "gpt2_tf"] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     mirror: str | None
+    quantize: Literal["int8", "int4"] | None
 
 
 def convert(cfg: DictConfig) -> None:
@@ -72,22 +75,33 @@ def convert(cfg: DictConfig) -> None:
     from safetensors import SafetensorError
 
     from slm.bundle import write_bundle
+    from slm.models.prepare import prepare_for_inference
     from slm.sources import find_source, open_source
     from slm.weights.hugging_face_export import write_hugging_face
+    from slm.weights.laid_out import lay_out
 
     opened = open_source(find_source(str(settings.source), settings.format, settings.mirror))
-    weights = opened.weights(dtype=getattr(torch, settings.dtype) if settings.dtype else None)
+    dtype = getattr(torch, settings.dtype) if settings.dtype else None
+    quantize = settings.quantize or opened.quantize
+    if quantize is not None and settings.to == "hf":
+        raise UserError(f"to=hf: transformers has no form for quantize={quantize}; convert the unquantized model")
+    if settings.quantize is not None:
+        model = opened.model(dtype=dtype)
+        prepare_for_inference(model, settings.quantize)
+        weights = model.state_dict()
+    else:
+        weights = opened.weights(dtype=dtype)
     if settings.dtype == "float16":
         _refuse_overflow(weights)
     facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
-    write = {"slm": write_bundle, "hf": write_hugging_face}[settings.to]
+    write = partial(write_bundle, quantize=quantize) if settings.to == "slm" else write_hugging_face
     try:
         write(out, opened.config, weights, opened.tokenizer, facts)
     except (OSError, SafetensorError) as error:
         raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype}))
+    stored = str(next(iter(weights.values())).dtype).removeprefix("torch.") if quantize is None else quantize
+    parameters = sum(entry.numel() for entry in lay_out(opened.config).state_dict().values())
+    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": stored}))
 
 
 def _refuse_overflow(weights: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,14 @@ HELP = Help(
         ("run", "a run folder; its best model is taken"),
         ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
         ("split", "val or train"),
-        ("data.seq_len", "window length; default the run's, or the model's longest"),
+        ("data.seq_len", "window length; default the run's, or the model's longest, at most 1,024"),
         ("batch_size", "windows at a time"),
         ("precision", "32, bf16, …"),
+        ("quantize", "int8 or int4: also what the loss becomes with such weights"),
     ],
 )
 
-_KEYS = {"run", "model_dir", "data", "split", "batch_size", "precision"}
+_KEYS = {"run", "model_dir", "data", "split", "batch_size", "precision", "quantize"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Settings:
     split: Literal["train", "val"]
     batch_size: Count
     precision: str | int
+    quantize: Literal["int8", "int4"] | None
 
 
 def evaluate(cfg: DictConfig) -> float:
@@ -56,12 +59,13 @@ def evaluate(cfg: DictConfig) -> float:
 
     from slm.cli.sources import model_source, reject_unknown
     from slm.data.config import DataConfig
+    from slm.notices import notice
     from slm.training.precision_names import check_precision
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
     from slm.training.run_folder import CONFIG_FILE
 
     reject_unknown(cfg, _KEYS)
-    settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision")})
+    settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision", "quantize")})
     check_precision(settings.precision, "precision")
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
@@ -76,21 +80,31 @@ def evaluate(cfg: DictConfig) -> float:
                     "data is missing: the model does not say what to evaluate on; give data=text data.path=…"
                 )
             cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
-        cfg.model = {"params": {"max_seq_len": bundle.config.params.max_seq_len}}
+        cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     longest = bundle.config.params.max_seq_len
-    if values["data"].get("seq_len") is None:  # of a run from weights, which left it to them
+    if values["data"].get("seq_len") is None:
         values["data"]["seq_len"] = min(longest, FINE_TUNING_SEQ_LEN)
+        if longest > FINE_TUNING_SEQ_LEN:
+            notice(f"windows of {FINE_TUNING_SEQ_LEN:,} tokens; data.seq_len sets more, up to the model's {longest:,}")
     data = DataConfig.from_dict(values["data"])
     if data.seq_len > longest:
         raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {longest}")
 
     from slm.data.prepare import tokenize_with
+    from slm.models.prepare import prepare_for_inference
     from slm.training.evaluator import evaluate as score
 
     store = tokenize_with(data.corpus, bundle.tokenizer)
-    figures = score(bundle.model, store, settings.split, data.seq_len, settings.batch_size, settings.precision)
-    print(json.dumps({"model": str(path), **figures}))
+    how = (store, settings.split, data.seq_len, settings.batch_size, settings.precision)
+    figures = score(bundle.model, *how)
+    if settings.quantize is not None:
+        plain = figures["loss"]
+        prepare_for_inference(bundle.model, settings.quantize)
+        figures = {**score(bundle.model, *how), "quantize": settings.quantize, "loss_unquantized": plain}
+        figures["loss_change"] = figures["loss"] / plain - 1
+    said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
+    print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
     return figures["loss"]
 
 

@@ -40,8 +40,12 @@ def read_documents(files: Sequence[Path]) -> list[Document]:
     Raises:
         UserError: a file is not UTF-8 text, or there is no text at all.
     """
-    root = files[0].parent if len(files) == 1 else Path(os.path.commonpath([f.resolve().parent for f in files]))
-    documents = [Document(_name(file, root), _read_text(file)) for file in files]
+    places = [Path(os.path.abspath(file)) for file in files]  # not resolved: a link is named by its own place
+    root = os.path.commonpath([place.parent for place in places])
+    documents = [
+        Document(place.relative_to(root).as_posix(), _read_text(file))
+        for place, file in zip(places, files, strict=True)
+    ]
     filled = [document for document in documents if document.text]
     if not filled:
         where = files[0] if len(files) == 1 else root
@@ -85,10 +89,6 @@ def _split_one(document: Document, val_fraction: float) -> Split:
             f"{val_fraction} for validation; give more text or another data.val_fraction"
         )
     return Split([parts[0]], [parts[1]])
-
-
-def _name(file: Path, root: Path) -> str:
-    return file.name if file.parent == root else file.resolve().relative_to(root.resolve()).as_posix()
 
 
 def _read_text(file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
         UserError: files are missing, empty or not text, or the tokenizer's settings do not fit.
     """
     if corpus.kind == STORE_KIND:
-        return TokenStore.open(Path(corpus.settings["path"]).expanduser())
+        return _prepared_store(corpus)
     settings = {name: value for name, value in tokenizer.items() if name != "kind"}
     inputs = {
         "format": FORMAT,
@@ -55,7 +56,7 @@ def prepare_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Pa
 def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
     """The (cached) store of a corpus in the vocabulary of a tokenizer that exists, a run's own say."""
     if corpus.kind == STORE_KIND:
-        store = TokenStore.open(Path(corpus.settings["path"]).expanduser())
+        store = _prepared_store(corpus)
         if store.tokenizer.fingerprint != tokenizer.fingerprint:
             raise UserError(
                 f"the token store '{store.folder}' was made with another tokenizer than the model's; "
@@ -71,8 +72,18 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
 
 
 def corpus_files(corpus: CorpusConfig) -> list[Path]:
-    """The files that make up a corpus."""
-    return CORPORA.get(corpus.kind)(**corpus.settings)
+    """The files that make up a corpus; one that has several names (a link, another spelling) once, by the first."""
+    once: dict[Path, Path] = {}
+    for file in CORPORA.get(corpus.kind)(**corpus.settings):
+        once.setdefault(file.resolve(), file)
+    return list(once.values())
+
+
+def _prepared_store(corpus: CorpusConfig) -> TokenStore:
+    path = corpus.settings["path"]
+    if not path:
+        raise UserError("data.path is empty; give the folder that slm-prepare made")
+    return TokenStore.open(Path(os.path.expanduser(path)))
 
 
 def _identities(files: Sequence[Path]) -> list[tuple[str, int, int]]:

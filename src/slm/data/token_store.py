@@ -15,13 +15,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
 
 from slm.data.documents import Document, Split
 from slm.errors import UserError
+from slm.json_file import read_json_object
+from slm.schema import Count, NonNegativeInt, Text, checked
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 
 META_FILE = "meta.json"
@@ -49,16 +51,9 @@ class TokenStore:
         """Open a store.
 
         Raises:
-            UserError: it is missing, of another format, or its files have not the size that was written.
+            UserError: it is missing, damaged, of another format, or its files have not the size that was written.
         """
-        try:
-            meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"'{folder}' is no token store ({META_FILE} is missing); make one: slm-prepare") from None
-        except ValueError as error:
-            raise UserError(f"{folder / META_FILE} is damaged ({error}); delete the folder and prepare again") from None
-        if meta.get("format") != FORMAT:
-            raise UserError(f"'{folder}' has token store format {meta.get('format')}, expected {FORMAT}; prepare again")
+        meta = _read_meta(folder)
         for split in SPLITS:
             file = folder / f"{split}.bin"
             expected = meta[split]["tokens"] * np.dtype(meta["dtype"]).itemsize
@@ -69,6 +64,8 @@ class TokenStore:
 
     def tokens(self, split: str) -> np.ndarray:
         """Token ids (n,) of "train" or "val", memory-mapped, read-only."""
+        if self.meta[split]["tokens"] == 0:
+            return np.empty(0, dtype=self.meta["dtype"])  # an empty file cannot be mapped
         return np.memmap(self.folder / f"{split}.bin", dtype=self.meta["dtype"], mode="r")
 
     def tokens_per_byte(self, split: str) -> float:
@@ -120,6 +117,39 @@ def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore
             except UserError:
                 shutil.rmtree(folder)
         return make(folder)
+
+
+@dataclass(frozen=True)
+class _SplitMeta:
+    tokens: NonNegativeInt
+    bytes: NonNegativeInt
+    documents: Count
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """What of ``meta.json`` is relied on."""
+
+    dtype: Literal["uint16", "uint32"]
+    vocab_size: Count
+    fingerprint: Text
+    train: _SplitMeta
+    val: _SplitMeta
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    file = folder / META_FILE
+    if not file.is_file():
+        raise UserError(f"'{folder}' is no token store ({META_FILE} is missing); make one: slm-prepare")
+    meta = read_json_object(file)
+    if meta.get("format", FORMAT) != FORMAT:
+        raise UserError(f"'{folder}' has token store format {meta['format']}, expected {FORMAT}; prepare again")
+    try:
+        checked(_Meta, meta)
+    except UserError as error:
+        found = str(error).splitlines()[0].partition(";")[0]  # what is wrong, not how a setting would be mended
+        raise UserError(f"{file} is damaged ({found}); delete the folder and prepare again") from None
+    return meta
 
 
 def _write_split(

@@ -102,6 +102,16 @@ class LanguageModel:
         """The continuation of `prompt` as one string; arguments as for `stream`."""
         return "".join(self.stream(prompt, settings, **changes))
 
+    def follow(self, prompt_ids: Sequence[int], settings: GenerationConfig) -> Iterator[str | Completion]:
+        """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`.
+
+        Args:
+            prompt_ids: taken as they are; `Tokenizer.begin_ids` are not put before them.
+            settings: how to continue; ``n`` is taken as 1.
+        """
+        for _, event in self._run([], replace(settings, n=1), {}, [prompt_ids]):
+            yield event
+
     def complete(
         self, prompts: Sequence[str], settings: GenerationConfig | None = None, **changes: Any
     ) -> list[list[Completion]]:
@@ -132,12 +142,19 @@ class LanguageModel:
                     yield prompt, [done[j] for j in range(settings.n)]
 
     def _run(
-        self, prompts: Sequence[str], settings: GenerationConfig, overrides: dict[int, dict[str, int]]
+        self,
+        prompts: Sequence[str],
+        settings: GenerationConfig,
+        overrides: dict[int, dict[str, int]],
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[tuple[int, str | Completion]]:
-        """(request, piece of its text) as they come, and (request, `Completion`) at its end."""
+        """(request, piece of its text) as they come, and (request, `Completion`) at its end.
+
+        What is continued are `prompts`, or `prompt_ids` if given.
+        """
         start = time.perf_counter()
         tokenizer = self.tokenizer
-        encoded = [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
+        encoded = prompt_ids or [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
         requests = []
         for index, ids in enumerate(encoded):
             own = overrides.get(index, {})

@@ -11,6 +11,8 @@ from slm.errors import UserError
 from slm.models.modules.packed import PackedLinear, packs
 from slm.models.modules.quantized import GROUP, Int4Linear, Int8Linear
 
+MODES = ("int8", "int4")
+
 
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     """Replace the matrices of the transformer and of the head, in place; embeddings and norms stay.
@@ -26,9 +28,13 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         UserError: the device has no kernel for the mode, or the model no transformer of linear layers.
     """
     weight = model.head_weight
+    if getattr(model, "inference_head", None) is not None:
+        if quantize is not None:
+            raise UserError(f"quantize={quantize}: this model's weights are quantized already; leave it out")
+        return
     if quantize is None and not packs(weight):
         return
-    if quantize == "int4" and weight.device.type != "cpu":
+    if quantize == "int4" and weight.device.type not in ("cpu", "meta"):
         raise UserError(
             f"quantize=int4 has a kernel on the CPU only; this model is on {weight.device.type}: quantize=int8"
         )

@@ -87,6 +87,15 @@ class Tokenizer(ABC):
         """Ids of each text; equal to `encode` of each, faster where the kind can."""
         return [self.encode(text) for text in texts]
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of a `text` that a chat template wrote: the special tokens spelled in it become themselves.
+
+        Raises:
+            UserError: as `to_huggingface`.
+        """
+        ids: list[int] = self.to_huggingface().encode(text, add_special_tokens=False).ids
+        return ids
+
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special ids contribute nothing, broken UTF-8 becomes U+FFFD.

@@ -75,6 +75,15 @@ class HuggingFaceTokenizer(Tokenizer):
         """Ids of each text, on several threads."""
         return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of `text`, special tokens spelled in it being themselves."""
+        self._backend.encode_special_tokens = False  # a copy of a large vocabulary would take a second
+        try:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        finally:
+            self._backend.encode_special_tokens = True
+        return ids
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         checked = self.check_ids(ids)

@@ -32,6 +32,7 @@ from slm.training.config import (
     derived_setting,
 )
 from slm.training.precision_names import check_precision
+from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, fine_tuned_config, shape_values
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ LR_TIMES_WIDTH = 2e-3 * 192
 FINE_TUNING_LR = 0.1  # of the rate from scratch
 FINE_TUNING_SEQ_LEN = 1024  # a published model may take 131,072 tokens; nobody wants windows of that by default
 PRETRAINED = "pretrained"  # the tokenizer that comes with the weights
+START_BUNDLE = "start"  # in the folder of a run from weights: all of them but their tensors, for when it is resumed
 
 _OWN_TRAINER_KEYS = {field.name for field in fields(TrainerConfig)} - {"lightning"}
 
@@ -59,7 +61,7 @@ class RunConfig:
         stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
         tokenizer: ``kind`` and that kind's settings.
         fine_tuning: how training starts from weights that exist; None from scratch.
-        start: those weights, opened.
+        start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
         callbacks, logger: name -> ``_target_`` and arguments.
     """
@@ -97,7 +99,7 @@ class RunConfig:
         found.add(f"'{key}' is missing" for key in allowed - values.keys())
         found.stop_if_any()
         fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
-        start = found.collect(lambda: _opened(fine_tuning))
+        start = found.collect(lambda: _opened(fine_tuning, _kept_start(values)))
         found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
         data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
@@ -205,12 +207,22 @@ def _fine_tuning(model: Mapping[str, Any]) -> FineTuning | None:
     return checked(FineTuning, {**given, "weights": str(given["weights"])}, "model") if given else None
 
 
-def _opened(fine_tuning: FineTuning | None) -> Pretrained | None:
+def _kept_start(values: Mapping[str, Any]) -> Path | None:
+    """What a resumed run's folder keeps of the weights it started from; None for another run, or an older one's."""
+    resume, run_dir = values["resume"], values["run_dir"]
+    if not (isinstance(resume, str) and isinstance(run_dir, str)):
+        return None  # another type than None is reported with the scalars
+    checkpoint = checkpoint_to_resume(resume, Path(run_dir))
+    kept = run_of_checkpoint(checkpoint) / START_BUNDLE if checkpoint else None
+    return kept if kept and kept.is_dir() else None
+
+
+def _opened(fine_tuning: FineTuning | None, kept: Path | None) -> Pretrained | None:
     if fine_tuning is None:
         return None
-    from slm.sources import find_source, open_source  # they import torch, which nobody else here needs
+    from slm.sources import Source, find_source, open_source  # they import torch, which nobody else here needs
 
-    return open_source(find_source(fine_tuning.weights))
+    return open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
 
 
 def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, start: Pretrained | None) -> ModelConfig:

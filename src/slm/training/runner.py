@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from slm.bundle import write_bundle
 from slm.data.datamodule import TextDataModule
 from slm.data.prepare import find_store, tokenize_with
-from slm.data.token_store import TokenStore
+from slm.data.token_store import SPLITS, TokenStore
+from slm.data.windows import WindowDataset
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -41,7 +42,7 @@ from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
 from slm.training.ranks import own_ranks
 from slm.training.resume import Resumed
-from slm.training.run_config import PRETRAINED, RunConfig
+from slm.training.run_config import PRETRAINED, START_BUNDLE, RunConfig
 from slm.training.schedules import lr_factor
 from slm.training.summary import describe, summarize_run
 from slm.weights.adapt import check_same_tokens, fine_tuned_model
@@ -86,10 +87,12 @@ def train(
     accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
     store = _store(config)
+    for split in SPLITS:
+        WindowDataset(store.tokens(split), config.data.seq_len)  # refuses one with nothing to predict
     _say_data(store, time.perf_counter() - began)
     model_config = _fit_vocabulary(config, store)
     pl.seed_everything(config.seed, verbose=False)
-    model = _model(config, model_config)
+    model = _model(config, model_config, resumed=checkpoint is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
     _check_trainable(model)
 
@@ -142,6 +145,7 @@ def train(
         logger=list(loggers.values()),
     )
     _open_run_folder(config, composed, overrides, store, precision, loggers)
+    _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     try:
         with own_ranks():
@@ -198,8 +202,8 @@ def _fit_vocabulary(config: RunConfig, store: TokenStore) -> ModelConfig:
     return config.model
 
 
-def _model(config: RunConfig, model_config: ModelConfig) -> nn.Module:
-    if config.start is None or config.fine_tuning is None:
+def _model(config: RunConfig, model_config: ModelConfig, resumed: bool) -> nn.Module:
+    if config.start is None or config.fine_tuning is None or resumed:  # resumed, the weights are the checkpoint's
         return build_model(model_config)
     return fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
 
@@ -336,6 +340,14 @@ def _open_run_folder(
             "sessions": [*earlier, run_folder.provenance()],
         },
     )
+
+
+def _keep_start(config: RunConfig, resumed: bool) -> None:
+    """Write the shape and the tokenizer of the weights: they may be gone when the run is resumed."""
+    place = config.run_dir / START_BUNDLE
+    if config.start is None or os.environ.get("LOCAL_RANK", "0") != "0" or (resumed and place.is_dir()):
+        return
+    write_bundle(place, config.start.config, {}, config.start.tokenizer, config.start.facts)
 
 
 def _how_to_go_on(run: Path) -> str:

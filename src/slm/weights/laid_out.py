@@ -50,7 +50,8 @@ def take_weights(model: nn.Module, weights: dict[str, Tensor], device: torch.dev
 def _fill_buffers(model: nn.Module, device: torch.device) -> None:
     """`init_weights` of a module that holds such a buffer does it; weights, still without memory here, it leaves be."""
     for module in model.modules():
-        laid_out = {name: buffer for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta}
+        unsaved = module._non_persistent_buffers_set
+        laid_out = {n: buffer for n, buffer in module._buffers.items() if n in unsaved and buffer is not None}
         for name, buffer in laid_out.items():
             module._buffers[name] = torch.empty_like(buffer, device=device)
         if laid_out:

@@ -107,9 +107,16 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
 
 
 def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
-    """The dtype that holds every tensor of `source` exactly, but for those that keep their own."""
-    dtypes = [source.dtypes[name] for entry in table if not entry.as_stored for name in entry.theirs]
-    return functools.reduce(torch.promote_types, dtypes)
+    """The dtype that holds every tensor of `source` exactly, but for those that keep their own.
+
+    Raises:
+        UserError: one that is to be a weight holds no numbers with a point: a code of some quantization.
+    """
+    dtypes = {name: source.dtypes[name] for entry in table if not entry.as_stored for name in entry.theirs}
+    for name, dtype in dtypes.items():
+        if not dtype.is_floating_point:
+            raise UserError(f"{source.where}: '{name}' is {dtype}, no weight; take the model's unquantized release")
+    return functools.reduce(torch.promote_types, dtypes.values())
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
+from slm.models.prepare import prepare_for_inference
 from slm.tokenizers.base import Tokenizer
 from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
@@ -25,6 +26,7 @@ class Pretrained:
         tensors: where they lie.
         tokenizer: the model's own.
         facts: plain types that say what produced it (training step, loss, versions, …).
+        quantize: ``int8`` or ``int4`` if that is how its matrices are stored.
     """
 
     config: ModelConfig
@@ -32,6 +34,14 @@ class Pretrained:
     tensors: TensorSource
     tokenizer: Tokenizer
     facts: dict[str, Any]
+    quantize: str | None = None
+
+    def laid_out(self) -> nn.Module:
+        """The model's layers, with shapes and no memory."""
+        model = lay_out(self.config)
+        if self.quantize is not None:
+            prepare_for_inference(model, self.quantize)
+        return model
 
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Our state dict.
@@ -43,13 +53,13 @@ class Pretrained:
         Raises:
             UserError: the tensors are not those of the config, or cannot be read.
         """
-        ours = lay_out(self.config).state_dict()
+        ours = self.laid_out().state_dict()
         check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
         stored = widest_dtype(self.table, self.tensors)  # also where another is wanted: it refuses what are no weights
         return load_tensors(self.table, ours, self.tensors, dtype or stored, torch.device(device))
 
     def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model with its weights, in eval mode; arguments and errors as for `weights`."""
-        model = lay_out(self.config)
+        model = self.laid_out()
         take_weights(model, self.weights(device, dtype), torch.device(device))
         return model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from slm.errors import UserError
@@ -27,13 +28,15 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
         patterns: file-name patterns that count inside a folder, e.g. ``["*.txt", "*.md"]``.
 
     Raises:
-        UserError: nothing is there, or nothing in it matches.
+        UserError: nothing is there, or nothing in it matches, or a pattern is none.
     """
-    root = Path(path).expanduser()
+    if not path:
+        raise UserError("data.path is empty; give a file, a folder (. is this one), a glob or a list of them")
+    root = Path(os.path.expanduser(path))  # leaves the home of nobody as it is; Path.expanduser raises RuntimeError
     if root.is_file():
         return [root]
     if root.is_dir():
-        found = {file for pattern in patterns for file in root.rglob(pattern)}
+        found = {file for pattern in patterns for file in _matches(root, pattern)}
         files = sorted(f for f in found if f.is_file() and not _is_hidden(f.relative_to(root)))
         if not files:
             raise UserError(
@@ -45,6 +48,15 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
     if not files:
         raise UserError(f"data.path: there is no file or folder '{path}'; give a file, a folder or a glob")
     return files
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.rglob(pattern))
+    except (NotImplementedError, ValueError) as error:  # pathlib's words for an absolute pattern and an empty one
+        raise UserError(
+            f"data.patterns: '{pattern}' cannot be looked for in a folder ({error}); give patterns such as *.txt"
+        ) from error
 
 
 def _is_hidden(relative: Path) -> bool:
