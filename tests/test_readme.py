@@ -21,7 +21,7 @@ SHORT_RUN = ("trainer.max_steps=4", "trainer.batch_size=2", "trainer.val_every=2
 SHORT = {
     "train": (*SMALL_MODEL, *SHORT_RUN, "trainer.accelerator=cpu", "trainer.devices=1"),
     "generate": ("generation.max_new_tokens=4",),
-    "evaluate": ("data=text", "data.path=README.md"),
+    "evaluate": ("data=text", "data.path=README.md", "data.seq_len=16"),
     "prepare": (),
     "convert": (),
 }
@@ -47,6 +47,7 @@ def test_every_command_runs_in_order(run_cli: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "prompts.txt").write_text("def main(\nimport \n", encoding="utf-8")
     (tmp_path / "tinyshakespeare.txt").write_text("First Citizen:\nSpeak, speak.\n" * 200, encoding="utf-8")
     commands = [words for words in shell_lines(README) if words[0].startswith("slm-")]
     assert len(commands) >= 10

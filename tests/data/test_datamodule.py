@@ -219,3 +219,14 @@ def test_a_split_of_no_tokens_is_said_in_one_line(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", split, Stripping())
     with pytest.raises(UserError, match=r"\Adata: a split of 0 token\(s\) has nothing to predict; [^\n]*\Z"):
         module_of(store).val_dataloader()
+
+
+def test_a_run_on_too_little_text_writes_nothing(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """It left a folder with a configuration and no step; of no training token at all it divided by zero."""
+    (tmp_path / "short.txt").write_text("ab")
+    outcome = run_cli("train", *tiny, "data.path=short.txt", "data.val_fraction=0.5", "run_dir=run")
+    assert (outcome.status, outcome.err) == (
+        2,
+        "slm-train: data: a split of 1 token(s) has nothing to predict; give more text\n",
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["short.txt"]

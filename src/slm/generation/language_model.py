@@ -210,7 +210,8 @@ def load(
             released files, the name of such a release (``gpt2-124m``) or a name on the Hugging Face hub; or what
             `find_source` made of one.
         device: where to put it; by default a GPU if there is one, else the CPU.
-        dtype: of the weights; by default as they are stored, but fp32 for fp16 weights on a CPU.
+        dtype: of the weights; by default bf16 on a GPU that has it, else as they are stored, but fp32 for fp16
+            weights on a CPU.
         quantize: ``int8`` or ``int4`` weights; by default none, or what a quantized bundle has.
 
     Raises:
@@ -218,6 +219,8 @@ def load(
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     opened = open_source(source if isinstance(source, Source) else find_source(source))
+    if dtype is None and place.type == "cuda" and torch.cuda.is_bf16_supported():
+        dtype = torch.bfloat16
     if dtype is None and place.type == "cpu" and widest_dtype(opened.table, opened.tensors) == torch.float16:
         dtype = torch.float32
     model = cast(CausalLM, opened.model(place, dtype))

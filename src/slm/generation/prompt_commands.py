@@ -88,8 +88,10 @@ class PromptCommands:
         if name in _NOT_HERE:
             return f"{name} {_NOT_HERE[name]}"
         if name not in self.setting_names:
-            nearest = did_you_mean(name, self.setting_names)
-            return f"/set NAME VALUE{nearest} (names: {', '.join(self.setting_names)})"
+            wrong = (
+                f"there is no setting '{name}'{did_you_mean(name, self.setting_names)}" if name else "/set NAME VALUE"
+            )
+            return f"{wrong} (names: {', '.join(self.setting_names)})"
         if value:
             try:
                 changed = {**asdict(self.settings), name: yaml.safe_load(value)}

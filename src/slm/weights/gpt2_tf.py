@@ -11,18 +11,11 @@ from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.family import model_values
+from slm.weights.families.gpt2 import MATRICES, NORMS
 from slm.weights.laid_out import stored_config
 from slm.weights.name_table import SAME, Entry, Layout
 
 HPARAMS_FILE = "hparams.json"
-
-_MATRICES = {
-    "attn/c_attn": "attention.qkv",
-    "attn/c_proj": "attention.out_proj",
-    "mlp/c_fc": "mlp.up_proj",
-    "mlp/c_proj": "mlp.down_proj",
-}
-_NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
 
 
 def _matrix_to_ours(theirs: Tensor) -> Tensor:
@@ -64,11 +57,12 @@ def gpt2_tf_table(config: ModelConfig) -> list[Entry]:
     ]
     for layer in range(config.modules.transformer.n_layers):
         ours, theirs = f"transformer.blocks.{layer}", f"model/h{layer}"
-        for their_name, our_name in _MATRICES.items():
-            table.append(Entry(f"{ours}.{our_name}.weight", (f"{theirs}/{their_name}/w",), _CONV1D))
-            table.append(Entry(f"{ours}.{our_name}.bias", (f"{theirs}/{their_name}/b",), SAME))
-        for their_name, our_name in _NORMS.items():
-            table += _norm(f"{ours}.{our_name}", f"{theirs}/{their_name}")
+        for name, our_name in MATRICES.items():  # Hugging Face took OpenAI's names, with dots for slashes
+            their_name = f"{theirs}/{name.replace('.', '/')}"
+            table.append(Entry(f"{ours}.{our_name}.weight", (f"{their_name}/w",), _CONV1D))
+            table.append(Entry(f"{ours}.{our_name}.bias", (f"{their_name}/b",), SAME))
+        for name, our_name in NORMS.items():
+            table += _norm(f"{ours}.{our_name}", f"{theirs}/{name}")
     return [*table, *_norm("transformer.final_norm", "model/ln_f")]
 
 

@@ -13,7 +13,7 @@ _SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 @register_corpus("shakespeare_char")
 def shakespeare_char(path: str | None, url: str, download_dir: str) -> list[Path]:
-    """The one file at `path`; without one, that in `download_dir`, downloaded from `url` unless the known text is there already.
+    """The one file at `path`; without one, `download_dir`'s, fetched from `url` unless the known text is there already.
 
     Raises:
         UserError: the file is missing, or cannot be downloaded, or is not the known text.

@@ -10,13 +10,13 @@ from slm.weights.families.family import Family, model_values
 from slm.weights.foreign_config import ForeignConfig, foreign_activation
 from slm.weights.name_table import SAME, TRANSPOSED, Entry
 
-_MATRICES = {
+MATRICES = {
     "attn.c_attn": "attention.qkv",
     "attn.c_proj": "attention.out_proj",
     "mlp.c_fc": "mlp.up_proj",
     "mlp.c_proj": "mlp.down_proj",
 }
-_NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
+NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
 
 
 def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def _table(config: ModelConfig) -> list[Entry]:
     for layer in range(config.modules.transformer.n_layers):
         ours, theirs = f"transformer.blocks.{layer}", f"transformer.h.{layer}"
         for kind, layout in (("weight", TRANSPOSED), ("bias", SAME)):
-            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",), layout) for t, o in _MATRICES.items()]
-            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",)) for t, o in _NORMS.items()]
+            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",), layout) for t, o in MATRICES.items()]
+            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",)) for t, o in NORMS.items()]
     table += [Entry(f"transformer.final_norm.{k}", (f"transformer.ln_f.{k}",)) for k in ("weight", "bias")]
     if not config.modules.output_projection.tie_weights:
         table.append(Entry("output_projection.weight", ("lm_head.weight",), padded=True))
