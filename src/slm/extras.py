@@ -18,11 +18,20 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         extra: the extra of this package that installs it, e.g. ``"wandb"``.
         purpose: what wants it, for the message, e.g. ``"logger=wandb"``.
     """
-    check_installed(module.split(".")[0], extra, purpose)
-    return importlib.import_module(module)
+    package = module.split(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise _missing(package, extra, purpose) from None
 
 
 def check_installed(package: str, extra: str, purpose: str) -> None:
     """Raise `UserError` naming the extra that brings `package`, if it is not there; imports nothing."""
     if package not in sys.modules and importlib.util.find_spec(package) is None:
-        raise UserError(f"{purpose} needs the package '{package}': pip install 'slm[{extra}]'")
+        raise _missing(package, extra, purpose)
+
+
+def _missing(package: str, extra: str, purpose: str) -> UserError:
+    return UserError(f"{purpose} needs the package '{package}': pip install 'slm[{extra}]'")

@@ -93,7 +93,7 @@ class InteractivePrompt:
             yield exchange
             if exchange.finish_reason == "interrupted":
                 break
-        if conversation is not None:
+        if conversation is not None and exchange.text:
             conversation.keep(prompt, exchange.text)
 
     def _prompt_ids(self, prompt: str, conversation: Conversation | None) -> list[int]:

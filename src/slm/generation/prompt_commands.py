@@ -22,8 +22,8 @@ _NOT_HERE = {
 }
 
 _HELP = """\
-Type a text and Enter: the model goes on with it. A line that ends in \\ goes on in the next, Alt-Enter breaks a line,
-and pasted lines are one prompt. A text that begins with a slash: type it twice.
+Type a text and Enter: the model goes on with it. A line that ends in \\ goes on in the next, Alt-Enter breaks
+a line, and pasted lines are one prompt. Where a text begins with a slash, type two.
   /set NAME VALUE   change a setting: /set temperature 0.7, /set stop ["\\n\\n"]
   /show             the settings, and what was changed
   /reset            settings as at the start; a conversation is forgotten
@@ -31,7 +31,8 @@ and pasted lines are one prompt. A text that begins with a slash: type it twice.
 {chat}
   /help             this
   /exit             leave (Ctrl-D too)
-Ctrl-C stops the text. Arrow keys recall what you typed, also in earlier sessions; Ctrl-R searches it; Tab completes."""
+Ctrl-C stops the text. Arrow keys recall what you typed, in earlier sessions too, Ctrl-R searches it; Tab
+completes commands."""
 
 _HELP_CHAT = """\
   /system TEXT      what the model is told ahead of the conversation; without TEXT, nothing

@@ -16,6 +16,7 @@ from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import TabsProcessor
 from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.shortcuts import CompleteStyle
 
@@ -55,6 +56,7 @@ class PromptTerminal:
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: " " * width,
             key_bindings=_key_bindings(),
+            input_processors=[TabsProcessor(char1=" ", char2=" ")],  # pasted tabs
             bottom_toolbar=toolbar,
             output=create_output(always_prefer_tty=True),  # stdout may go to a file
         )

@@ -25,8 +25,11 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         quantize: ``int8``, ``int4`` or None.
 
     Raises:
-        UserError: the device has no kernel for the mode, or the model no transformer of linear layers.
+        UserError: there is no such mode, the device has no kernel for it, or the model no transformer of linear
+            layers.
     """
+    if quantize is not None and quantize not in MODES:
+        raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
     if getattr(model, "inference_head", None) is not None:
         if quantize is not None:

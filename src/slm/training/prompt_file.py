@@ -25,16 +25,17 @@ def read_prompts(file: Path) -> list[str]:
         UserError: the file is missing, not text, or a line of it has no prompt.
     """
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"prompts: there is no file '{file}'") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts: cannot read '{file}' as text ({error})") from None
+    lines = {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if not lines:
         raise UserError(f"prompts: '{file}' holds no prompt")
     if file.suffix != ".jsonl":
-        return lines
-    return [_prompt_of(line, number, file) for number, line in enumerate(lines, start=1)]
+        return list(lines.values())
+    return [_prompt_of(line, number, file) for number, line in lines.items()]
 
 
 def answer_prompts(
@@ -73,17 +74,21 @@ def answered_before(file: Path, prompts: Sequence[str]) -> int:
     """
     if not file.exists():
         return 0
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    for number, line in enumerate(whole.decode("utf-8", errors="replace").splitlines()):
-        if number >= len(prompts) or _asked(line) != prompts[number]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"out: cannot read '{file}' ({error.strerror}); name another file") from None
+    *whole, begun = content.split(b"\n")
+    for number, line in enumerate([*whole, begun] if begun else whole):
+        prompt = prompts[number] if number < len(prompts) else None
+        if prompt is None or not (_asked(line) == prompt if number < len(whole) else _begins(line, prompt)):
             raise UserError(
                 f"out: line {number + 1} of '{file}' is no answer to prompt {number + 1}; name another file"
             )
-    if len(whole) < len(content):
+    if begun:
         with file.open("r+b") as cut:
-            cut.truncate(len(whole))
-    return whole.count(b"\n")
+            cut.truncate(len(content) - len(begun))
+    return len(whole)
 
 
 def _answer(prompt: str, completions: list[Completion]) -> dict[str, Any]:
@@ -103,12 +108,19 @@ def _answer(prompt: str, completions: list[Completion]) -> dict[str, Any]:
     return {"prompt": prompt, **answers[0]} if len(answers) == 1 else {"prompt": prompt, "completions": answers}
 
 
-def _asked(line: str) -> str | None:
+def _asked(line: str | bytes) -> str | None:
     try:
         prompt = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError):
+        prompt.encode()  # JSON can spell half a surrogate pair, which is no text
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return prompt if isinstance(prompt, str) else None
+    return cast(str, prompt)
+
+
+def _begins(line: bytes, prompt: str) -> bool:
+    """Whether `line` is the beginning of an answer to `prompt`."""
+    head = json.dumps({"prompt": prompt}, ensure_ascii=False)[:-1].encode()
+    return line.startswith(head) or head.startswith(line)
 
 
 def _prompt_of(line: str, number: int, file: Path) -> str:

@@ -20,7 +20,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+        self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)  # of queries, keys, values
         self.head_dim = config.head_dim
         self.dropout = config.dropout
         self.sliding_window = config.sliding_window

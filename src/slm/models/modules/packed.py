@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -24,6 +26,14 @@ class PackedLinear(nn.Module):
         self.bias = source.bias
         self.weight = source.weight.detach()
         self.packed = self.weight.dtype == torch.bfloat16
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "weight": self.weight.to_dense() if self.packed else self.weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 

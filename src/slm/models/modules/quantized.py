@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -40,6 +42,9 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale)
         self.bias = source.bias
         self._packed: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_packed": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""
@@ -91,6 +96,9 @@ class Int4Linear(nn.Module):
         self.register_buffer("scales_and_offsets", scales_and_offsets)
         self.bias = source.bias
         self._packed: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_packed": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""

@@ -35,13 +35,15 @@ class RotaryPositions(PositionEmbedding):
         dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < end:
-            # twice the need, so that a text that grows a token at a time makes few tables
-            table = self._table(max(end, min(2 * end, self.max_seq_len)), device, dtype)
+            # twice the need, so that a text that grows a token at a time makes few tables, one that slides too
+            length = min(2 * end, self.max_seq_len) if end <= self.max_seq_len else 2 * end
+            table = self._table(length, device, dtype)
             self._tables[(device, dtype)] = table
         cos, sin = table[0][positions], table[1][positions]
         return (cos, sin) if isinstance(positions, slice) else (cos[:, None], sin[:, None])
 
     @torch.no_grad()
+    @torch.inference_mode(False)  # training goes on with the table that generation made
     def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> Rotation:
         frequency, factor = frequencies(self.rotary, self.rotary_dim)
         angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
