@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import slm
+from slm.generation.config import GenerationConfig
+from slm.training.prompt_file import answer_prompts
 
 GREEDY = ("generation=greedy", "generation.max_new_tokens=5")
 
@@ -73,6 +77,42 @@ def test_an_interrupted_file_is_gone_on_with(run_cli: Any, tiny_run: Path, tmp_p
     assert "line 1 of 'cut.jsonl' is no answer to prompt 1" in outcome.err
 
 
+def test_a_file_that_holds_something_else_is_left_alone(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """One line without a line's end was taken for an answer that was cut off, and the file emptied."""
+    (tmp_path / "prompts.txt").write_text("the\n")
+    (tmp_path / "precious.json").write_text('{"my": "data"}')
+    outcome = run_cli("generate", f"run={tiny_run}", "prompts=prompts.txt", "out=precious.json", *GREEDY)
+    assert outcome.status == 2
+    assert "line 1 of 'precious.json' is no answer to prompt 1" in outcome.err
+    assert (tmp_path / "precious.json").read_text() == '{"my": "data"}'
+
+
+def test_line_ends_of_other_systems(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """U+2028 and U+0085 ended a line when answers were counted, and a byte-order mark was part of the first prompt."""
+    (tmp_path / "prompts.txt").write_bytes("\ufeffa\u2028b\u0085c\r\nthe\r\n".encode())
+    command = ("generate", f"run={tiny_run}", "prompts=prompts.txt", "out=out.jsonl", *GREEDY)
+    assert run_cli(*command).status == 0
+    answers = (tmp_path / "out.jsonl").read_bytes()
+    assert [json.loads(line)["prompt"] for line in answers.splitlines()] == ["a\u2028b\u0085c", "the"]
+    (tmp_path / "out.jsonl").write_bytes(b"\xef\xbb\xbf" + answers.replace(b"\n", b"\r\n"))
+    assert "2 of 2 prompts are answered" in run_cli(*command).err
+
+
+def test_what_is_written_when_interrupted_stays_whole(tiny_run: Path) -> None:
+    class Keyboard(io.StringIO):
+        def flush(self) -> None:
+            if self.getvalue().count("\n") == 2:
+                raise KeyboardInterrupt
+
+    out, signals = Keyboard(), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+            answer_prompts(slm.load(tiny_run, device="cpu"), ["a", "b", "c"], GenerationConfig(max_new_tokens=2), out)
+    finally:
+        signal.signal(signal.SIGINT, signals)  # Lightning ignores further ones
+    assert [json.loads(line)["prompt"] for line in out.getvalue().splitlines()] == ["a", "b"]
+
+
 def test_several_of_a_prompt_and_stop_strings(run_cli: Any, tiny_run: Path) -> None:
     command = ("generate", f"run={tiny_run}", "prompt=the", "generation.max_new_tokens=9", "generation.seed=3")
     outcome = run_cli(*command, "generation.n=3")
@@ -94,6 +134,9 @@ MISTAKES = [
     (("run=RUN", "prompts=missing.txt"), "there is no file 'missing.txt'"),
     (("run=RUN", "prompts=blank.txt"), "'blank.txt' holds no prompt"),
     (("run=RUN", "prompts=binary"), "cannot read 'binary' as text"),
+    (("run=RUN", "prompts=good.txt", "out=no/x.jsonl"), "out: cannot write 'no/x.jsonl' (No such file"),
+    (("run=RUN", "prompts=good.txt", "out=empty"), "out: cannot write 'empty' (Is a directory)"),
+    (("run=RUN", "prompts=half.jsonl"), "line 3 of 'half.jsonl' has no prompt"),
     (("run=RUN", "prompts=bad.jsonl"), """line 2 of 'bad.jsonl' has no prompt; expected {"prompt": "…"}"""),
     (("run=RUN", "prompt=" + "a" * 40), "the prompt has 40 tokens; this model takes 16, one of them new"),
     (("run=RUN", "prompts=long.txt"), "the prompt has 40 tokens"),
@@ -115,6 +158,7 @@ MISTAKES = [
 def test_mistakes(run_cli: Any, tiny_run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     for name, content in {
         "good.txt": b"a", "blank.txt": b"\n \n", "binary": b"\xff\xfe", "long.txt": b"a" * 40,
+        "half.jsonl": b'{"prompt": "a"}\n\n{"prompt": "\\ud800"}\n',
         "bad.jsonl": b'{"prompt": "a"}\n{"text": "b"}\n',
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)

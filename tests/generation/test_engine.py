@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from slm.generation.language_model import LanguageModel
 from slm.generation.stop_strings import StopStrings
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.models.modules.rotary import RotaryPositions
 from slm.tokenizers.byte import ByteTokenizer
 
 MAX_SEQ_LEN, EOS = 32, ByteTokenizer.eos_id
@@ -30,11 +32,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(position: str = "learned", **transformer: Any) -> nn.Module:
+def made(position: str = "learned", max_seq_len: int = MAX_SEQ_LEN, **transformer: Any) -> nn.Module:
     config = ModelConfig.from_dict(
         {
             "name": "gpt",
-            "params": {"max_seq_len": MAX_SEQ_LEN, "vocab_size": 258},
+            "params": {"max_seq_len": max_seq_len, "vocab_size": 258},
             "modules": {
                 "position_embedding": {"kind": position},
                 "transformer": {"dim": 16, "n_layers": 2, "n_heads": 2, **transformer},
@@ -152,6 +154,53 @@ def test_sliding_goes_on_past_the_models_length(models: dict[str, nn.Module]) ->
             assert whole[n + 1] == int(model(torch.tensor([whole[16 : n + 1]]))[0, -1].argmax())
     with pytest.raises(UserError, match="overflow=slide needs rotary positions"):
         Engine(models["learned"], slide, EOS)
+
+
+def test_a_budget_that_is_not_used_costs_nothing() -> None:
+    """Rows were cleared up to their budget, and their random numbers drawn: 38 s and 13 GB before the first token."""
+    model = made(max_seq_len=20_000, position="rotary")
+    config = GenerationConfig(stop_at_eos=False)
+    engine = Engine(model, config, EOS)
+    room = []
+    make_cache = model.make_cache
+    model.make_cache = lambda *shape: room.append(make_cache(*shape)) or room[0]  # type: ignore[assignment]
+    run = engine.run([Request([1] * n, 10_000, n) for n in (3, 5, 9)])
+    before = [event.token_id for event in itertools.islice(run, 30) if isinstance(event, Token)]
+    (cache,) = room
+    assert cache.max_len > 10_000
+    assert cache.keys[..., 1000:, :].isnan().all(), "nobody touched what nobody looked at"
+    assert len(engine._rows[0]._uniforms) < 1000
+    short = Engine(model, config, EOS).run([Request([1] * n, 10, n) for n in (3, 5, 9)])
+    assert before == [event.token_id for event in short if isinstance(event, Token)], "a seed is one of any budget"
+
+
+def test_rotary_tables_outlive_generation_and_are_few() -> None:
+    """The table was made in inference mode, so that training after a sample ended in an error; and a text that slid
+    past `max_seq_len` made a new one for each token."""
+    model = made(position="rotary")
+    with mock.patch.object(RotaryPositions, "_table", autospec=True, side_effect=RotaryPositions._table) as table:
+        config = GenerationConfig(greedy=True, stop_at_eos=False, overflow="slide")
+        assert len(texts_of(model, config, [Request([5], 300)])[0][0]) == 300
+    assert table.call_count < 10
+    model(torch.tensor([[1, 2, 3]])).sum().backward()
+
+
+def test_long_prompts_are_not_read_all_at_once() -> None:
+    """Sixteen of 8,000 tokens went through the widest layers together, gigabytes of activations."""
+    model = made(max_seq_len=5000, n_layers=1)
+    with mock.patch.object(model, "hidden_states", wraps=model.hidden_states) as read:
+        texts_of(model, GenerationConfig(greedy=True), [Request([1] * 3000, 1) for _ in range(5)])
+    assert [tuple(call.args[0].shape) for call in read.call_args_list] == [(2, 3000), (2, 3000), (1, 3000)]
+
+
+def test_a_stream_left_half_way_leaves_nothing_behind(models: dict[str, nn.Module]) -> None:
+    engine = Engine(models["learned"], GenerationConfig(greedy=True, stop_at_eos=False), EOS)
+    whole = list(engine.run([Request([1], 5)]))
+    left = engine.run([Request([2], 9), Request([3], 9)])
+    next(left)
+    assert not torch.is_inference_mode_enabled()
+    left.close()
+    assert list(engine.run([Request([1], 5)])) == whole
 
 
 # ---- text ----

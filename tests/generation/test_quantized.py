@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import slm
+from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -82,6 +86,20 @@ def test_packing_changes_no_number_beyond_rounding(dtype: torch.dtype) -> None:
         torch.testing.assert_close(packed(x), plain(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loaded_models_state_is_the_stored_one(tiny_run: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Layers made ready for decoding once lost their weights from the state dict, and a bundle of it did not load."""
+    lm = slm.load(tiny_run, device="cpu", dtype=dtype)
+    stored = load_file(tiny_run / "model/model.safetensors")
+    state = lm.model.state_dict()
+    assert state.keys() == stored.keys()
+    assert all(torch.equal(state[name], tensor.to(dtype)) for name, tensor in stored.items())
+    write_bundle(tmp_path / "again", lm.model.config, state, lm.tokenizer, {})
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        assert torch.equal(slm.load(tmp_path / "again", device="cpu").model(ids), lm.model(ids))
+
+
 def test_a_layer_that_no_group_divides_gets_8_bits() -> None:
     model = build_model(
         ModelConfig.from_dict(
@@ -136,3 +154,22 @@ def test_generate_and_evaluate_quantized(run_cli: Any, tiny_run: Path) -> None:
     assert abs(figures["loss_change"]) < 0.01
     plain = json.loads(run_cli("evaluate", f"run={tiny_run}").out)
     assert plain["loss"] == pytest.approx(figures["loss_unquantized"], rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [Int8Linear, Int4Linear, PackedLinear])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prepared_layers_can_be_copied_and_pickled(make: Callable[[nn.Linear], nn.Module], dtype: torch.dtype) -> None:
+    """Weights in a kernel's own order have no storage that `copy` or `pickle` could read: both raised."""
+    if make is PackedLinear and not packs(torch.zeros(1, dtype=dtype)):
+        pytest.skip(f"this CPU has no kernel for {dtype}")
+    prepared, x = make(layer().to(dtype)), torch.randn(3, 128, dtype=dtype)
+    expected = prepared(x)
+    for copied in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        assert torch.equal(copied(x), expected)
+    assert torch.equal(prepared(x), expected)
+
+
+def test_a_mode_that_there_is_not_is_refused(tiny_run: Path) -> None:
+    """`slm.load(…, quantize="int3")` gave 8 bits and said nothing."""
+    with pytest.raises(UserError, match="must be one of int8, int4, or left out; got 'int3'"):
+        slm.load(tiny_run, device="cpu", quantize="int3")

@@ -159,3 +159,19 @@ def test_greedy_draws_nothing() -> None:
     assert greedy(logits).tolist() == [1, 0]
     assert next_tokens(logits, GenerationConfig(greedy=True, top_k=1, temperature=9.0), None).tolist() == [1, 0]
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_row_with_every_token_forbidden_stays_as_it_is() -> None:
+    """All -inf is no distribution: the last token of the vocabulary came, whatever it was."""
+    logits = torch.tensor([[3.0, 1.0], [1.0, 3.0]])
+    left = adjusted(logits, GenerationConfig(no_repeat_ngram=1), [[0, 1], [1]], [[], []])
+    assert left.tolist() == [[3.0, 1.0], [1.0, -math.inf]]
+    for bias in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="logit_bias of token 1"):
+            GenerationConfig(logit_bias={1: bias})
+
+
+def test_penalties_of_bf16_logits_are_not_rounded_away() -> None:
+    """At 10, bf16 has steps of 0.06: a penalty of 0.02 did nothing."""
+    logits = torch.tensor([[10.0, 10.0]], dtype=torch.bfloat16)
+    assert int(greedy(adjusted(logits, GenerationConfig(presence_penalty=0.02), [[]], [[0]]))) == 1

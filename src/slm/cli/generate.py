@@ -74,7 +74,7 @@ def generate(cfg: DictConfig) -> None:
     source = model_source(values)
     prompts, out = None, None
     if values["prompts"] is not None:
-        from slm.training.prompt_file import answered_before, read_prompts
+        from slm.training.prompt_file import answered_before, open_answers, read_prompts
 
         prompts = read_prompts(Path(values["prompts"]).expanduser())
         if values["out"] is not None:
@@ -85,6 +85,7 @@ def generate(cfg: DictConfig) -> None:
             prompts = prompts[done:]
             if not prompts:
                 return
+            open_answers(out).close()  # to know it before the model is loaded
     elif values["out"] is not None:
         raise UserError(
             "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
@@ -102,9 +103,9 @@ def generate(cfg: DictConfig) -> None:
         settings.quantize,
     )
     if prompts is not None:
-        from slm.training.prompt_file import answer_prompts
+        from slm.training.prompt_file import answer_prompts, open_answers
 
-        with out.open("a", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as lines:
+        with open_answers(out) if out else contextlib.nullcontext(sys.stdout) as lines:
             answer_prompts(language_model, prompts, settings, lines)
     elif values["prompt"] is not None:
         _continue(language_model, str(values["prompt"]), settings)

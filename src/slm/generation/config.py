@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ class GenerationConfig:
         presence_penalty: taken off the logits of tokens that the text has.
         frequency_penalty: taken off their logits once for each time.
         no_repeat_ngram: no run of this many tokens comes twice in prompt and text; 0 for no such rule.
-        logit_bias: added to the logits of these token ids.
+        logit_bias: added to the logits of these token ids; ``-inf`` forbids one.
         stop: the text ends before any of these strings, also where one begins inside a token.
         seed: of the sampling; None for another text each time. Sample j of a prompt has ``seed + j``.
         n: continuations of each prompt.
@@ -65,5 +66,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.top_p == 0:
             raise ValueError("top_p must be above 0 and at most 1; for the likeliest token alone, greedy=true")
+        for token, bias in self.logit_bias.items():
+            if math.isnan(bias) or bias == math.inf:
+                raise ValueError(f"logit_bias of token {token} is {bias}; give a number, or -inf to forbid the token")
         if "" in self.stop:
             raise ValueError("stop holds an empty string, which would end every text at once; leave it out")

@@ -20,6 +20,8 @@ from slm.models.modules.kv_cache import KVCache
 Reason = Literal["eos", "length", "max_seq_len", "stop"]
 
 _MOST_PADDING = 1.25  # prompts are read together while that makes at most a quarter more tokens than they have
+_MOST_READ_TOGETHER = 8192  # tokens; more gain no speed, and the widest activations of 16 long prompts take gigabytes
+_DRAWN_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,19 @@ class _Row:
     prompt: list[int]
     n_new: int
     at_end: Reason
-    uniforms: list[float]
+    seed: int | None
     text: list[int] = field(default_factory=list)
     ended: Reason | None = None
+    _generator: torch.Generator | None = None
+    _uniforms: list[float] = field(default_factory=list)
+
+    def uniform(self) -> float:
+        """The number in [0, 1) that decides the next token; some are drawn at a time, budgets may be far too large."""
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(secrets.randbits(63) if self.seed is None else self.seed)
+        if len(self.text) == len(self._uniforms):
+            self._uniforms += torch.rand(_DRAWN_TOGETHER, generator=self._generator).tolist()
+        return self._uniforms[len(self.text)]
 
 
 class Engine:
@@ -157,7 +169,8 @@ class Engine:
             n, total = 0, 0
             for row in new:
                 total += len(row.prompt)
-                if n and (n + 1) * len(row.prompt) > _MOST_PADDING * total:
+                padded = (n + 1) * len(row.prompt)
+                if n and (padded > _MOST_PADDING * total or padded > _MOST_READ_TOGETHER):
                     break
                 n += 1
             group, new = new[:n], new[n:]
@@ -170,7 +183,7 @@ class Engine:
         logits = adjusted(logits, self.settings, [row.prompt for row in rows], [row.text for row in rows])
         uniforms = None
         if not self.settings.greedy:
-            uniforms = torch.tensor([row.uniforms[len(row.text)] for row in rows], device=self.device)
+            uniforms = torch.tensor([row.uniform() for row in rows], device=self.device)
         return next_tokens(logits, self.settings, uniforms)
 
     def _tokens(self, tokens: Tensor, logits: Tensor, rows: list[_Row]) -> Iterator[Token]:
@@ -200,11 +213,7 @@ class Engine:
                 f"shorten the prompt to {longest - 1}"
             )
         n_new = request.max_new_tokens if self.slides else min(request.max_new_tokens, room)
-        uniforms: list[float] = []
-        if not self.settings.greedy:
-            seed = secrets.randbits(63) if request.seed is None else request.seed
-            uniforms = torch.rand(n_new, generator=torch.Generator().manual_seed(seed)).tolist()
-        return _Row(index, prompt, n_new, "length" if n_new == request.max_new_tokens else "max_seq_len", uniforms)
+        return _Row(index, prompt, n_new, "length" if n_new == request.max_new_tokens else "max_seq_len", request.seed)
 
     def _room_needed(self, row: _Row) -> int:
         needed = len(row.prompt) + row.n_new - 1  # the last new token is never read

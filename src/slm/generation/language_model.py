@@ -94,7 +94,7 @@ class LanguageModel:
             UserError: a setting is unknown or out of range, or the prompt is too long.
         """
         settings = replace(_settled(settings, changes), n=1)
-        for _, piece in self._run([prompt], settings, {}):
+        for _, piece in self._run([prompt], settings):
             if isinstance(piece, str) and piece:
                 yield piece
 
@@ -109,7 +109,7 @@ class LanguageModel:
             prompt_ids: taken as they are; `Tokenizer.begin_ids` are not put before them.
             settings: how to continue; ``n`` is taken as 1.
         """
-        for _, event in self._run([], replace(settings, n=1), {}, [prompt_ids]):
+        for _, event in self._run([], replace(settings, n=1), [prompt_ids]):
             yield event
 
     def complete(
@@ -123,17 +123,11 @@ class LanguageModel:
         return done
 
     def complete_each(
-        self, prompts: Sequence[str], settings: GenerationConfig, overrides: dict[int, dict[str, int]] | None = None
+        self, prompts: Sequence[str], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """As `complete`, each prompt's index and continuations as soon as all of them are done.
-
-        Args:
-            prompts: what to continue.
-            settings: how.
-            overrides: ``max_new_tokens`` and ``seed`` of single prompts, by index.
-        """
+        """As `complete`, each prompt's index and continuations as soon as all of them are done."""
         parts: dict[int, dict[int, Completion]] = {}
-        for index, completion in self._run(prompts, settings, overrides or {}):
+        for index, completion in self._run(prompts, settings):
             if isinstance(completion, Completion):
                 prompt, sample = divmod(index, settings.n)
                 parts.setdefault(prompt, {})[sample] = completion
@@ -145,7 +139,6 @@ class LanguageModel:
         self,
         prompts: Sequence[str],
         settings: GenerationConfig,
-        overrides: dict[int, dict[str, int]],
         prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[tuple[int, str | Completion]]:
         """(request, piece of its text) as they come, and (request, `Completion`) at its end.
@@ -156,10 +149,9 @@ class LanguageModel:
         tokenizer = self.tokenizer
         encoded = prompt_ids or [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
         requests = []
-        for index, ids in enumerate(encoded):
-            own = overrides.get(index, {})
-            budget, seed = own.get("max_new_tokens", settings.max_new_tokens), own.get("seed", settings.seed)
-            requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
+        for ids in encoded:
+            seeds = [None if settings.seed is None else settings.seed + j for j in range(settings.n)]
+            requests += [Request(ids, settings.max_new_tokens, seed) for seed in seeds]
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size)
         texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
         for event in engine.run(requests):

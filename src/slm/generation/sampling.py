@@ -37,17 +37,26 @@ def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | N
 def adjusted(
     logits: Tensor, settings: GenerationConfig, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far."""
+    """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far.
+
+    In fp32 where numbers are added or scaled. A row of which all that would forbid every token stays as it is.
+    """
+    plain = logits
+    counts = settings.presence_penalty or settings.frequency_penalty
+    if settings.logit_bias or settings.repetition_penalty != 1 or counts:
+        logits = logits.float()  # bf16 has steps of 0.06 at 10
     if settings.logit_bias:
         logits = with_bias(logits, settings.logit_bias)
     if settings.repetition_penalty != 1:
         seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
         logits = penalize_repetition(logits, seen, settings.repetition_penalty)
-    if settings.presence_penalty or settings.frequency_penalty:
+    if counts:
         logits = penalize_counts(logits, texts, settings.presence_penalty, settings.frequency_penalty)
     if settings.no_repeat_ngram:
         seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
         logits = forbid_ngrams(logits, seen, settings.no_repeat_ngram)
+    if settings.logit_bias or settings.no_repeat_ngram:
+        logits = torch.where(logits.isneginf().all(dim=-1, keepdim=True), plain, logits)
     return logits
 
 

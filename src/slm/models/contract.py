@@ -23,13 +23,22 @@ class CausalLM(Protocol):
         """(V', C), V' >= vocab_size: what the loss multiplies hidden states with."""
 
     def hidden_states(self, input_ids: Tensor, cache: Any = None) -> Tensor:
-        """(B, T) ids to (B, T, C), ready for the head; a cache is continued and extended."""
+        """(B, T) ids to (B, T, C), ready for the head; a cache is continued and extended.
+
+        With a cache that has rows at different positions, T is 1.
+        """
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""
 
     def make_cache(self, batch_size: int, max_len: int | None = None) -> Any:
-        """An empty cache for `hidden_states`."""
+        """An empty cache for `hidden_states`: `batch_size` rows of `max_len` positions.
+
+        Generation uses of it what `KVCache` (slm/models/modules/kv_cache.py) says under "what a decode loop does with
+        rows", and ``lengths``: it takes no row into use (`keep`), reads prompts into `rows` padded at their end and
+        counts what is no padding (`append`), takes finished rows out (`drop`, which moves the last into their place),
+        and for ``overflow=slide`` lets rows `forget`. A model that hands a `KVCache` to its attention needs no more.
+        """
 
     def __call__(self, input_ids: Tensor, cache: Any = None) -> Tensor:
         """Logits (B, T, V)."""

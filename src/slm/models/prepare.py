@@ -53,7 +53,7 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
                 setattr(module, name, _replaced(child, quantize))
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
-    model.inference_head = _replaced(head, quantize)
+    model.inference_head = PackedLinear(head, saved=False) if quantize is None else _replaced(head, quantize)
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:

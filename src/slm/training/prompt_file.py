@@ -63,7 +63,12 @@ def answer_prompts(
     )
     # one batch: the engine below keeps its rows full across all prompts
     loader: DataLoader[str] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
-    trainer.predict(module, dataloaders=loader, return_predictions=False)
+    try:
+        trainer.predict(module, dataloaders=loader, return_predictions=False)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
+            raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
+        raise
 
 
 def answered_before(file: Path, prompts: Sequence[str]) -> int:
@@ -72,7 +77,7 @@ def answered_before(file: Path, prompts: Sequence[str]) -> int:
     Raises:
         UserError: the file holds something else than answers to these prompts.
     """
-    if not file.exists():
+    if not file.is_file():
         return 0
     try:
         content = file.read_bytes()
@@ -89,6 +94,18 @@ def answered_before(file: Path, prompts: Sequence[str]) -> int:
         with file.open("r+b") as cut:
             cut.truncate(len(content) - len(begun))
     return len(whole)
+
+
+def open_answers(file: Path) -> TextIO:
+    """`file`, to append answers to.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        return file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"out: cannot write '{file}' ({error.strerror}); name another place") from None
 
 
 def _answer(prompt: str, completions: list[Completion]) -> dict[str, Any]:

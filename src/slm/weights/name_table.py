@@ -112,11 +112,13 @@ def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
     Raises:
         UserError: one that is to be a weight holds no numbers with a point: a code of some quantization.
     """
-    dtypes = {name: source.dtypes[name] for entry in table if not entry.as_stored for name in entry.theirs}
+    stored = source.dtypes
+    names = [name for entry in table if not entry.as_stored for name in entry.theirs]
+    dtypes = {name: stored[name] for name in names if name in stored}  # `check_tensors` names those that are missing
     for name, dtype in dtypes.items():
         if not dtype.is_floating_point:
             raise UserError(f"{source.where}: '{name}' is {dtype}, no weight; take the model's unquantized release")
-    return functools.reduce(torch.promote_types, dtypes.values())
+    return functools.reduce(torch.promote_types, dtypes.values()) if dtypes else torch.float32
 
 
 def _alone(tensor: Tensor) -> Tensor:

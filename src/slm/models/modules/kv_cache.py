@@ -9,6 +9,8 @@ from slm.models.modules.attention_mask import attention_mask
 
 Positions = slice | Tensor
 
+_CLEARED_TOGETHER = 256  # positions
+
 
 class KVCache:
     """Room for `max_len` positions of every layer and row.
@@ -27,6 +29,7 @@ class KVCache:
     offsets: list[int]
     _in_step: bool
     _longest: int
+    _cleared: int
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class KVCache:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self._places = self._shifts = self._rows = torch.empty(0, dtype=torch.int64)
-        self._blank = [batch_size > 1] * batch_size  # rows with memory that nobody wrote yet
+        self._written = [0] * batch_size  # positions of each row that hold numbers, in use or not
         self._set([0] * batch_size, [0] * batch_size)
 
     # ---- what a model's forward asks and tells ----
@@ -104,6 +107,7 @@ class KVCache:
         self._longest += n_tokens
         if not self._in_step:
             self._places += n_tokens
+            self._clear()
 
     # ---- what a decode loop does with rows ----
 
@@ -120,17 +124,14 @@ class KVCache:
         """The rows ``start .. stop - 1`` as an empty cache of their own, in the same memory."""
         part = object.__new__(KVCache)
         part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        part._blank = []
+        part._written = [part.max_len] * (stop - start)
         part._set([0] * (stop - start), [0] * (stop - start))
         return part
 
     def append(self, lengths: list[int]) -> None:
         """Take the next rows into use, filled up to these lengths."""
         for row, length in enumerate(lengths, start=len(self.lengths)):
-            if self._blank[row]:  # what a mask hides must still be a number: nan times 0 is nan
-                self.keys[:, row, :, length:] = 0
-                self.values[:, row, :, length:] = 0
-                self._blank[row] = False
+            self._written[row] = max(self._written[row], length)
         self._set([*self.lengths, *lengths], [*self.offsets, *([0] * len(lengths))])
 
     def drop(self, row: int) -> None:
@@ -142,6 +143,7 @@ class KVCache:
             for store in (self.keys, self.values):
                 store[:, row, :, :n] = store[:, last, :, :n]
             lengths[row], offsets[row] = lengths[last], offsets[last]
+            self._written[row] = max(self._written[row], n)
         self._set(lengths[:last], offsets[:last])
 
     def forget(self, row: int, n_tokens: int) -> None:
@@ -161,3 +163,20 @@ class KVCache:
             self._rows = torch.arange(len(lengths), device=device)
             self._places = torch.tensor(lengths, device=device)[:, None]
             self._shifts = torch.tensor(offsets, device=device)[:, None]
+            self._cleared = 0
+            self._clear()
+
+    def _clear(self) -> None:
+        """Zeros where rows that are behind hold nothing yet: what a mask hides must be a number, nan times 0 is nan.
+
+        No further than the next steps look, since memory that nobody touched costs nothing.
+        """
+        if self._longest < self._cleared:
+            return
+        self._cleared = min(self._longest + _CLEARED_TOGETHER, self.max_len)
+        for row, length in enumerate(self.lengths):
+            start = max(self._written[row], length)
+            if start < self._cleared:
+                self.keys[:, row, :, start : self._cleared] = 0
+                self.values[:, row, :, start : self._cleared] = 0
+            self._written[row] = max(start, self._cleared)

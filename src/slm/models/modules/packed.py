@@ -17,32 +17,41 @@ class PackedLinear(nn.Module):
     bf16 weights are brought into the order that the kernel reads, once instead of in every product. fp32 weights stay
     as they are.
 
+    Its `state_dict` is that of the layer it replaces; it cannot be trained or loaded into.
+
     Args:
         source: the layer to replace; bf16 weights of it are let go.
+        saved: whether the weight is part of the `state_dict`; not where another module has it too.
     """
 
-    def __init__(self, source: nn.Linear) -> None:
+    def __init__(self, source: nn.Linear, saved: bool = True) -> None:
         super().__init__()
         self.bias = source.bias
-        self.weight = source.weight.detach()
-        self.packed = self.weight.dtype == torch.bfloat16
-        if self.packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+        self.saved = saved
+        self._weight = source.weight.detach()
+        self._packed = self._weight.dtype == torch.bfloat16
+        if self._packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "weight": self.weight.to_dense() if self.packed else self.weight}
+        return {**super().__getstate__(), "_weight": self._weight.to_dense() if self._packed else self._weight}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+        if self._packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        if self.packed or x.numel() // x.shape[-1] in _FEW_ROWS:
-            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, "none", [], "")
+        if self._packed or x.numel() // x.shape[-1] in _FEW_ROWS:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
             return product
-        return linear(x, self.weight, self.bias)
+        return linear(x, self._weight, self.bias)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.saved:
+            destination[f"{prefix}weight"] = self._weight.to_dense() if self._packed else self._weight
 
 
 def packs(weight: Tensor) -> bool:
