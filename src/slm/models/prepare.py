@@ -47,13 +47,14 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         raise UserError(f"quantize={quantize}: {type(model).__name__} has no `transformer` with layers to replace")
     if quantize == "int4":
         model.to(torch.bfloat16)
-    for module in list(model.transformer.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, _replaced(child, quantize))
+    # a list of all modules would keep every replaced layer, and its weights, until the last one is done
+    parents = [module for module in model.transformer.modules() if type(module) is not nn.Linear]
+    for parent in parents:
+        for name in [name for name, child in parent.named_children() if type(child) is nn.Linear]:
+            setattr(parent, name, _replaced(getattr(parent, name), quantize))
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
-    model.inference_head = PackedLinear(head, saved=False) if quantize is None else _replaced(head, quantize)
+    model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:

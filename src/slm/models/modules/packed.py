@@ -21,15 +21,16 @@ class PackedLinear(nn.Module):
 
     Args:
         source: the layer to replace; bf16 weights of it are let go.
-        saved: whether the weight is part of the `state_dict`; not where another module has it too.
+        shared: the weight is another module's too (a tied head's): it is neither reordered, which would make a second
+            copy of it, nor part of the `state_dict`.
     """
 
-    def __init__(self, source: nn.Linear, saved: bool = True) -> None:
+    def __init__(self, source: nn.Linear, shared: bool = False) -> None:
         super().__init__()
         self.bias = source.bias
-        self.saved = saved
+        self.shared = shared
         self._weight = source.weight.detach()
-        self._packed = self._weight.dtype == torch.bfloat16
+        self._packed = self._weight.dtype == torch.bfloat16 and not shared
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
 
@@ -43,14 +44,17 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        if self._packed or x.numel() // x.shape[-1] in _FEW_ROWS:
+        n_rows = x.numel() // x.shape[-1]
+        if n_rows == 1 and self.shared and self.bias is None and self._weight.dtype == torch.bfloat16:
+            return torch.mv(self._weight, x.flatten()).view(*x.shape[:-1], -1)  # reads twice as fast as `linear`
+        if self._packed or n_rows in _FEW_ROWS:
             product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
             return product
         return linear(x, self._weight, self.bias)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.saved:
+        if not self.shared:
             destination[f"{prefix}weight"] = self._weight.to_dense() if self._packed else self._weight
 
 
