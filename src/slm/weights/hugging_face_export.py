@@ -27,8 +27,7 @@ tags:
 
 # {title}
 
-A causal language model of the {family} family with {parameters:,} parameters, exported from
-[slm](https://pypi.org/project/slm/).
+A causal language model of the {family} family with {parameters:,} parameters, exported from slm.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
