@@ -47,13 +47,14 @@ def adjusted(
         logits = logits.float()  # bf16 has steps of 0.06 at 10
     if settings.logit_bias:
         logits = with_bias(logits, settings.logit_bias)
-    if settings.repetition_penalty != 1:
+    seen: list[list[int]] = []
+    if settings.repetition_penalty != 1 or settings.no_repeat_ngram:
         seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
+    if settings.repetition_penalty != 1:
         logits = penalize_repetition(logits, seen, settings.repetition_penalty)
     if counts:
         logits = penalize_counts(logits, texts, settings.presence_penalty, settings.frequency_penalty)
     if settings.no_repeat_ngram:
-        seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
         logits = forbid_ngrams(logits, seen, settings.no_repeat_ngram)
     if settings.logit_bias or settings.no_repeat_ngram:
         logits = torch.where(logits.isneginf().all(dim=-1, keepdim=True), plain, logits)

@@ -270,6 +270,9 @@ class Modules:
         return int(self.transformer.head_dim * self.position_embedding.rotary.fraction)
 
 
+_OF_TRAINING = ("params.dropout", "params.vocab_multiple", "modules.emb_dropout.p", "modules.transformer.dropout")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole model: the registry name and what that class builds from."""
@@ -303,6 +306,14 @@ class ModelConfig:
     def flat(self) -> dict[str, Any]:
         """Every setting by its dotted name."""
         return _flat(self.to_dict())
+
+    def architecture(self) -> dict[str, Any]:
+        """`flat` without what training alone decides: dropout, freezing, the vocabulary's padding, the loss."""
+        return {
+            key: value
+            for key, value in self.flat().items()
+            if key not in _OF_TRAINING and not key.endswith(".freeze") and not key.startswith("modules.loss.")
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model") -> ModelConfig:

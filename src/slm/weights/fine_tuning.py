@@ -11,14 +11,6 @@ from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
 from slm.schema import FORBID_EXTRA, Text
 
 _SHOWN = 4
-# What training decides; all else of a model is the weights'.
-_FREE = (
-    "params.dropout",
-    "params.vocab_multiple",
-    "params.max_seq_len",
-    "modules.emb_dropout.p",
-    "modules.transformer.dropout",
-)
 
 
 @dataclass(frozen=True)
@@ -69,11 +61,11 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
             "out: a tokenizer with more tokens brings its own, and model.grow_vocab makes rows for them"
         )
     config = config.with_vocab_size(source.vocab_size)
-    theirs, ours = source.flat(), config.flat()
+    theirs, ours = source.architecture(), config.architecture()
     different = [
         f"{key}={ours[key]} (the weights': {theirs.get(key)})"
         for key in ours
-        if ours[key] != theirs.get(key) and not _is_free(key)
+        if ours[key] != theirs.get(key) and key != "params.max_seq_len"  # `_extended` sees to it
     ]
     if different:
         more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
@@ -82,10 +74,6 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
             "leave model= out to take the weights' own"
         )
     return _extended(config, source.params.max_seq_len, wanted_len, extend)
-
-
-def _is_free(key: str) -> bool:
-    return key in _FREE or key.endswith(".freeze") or key.startswith("modules.loss.")
 
 
 def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None) -> ModelConfig:

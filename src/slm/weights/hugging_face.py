@@ -157,13 +157,10 @@ def _lost_by(family: Family, config: ModelConfig) -> list[str]:
 
 def _said(config: ModelConfig) -> dict[str, Any]:
     """What of a model shows in its logits, by dotted name."""
-    values = config.flat()
+    values = config.architecture()
     if config.modules.transformer.norm == "rms_norm":
         values.pop("modules.transformer.bias")  # this norm has none, and the other parts say their own
-    silent = ("dropout", "freeze", "emb_dropout.p", "vocab_multiple")
-    return {
-        key: value for key, value in values.items() if not key.endswith(silent) and not key.startswith("modules.loss")
-    }
+    return values
 
 
 def _refuse_pickles(folder: Path) -> None:

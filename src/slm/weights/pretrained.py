@@ -53,13 +53,17 @@ class Pretrained:
         Raises:
             UserError: the tensors are not those of the config, or cannot be read.
         """
-        ours = self.laid_out().state_dict()
-        check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
-        stored = widest_dtype(self.table, self.tensors)  # also where another is wanted: it refuses what are no weights
-        return load_tensors(self.table, ours, self.tensors, dtype or stored, torch.device(device))
+        return self._weights_of(self.laid_out(), device, dtype)
 
     def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model with its weights, in eval mode; arguments and errors as for `weights`."""
         model = self.laid_out()
-        take_weights(model, self.weights(device, dtype), torch.device(device))
+        take_weights(model, self._weights_of(model, device, dtype), torch.device(device))
         return model.eval()
+
+    def _weights_of(self, model: nn.Module, device: torch.device | str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """`weights`, for a `model` that is laid out already."""
+        ours = model.state_dict()
+        check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
+        stored = widest_dtype(self.table, self.tensors)  # also where another is wanted: it refuses what are no weights
+        return load_tensors(self.table, ours, self.tensors, dtype or stored, torch.device(device))

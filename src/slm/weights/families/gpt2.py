@@ -6,7 +6,7 @@ from typing import Any
 
 from slm.models.config import ModelConfig
 from slm.registry import register_family
-from slm.weights.families.family import Family, model_values
+from slm.weights.families.family import Family, model_values, with_bias
 from slm.weights.foreign_config import ForeignConfig, foreign_activation
 from slm.weights.name_table import SAME, TRANSPOSED, Entry
 
@@ -64,8 +64,9 @@ def _table(config: ModelConfig) -> list[Entry]:
         ours, theirs = f"transformer.blocks.{layer}", f"transformer.h.{layer}"
         for kind, layout in (("weight", TRANSPOSED), ("bias", SAME)):
             table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",), layout) for t, o in MATRICES.items()]
-            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",)) for t, o in NORMS.items()]
-    table += [Entry(f"transformer.final_norm.{k}", (f"transformer.ln_f.{k}",)) for k in ("weight", "bias")]
+        for their_name, our_name in NORMS.items():
+            table += with_bias(f"{ours}.{our_name}", f"{theirs}.{their_name}", True)
+    table += with_bias("transformer.final_norm", "transformer.ln_f", True)
     if not config.modules.output_projection.tie_weights:
         table.append(Entry("output_projection.weight", ("lm_head.weight",), padded=True))
     return table
