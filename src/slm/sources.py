@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from slm.bundle import CONFIG_FILE as BUNDLE_CONFIG
-from slm.bundle import Bundle, open_bundle
+from slm.bundle import open_bundle
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.json_file import read_json_object
@@ -111,21 +109,6 @@ def open_source(source: Source) -> Pretrained:
             f"{opened.config.vocab_size}; one of the two is not this model's"
         )
     return opened
-
-
-def read_source(source: Source, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Bundle:
-    """Read a model whole.
-
-    Args:
-        source: from `find_source`.
-        device: where to put it.
-        dtype: None for the one it is stored in.
-
-    Raises:
-        UserError: as `open_source`, or the tensors are not those of the config.
-    """
-    opened = open_source(source)
-    return Bundle(opened.model(device, dtype), opened.tokenizer, opened.config, opened.facts)
 
 
 def _source_in(folder: Path, name: str) -> Source:

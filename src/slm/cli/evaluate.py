@@ -70,9 +70,10 @@ def evaluate(cfg: DictConfig) -> float:
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
 
-    from slm.sources import read_source
+    from slm.sources import open_source
 
-    bundle = read_source(source, dtype=torch.float32)
+    opened = open_source(source)
+    model = opened.model(dtype=torch.float32)
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if not (path / CONFIG_FILE).is_file():
@@ -82,7 +83,7 @@ def evaluate(cfg: DictConfig) -> float:
             cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    longest = bundle.config.params.max_seq_len
+    longest = opened.config.params.max_seq_len
     if values["data"].get("seq_len") is None:
         values["data"]["seq_len"] = min(longest, FINE_TUNING_SEQ_LEN)
         if longest > FINE_TUNING_SEQ_LEN:
@@ -95,13 +96,13 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.models.prepare import prepare_for_inference
     from slm.training.evaluator import evaluate as score
 
-    store = tokenize_with(data.corpus, bundle.tokenizer)
+    store = tokenize_with(data.corpus, opened.tokenizer)
     how = (store, settings.split, data.seq_len, settings.batch_size, settings.precision)
-    figures = score(bundle.model, *how)
+    figures = score(model, *how)
     if settings.quantize is not None:
         plain = figures["loss"]
-        prepare_for_inference(bundle.model, settings.quantize)
-        figures = {**score(bundle.model, *how), "quantize": settings.quantize, "loss_unquantized": plain}
+        prepare_for_inference(model, settings.quantize)
+        figures = {**score(model, *how), "quantize": settings.quantize, "loss_unquantized": plain}
         figures["loss_change"] = figures["loss"] / plain - 1
     said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
     print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN

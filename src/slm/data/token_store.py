@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from filelock import FileLock
 from slm.data.documents import Document, Split
 from slm.errors import UserError
 from slm.json_file import read_json_object
+from slm.new_folder import new_folder
 from slm.schema import Count, NonNegativeInt, Text, checked
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 
@@ -80,9 +79,7 @@ class TokenStore:
 
 def write_store(folder: Path, split: Split, tokenizer: Tokenizer) -> TokenStore:
     """Tokenize `split` into a new store, made beside `folder` and renamed into it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as partial:
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
         meta: dict[str, Any] = {
             "format": FORMAT,
@@ -97,10 +94,6 @@ def write_store(folder: Path, split: Split, tokenizer: Tokenizer) -> TokenStore:
         meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
         tokenizer.save(partial)
         (partial / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        partial.chmod(0o755)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return TokenStore.open(folder)
 
 

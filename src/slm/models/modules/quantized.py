@@ -14,7 +14,22 @@ GROUP = 64
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends can cost less than coarser steps
 
 
-class Int8Linear(nn.Module):
+class _QuantizedLinear(nn.Module):
+    """What both have: sizes, the bias, and codes in the kernel's own order, made at the first product."""
+
+    codes: Tensor
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.out_features, self.in_features = source.weight.shape
+        self.bias = source.bias
+        self._packed: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_packed": None}
+
+
+class Int8Linear(_QuantizedLinear):
     """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own.
 
     The products are exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result
@@ -25,12 +40,10 @@ class Int8Linear(nn.Module):
         source: the layer to replace; of one on the meta device, the shape alone is taken.
     """
 
-    codes: Tensor
     scale: Tensor
 
     def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
-        self.out_features, self.in_features = source.weight.shape
+        super().__init__(source)
         weight = source.weight.detach()
         if weight.is_meta:
             codes = torch.empty(weight.shape, dtype=torch.int8, device="meta")
@@ -40,11 +53,6 @@ class Int8Linear(nn.Module):
             codes = (weight.float() / scale[:, None]).round().to(torch.int8)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
-        self.bias = source.bias
-        self._packed: Tensor | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""
@@ -69,7 +77,7 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, products, peak).to(rows.dtype)
 
 
-class Int4Linear(nn.Module):
+class Int4Linear(_QuantizedLinear):
     """Weights as 4 bits, each group of 64 inputs with a scale and an offset; products in bf16.
 
     Args:
@@ -77,12 +85,10 @@ class Int4Linear(nn.Module):
             alone is taken.
     """
 
-    codes: Tensor
     scales_and_offsets: Tensor
 
     def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
-        self.out_features, self.in_features = source.weight.shape
+        super().__init__(source)
         weight = source.weight.detach()
         if weight.is_meta:
             two_a_byte = torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta")
@@ -94,11 +100,6 @@ class Int4Linear(nn.Module):
             scales_and_offsets = torch.stack([scale, offset], dim=-1).to(torch.bfloat16)
         self.register_buffer("codes", two_a_byte)
         self.register_buffer("scales_and_offsets", scales_and_offsets)
-        self.bias = source.bias
-        self._packed: Tensor | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""
