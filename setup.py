@@ -1,4 +1,4 @@
-"""The one thing pyproject.toml cannot say: packages from two places, found by themselves.
+"""What pyproject.toml cannot say: packages from two places, found by themselves.
 
 `conf/` stands at the top of the repository, where people look for it, and ships as `slm.conf`.
 """
@@ -8,5 +8,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages("src"), "slm.conf"],
     package_dir={"": "src", "slm.conf": "conf"},
-    package_data={"slm.conf": ["**/*.yaml"]},
+    package_data={"slm.conf": ["**/*.yaml"], "slm.models.native": ["*.c", "*.h"]},
 )

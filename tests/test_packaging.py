@@ -43,10 +43,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((folder / "dist").glob("*.whl"))
 
 
-def test_it_holds_every_module_and_every_yaml(wheel: Path) -> None:
+def test_it_holds_every_module_and_every_yaml_and_the_kernels(wheel: Path) -> None:
     """Also of a configuration group that did not exist when setup.py was written."""
     packed = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"slm/{file.relative_to(ROOT / 'src/slm')}" for file in (ROOT / "src/slm").rglob("*.py")}
+    sources = [file for ending in ("py", "c", "h") for file in (ROOT / "src/slm").rglob(f"*.{ending}")]
+    modules = {f"slm/{file.relative_to(ROOT / 'src/slm')}" for file in sources}
     yamls = {f"slm/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert len(yamls) > 30
     assert modules | yamls | {"slm/conf/__init__.py", "slm/conf/new_group/choice.yaml"} <= packed

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from slm.models.native.library import has
+from slm.models.native.products import product_int4, product_int8, product_tiles, takes_tiles, widened_int4
+
 GROUP = 64
 """Inputs that share a scale of 4-bit weights: at 32 the scales are a fifth of what decoding reads."""
 
+_OUR_ROWS = 16  # of int8: with more, oneDNN's product is faster
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends can cost less than coarser steps
 
 
@@ -59,7 +64,14 @@ class Int8Linear(_QuantizedLinear):
         if x.device.type != "cpu" or not _has_int8_kernel():
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
+        if has("int8") and x.numel() <= _OUR_ROWS * self.in_features and not x.requires_grad:
+            return product_int8(x, self.codes, self.scale, self.totals, self.bias)
         return self._exact(x.reshape(-1, self.in_features)).view(*x.shape[:-1], -1)
+
+    @functools.cached_property
+    def totals(self) -> Tensor:
+        """(out,) int32, the sums of the codes."""
+        return self.codes.sum(dim=1, dtype=torch.int32)
 
     def _exact(self, rows: Tensor) -> Tensor:
         """Few operations on purpose: at one row, each costs as much as a tenth of the product."""
@@ -103,6 +115,10 @@ class Int4Linear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""
+        if has("int4") and not x.requires_grad:
+            if x.dim() < 3 or x.shape[-2] == 1:
+                return product_int4(x, self.codes, self.scales_and_offsets, self.bias)
+            return self._widened(x)
         if self._packed is None:
             whole = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).to(torch.int32)
             self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
@@ -111,6 +127,12 @@ class Int4Linear(_QuantizedLinear):
         if self.bias is not None:
             y += self.bias
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """By the weights in bf16: with the rows of a prompt, making them costs less than 4-bit products."""
+        weight = widened_int4(self.codes, self.scales_and_offsets)
+        multiply = product_tiles if takes_tiles(weight) else linear
+        return multiply(x.bfloat16(), weight, None if self.bias is None else self.bias.bfloat16()).to(x.dtype)
 
 
 def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

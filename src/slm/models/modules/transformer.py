@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
@@ -9,6 +12,7 @@ from slm.models.modules.attention_mask import attention_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
+from slm.models.native.stack import MOST_ROWS, Stack
 
 
 class Block(nn.Module):
@@ -45,6 +49,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.sliding_window = config.sliding_window
+        self._stacked: tuple[torch.dtype, Stack | None] | None = None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config, config.dim) if config.prenorm else nn.Identity()
 
@@ -52,9 +57,28 @@ class Transformer(nn.Module):
         """Hidden states (B, T, C), ready for the head."""
         length = x.shape[1]
         window = self.sliding_window
+        if cache is not None and (stack := self._stack(x)) is not None:
+            x = stack(x, rotation, cache)
+            cache.advance(1)
+            return self.final_norm(x)
         mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
         for block in self.blocks:
             x = block(x, rotation, mask, cache)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)
+
+    def _stack(self, x: Tensor) -> Stack | None:
+        """The blocks in one call, for one new token a row of a model that `prepare_for_inference` has prepared."""
+        if x.shape[1] != 1 or x.shape[0] > MOST_ROWS or self.training or torch.is_grad_enabled():
+            return None
+        if self._stacked is None or self._stacked[0] != x.dtype:
+            self._stacked = x.dtype, Stack.of(self.blocks, x)
+        return self._stacked[1]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._stacked = None  # it knows where the weights lie
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_stacked": None}

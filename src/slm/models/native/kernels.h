@@ -1,0 +1,33 @@
+// What the source files here call of each other. 0 where memory is lacking, else 1.
+//
+// Products: y = x W^T + b, x (m, k), W (n, k), b (n) or NULL, y (m, n).
+#pragma once
+#include <stdint.h>
+
+// x, W, b, y fp32 or (`half`) bf16.
+int product_few(const void *w, const void *bias, const void *x, void *y, int half, long m, long n, long k, int threads);
+// The same for bf16, k a multiple of 32, n at least 32; only where `has_tiles`.
+int has_tiles(void);
+int product_tiles(const uint16_t *w, const uint16_t *bias, const uint16_t *x, uint16_t *y, long m, long n, long k,
+                  int threads);
+// Weights `codes[i][t] * scale[i]`; `totals` are the sums of the codes. x, b, y fp32 or (`half`) bf16.
+int product_int8(const int8_t *codes, const float *scale, const int32_t *totals, const void *bias, const void *x,
+                 void *y, int half, long m, long n, long k, int threads);
+// Two codes a byte, `scales` (k / 64, n) pairs of bf16 (scale, offset): weights `(code - 8) * scale + offset`.
+int product_int4(const uint8_t *codes, const uint32_t *scales, const void *bias, const void *x, void *y, int half,
+                 long m, long n, long k, int threads);
+
+typedef struct {
+    const void *q, *k, *v;        // (rows, heads, dim) each, of the new token
+    long row;                     // numbers from one row of q, k or v to the next; heads follow each other
+    void *keys, *values;          // (rows, kv heads, room, dim)
+    long cache_row, cache_head;   // numbers from one to the next
+    const int64_t *lengths;       // (rows) how many positions each row has filled; its new token's place
+    void *out;                    // (rows, heads * dim)
+    long rows, heads, kv_heads, dim;
+    long window;                  // positions that a query sees, its own among them; 0 for all
+    int half, threads;            // bf16 instead of fp32
+} Attention;
+
+// dim a multiple of 16.
+int attend(const Attention *a);

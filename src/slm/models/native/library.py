@@ -1,0 +1,113 @@
+"""The C files beside this one, compiled for the processor at hand when they are first needed."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from slm.notices import notice
+
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-fPIC")
+_TIMEOUT_S = 120
+
+_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+_ARGUMENTS = {
+    "product_few": [_P, _P, _P, _P, _I, _L, _L, _L, _I],
+    "product_tiles": [_P, _P, _P, _P, _L, _L, _L, _I],
+    "product_int8": [_P, _P, _P, _P, _P, _P, _I, _L, _L, _L, _I],
+    "product_int4": [_P, _P, _P, _P, _P, _I, _L, _L, _L, _I],
+    "widen_int4": [_P, _P, _P, _L, _L, _I],
+    "decode_step": [_P],
+    "activate": [_P, _I, _I, _L, _I],
+    "largest_places": [_P, _P, _I, _L, _L, _L, _I],
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they cannot be had, and then torch's own products do the work.
+
+    They are kept in ``$SLM_CACHE_DIR/native`` (``~/.cache/slm/native``), one file for each processor, compiler and
+    version of the sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool: a second one would
+    fight it for the cores.
+    """
+    if os.environ.get("SLM_NATIVE") == "0" or sys.platform != "linux":
+        return None
+    sources = sorted(Path(__file__).parent.glob("*.c"))
+    try:
+        compiler = _compiler()
+        file = _cache() / f"{_fingerprint(sources, compiler)}.so"
+        if not file.is_file():
+            _compile(compiler, sources, file)
+        found = ctypes.CDLL(str(file))
+    except (OSError, subprocess.SubprocessError) as error:
+        notice(
+            f"decoding goes without its C kernels, at about half the speed: {_said(error)} (SLM_NATIVE=0: no notice)"
+        )
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        getattr(found, name).argtypes = arguments
+    return found
+
+
+@functools.cache
+def has(kind: str) -> bool:
+    """Whether this machine has a product for ``int8`` or ``int4`` weights, or by ``tiles`` of bf16 (AMX)."""
+    found = library()
+    return found is not None and bool(getattr(found, f"has_{kind}")())
+
+
+def _compiler() -> str:
+    wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    for name in wanted:
+        if path := shutil.which(name):
+            return path
+    raise FileNotFoundError(f"there is no C compiler ({' or '.join(wanted)}); install gcc, or set CC")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "native"
+
+
+def _fingerprint(sources: list[Path], compiler: str) -> str:
+    digest = hashlib.sha256(" ".join([*FLAGS, os.path.realpath(compiler), _processor()]).encode())
+    digest.update(str(os.stat(compiler).st_mtime_ns).encode())
+    for file in [*sources, *sorted(Path(__file__).parent.glob("*.h"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on; a cache folder may be shared between machines."""
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+        first = info.read().partition("\n\n")[0]
+    keys = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "".join(line for line in first.splitlines() if line.startswith(keys))
+
+
+def _compile(compiler: str, sources: list[Path], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        _run(compiler, *FLAGS, "-c", *map(str, sources), folder=folder)
+        # linked without OpenMP, whose functions are then found in the library that torch has loaded
+        _run(compiler, "-shared", *(f"{source.stem}.o" for source in sources), "-o", file.name, "-lm", folder=folder)
+        os.replace(Path(folder) / file.name, file)
+
+
+def _run(*command: str, folder: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in error.stderr.splitlines() if "error" in line]
+        return f"the C compiler failed ({(lines or [f'status {error.returncode}'])[0]})"
+    return str(error)

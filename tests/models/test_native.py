@@ -1,0 +1,304 @@
+"""The C kernels against torch: products, a whole decoding step, and what happens without a compiler."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.models.modules.mlp import MLP
+from slm.models.modules.packed import PackedLinear
+from slm.models.modules.quantized import Int4Linear, Int8Linear
+from slm.models.native import library as native
+from slm.models.native.activation import NativeActivation
+from slm.models.native.largest import largest_places
+from slm.models.native.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
+from slm.models.native.stack import Stack
+from slm.models.prepare import prepare_for_inference
+from slm.registry import ACTIVATIONS
+
+needs_kernels = pytest.mark.skipif(native.library() is None, reason="no C compiler: there are no kernels to test")
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+# ---- products ----
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5), (50, 64), (33, 100), (770, 96), (97, 17), (1, 1)], ids=str)
+def test_a_product_is_that_of_double_precision_rounded(
+    shape: tuple[int, int], dtype: torch.dtype, threads: int
+) -> None:
+    """And each row's is the same to the bit in any company: a text does not depend on its neighbours."""
+    layer = nn.Linear(shape[1], shape[0], bias=shape[0] % 2 == 0).to(dtype)
+    for n_rows in (1, 2, 3, 4, 5, 7, 16, 31, 65):
+        x = torch.randn(n_rows, shape[1], dtype=dtype)
+        products = (
+            [product_few, product_tiles] if takes_tiles(layer.weight) and dtype == torch.bfloat16 else [product_few]
+        )
+        bias = None if layer.bias is None else layer.bias.double()
+        expected = linear(x.double(), layer.weight.double(), bias)
+        for product in products:
+            y = product(x, layer.weight, layer.bias)
+            tolerance = 2e-6 if dtype == torch.float32 else 2**-8
+            torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance * shape[1] ** 0.5)
+            alone = torch.cat([product(row[None], layer.weight, layer.bias) for row in x])
+            assert torch.equal(y, alone)
+
+
+@pytest.mark.skipif(not native.has("int8"), reason="no 8-bit dot products on this machine")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 70), (96, 128), (3, 1)], ids=str)
+def test_an_8_bit_product_is_the_exact_one_of_the_codes(
+    shape: tuple[int, int], dtype: torch.dtype, threads: int
+) -> None:
+    layer = nn.Linear(shape[1], shape[0]).to(dtype)
+    quantized = Int8Linear(layer)
+    for n_rows in (1, 4, 6, 17):
+        x = torch.randn(n_rows, shape[1], dtype=dtype) * 10.0 ** torch.randint(-3, 3, (n_rows, 1))
+        x = x.to(dtype)
+        y = product_int8(x, quantized.codes, quantized.scale, quantized.totals, layer.bias)
+        torch.testing.assert_close(y.double(), of_codes(x, quantized.codes.double() * quantized.scale[:, None], layer),
+                                   rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)  # fmt: skip
+        assert torch.equal(y, torch.cat([product_int8(row[None], quantized.codes, quantized.scale, quantized.totals,
+                                                      layer.bias) for row in x]))  # fmt: skip
+
+
+@pytest.mark.skipif(not native.has("int4"), reason="no 8-bit dot products on this machine")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_4_bit_product_is_the_exact_one_of_the_codes(dtype: torch.dtype, threads: int) -> None:
+    layer = nn.Linear(192, 48).to(dtype)
+    quantized = Int4Linear(layer)
+    pairs = torch.stack([quantized.codes & 15, quantized.codes >> 4], dim=-1).flatten(1).double() - 8
+    scales = quantized.scales_and_offsets.double().repeat_interleave(64, dim=0).transpose(0, 1)
+    weight = pairs * scales[..., 0] + scales[..., 1]
+    for n_rows in (1, 3, 4, 9):
+        x = torch.randn(n_rows, 192, dtype=dtype)
+        y = product_int4(x, quantized.codes, quantized.scales_and_offsets, layer.bias)
+        tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(y.double(), of_codes(x, weight, layer), rtol=tolerance, atol=tolerance)
+        widened = quantized(x[None].bfloat16())[0] if n_rows > 1 else y
+        torch.testing.assert_close(
+            widened.double(), linear(x.double(), weight, layer.bias.double()), rtol=0.1, atol=0.03
+        )
+
+
+def of_codes(x: Tensor, weight: Tensor, layer: nn.Linear) -> Tensor:
+    """The product where each row of `x` has 255 steps, in double precision."""
+    step = (x.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
+    codes = (x.double() * (1 / step).double() + 128.5).float().floor().double() - 128  # rounded once, as fma does
+    return linear(codes * step.double(), weight, layer.bias.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [1, 15, 16, 1024, 1025, 5000])
+def test_the_largest_is_the_first_of_equals(n: int, dtype: torch.dtype) -> None:
+    for spread in (1.0, 3.0, 1000.0):
+        x = (torch.randn(3, n + 5) * spread).round().to(dtype)[:, :n]
+        first = [int((row == row.max()).nonzero()[0]) for row in x]
+        assert largest_places(x).tolist() == first
+    x[0], x[1, n // 2] = float("-inf"), float("nan")
+    assert largest_places(x).tolist()[:2] == [0, n // 2]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", sorted(ACTIVATIONS.names()))
+def test_a_non_linearity_is_torchs(kind: str, dtype: torch.dtype) -> None:
+    """Over all sizes of numbers; infinity and nan do not become numbers."""
+    source = ACTIVATIONS.get(kind)()
+    x = torch.cat([torch.linspace(-120, 120, 4000), torch.linspace(-3, 3, 4000)]).to(dtype)
+    x[:2] = torch.tensor([float("nan"), float("inf")])
+    expected = source(x)
+    found = x.clone()
+    library = native.library()
+    assert library is not None
+    library.activate(found.data_ptr(), NativeActivation(source).kind, dtype == torch.bfloat16, len(x), 1)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 2e-6
+    torch.testing.assert_close(found[2:], expected[2:], rtol=tolerance, atol=2e-6)
+    assert found[0].isnan()
+    assert not found[1].isfinite()
+    layer = NativeActivation(source)
+    torch.testing.assert_close(layer(x.clone())[2:], expected[2:], rtol=tolerance, atol=2e-6)
+
+
+# ---- a decoding step ----
+
+CHOICES: dict[str, list[Any]] = {
+    "n_heads, n_kv_heads": [(4, 4), (4, 2), (4, 1)],
+    "head_dim": [16, 48],
+    "norm": ["layer_norm", "rms_norm"],
+    "bias": [True, False],
+    "qkv_bias": [True, False],
+    "activation": ["gelu", "gelu_tanh", "relu", "relu2", "silu"],
+    "mlp": ["mlp", "glu"],
+    "qk_norm": [True, False],
+    "sliding_window": [None, 5],
+    "parallel_residual": [True, False],
+    "prenorm": [True, True, False],
+}
+
+
+def random_model(seed: int, mode: str) -> tuple[nn.Module, dict[str, Any]]:
+    draw = random.Random(seed)
+    chosen = {name: draw.choice(values) for name, values in CHOICES.items()}
+    chosen["n_heads"], chosen["n_kv_heads"] = chosen.pop("n_heads, n_kv_heads")
+    if not chosen["prenorm"]:
+        chosen["parallel_residual"] = False
+    positions = draw.choice([{"kind": "learned"}, {"kind": "rotary", "rotary": {"fraction": draw.choice([1.0, 0.25])}}])
+    config = ModelConfig.from_dict(
+        {
+            "name": "gpt",
+            "params": {"vocab_size": 80, "max_seq_len": 24},
+            "modules": {
+                "transformer": {"dim": 64, "n_layers": 2, "mlp_dim": 128, **chosen},
+                "position_embedding": positions,
+            },
+        }
+    )
+    model = build_model(config).eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)  # biases and norms are 0 and 1 otherwise
+    model.to(torch.bfloat16 if mode == "bf16" else torch.float32)
+    prepare_for_inference(model, mode if mode in ("int8", "int4") else None)
+    return model, {**chosen, "positions": positions}
+
+
+def decoded(model: Any, steps: int, n_rows: int) -> Tensor:
+    """Logits of `steps` tokens after prompts of other lengths."""
+    draw = torch.Generator().manual_seed(1)
+    cache = model.make_cache(n_rows, 20)
+    cache.keep(0)
+    for row in range(n_rows):
+        part = cache.rows(row, row + 1)
+        length = 1 + 3 * row
+        model.hidden_states(torch.randint(80, (1, length), generator=draw), part)
+        cache.append([length])
+    tokens = torch.randint(80, (steps, n_rows, 1), generator=draw)
+    return torch.stack([model(token, cache) for token in tokens])
+
+
+@needs_kernels
+@pytest.mark.parametrize("mode", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_step_of_the_stack_is_that_of_its_modules(
+    seed: int, mode: str, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Random models, rows at positions of their own."""
+    model, chosen = random_model(seed, mode)
+    n_rows = 1 + seed % 5
+    stacked = decoded(model, 6, n_rows)
+    taken = model.transformer._stacked
+    assert mode in ("int8", "int4") or (taken is not None and taken[1] is not None), chosen
+    monkeypatch.setattr(Stack, "of", classmethod(lambda *_: None))
+    model.transformer._apply(lambda tensor: tensor)
+    by_modules = decoded(model, 6, n_rows)
+    scale = by_modules.float().std()
+    difference = (stacked.float() - by_modules.float()).abs().max() / scale
+    assert difference < {"fp32": 1e-4, "bf16": 0.2, "int8": 2e-3, "int4": 0.2}[mode], (difference, chosen)
+
+
+@needs_kernels
+def test_weights_that_move_are_found_again() -> None:
+    """The stack holds their addresses: after a move it must not read where they were."""
+    model, _ = random_model(3, "fp32")
+    before = decoded(model, 2, 1)
+    for layer in model.modules():
+        if isinstance(layer, PackedLinear):
+            layer._weight = layer._weight.clone().mul_(2)
+    model.transformer._apply(lambda tensor: tensor.clone())
+    assert not torch.allclose(decoded(model, 2, 1), before)
+
+
+class HalvedMLP(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+@needs_kernels
+def test_a_part_of_ones_own_is_not_passed_over() -> None:
+    """A subclass may do anything in its forward; the stack takes only the classes it was written after."""
+    model, _ = random_model(0, "fp32")
+    block: Any = model.transformer.blocks[1]
+    block.mlp.__class__ = HalvedMLP
+    model.transformer._apply(lambda tensor: tensor)
+    decoded(model, 1, 1)
+    assert model.transformer._stacked[1] is None
+
+
+@needs_kernels
+def test_a_copy_decodes_alike() -> None:
+    import copy
+
+    model, _ = random_model(1, "fp32")
+    before = decoded(model, 2, 2)
+    twin = copy.deepcopy(model)
+    assert torch.equal(decoded(twin, 2, 2), before)
+
+
+# ---- where there is no compiler ----
+
+
+def loaded_afresh(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) -> Any:
+    monkeypatch.setenv("SLM_CACHE_DIR", str(folder))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return native.library.__wrapped__()
+
+
+def test_without_a_compiler_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert loaded_afresh(monkeypatch, tmp_path, CC="no-such-compiler") is None
+    assert "no C compiler (no-such-compiler)" in capfd.readouterr().err
+
+
+def test_a_compiler_that_fails_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho 'kernels.h:1: error: no' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    assert loaded_afresh(monkeypatch, tmp_path / "cache", CC=str(broken)) is None
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "error: no" in said
+    assert list((tmp_path / "cache" / "native").iterdir()) == []
+
+
+def test_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded_afresh(monkeypatch, tmp_path, SLM_NATIVE="0") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_kernels
+def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded_afresh(monkeypatch, tmp_path) is not None
+    made = list((tmp_path / "native").iterdir())
+    assert [file.suffix for file in made] == [".so"]
+    changed = made[0].stat().st_mtime_ns
+    assert loaded_afresh(monkeypatch, tmp_path) is not None
+    assert made[0].stat().st_mtime_ns == changed
