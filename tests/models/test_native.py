@@ -264,6 +264,7 @@ def test_a_copy_decodes_alike() -> None:
 
 def loaded_afresh(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) -> Any:
     monkeypatch.setenv("SLM_CACHE_DIR", str(folder))
+    monkeypatch.delenv("SLM_NATIVE", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return native.library.__wrapped__()
