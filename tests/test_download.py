@@ -34,6 +34,7 @@ class Site:
         cuts: for each request to come, the bytes of its content after which the connection is closed.
         framing: how the end of the content is told: "length", "chunked" or, as of old, "close".
         location: where every request is redirected to; "{n}" in it counts up.
+        surplus: bytes sent after the end of the content.
         seen: (path, Range, bytes sent) of each request.
     """
 
@@ -46,6 +47,7 @@ class Site:
     knows_if_range: bool = True
     framing: str = "length"
     location: str | None = None
+    surplus: int = 0
     cuts: list[int] = field(default_factory=list)
     seen: list[tuple[str, str | None, int]] = field(default_factory=list)
 
@@ -59,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         same = self.headers["If-Range"] == site.etag or not site.knows_if_range
         asked = self.headers["Range"] if whole and same and site.knows_range else None
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        body = site.content[start:] if whole else b""
+        body = site.content[start:] + b"x" * site.surplus if whole else b""
         sent = body[: site.cuts.pop(0)] if site.cuts else body
         site.seen.append((self.path, self.headers["Range"], len(sent)))
         self.head(start, len(body))
@@ -76,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
             "Location": site.location and site.location.format(n=len(site.seen)),
             "Content-Length": str(length) if site.framing == "length" else None,
             "Transfer-Encoding": "chunked" if site.framing == "chunked" else None,
-            "Content-Range": f"bytes {start}-{start + length - 1}/{len(site.content)}" if start else None,
+            "Content-Range": f"bytes {start}-{len(site.content) - 1}/{len(site.content)}" if start else None,
             "ETag": site.etag,
             "Content-MD5": site.md5,
         }
@@ -218,6 +220,17 @@ def test_another_size_is_found_as_soon_as_it_shows(
     with pytest.raises(UserError, match=f"has {found}expected 1; ask a friend"):
         fetch(size=1)
     assert len(site.seen) == 1
+    assert files(tmp_path) == set()
+
+
+def test_more_than_was_said_is_refused(site: Site, fetch: Callable[..., Path], tmp_path: Path) -> None:
+    """The rest of a file, in chunks: nothing else says where it ends, and it could fill the disk."""
+    site.cuts = [CUT, 0, 0, 0]
+    with pytest.raises(UserError, match="are kept"):
+        fetch(sha256=None, size=None)
+    site.framing, site.surplus = "chunked", 100
+    with pytest.raises(UserError, match="came as 10340 bytes or more, the server says 10240; ask a friend"):
+        fetch(sha256=None, size=None)
     assert files(tmp_path) == set()
 
 

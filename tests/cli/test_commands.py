@@ -18,6 +18,7 @@ COMMANDS = {
     "slm-evaluate": ("data",),
     "slm-prepare": ("data", "tokenizer"),
     "slm-convert": (),
+    "slm-crawl": (),
 }
 
 

@@ -55,10 +55,11 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     assert config.run_dir.parts[0] == "outputs"
 
 
-@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert"])
+@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl"])
 def test_every_command_composes(config: str) -> None:
     assert compose(config)
-    assert {file.stem for file in CONF.glob("*.yaml")} == {"train", "generate", "evaluate", "prepare", "convert"}
+    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl"}
+    assert {file.stem for file in CONF.glob("*.yaml")} == commands
 
 
 def test_a_key_more_is_refused_anywhere() -> None:

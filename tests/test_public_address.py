@@ -1,0 +1,115 @@
+"""Which addresses are public, and that a connection goes to the very one that was checked."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import slm.public_address
+from slm.public_address import NotPublicError, connect_public, why_not_public
+
+REFUSED = {
+    "127.0.0.1": "a loopback address",
+    "127.255.255.254": "a loopback address",
+    "::1": "a loopback address",
+    "10.0.0.1": "a private address",
+    "172.16.0.1": "a private address",
+    "192.168.1.1": "a private address",
+    "fd00::1": "a private address",
+    "169.254.169.254": "a link-local address",
+    "fe80::1%1": "a link-local address",
+    "224.0.0.1": "a multicast address",
+    "ff02::1": "a multicast address",
+    "0.0.0.0": "the unspecified address",
+    "::": "the unspecified address",
+    "240.0.0.1": "a reserved address",
+    "255.255.255.255": "a reserved address",
+    "100.64.0.1": "no public address",
+    "192.0.0.170": "",
+    "198.18.0.1": "a private address",
+    "fec0::1": "",
+    "::127.0.0.1": "",
+    "::ffff:127.0.0.1": "an IPv4 address in the form of an IPv6 one",
+    "::ffff:93.184.216.34": "an IPv4 address in the form of an IPv6 one",
+    "2002:7f00:1::": "a loopback address",
+    "64:ff9b::a00:1": "a private address",
+    "64:ff9b:1::1": "",
+    "2001:db8::1": "",
+    "2001::1": "",
+}
+PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::5db8:d822", "2002:5db8:d822::"]
+
+
+@pytest.mark.parametrize(("address", "kind"), REFUSED.items())
+def test_what_is_not_public_is_named(address: str, kind: str) -> None:
+    assert (why_not_public(address) or "PUBLIC").startswith(kind)
+    assert why_not_public(address) is not None
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_ones_are_let_through(address: str) -> None:
+    assert why_not_public(address) is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "::1"])
+def test_spellings_of_this_machine(host: str) -> None:
+    """What the system would connect to is judged, not how it is written."""
+    with pytest.raises(NotPublicError, match="a loopback address"):
+        connect_public(host, 80, 1.0)
+
+
+class Network:
+    """In place of the `socket` module: a name server with a list of answers, and what was connected to.
+
+    A mock, since a test machine has no public address to connect to.
+    """
+
+    SOCK_STREAM = socket.SOCK_STREAM
+
+    def __init__(self, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        self.connected: list[str] = []
+        self.dead = dead
+
+    def getaddrinfo(self, host: str, port: int, type: int) -> list[Any]:
+        self.asked += 1
+        return [(socket.AF_INET, type, 6, "", (address, port)) for address in self.answers.pop(0)]
+
+    def socket(self, *_: object) -> Any:
+        def connect(address: tuple[str, int]) -> None:
+            self.connected.append(address[0])
+            if address[0] in self.dead:
+                raise TimeoutError
+
+        return SimpleNamespace(settimeout=lambda seconds: None, connect=connect, close=lambda: None)
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: the name server says a public address first, and this machine's when it is asked again."""
+    network = Network(["93.184.216.34"], ["127.0.0.1"])
+    monkeypatch.setattr(slm.public_address, "socket", network)
+    connect_public("rebinding.test", 80, 1.0)
+    assert (network.asked, network.connected) == (1, ["93.184.216.34"])
+
+
+def test_one_private_address_among_several_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(["93.184.216.34", "10.0.0.1"])
+    monkeypatch.setattr(slm.public_address, "socket", network)
+    with pytest.raises(NotPublicError, match=r"many\.test is 10\.0\.0\.1, a private address"):
+        connect_public("many.test", 80, 1.0)
+    assert network.connected == []
+
+
+def test_a_few_addresses_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(["1.1.1.1", "1.1.1.2"], [f"1.1.1.{n}" for n in range(100)], dead=("1.1.1.1",))
+    monkeypatch.setattr(slm.public_address, "socket", network)
+    connect_public("two.test", 80, 1.0)
+    assert network.connected == ["1.1.1.1", "1.1.1.2"]
+    network.dead = tuple(f"1.1.1.{n}" for n in range(100))
+    with pytest.raises(TimeoutError):
+        connect_public("hundred.test", 80, 1.0)
+    assert len(network.connected) == 2 + 4
