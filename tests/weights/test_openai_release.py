@@ -91,7 +91,7 @@ def test_without_a_folder_it_is_the_cache(mirror: Mirror, tmp_path: Path, monkey
             r"of gpt2-tiny: n_layer 2 \(expected 1\); del",
         ),
         ("hparams.json", b"{", "hparams.json is damaged"),
-        ("checkpoint", None, r"tiny/checkpoint \(the server answers 404 File not found\); name a mirror"),
+        ("checkpoint", None, r"tiny/checkpoint \(the server answers 404 Not Found\); name a mirror"),
     ],
     ids=["weights cut short", "vocabulary", "shape", "shape damaged", "missing"],
 )
