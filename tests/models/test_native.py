@@ -303,3 +303,54 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     changed = made[0].stat().st_mtime_ns
     assert loaded_afresh(monkeypatch, tmp_path) is not None
     assert made[0].stat().st_mtime_ns == changed
+
+
+# ---- what the kernels must not be handed ----
+
+
+@needs_kernels
+@pytest.mark.parametrize("mode", ["fp32", "int8", "int4"])
+def test_a_prepared_model_can_be_cast(mode: str) -> None:
+    """The kernels once read weights of one dtype as those of another: nan, or memory that was not theirs."""
+    model, _ = random_model(4, mode)
+    before = decoded(model, 2, 2).float()
+    for dtype in (torch.bfloat16, torch.float32, torch.float16, torch.float32):
+        model.to(dtype)
+        after = decoded(model, 2, 2).float()
+        assert (after - before).abs().max() < 0.3 * before.std(), dtype
+
+
+@needs_kernels
+def test_a_full_cache_is_refused() -> None:
+    """One token too many was written past the cache's end."""
+    model, _ = random_model(3, "fp32")
+    cache: Any = model.make_cache(1, 4)
+    model(torch.zeros(1, 4, dtype=torch.int64), cache)
+    with pytest.raises(ValueError, match="no room"):
+        model(torch.zeros(1, 1, dtype=torch.int64), cache)
+
+
+@needs_kernels
+def test_several_threads_decode_with_one_model() -> None:
+    """They shared the arguments of the call, which lets other threads run."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model, _ = random_model(5, "fp32")
+    expected = decoded(model, 6, 2)
+
+    def again(_: int) -> bool:
+        with torch.inference_mode():
+            return torch.equal(decoded(model, 6, 2), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(again, range(40)))
+
+
+@needs_kernels
+@pytest.mark.parametrize("mode", ["fp32", "bf16", "int8", "int4"])
+def test_nan_stays_nan(mode: str) -> None:
+    """A model that diverged must not write a text as if nothing were wrong."""
+    model, _ = random_model(2, mode)
+    model.token_embedding.weight[7] = float("nan")
+    cache = model.make_cache(1, 4)
+    assert model(torch.tensor([[7]]), cache).isnan().all()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.native.library import library
-from slm.models.native.products import product_few, product_tiles, takes_tiles
+from slm.models.native.products import product_few, product_tiles, serves, takes_tiles
 
 _OUR_ROWS = 32  # with more, a product without tiles is bound by arithmetic, and torch's are the best
 _FEW_ROWS = range(4, 128)  # where oneDNN's fp32 product beats MKL's, by a tenth to a quarter
@@ -50,14 +50,14 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         n_rows = x.numel() // x.shape[-1]
-        if self.native and not x.requires_grad:
+        if self.native and serves(x, self.in_features, self._weight, self.bias):
             if self._tiles:
                 return product_tiles(x, self._weight, self.bias)
             if n_rows <= _OUR_ROWS:
                 return product_few(x, self._weight, self.bias)
         if n_rows == 1 and self.shared and self.bias is None and self._weight.dtype == torch.bfloat16:
             return torch.mv(self._weight, x.flatten()).view(*x.shape[:-1], -1)  # reads twice as fast as `linear`
-        if self._reordered or (n_rows in _FEW_ROWS and self._weight.dtype == torch.float32):
+        if self._reordered or (n_rows in _FEW_ROWS and x.dtype == self._weight.dtype == torch.float32):
             product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
             return product
         return linear(x, self._weight, self.bias)
@@ -67,9 +67,20 @@ class PackedLinear(nn.Module):
         """(out, in), as it lies in the layer that was replaced."""
         return self._weight.to_dense() if self._reordered else self._weight
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self._weight = fn(self.plain_weight)
+        self._choose()
+        return self
+
     def _choose(self) -> None:
         half = self._weight.dtype == torch.bfloat16
-        self.native = library() is not None and self._weight.is_contiguous()
+        self.native = (
+            library() is not None
+            and self._weight.is_contiguous()
+            and self._weight.device.type == "cpu"
+            and self._weight.dtype in (torch.float32, torch.bfloat16)
+        )
         self._tiles = self.native and half and takes_tiles(self._weight)
         self._reordered = half and not self.native and not self.shared
         if self._reordered:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.native.library import has
-from slm.models.native.products import product_int4, product_int8, product_tiles, takes_tiles, widened_int4
+from slm.models.native.products import (
+    product_int4,
+    product_int8,
+    product_tiles,
+    serves,
+    takes_tiles,
+    widened_int4,
+)
 
 GROUP = 64
 """Inputs that share a scale of 4-bit weights: at 32 the scales are a fifth of what decoding reads."""
@@ -32,6 +39,26 @@ class _QuantizedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_packed": None}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Scales keep their dtype when a model is cast: the products count on it."""
+        buffers = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, before in buffers.items():
+            now = self._buffers[name]
+            if before is not None and now is not None and now.dtype != before.dtype:
+                self._buffers[name] = before.to(now.device)
+        self._forget()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was derived from the codes."""
+        self._packed = None
+        self.__dict__.pop("totals", None)
 
 
 class Int8Linear(_QuantizedLinear):
@@ -64,7 +91,8 @@ class Int8Linear(_QuantizedLinear):
         if x.device.type != "cpu" or not _has_int8_kernel():
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
-        if has("int8") and x.numel() <= _OUR_ROWS * self.in_features and not x.requires_grad:
+        few = x.numel() <= _OUR_ROWS * self.in_features
+        if few and has("int8") and serves(x, self.in_features, self.bias):
             return product_int8(x, self.codes, self.scale, self.totals, self.bias)
         return self._exact(x.reshape(-1, self.in_features)).view(*x.shape[:-1], -1)
 
@@ -115,7 +143,7 @@ class Int4Linear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out), in the dtype of `x`."""
-        if has("int4") and not x.requires_grad:
+        if has("int4") and serves(x, self.in_features, self.bias):
             if x.dim() < 3 or x.shape[-2] == 1:
                 return product_int4(x, self.codes, self.scales_and_offsets, self.bias)
             return self._widened(x)

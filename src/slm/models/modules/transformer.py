@@ -80,5 +80,9 @@ class Transformer(nn.Module):
         self._stacked = None  # it knows where the weights lie
         return super()._apply(fn, recurse)
 
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        self._stacked = None
+        super()._load_from_state_dict(*arguments, **named)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_stacked": None}

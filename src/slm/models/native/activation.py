@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from slm.models.modules.activations import GELU, GELUTanh, ReLU, ReLUSquared, SiLU
 from slm.models.native.library import library
+from slm.models.native.products import serves
 
 _KINDS: tuple[type[nn.Module], ...] = (GELU, GELUTanh, ReLU, ReLUSquared, SiLU)  # in the order of stack.c
 _FASTER = (GELUTanh, ReLUSquared)  # than torch's, of many numbers
@@ -31,7 +32,7 @@ class NativeActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
         found = library() if type(self.source) in _FASTER else None
-        if found is None or x.requires_grad or x.numel() % _WIDTH or not x.is_contiguous():
+        if found is None or x.numel() % _WIDTH or not x.is_contiguous() or not serves(x, x.shape[-1]):
             y: Tensor = self.source(x)
             return y
         found.activate(x.data_ptr(), self.kind, x.dtype == torch.bfloat16, x.numel(), torch.get_num_threads())

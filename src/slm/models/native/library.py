@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
         if not file.is_file():
             _compile(compiler, sources, file)
         found = ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         notice(
             f"decoding goes without its C kernels, at about half the speed: {_said(error)} (SLM_NATIVE=0: no notice)"
         )
@@ -99,7 +99,9 @@ def _compile(compiler: str, sources: list[Path], file: Path) -> None:
         _run(compiler, *FLAGS, "-c", *map(str, sources), folder=folder)
         # linked without OpenMP, whose functions are then found in the library that torch has loaded
         _run(compiler, "-shared", *(f"{source.stem}.o" for source in sources), "-o", file.name, "-lm", folder=folder)
-        os.replace(Path(folder) / file.name, file)
+        with open(Path(folder) / file.name, "rb") as made:
+            os.fsync(made.fileno())
+        os.replace(made.name, file)
 
 
 def _run(*command: str, folder: str) -> None:

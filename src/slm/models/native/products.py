@@ -56,6 +56,18 @@ def widened_int4(codes: Tensor, scales_and_offsets: Tensor) -> Tensor:
     return weight
 
 
+def serves(x: Tensor, in_features: int, *others: Tensor | None) -> bool:
+    """Whether the kernels can read `x` (..., in_features), and the others, which must have its dtype."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.shape[-1] == in_features
+        and x.numel() > 0
+        and not x.requires_grad
+        and all(other is None or (other.dtype == x.dtype and other.device == x.device) for other in others)
+    )
+
+
 def takes_tiles(weight: Tensor) -> bool:
     """Whether `product_tiles` takes a matrix of this shape (out, in), and the machine has it."""
     return weight.shape[0] >= 32 and weight.shape[1] % 32 == 0 and has("tiles")

@@ -89,17 +89,21 @@ class Stack:
         """Hidden states (B, 1, C) ahead of the last norm; the cache holds the new keys and values, not yet counted."""
         x = x.clone(memory_format=torch.contiguous_format)
         lengths = torch.tensor(cache.lengths, dtype=torch.int64)
-        step = self._step
+        step = _Step.from_buffer_copy(self._step)  # copies: several threads may decode with one model
+        blocks = type(self._blocks).from_buffer_copy(self._blocks)
+        step.blocks = ctypes.addressof(blocks)
+        if not self._fits(cache, x):
+            raise ValueError("the cache has no room for these tokens, or it is another model's")
         step.rows, step.x, step.lengths = x.shape[0], x.data_ptr(), lengths.data_ptr()
         keys, values = cache.keys, cache.values
         layer_bytes = keys.stride(0) * keys.element_size()
-        for layer, block in enumerate(self._blocks):
+        for layer, block in enumerate(blocks):
             block.keys = keys.data_ptr() + layer * layer_bytes
             block.values = values.data_ptr() + layer * layer_bytes
         step.cache_row, step.cache_head = keys.stride(1), keys.stride(2)
         step.threads = torch.get_num_threads()
         if rotation is not None:
-            cos, sin = (table.contiguous() for table in rotation)
+            cos, sin = (table.to(x.dtype).contiguous() for table in rotation)
             step.cos, step.sin, step.turned = cos.data_ptr(), sin.data_ptr(), 2 * cos.shape[-1]
             step.cos_row = cos.shape[-1] if cos.numel() > cos.shape[-1] else 0
         found = library()
@@ -107,6 +111,17 @@ class Stack:
         if not found.decode_step(ctypes.addressof(step)):
             raise MemoryError(f"no memory to decode {x.shape[0]} rows")
         return x
+
+    def _fits(self, cache: KVCache, x: Tensor) -> bool:
+        layers, rows, heads, room, dim = cache.keys.shape
+        return (
+            cache.keys.dtype == x.dtype
+            and cache.keys.device == x.device
+            and len(cache.lengths) == x.shape[0] <= rows
+            and layers >= len(self._blocks)
+            and (heads, dim) == (self._step.kv_heads, self._step.head_dim)
+            and max(cache.lengths) < room
+        )
 
     def _block(self, block: Any) -> _Block:
         attention, mlp = block.attention, block.mlp
@@ -158,7 +173,7 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
     return (
         type(mlp.activation) is NativeActivation
         and all(norm is None or type(norm) in (LayerNorm, RMSNorm) for norm in norms)
-        and all(norm is None or norm.weight is None or norm.weight.dtype == dtype for norm in norms)
+        and all(parameter.dtype == dtype for norm in norms if norm is not None for parameter in norm.parameters())
         and all(_has_kernel(layer, dtype) for layer in [*layers, *([mlp.gate_proj] if type(mlp) is GatedMLP else [])])
         and all(size % _WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
     )
@@ -166,7 +181,9 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
 
 def _has_kernel(layer: nn.Module, dtype: torch.dtype) -> bool:
     if isinstance(layer, Int8Linear):
-        return has("int8") and (layer.bias is None or layer.bias.dtype == dtype)
+        return has("int8") and layer.scale.dtype == torch.float32 and (layer.bias is None or layer.bias.dtype == dtype)
     if isinstance(layer, Int4Linear):
         return has("int4") and (layer.bias is None or layer.bias.dtype == dtype)
-    return isinstance(layer, PackedLinear) and layer.native and layer.plain_weight.dtype == dtype
+    if not isinstance(layer, PackedLinear) or not layer.native or layer.plain_weight.dtype != dtype:
+        return False
+    return layer.bias is None or layer.bias.dtype == dtype

@@ -76,7 +76,8 @@ INLINE float sum(floats v) {
 
 INLINE floats clamped(floats x, float low, float high) {
 #ifdef __AVX512F__
-    return (floats)_mm512_min_ps(_mm512_max_ps((__m512)x, _mm512_set1_ps(low)), _mm512_set1_ps(high));
+    // in this order nan stays nan
+    return (floats)_mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), (__m512)x));
 #else
     x = choose(x < low, (floats){0} + low, x);
     return choose(x > high, (floats){0} + high, x);
