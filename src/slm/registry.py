@@ -110,6 +110,7 @@ FAMILIES = Registry(
 CORPORA = Registry(
     "data kind", {name: f"slm.data.corpora.{name}" for name in ("python_stdlib", "text", "shakespeare_char")}
 )
+READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text",)})
 
 register_model = MODELS.register
 register_norm = NORMS.register
@@ -121,6 +122,7 @@ register_loss = LOSSES.register
 register_tokenizer = TOKENIZERS.register
 register_family = FAMILIES.register
 register_corpus = CORPORA.register
+register_reader = READERS.register
 
 
 def load_plugins(modules: list[str]) -> None:

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.data.documents import Document, read_documents, split_documents
+from slm.data.documents import Document, split_documents
+from slm.data.faults import Faults
+from slm.data.readers.reading import Reading
+from slm.data.readers.source import file_sources
+from slm.data.readers.source import read_documents as read_sources
 from slm.errors import UserError
 
 MANY = settings(max_examples=200, deadline=None)
@@ -24,6 +28,10 @@ def written(folder: Path, **texts: str | bytes) -> list[Path]:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         files.append(file)
     return files
+
+
+def read_documents(files: list[Path]) -> list[Document]:
+    return read_sources(file_sources(files, Reading()), Faults())
 
 
 def refused(files: list[Path]) -> str:
@@ -68,8 +76,9 @@ def test_a_link_out_of_the_corpus_leaves_the_names_as_they_are(tmp_path: Path) -
 def test_empty_files_are_passed_over_unless_all_are(tmp_path: Path) -> None:
     files = written(tmp_path, a="", b="text", c=b"\xef\xbb\xbf")
     assert read_documents(files) == [Document("b.txt", "text")]
-    assert refused([files[0], files[2]]) == f"data.path: there is no text in '{tmp_path}' (2 empty file(s))"
-    assert refused(files[:1]) == f"data.path: there is no text in '{files[0]}' (1 empty file(s))"
+    both = f"data.path: there is no text in '{files[0]}' and 1 more (empty documents: 2 (a.txt, c.txt))"
+    assert refused([files[0], files[2]]) == both
+    assert refused(files[:1]) == f"data.path: there is no text in '{files[0]}' (empty documents: 1 (a.txt))"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def documents(*texts: str) -> list[Document]:
 SPLIT = Split(documents("naïve", "日本 🙂"), documents("the cat sat"))
 
 
-def parts(*texts: str, name: str = "long.txt") -> list[Document]:
-    return [Document(name, text, is_part=True) for text in texts]
+def parts(*texts: str, name: str = "long.txt", later: bool = False) -> list[Document]:
+    return [Document(name, text, begins=i == 0 and not later, ends=False) for i, text in enumerate(texts)]
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def test_the_tokens_of_each_document_and_an_end_of_text(
 
 def test_a_part_has_no_end_and_only_the_first_one_a_beginning(tmp_path: Path) -> None:
     """No text ends at the cut between training and validation, and none begins there."""
-    split = Split([*parts("ab", "c"), *documents("d"), *parts("e", name="other")], [*parts("f"), *documents("g")])
+    split = Split(
+        [*parts("ab", "c"), *documents("d"), *parts("e", name="other")], [*parts("f", later=True), *documents("g")]
+    )
     made = write_store(tmp_path / "store", split, Begun())
     assert made.tokens("train").tolist() == [BOS, 0, *b"abc", BOS, 0, *b"d", EOS, BOS, 0, *b"e"]
     assert made.tokens("val").tolist() == [*b"f", BOS, 0, *b"g", EOS]

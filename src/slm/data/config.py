@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 from pydantic import Strict
 
+from slm.data.readers.reading import READING_KEYS, Reading
 from slm.errors import UserError, did_you_mean
 from slm.registry import CORPORA
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, Text, call_problems, checked, together
@@ -27,6 +28,7 @@ class CorpusConfig:
         cache_dir: where token stores and downloads are kept.
         val_fraction: share of the text that is held out for validation.
         settings: the keyword arguments of the corpus; ``path`` of a prepared one.
+        reading: how its files are read.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -34,6 +36,7 @@ class CorpusConfig:
     cache_dir: Text
     val_fraction: Annotated[float, Strict(), Gt(0), Lt(1)] = 0.1
     settings: dict[str, Any] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
@@ -43,13 +46,16 @@ class CorpusConfig:
             UserError: one line a problem, all of them at once.
         """
         common = {key: value for key, value in values.items() if key in _CORPUS_KEYS}
-        settings = {key: value for key, value in values.items() if key not in (*_CORPUS_KEYS, *_WINDOW_KEYS)}
+        reading = {key: value for key, value in values.items() if key in READING_KEYS}
+        own = values.keys() - {*common, *reading, *_WINDOW_KEYS}
+        settings = {key: value for key, value in values.items() if key in own}
         config: CorpusConfig
-        config, _ = together(
+        config, read, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
+            lambda: checked(Reading, reading, where),
             lambda: _check_settings(values.get("kind"), settings, where),
         )
-        return config
+        return replace(config, reading=read)
 
 
 @dataclass(frozen=True)

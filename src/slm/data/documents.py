@@ -1,29 +1,35 @@
-"""Files to documents, and documents to a training and a validation part."""
+"""Documents, and how they are parted for training and validation."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from slm.errors import UserError
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it came from.
+    """One text, or a part of one that is too long to be held, and where it came from.
 
     Attributes:
-        name: path relative to the corpus, so that it is the same on every machine.
-        text: the content.
-        is_part: True for a part of a longer document: no end-of-text belongs after it.
+        name: path relative to the corpus, so that it is the same on every machine; in a file of many texts, with
+            the place in it ("a.jsonl@1024"). Parts of one document have the same name and come one after another.
+        text: the content. Only a part that was left out has none.
+        begins: it is not the later part of a document: what stands before every text belongs before it.
+        ends: it is not an earlier part of a document: the end of text belongs after it.
     """
 
     name: str
     text: str
-    is_part: bool = False
+    begins: bool = True
+    ends: bool = True
+
+    @property
+    def is_part(self) -> bool:
+        """It is not a whole document."""
+        return not (self.begins and self.ends)
 
 
 @dataclass(frozen=True)
@@ -32,25 +38,6 @@ class Split:
 
     train: list[Document]
     val: list[Document]
-
-
-def read_documents(files: Sequence[Path]) -> list[Document]:
-    """One document a file.
-
-    Raises:
-        UserError: a file is not UTF-8 text, or there is no text at all.
-    """
-    places = [Path(os.path.abspath(file)) for file in files]  # not resolved: a link is named by its own place
-    root = os.path.commonpath([place.parent for place in places])
-    documents = [
-        Document(place.relative_to(root).as_posix(), _read_text(file))
-        for place, file in zip(places, files, strict=True)
-    ]
-    filled = [document for document in documents if document.text]
-    if not filled:
-        where = files[0] if len(files) == 1 else root
-        raise UserError(f"data.path: there is no text in '{where}' ({len(files)} empty file(s))")
-    return filled
 
 
 def split_documents(documents: Sequence[Document], val_fraction: float) -> Split:
@@ -82,27 +69,13 @@ def split_documents(documents: Sequence[Document], val_fraction: float) -> Split
 
 def _split_one(document: Document, val_fraction: float) -> Split:
     cut = int(len(document.text) * (1 - val_fraction))
-    parts = [Document(document.name, part, is_part=True) for part in (document.text[:cut], document.text[cut:])]
+    parts = [  # no text ends at the cut, and where the validation part ends nothing follows
+        Document(document.name, document.text[:cut], ends=False),
+        Document(document.name, document.text[cut:], begins=False, ends=False),
+    ]
     if not all(part.text for part in parts):
         raise UserError(
             f"data: '{document.name}' has {len(document.text)} characters, too few to hold out a fraction of "
             f"{val_fraction} for validation; give more text or another data.val_fraction"
         )
     return Split([parts[0]], [parts[1]])
-
-
-def _read_text(file: Path) -> str:
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"data.path: cannot read '{file}' ({error.strerror})") from error
-    if b"\0" in raw:
-        raise UserError(f"data.path: '{file}' is binary, not text (it holds NUL bytes); leave it out")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        offset = error.start + len(raw) - len(error.object)  # Python does not count a byte-order mark
-        raise UserError(
-            f"data.path: '{file}' is not UTF-8 text (byte 0x{raw[offset]:02x} at offset {offset}); "
-            "convert it to UTF-8 or leave it out"
-        ) from error

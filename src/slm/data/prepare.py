@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import slm
 from slm.data.config import STORE_KIND, CorpusConfig
-from slm.data.documents import read_documents, split_documents
+from slm.data.documents import Split, split_documents
+from slm.data.faults import Faults
+from slm.data.readers.source import Source, file_sources, read_documents
 from slm.data.token_store import FORMAT, TokenStore, cached_store, write_store
 from slm.errors import UserError
+from slm.notices import notice
 from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
@@ -35,7 +39,8 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
     inputs = {
         "format": FORMAT,
         "slm": slm.__version__,
-        "files": _identities(corpus_files(corpus)),
+        "sources": [source.identity() for source in corpus_sources(corpus)],
+        "reading": asdict(corpus.reading),
         "val_fraction": corpus.val_fraction,
         "tokenizer": dict(tokenizer),
         "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
@@ -47,7 +52,7 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
 
 def prepare_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path) -> TokenStore:
     """Read the corpus, fit a tokenizer on its training part and write the store into `folder`."""
-    split = split_documents(read_documents(corpus_files(corpus)), corpus.val_fraction)
+    split = _read(corpus)
     settings = {name: value for name, value in tokenizer.items() if name != "kind"}
     fitted = build_tokenizer(tokenizer["kind"], settings, (document.text for document in split.train))
     return write_store(folder, split, fitted)
@@ -63,20 +68,32 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
                 "give the text itself (data=text data.path=…)"
             )
         return store
-    split = split_documents(read_documents(corpus_files(corpus)), corpus.val_fraction)
+    split = _read(corpus)
     digest = hashlib.sha256(f"{tokenizer.fingerprint} {corpus.val_fraction}".encode())
     for document in (*split.train, *split.val):
-        digest.update(f" {document.is_part} {len(document.text)} {document.text}".encode())
+        digest.update(f" {document.begins} {document.ends} {len(document.text)} {document.text}".encode())
     folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{digest.hexdigest()[:16]}"
     return cached_store(folder, lambda place: write_store(place, split, tokenizer))
 
 
-def corpus_files(corpus: CorpusConfig) -> list[Path]:
-    """The files that make up a corpus; one that has several names (a link, another spelling) once, by the first."""
+def corpus_sources(corpus: CorpusConfig) -> list[Source]:
+    """What a corpus consists of, in order; a file that has several names (a link, another spelling) once, by the first.
+
+    Raises:
+        UserError: something is not there.
+    """
     once: dict[Path, Path] = {}
     for file in CORPORA.get(corpus.kind)(**corpus.settings):
         once.setdefault(file.resolve(), file)
-    return list(once.values())
+    return file_sources(list(once.values()), corpus.reading)
+
+
+def _read(corpus: CorpusConfig) -> Split:
+    faults = Faults(corpus.reading.on_bad)
+    documents = read_documents(corpus_sources(corpus), faults)
+    for line in faults.lines():
+        notice(f"data: {line}")
+    return split_documents(documents, corpus.val_fraction)
 
 
 def _prepared_store(corpus: CorpusConfig) -> TokenStore:

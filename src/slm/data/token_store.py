@@ -87,9 +87,8 @@ def write_store(folder: Path, split: Split, tokenizer: Tokenizer) -> TokenStore:
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
         }
-        begun: set[str] = set()
         for name in SPLITS:
-            meta[name] = _write_split(partial / f"{name}.bin", getattr(split, name), tokenizer, dtype, begun)
+            meta[name] = _write_split(partial / f"{name}.bin", getattr(split, name), tokenizer, dtype)
         parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
         meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
         tokenizer.save(partial)
@@ -146,9 +145,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _write_split(
-    file: Path, documents: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any], begun: set[str]
+    file: Path, documents: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
 ) -> dict[str, Any]:
-    """`begun` holds the names of the documents a part of which was written before this one, in any split."""
     digest = hashlib.sha256()
     n_tokens = n_bytes = 0
     sources = []
@@ -156,7 +154,7 @@ def _write_split(
         for batch in _batches(documents):
             for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
                 raw = document.text.encode()
-                tokens = np.array(_framed(ids, document, tokenizer, begun), dtype=dtype)
+                tokens = np.array(_framed(ids, document, tokenizer), dtype=dtype)
                 digest.update(tokens.data)
                 out.write(tokens.data)
                 n_tokens += len(tokens)
@@ -171,14 +169,10 @@ def _write_split(
     }
 
 
-def _framed(ids: list[int], document: Document, tokenizer: Tokenizer, begun: set[str]) -> list[int]:
-    """With what stands before a text and the end of text; of a document in parts, only its first part begins."""
-    if not document.is_part:
-        return [*tokenizer.begin_ids, *ids, tokenizer.eos_id]
-    if document.name in begun:
-        return ids
-    begun.add(document.name)
-    return [*tokenizer.begin_ids, *ids]
+def _framed(ids: list[int], document: Document, tokenizer: Tokenizer) -> list[int]:
+    """With what stands before a text, where it begins, and the end of text, where it ends."""
+    begin = tokenizer.begin_ids if document.begins else ()
+    return [*begin, *ids, tokenizer.eos_id] if document.ends else [*begin, *ids]
 
 
 def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:

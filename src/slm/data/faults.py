@@ -1,0 +1,116 @@
+"""What is wrong in text that is read: refused, or left out and counted; never dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slm.errors import UserError
+
+OnBad = Literal["refuse", "skip", "replace"]
+"""``refuse``: the first fault is an error. ``skip``: what is bad is left out. ``replace``: bytes that are no text
+become U+FFFD, what cannot be mended so is left out."""
+
+PLACES_KEPT = 5
+"""Places named a kind; the counts go on."""
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """Attributes:
+    counted: its name in a report, with what is counted.
+    mend: what a user can do, for the refusal.
+    """
+
+    counted: str
+    mend: str
+
+
+KINDS = {
+    "not_utf8": FaultKind("not UTF-8 text", "convert it to UTF-8 or leave it out"),
+    "nul": FaultKind("NUL bytes", "leave it out"),
+    "empty": FaultKind("empty documents", ""),
+    "bad_json": FaultKind("records that are not JSON", "mend or delete it"),
+    "no_text": FaultKind("records without text", "set data.field to the field that holds the text"),
+    "too_long": FaultKind("records too long", "raise data.max_record_bytes"),
+    "cut_off": FaultKind("files that end too early", "fetch or make it again"),
+    "unreadable": FaultKind("files that cannot be read", "fetch or make it again"),
+}
+
+
+class Faults:
+    """Counts faults by kind, and names where the first few of each kind are.
+
+    Args:
+        on_bad: what becomes of them.
+        counts: kind -> how often.
+        places: kind -> the first `PLACES_KEPT` places.
+    """
+
+    def __init__(
+        self,
+        on_bad: OnBad = "refuse",
+        counts: Mapping[str, int] | None = None,
+        places: Mapping[str, list[str]] | None = None,
+    ) -> None:
+        self.on_bad = on_bad
+        self.counts = dict(counts or {})
+        self.places = {kind: list(found) for kind, found in (places or {}).items()}
+
+    @property
+    def replaces(self) -> bool:
+        """Bytes that are no text become U+FFFD."""
+        return self.on_bad == "replace"
+
+    def add(self, kind: str, place: str, refusal: Callable[[], str]) -> None:
+        """Count a fault.
+
+        Args:
+            kind: of `KINDS`.
+            place: where, within the corpus, for the report.
+            refusal: says what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text".
+
+        Raises:
+            UserError: faults are refused.
+        """
+        if self.on_bad == "refuse":
+            raise UserError(f"data.path: {refusal()}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
+        self._count(kind, place)
+
+    def add_empty(self, place: str) -> None:
+        """Count a document without text, which is never refused: nothing is lost with it."""
+        self._count("empty", place)
+
+    def merge(self, other: Faults) -> None:
+        """Add what another process found; its places come after those that are here."""
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+            places = self.places.setdefault(kind, [])
+            places += other.places[kind][: PLACES_KEPT - len(places)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Kind -> ``count`` and the first ``places``, in JSON types; `from_dict` is the inverse."""
+        return {
+            kind: {"count": self.counts[kind], "places": self.places[kind]} for kind in KINDS if kind in self.counts
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any], on_bad: OnBad = "refuse") -> Faults:
+        """What `as_dict` gave."""
+        counts = {kind: entry["count"] for kind, entry in found.items()}
+        return cls(on_bad, counts, {kind: entry["places"] for kind, entry in found.items()})
+
+    def lines(self) -> list[str]:
+        """A line a kind for the person at the terminal: how many, and where the first are."""
+        told = []
+        for kind, entry in self.as_dict().items():
+            more = ", …" if entry["count"] > len(entry["places"]) else ""
+            told.append(f"{KINDS[kind].counted}: {entry['count']:,} ({', '.join(entry['places'])}{more})")
+        return told
+
+    def _count(self, kind: str, place: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        places = self.places.setdefault(kind, [])
+        if len(places) < PLACES_KEPT:
+            places.append(place)

@@ -1,0 +1,88 @@
+"""The bytes of a file, piece by piece, whether it is compressed (``.gz``, ``.zst``) or not."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from slm.extras import require
+
+COMPRESSED = (".gz", ".zst")
+_PIECE = 1 << 20
+
+
+class BrokenFileError(Exception):
+    """A file cannot be read (further).
+
+    Attributes:
+        kind: of `slm.data.faults.KINDS`.
+    """
+
+    def __init__(self, kind: str, words: str) -> None:
+        super().__init__(words)
+        self.kind = kind
+
+
+def is_compressed(file: Path) -> bool:
+    """Told by the ending."""
+    return file.suffix.lower() in COMPRESSED
+
+
+def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
+    """The content from byte `start` on, a MiB or less at a time; `start` counts decompressed bytes.
+
+    Raises:
+        BrokenFileError: it cannot be opened, or its compressed content is damaged or ends too early; what comes before
+            has been given out.
+        UserError: what reads ``.zst`` is not installed.
+    """
+    try:
+        with _opened(file) as stream:
+            stream.seek(start)
+            while piece := stream.read(_PIECE):
+                yield piece
+    except EOFError:
+        raise BrokenFileError("cut_off", f"'{file}' is cut off: its compressed content has no end") from None
+    except OSError as error:
+        if error.strerror is None:  # BadGzipFile
+            raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
+        raise BrokenFileError("unreadable", f"cannot read '{file}' ({error.strerror})") from None
+    except _damage() as error:
+        raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
+
+
+def line_number(file: Path, offset: int) -> int:
+    """Of the line that byte `offset` is on, counted from 1."""
+    lines, left = 1, offset
+    for piece in pieces(file):
+        lines += piece.count(b"\n", 0, left)
+        left -= len(piece)
+        if left <= 0:
+            break
+    return lines
+
+
+def _opened(file: Path) -> BinaryIO:
+    ending = file.suffix.lower()
+    if ending == ".gz":
+        return cast(BinaryIO, gzip.open(file))
+    if ending == ".zst":
+        return cast(BinaryIO, _zstd().open(file))
+    return file.open("rb")
+
+
+def _zstd() -> Any:
+    """Python's own module from 3.14 on; elsewhere the package that brings the same one to older versions."""
+    if sys.version_info >= (3, 14):
+        return require("compression.zstd", "data", "reading .zst files")
+    return require("backports.zstd", "data", "reading .zst files")
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What decompressors raise; the module for ``.zst`` is asked only if it was loaded."""
+    module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+    return (zlib.error, module.ZstdError) if module else (zlib.error,)

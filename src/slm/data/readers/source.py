@@ -1,0 +1,125 @@
+"""What a corpus consists of: files, each with its name and its reader, or data sets that lie elsewhere."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slm.data.documents import Document
+from slm.data.faults import Faults
+from slm.data.readers.compression import COMPRESSED
+from slm.data.readers.reader import Reader, Span
+from slm.data.readers.reading import AUTO, Reading
+from slm.errors import UserError
+from slm.registry import READERS
+
+_BY_ENDING: dict[str, str] = {}
+
+
+class Source(ABC):
+    """Something that gives documents, span by span. It can be sent to other processes.
+
+    Attributes:
+        name: relative to the corpus, so that it is the same on every machine.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it lies, for messages."""
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """JSON types that change when the content may have changed; told without reading it.
+
+        Raises:
+            UserError: it is not there.
+        """
+
+    @abstractmethod
+    def spans(self) -> list[Span]:
+        """See `Reader.spans`."""
+
+    @abstractmethod
+    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
+        """See `Reader.read`."""
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A file and what reads it."""
+
+    file: Path
+    name: str
+    reader: Reader
+
+    @property
+    def place(self) -> str:
+        """The path as it was given."""
+        return str(self.file)
+
+    def identity(self) -> Any:
+        """Place, size, time of the last change."""
+        try:
+            status = self.file.stat()
+        except OSError as error:
+            raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
+        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
+
+    def spans(self) -> list[Span]:
+        """The reader's."""
+        return self.reader.spans(self.file)
+
+    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
+        """The reader's."""
+        return self.reader.read(self.file, self.name, span, faults)
+
+
+def file_sources(files: Sequence[Path], reading: Reading) -> list[Source]:
+    """Each file with its name in the corpus and its reader."""
+    places = [Path(os.path.abspath(file)) for file in files]  # not resolved: a link is named by its own place
+    root = os.path.commonpath([place.parent for place in places])
+    return [
+        FileSource(file, place.relative_to(root).as_posix(), reader_of(file, reading))
+        for place, file in zip(places, files, strict=True)
+    ]
+
+
+def reader_of(file: Path, reading: Reading) -> Reader:
+    """The reader that ``data.format`` names or, with "auto", that of the ending before any ``.gz`` or ``.zst``."""
+    endings = [ending for ending in file.suffixes if ending.lower() not in COMPRESSED]
+    by_ending = _BY_ENDING.get(endings[-1].lower() if endings else "", "text")
+    reader: Reader = READERS.get(by_ending if reading.format == AUTO else reading.format)(reading)
+    return reader
+
+
+def read_documents(sources: Sequence[Source], faults: Faults) -> list[Document]:
+    """All documents that have text, each in one piece: for what fits into memory.
+
+    Raises:
+        UserError: there is no text at all, or a fault that is refused.
+    """
+    documents: list[Document] = []
+    begun: list[str] = []
+    for document in (d for source in sources for span in source.spans() for d in source.read(span, faults)):
+        begun.append(document.text)
+        if document.ends:
+            documents.append(Document(document.name, "".join(begun)))
+            begun = []
+    filled = [document for document in documents if document.text]
+    if not filled:
+        found = f" ({'; '.join(faults.lines())})" if faults.counts else ""
+        raise UserError(f"data.path: there is no text in {described(sources)}{found}")
+    return filled
+
+
+def described(sources: Sequence[Source]) -> str:
+    """For a message: the one name, or the first and how many there are."""
+    first = f"'{sources[0].place}'"
+    return first if len(sources) == 1 else f"{first} and {len(sources) - 1:,} more"
