@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slm.models.modules import losses
 from slm.models.modules.losses import CrossEntropy
+from slm.models.native.cross_entropy import cross_entropy_, has_cross_entropy
+from slm.models.native.library import library
 
 B, T, C, V, PADDED = 2, 5, 8, 13, 16
 
@@ -22,6 +27,15 @@ class Case:
     hidden: Tensor
     head: nn.Parameter
     labels: Tensor
+
+
+@pytest.fixture(params=["kernel", "torch"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the C kernel and by torch's operations alike."""
+    if request.param == "torch":
+        monkeypatch.setattr(losses, "has_cross_entropy", lambda *_: False)
+    elif library() is None:
+        pytest.skip("no C compiler: there is no kernel to test")
 
 
 @pytest.fixture
@@ -52,6 +66,7 @@ def test_equals_plain_cross_entropy_at_every_chunk_size(
 ) -> None:
     """Value and both gradients, scaled by what comes from above, wherever the chunks' borders fall."""
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", 1)
     monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", rows)
     results = (loss_and_gradients(case, plain, softcap=softcap) for plain in (False, True))
     for ours, plain in zip(*results, strict=True):
@@ -119,3 +134,78 @@ def test_makes_only_the_products_that_are_asked_for(case: Case) -> None:
         assert products() == 1
     case.head.requires_grad_(False)
     assert products() == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocab", [1, 15, 16, 17, 1000])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_a_row_is_that_of_double_precision(vocab: int, softcap: float | None, dtype: torch.dtype) -> None:
+    """Fresh numbers each time, some of them huge: the kernel computes in fp32 and rounds once, at the end."""
+    if not has_cross_entropy(torch.device("cpu"), dtype):
+        pytest.skip("no C compiler: there is no kernel to test")
+    logits = (torch.randn(7, vocab + 9) * torch.tensor([[0.1, 1, 10, 100, 1e4, 1, 1]]).T).to(dtype)
+    labels = torch.randint(vocab, (7,))
+    labels[5] = -1
+    exact = logits.double()[:, :vocab].requires_grad_()
+    bent = exact if softcap is None else softcap * (exact / softcap).tanh()
+    nll = cross_entropy(bent, labels, reduction="none", ignore_index=-1)
+    nll.sum().backward()
+    found = cross_entropy_(logits, labels, vocab, softcap, with_gradient=True)
+    torch.testing.assert_close(found, nll.detach().float(), rtol=1e-5, atol=1e-5)
+    assert exact.grad is not None
+    tolerance = 4e-3 if dtype == torch.bfloat16 else 2e-6
+    torch.testing.assert_close(logits[:, :vocab].double(), exact.grad, rtol=tolerance, atol=2e-6)
+    assert not logits[:, vocab:].any()
+
+
+def test_a_graph_that_is_kept_can_be_gone_through_again(case: Case) -> None:
+    """The head's gradient is scaled where it lies; asked for twice, it was once scaled twice."""
+    nll = CrossEntropy()(case.hidden, case.head, case.labels, V) * 0.37
+    first = torch.autograd.grad(nll, (case.hidden, case.head), retain_graph=True)
+    second = torch.autograd.grad(nll, (case.hidden, case.head))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(nll, (case.hidden, case.head))
+
+
+def test_a_label_that_is_no_token_is_refused(case: Case) -> None:
+    case.labels[0, 0] = PADDED
+    with pytest.raises((IndexError, RuntimeError)):
+        CrossEntropy()(case.hidden, case.head, case.labels, V)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_over_the_hidden_states(request: pytest.FixtureRequest) -> None:
+    """Under 150 MB at GPT-2's vocabulary and 4 x 1,024 tokens, beside the gradients that stay (all logits: 824 MB)."""
+    if "torch" in request.node.name:
+        pytest.skip("the bound is the kernel's")
+    peak = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout
+    assert float(peak) < 150
+
+
+PEAK = """
+import gc, re, torch
+from pathlib import Path
+from slm.models.modules.losses import CrossEntropy
+
+def read(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1e3 * 1.024
+
+def step(hidden, head, labels):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nll = CrossEntropy()(hidden, head, labels, head.shape[0])
+    nll.backward()
+
+def case(tokens, vocab):
+    head = torch.nn.Parameter(torch.ones(vocab, 768))
+    return torch.ones(tokens, 768, requires_grad=True), head, torch.ones(tokens, dtype=torch.int64)
+
+step(*case(256, 512))  # what is loaded and kept once
+large = case(4 * 1024, 50304)
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+before = read("VmRSS")
+step(*large)
+gradients = sum(tensor.grad.nbytes for tensor in large[:2]) / 1e6
+print(read("VmHWM") - before - gradients)
+"""

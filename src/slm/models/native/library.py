@@ -28,6 +28,7 @@ _ARGUMENTS = {
     "decode_step": [_P],
     "activate": [_P, _I, _I, _L, _I],
     "largest_places": [_P, _P, _I, _L, _L, _L, _I],
+    "cross_entropy": [_P],
 }
 
 
@@ -50,7 +51,8 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(file))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         notice(
-            f"decoding goes without its C kernels, at about half the speed: {_said(error)} (SLM_NATIVE=0: no notice)"
+            f"decoding and training go without their C kernels, at about half the speed: {_said(error)} "
+            "(SLM_NATIVE=0: no notice)"
         )
         return None
     for name, arguments in _ARGUMENTS.items():
