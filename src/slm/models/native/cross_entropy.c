@@ -43,15 +43,16 @@ INLINE float largest_of(const void *x, const int half, long n) {
 }
 
 // softmax - onehot, times the slope of the bend.
-INLINE void gradient_of(void *x, const int half, const int capped, const CrossEntropy *c, int64_t label, float log_norm) {
+INLINE void gradient_of(void *x, const int half, const int capped, const CrossEntropy *c, int64_t label, float top,
+                        float norm) {
     const float own = bent((floats){0} + get(x, half, label), capped, c->cap)[0];
     for (long t = 0; t < c->vocab; t += LANES) {
         const floats y = bent(logits_at(x, half, t, c->vocab), capped, c->cap);
         const floats slope = capped ? 1 - y * y / (c->cap * c->cap) : (floats){0} + 1;
-        store_at(x, half, t, c->vocab, exp_of(y - log_norm) * slope);
+        store_at(x, half, t, c->vocab, exp_of(y - top) * (norm * slope));
     }
     const float slope = capped ? 1 - own * own / (c->cap * c->cap) : 1;
-    put(x, half, label, (exp_of((floats){0} + own - log_norm)[0] - 1) * slope);
+    put(x, half, label, (exp_of((floats){0} + own - top)[0] * norm - 1) * slope);
 }
 
 INLINE float row_of(void *x, const int half, const int capped, const CrossEntropy *c, int64_t label) {
@@ -65,10 +66,11 @@ INLINE float row_of(void *x, const int half, const int capped, const CrossEntrop
     long t = 0;
     for (; t + LANES <= c->vocab; t += LANES) total += exp_of(bent(load(x, half, t), capped, c->cap) - top);
     for (; t < c->vocab; t++) total[0] += exp_of(bent((floats){0} + get(x, half, t), capped, c->cap) - top)[0];
-    const float log_norm = top + logf(sum(total));
-    const float nll = log_norm - bent((floats){0} + get(x, half, label), capped, c->cap)[0];
+    const float all = sum(total);
+    // from the difference to the largest: that of two large numbers is exact, the logarithm of their sum is not
+    const float nll = logf(all) - (bent((floats){0} + get(x, half, label), capped, c->cap)[0] - top);
     if (c->gradient) {
-        gradient_of(x, half, capped, c, label, log_norm);
+        gradient_of(x, half, capped, c, label, top, 1 / all);
         memset((char *)x + c->vocab * size, 0, (c->width - c->vocab) * size);
     }
     return nll;
