@@ -24,6 +24,7 @@ from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
 from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
 from slm.training.run_config import RunConfig
+from slm.weights.fine_tuning import FineTuning, Lora
 
 CONF = Path(str(files("slm.conf")))
 GROUPS = sorted(entry.name for entry in CONF.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
@@ -31,7 +32,8 @@ CHOICES = [
     (group, choice)
     for group in GROUPS
     for choice in choices(group)
-    if group != "hydra" and choice != "pretrained"  # needs weights: tests/training/test_fine_tuning.py
+    if group != "hydra"
+    and choice not in ("pretrained", "lora")  # they need weights: tests/training/test_fine_tuning.py, …
 ]
 OWN = {field.name for field in fields(TrainerConfig)} - {"lightning"}
 
@@ -92,7 +94,7 @@ def test_every_field_is_used() -> None:
     """Of the original's 32 training settings 26 were read by nothing. A field is used where some code says
     ``.field``, outside the lines that declare it."""
     source = "\n".join(file.read_text(encoding="utf-8") for file in Path(slm.__file__).parent.rglob("*.py"))
-    for cls in (TrainerConfig, SchedulerConfig, GenerationConfig, RunConfig, *nested(ModelConfig)):
+    for cls in (TrainerConfig, SchedulerConfig, GenerationConfig, RunConfig, FineTuning, Lora, *nested(ModelConfig)):
         for field in fields(cls):
             assert re.search(rf"\.{field.name}\b", source), f"{cls.__name__}.{field.name} is read by nothing"
 

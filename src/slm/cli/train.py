@@ -34,6 +34,7 @@ HELP = Help(
     ],
     groups=(
         "model",
+        "adapter",
         "tokenizer",
         "data",
         "optimizer",

@@ -17,6 +17,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
 from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
+from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
 from slm.training.optimizers import parameter_groups
 
@@ -55,6 +56,9 @@ class LanguageModelModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.strict_loading = not base_names(
+            model
+        )  # they are in no checkpoint; `Resumed.check_model` compares the rest
         self.loss = build_loss(cast(CausalLM, model).config)
         self.make_optimizer = make_optimizer
         self.weight_decay = weight_decay
@@ -195,7 +199,9 @@ class LanguageModelModule(pl.LightningModule):
     # ---- state ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The sums that a later log row is made of, over all ranks."""
+        """The sums that a later log row is made of, over all ranks; what LoRA leaves as it was is left out."""
+        for name in base_names(self.model):
+            del checkpoint["state_dict"][f"model.{name}"]
         checkpoint["train_sums"] = {
             "logged_nll": self._sum_over_ranks(float(self._logged_nll)),
             "logged_tokens": self._sum_over_ranks(self._logged_tokens),

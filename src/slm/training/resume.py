@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from slm.data.datamodule import TextDataModule
 from slm.errors import UserError
+from slm.models.modules.lora import base_names
 from slm.training.checkpoint_io import read_checkpoint
 
 _MODEL_PREFIX = "model."  # of the LightningModule's attribute
@@ -59,7 +60,8 @@ class Resumed:
 
     def check_model(self, model: nn.Module) -> None:
         """Raise `UserError` if the weights are of another shape."""
-        mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        left_out = base_names(model)
+        mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
         names = sorted(self._shapes.keys() | mine.keys())
         different = [
             f"{name} {_shown(self._shapes, name)} -> {_shown(mine, name)}"

@@ -33,7 +33,7 @@ from slm.training.config import (
 )
 from slm.training.precision_names import check_precision
 from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
-from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, fine_tuned_config, shape_values
+from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
 if TYPE_CHECKING:
     from slm.weights.pretrained import Pretrained
@@ -43,6 +43,7 @@ T = TypeVar("T")
 AUTO = "auto"
 LR_TIMES_WIDTH = 2e-3 * 192
 FINE_TUNING_LR = 0.1  # of the rate from scratch
+LORA_LR = 10.0  # of that of training all weights
 FINE_TUNING_SEQ_LEN = 1024  # a published model may take 131,072 tokens; nobody wants windows of that by default
 PRETRAINED = "pretrained"  # the tokenizer that comes with the weights
 START_BUNDLE = "start"  # in the folder of a run from weights: all of them but their tensors, for when it is resumed
@@ -61,6 +62,7 @@ class RunConfig:
         stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
         tokenizer: ``kind`` and that kind's settings.
         fine_tuning: how training starts from weights that exist; None from scratch.
+        adapter: what is trained beside those weights in their place; None to train them.
         start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
         callbacks, logger: name -> ``_target_`` and arguments.
@@ -72,6 +74,7 @@ class RunConfig:
     stop_after: int | None
     model: ModelConfig
     fine_tuning: FineTuning | None
+    adapter: Lora | None
     start: Pretrained | None
     tokenizer: dict[str, Any]
     data: DataConfig
@@ -102,6 +105,7 @@ class RunConfig:
         start = found.collect(lambda: _opened(fine_tuning, _kept_start(values)))
         found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
+        adapter = found.collect(lambda: _adapter(values["adapter"], model, fine_tuning))
         data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
         scheduler = found.collect(lambda: checked(SchedulerConfig, values["scheduler"], "scheduler"))
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
@@ -122,10 +126,11 @@ class RunConfig:
             stop_after=scalars.stop_after,
             model=model,
             fine_tuning=fine_tuning,
+            adapter=adapter,
             start=start,
             tokenizer=dict(values["tokenizer"]),
             data=data,
-            optimizer=_with_lr(values["optimizer"], model, fine_tuning),
+            optimizer=_with_lr(values["optimizer"], model, fine_tuning, adapter),
             scheduler=scheduler,
             trainer=trainer,
             callbacks=dict(values["callbacks"] or {}),
@@ -233,6 +238,28 @@ def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, star
     return fine_tuned_config(start.config, shape, fine_tuning.extend_positions)
 
 
+def _adapter(values: Mapping[str, Any] | None, model: ModelConfig | None, tuning: FineTuning | None) -> Lora | None:
+    if not values:
+        return None
+    adapter = checked(Lora, values, "adapter")
+    if tuning is None:
+        raise UserError("adapter=lora adapts weights that exist; name them (model.weights=…), or leave adapter out")
+    if model is None:
+        return None
+    frozen = [key for key, value in model.flat().items() if key.endswith(".freeze") and value]
+    if frozen:
+        raise UserError(
+            f"adapter=lora freezes all weights but its own and adapter.also_train; leave model.{frozen[0]} false"
+        )
+    rows = ["token_embedding", *(() if model.modules.output_projection.tie_weights else ("output_projection",))]
+    if tuning.grow_vocab and not set(rows) <= set(adapter.also_train):
+        raise UserError(
+            "model.grow_vocab makes rows that adapter=lora would never train; set "
+            f"adapter.also_train=[{','.join(dict.fromkeys([*adapter.also_train, *rows]))}]"
+        )
+    return adapter
+
+
 def _with_seq_len(
     data: Mapping[str, Any], model: ModelConfig | None, fine_tuning: FineTuning | None
 ) -> Mapping[str, Any]:
@@ -262,15 +289,18 @@ def _window_problems(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_lr(optimizer: Mapping[str, Any], model: ModelConfig, fine_tuning: FineTuning | None) -> dict[str, Any]:
+def _with_lr(
+    optimizer: Mapping[str, Any], model: ModelConfig, fine_tuning: FineTuning | None, adapter: Lora | None
+) -> dict[str, Any]:
     """The optimizer's settings with ``lr=auto`` made a number.
 
     Adam's best rate falls as one over the width (Yang et al. 2021, table 3); the constant was measured
-    at width 192, where 2e-3 was best. From weights that exist it is a tenth: 5e-5 at GPT-2's 768.
+    at width 192, where 2e-3 was best. From weights that exist it is a tenth: 5e-5 at GPT-2's 768. LoRA's best rate is
+    about ten times that of training them all, whatever the rank (Schulman et al. 2025, "LoRA without regret").
     """
     if optimizer.get("lr") != AUTO:
         return dict(optimizer)
-    factor = FINE_TUNING_LR if fine_tuning else 1.0
+    factor = (LORA_LR if adapter else 1.0) * (FINE_TUNING_LR if fine_tuning else 1.0)
     return {**optimizer, "lr": factor * LR_TIMES_WIDTH / model.modules.transformer.dim}
 
 

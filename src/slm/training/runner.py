@@ -26,6 +26,7 @@ from slm.data.windows import WindowDataset
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.models.modules.lora import add_lora
 from slm.models.summary import summarize
 from slm.notices import notice
 from slm.schema import unknown_key
@@ -203,9 +204,13 @@ def _fit_vocabulary(config: RunConfig, store: TokenStore) -> ModelConfig:
 
 
 def _model(config: RunConfig, model_config: ModelConfig, resumed: bool) -> nn.Module:
-    if config.start is None or config.fine_tuning is None or resumed:  # resumed, the weights are the checkpoint's
+    in_checkpoint = resumed and config.adapter is None  # else what LoRA leaves as it was is taken from the start again
+    if config.start is None or config.fine_tuning is None or in_checkpoint:
         return build_model(model_config)
-    return fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
+    model = fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
+    if (lora := config.adapter) is not None:
+        add_lora(model, lora.rank, lora.scale, lora.dropout, lora.targets, lora.also_train)
+    return model
 
 
 def _check_trainable(model: nn.Module) -> None:
@@ -343,11 +348,13 @@ def _open_run_folder(
 
 
 def _keep_start(config: RunConfig, resumed: bool) -> None:
-    """Write the shape and the tokenizer of the weights: they may be gone when the run is resumed."""
+    """Write the shape and the tokenizer of the weights, and those themselves where checkpoints leave them out: they may
+    be gone when the run is resumed."""
     place = config.run_dir / START_BUNDLE
     if config.start is None or os.environ.get("LOCAL_RANK", "0") != "0" or (resumed and place.is_dir()):
         return
-    write_bundle(place, config.start.config, {}, config.start.tokenizer, config.start.facts)
+    weights = config.start.weights() if config.adapter is not None else {}
+    write_bundle(place, config.start.config, weights, config.start.tokenizer, config.start.facts)
 
 
 def _how_to_go_on(run: Path) -> str:

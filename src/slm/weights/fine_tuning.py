@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
-from slm.schema import FORBID_EXTRA, Text
+from slm.schema import FORBID_EXTRA, Count, Flag, PositiveFloat, Probability, Text
 
 _SHOWN = 4
 
@@ -30,6 +31,37 @@ class FineTuning:
     weights: Text
     extend_positions: Literal["linear", "ntk", "yarn"] | None = None
     grow_vocab: Literal["mean", "normal"] | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021).
+
+    Attributes:
+        rank: of the update of each matrix.
+        alpha: the update is scaled by ``alpha / rank``.
+        rslora: scale by ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
+        dropout: on what the update reads.
+        targets: which linear layers: their names, or ``all``.
+        also_train: names of modules that are trained whole.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    rank: Count = 8
+    alpha: PositiveFloat = 16.0
+    rslora: Flag = False
+    dropout: Probability = 0.0
+    targets: Literal["all"] | tuple[Text, ...] = "all"
+    also_train: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError("targets is empty; name linear layers, or all")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 FINE_TUNING_KEYS = tuple(field.name for field in fields(FineTuning))

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from slm.models.modules.lora import merged_state
 from slm.training.run_folder import LAST_CHECKPOINT
 
 BEST = "best.ckpt"
@@ -120,4 +121,4 @@ def _link(source: Path, target: Path) -> None:
 
 def _weights(pl_module: pl.LightningModule) -> dict[str, Tensor]:
     model: torch.nn.Module = pl_module.model  # type: ignore[assignment]
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu() for name, tensor in merged_state(model).items()}

@@ -1,0 +1,119 @@
+"""Low-rank adaptation: weights stay, a product of two thin matrices beside each of them is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from slm.errors import UserError, did_you_mean
+
+ALL = "all"
+
+
+class LoraLinear(nn.Linear):
+    """``W x + b + scale * B A dropout(x)`` (Hu et al. 2021, eq. 3), with `W` and `b` those of the layer it replaces.
+
+    These keep their names in the `state_dict`; ``lora_a`` (rank, in) and ``lora_b`` (out, rank) are added. B begins as
+    zeros, so the model begins as it was.
+
+    Args:
+        source: the layer to replace; its parameters are shared, not copied.
+        rank: columns of B and rows of A.
+        scale: of the product.
+        dropout: probability, on what A reads.
+    """
+
+    def __init__(self, source: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+        super().__init__(source.in_features, source.out_features, bias=source.bias is not None, device="meta")
+        self.weight, self.bias = source.weight, source.bias
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.lora_a = nn.Parameter(torch.empty(rank, source.in_features, device=source.weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(source.out_features, rank, device=source.weight.device))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as Hu et al.'s own code and peft have it
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        update = linear(linear(self.dropout(x), self.lora_a), self.lora_b)
+        return torch.add(linear(x, self.weight, self.bias), update, alpha=self.scale)
+
+    def merged_weight(self) -> Tensor:
+        """(out, in): the one matrix that multiplies as `forward` does without dropout."""
+        return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
+
+
+def add_lora(
+    model: nn.Module,
+    rank: int,
+    scale: float,
+    dropout: float = 0.0,
+    targets: str | Collection[str] = ALL,
+    also_train: Collection[str] = (),
+) -> None:
+    """Freeze a registered `model` and put a `LoraLinear` in the place of its linear layers.
+
+    Args:
+        model: with its weights; the head is no target.
+        rank, scale, dropout: see `LoraLinear`.
+        targets: names of layers, as their parents call them (``qkv``), or ``all``.
+        also_train: names of modules that are trained whole (``token_embedding``).
+
+    Raises:
+        UserError: a name is of no such layer or module.
+    """
+    head: Tensor = model.head_weight  # type: ignore[assignment]
+    layers = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and child.weight is not head
+    ]
+    names = {name for _, name, _ in layers}
+    chosen = names if targets == ALL else set(targets)
+    _check_names("adapter.targets", chosen, names)
+    whole = [module for path, module in model.named_modules() if path.rpartition(".")[2] in also_train]
+    _check_names("adapter.also_train", also_train, _with_weights(model))
+    model.requires_grad_(False)
+    for parent, name, layer in layers:
+        if name in chosen:
+            setattr(parent, name, LoraLinear(layer, rank, scale, dropout))
+    for module in whole:
+        module.requires_grad_(True)
+
+
+def base_names(model: nn.Module) -> set[str]:
+    """Names of the tensors that training leaves as the source has them; none of a model without LoRA."""
+    if not any(True for _ in _adapted(model)):
+        return set()
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The `state_dict` of a plain model that computes the same; the model itself stays as it is."""
+    state: dict[str, Tensor] = model.state_dict()
+    for path, layer in _adapted(model):
+        del state[f"{path}.lora_a"], state[f"{path}.lora_b"]
+        state[f"{path}.weight"] = layer.merged_weight()
+    return state
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, LoraLinear))
+
+
+def _with_weights(model: nn.Module) -> set[str]:
+    paths = (path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False)))
+    return {path.rpartition(".")[2] for path in paths}
+
+
+def _check_names(setting: str, given: Collection[str], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{setting}: the model has no '{name}'{did_you_mean(name, known)} (it has: {', '.join(sorted(known))})"
+            )
