@@ -111,6 +111,7 @@ CORPORA = Registry(
     "data kind", {name: f"slm.data.corpora.{name}" for name in ("python_stdlib", "text", "shakespeare_char")}
 )
 READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text",)})
+TEMPLATES = Registry("chat template", {name: f"slm.data.templates.{name}" for name in ("alpaca", "chatml", "hf")})
 
 register_model = MODELS.register
 register_norm = NORMS.register
@@ -123,6 +124,7 @@ register_tokenizer = TOKENIZERS.register
 register_family = FAMILIES.register
 register_corpus = CORPORA.register
 register_reader = READERS.register
+register_template = TEMPLATES.register
 
 
 def load_plugins(modules: list[str]) -> None:

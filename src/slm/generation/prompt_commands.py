@@ -135,7 +135,7 @@ class PromptCommands:
         conversation = self._needs_template("/system")
         before, conversation.system = conversation.system, argument or None
         try:
-            conversation.rendered("a message")
+            conversation.prompt_ids("a message")
         except UserError:
             conversation.system = before
             raise

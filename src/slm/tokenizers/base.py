@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "slm_tokenizer.json"
 DESCRIPTIONS = ("special_names", "chat_template")
 """Entries of a state that no id of any text depends on."""
+ADDED_TOKENS = "added_tokens"
+"""Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
 
 
 class StreamDecoder(ABC):
@@ -93,8 +97,30 @@ class Tokenizer(ABC):
         Raises:
             UserError: as `to_huggingface`.
         """
-        ids: list[int] = self.to_huggingface().encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for part in self.special_pattern.split(text):
+            special = self.special_tokens.get(part)
+            ids += self.encode(part) if special is None else [special]
         return ids
+
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Spellings of the special tokens, with their ids.
+
+        Raises:
+            UserError: as `to_huggingface`.
+        """
+        return self._special_tokens()
+
+    @functools.cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """What finds them in a text; splitting by it keeps them. Of two that begin alike the longer is found."""
+        spellings = sorted(self.special_tokens, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
+
+    def _special_tokens(self) -> dict[str, int]:
+        added = self.to_huggingface().get_added_tokens_decoder()
+        return {token.content: token_id for token_id, token in added.items() if token.special}
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -176,11 +202,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
     state = read_json_object(path)
     kind = state.pop("kind", None)
+    added = state.pop(ADDED_TOKENS, None)
     if not isinstance(kind, str):
         raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
     from_state = TOKENIZERS.get(kind).from_state
     try:
         tokenizer: Tokenizer = from_state(state)
+        if added is not None:
+            from slm.tokenizers.extended import ExtendedTokenizer
+
+            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"))
     except UserError:
         raise
     except Exception as error:  # each kind has its own, and the library `tokenizers` raises this very class

@@ -84,6 +84,10 @@ class HuggingFaceTokenizer(Tokenizer):
             self._backend.encode_special_tokens = True
         return ids
 
+    def _special_tokens(self) -> dict[str, int]:
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: token_id for token_id, token in added.items() if token.special}
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         checked = self.check_ids(ids)

@@ -1,0 +1,107 @@
+"""A vocabulary with further special tokens at its end and a chat template, as fine-tuning on conversations needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from slm.errors import UserError
+from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+class ExtendedTokenizer(Tokenizer):
+    """Another tokenizer's ids, and one id more for each of `added`; texts are encoded as by the other.
+
+    It is saved as the other kind, with the added tokens beside its state, so it is no kind of its own.
+
+    Args:
+        inner: the vocabulary to extend.
+        added: spellings of the new special tokens; none for a chat template alone.
+        chat_template: see `Tokenizer`.
+    """
+
+    def __init__(self, inner: Tokenizer, added: Sequence[str], chat_template: str | None) -> None:
+        self.inner = inner
+        self.kind = inner.kind  # type: ignore[misc]  # the other's, for its class is what reads the state
+        self.added = list(added)
+        self.chat_template = chat_template
+        self.vocab_size = inner.vocab_size + len(self.added)
+        self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
+
+    @classmethod
+    def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
+        """Not how one is made: it extends a tokenizer that exists."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> list[int]:
+        """As the other."""
+        return self.inner.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """As the other."""
+        return self.inner.encode_batch(texts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; added ones contribute nothing."""
+        return self.inner.decode([i for i in self.check_ids(ids) if i < self.inner.vocab_size])
+
+    def stream_decoder(self) -> StreamDecoder:
+        """The other's, which never sees an added id."""
+        return _WithoutAdded(self.inner)
+
+    @property
+    def special_names(self) -> Mapping[str, str]:
+        """The other's."""
+        return self.inner.special_names
+
+    def _special_tokens(self) -> dict[str, int]:
+        return {
+            **self.inner.special_tokens,
+            **{token: self.inner.vocab_size + i for i, token in enumerate(self.added)},
+        }
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of `text`, special tokens spelled in it being themselves."""
+        return super().encode_rendered(text) if self.added else self.inner.encode_rendered(text)
+
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        """The other's form with the added tokens.
+
+        Raises:
+            UserError: the library would give an added token another id, since the vocabulary has gaps or holds it.
+        """
+        backend = self.inner.to_huggingface()
+        backend.add_special_tokens(self.added)
+        for i, token in enumerate(self.added):
+            theirs, ours = backend.token_to_id(token), self.inner.vocab_size + i
+            if theirs != ours:
+                raise UserError(
+                    f"tokenizer={self.kind} with '{token}' cannot be exported to Hugging Face's form: its id is "
+                    f"{ours} here and would be {theirs} there; task.template=alpaca adds no tokens"
+                )
+        return backend
+
+    def state(self) -> dict[str, Any]:
+        """The other's, with what was added."""
+        template = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return {**self.inner.state(), **template, ADDED_TOKENS: self.added}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Tokenizer:
+        """Not by itself: `load_tokenizer` reads the other first."""
+        raise NotImplementedError
+
+
+class _WithoutAdded(StreamDecoder):
+    def __init__(self, inner: Tokenizer) -> None:
+        self._vocab_size = inner.vocab_size
+        self._decoder = inner.stream_decoder()
+
+    def push(self, token_id: int) -> str:
+        return self._decoder.push(token_id) if token_id < self._vocab_size else ""
+
+    def flush(self) -> str:
+        return self._decoder.flush()
