@@ -38,6 +38,7 @@ from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoint_io import AtomicCheckpointIO
 from slm.training.csv_logger import CsvLogger
+from slm.training.freed_memory import keep_freed_memory
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
@@ -77,6 +78,7 @@ def train(
         UserError: before anything is written to the run folder.
     """
     quiet_lightning()
+    keep_freed_memory()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
     run_folder.check_free(config.run_dir, checkpoint)
     resumed = Resumed(checkpoint) if checkpoint else None
