@@ -161,6 +161,8 @@ class TransformerConfig:
         bias: biases in the norms, and wherever a switch of its own is null.
         prenorm: norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1).
         parallel_residual: attention and MLP read the same input (GPT-J, Pythia).
+        zero_init: the projections that write into the residual stream begin at 0, so that every block begins as the
+            identity (Zhang et al. 2019, Fixup).
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -185,6 +187,7 @@ class TransformerConfig:
     parallel_residual: Flag = False
     norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
+    zero_init: Flag = False
     freeze: Flag = False
 
     def __post_init__(self) -> None:
@@ -270,7 +273,10 @@ class Modules:
         return int(self.transformer.head_dim * self.position_embedding.rotary.fraction)
 
 
-_OF_TRAINING = ("params.dropout", "params.vocab_multiple", "modules.emb_dropout.p", "modules.transformer.dropout")
+_OF_TRAINING = (
+    *("params.dropout", "params.vocab_multiple", "modules.emb_dropout.p"),
+    *("modules.transformer.dropout", "modules.transformer.zero_init"),
+)
 
 
 @dataclass(frozen=True)

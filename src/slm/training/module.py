@@ -147,7 +147,9 @@ class LanguageModelModule(pl.LightningModule):
     def build_optimizer(self) -> Optimizer:
         """A new optimizer over the decay groups."""
         assert self.make_optimizer is not None, "this module was made for prediction"
-        return self.make_optimizer(parameter_groups(self.model, self.weight_decay))
+        kind = getattr(self.make_optimizer, "func", self.make_optimizer)
+        by_role = getattr(kind, "takes_roles", False)
+        return self.make_optimizer(parameter_groups(self.model, self.weight_decay, by_role))
 
     def on_train_start(self) -> None:
         """The learning rate, weight decay, … of the configuration hold, also where a checkpoint had others."""

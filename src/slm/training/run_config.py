@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AUTO = "auto"
+RATES = ("lr", "adam_lr")  # may be auto; the second is Muon's, of what is no hidden matrix
 LR_TIMES_WIDTH = 2e-3 * 192
 FINE_TUNING_LR = 0.1  # of the rate from scratch
 LORA_LR = 10.0  # of that of training all weights
@@ -162,6 +163,7 @@ class _OptimizerRanges:
     """Ranges of the settings that optimizers share."""
 
     lr: PositiveFloat = LR_TIMES_WIDTH  # may be "auto", checked apart
+    adam_lr: PositiveFloat = LR_TIMES_WIDTH
     weight_decay: NonNegativeFloat = 0.0
     eps: PositiveFloat = 1e-8
     betas: tuple[Probability, Probability] = (0.9, 0.999)
@@ -298,10 +300,9 @@ def _with_lr(
     at width 192, where 2e-3 was best. From weights that exist it is a tenth: 5e-5 at GPT-2's 768. LoRA's best rate is
     about ten times that of training them all, whatever the rank (Schulman et al. 2025, "LoRA without regret").
     """
-    if optimizer.get("lr") != AUTO:
-        return dict(optimizer)
     factor = (LORA_LR if adapter else 1.0) * (FINE_TUNING_LR if fine_tuning else 1.0)
-    return {**optimizer, "lr": factor * LR_TIMES_WIDTH / model.modules.transformer.dim}
+    rate = factor * LR_TIMES_WIDTH / model.modules.transformer.dim
+    return {**optimizer, **{key: rate for key in RATES if optimizer.get(key) == AUTO}}
 
 
 def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
@@ -311,7 +312,7 @@ def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
     if "lr" not in values:
         problems.append("optimizer.lr is missing; give a number, or auto for one that follows the model's width")
     shared = {field.name for field in fields(_OptimizerRanges)}
-    numbers = {key: value for key, value in values.items() if key in shared and (key, value) != ("lr", AUTO)}
+    numbers = {key: value for key, value in values.items() if key in shared and not (key in RATES and value == AUTO)}
     try:
         checked(_OptimizerRanges, numbers, "optimizer")
     except UserError as error:

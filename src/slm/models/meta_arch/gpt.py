@@ -55,8 +55,9 @@ class GPT(nn.Module):
     @torch.no_grad()
     def init_weights(self) -> None:
         """GPT-2's initialisation: N(0, 0.02), biases 0, and the projections that write into the
-        residual stream scaled by 1/sqrt(2 * n_layers) (Radford et al. 2019, section 2.3)."""
-        residual_std = _INIT_STD / math.sqrt(2 * self.config.modules.transformer.n_layers)
+        residual stream scaled by 1/sqrt(2 * n_layers) (Radford et al. 2019, section 2.3), or 0 with ``zero_init``."""
+        shape = self.config.modules.transformer
+        residual_std = 0.0 if shape.zero_init else _INIT_STD / math.sqrt(2 * shape.n_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=residual_std if _writes_residual(name) else _INIT_STD)
