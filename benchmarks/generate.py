@@ -26,6 +26,8 @@ from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.models.native.library import library
+from slm.models.native.products import product_few
 from slm.models.prepare import prepare_for_inference
 from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face import family_of, foreign_config, foreign_tensors
@@ -216,13 +218,18 @@ def report(part: str, rates: dict[str, float], results: dict[str, Any]) -> None:
 
 
 def read_bandwidth() -> float:
-    """Bytes a second that a matrix-vector product reads: the best of several, over more than any cache holds."""
+    """Bytes a second that the memory gives: the best of several matrix-vector products, torch's and ours, over more
+    than any cache holds."""
     matrix, vector = torch.ones(16384, 8192), torch.ones(8192)
+    products: list[Callable[[], Any]] = [lambda: torch.mv(matrix, vector)]
+    if library() is not None:
+        products.append(lambda: product_few(vector[None], matrix, None))
     best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
-        torch.mv(matrix, vector)
-        best = min(best, time.perf_counter() - start)
+        for product in products:
+            start = time.perf_counter()
+            product()
+            best = min(best, time.perf_counter() - start)
     return matrix.nbytes / best
 
 

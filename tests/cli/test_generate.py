@@ -56,6 +56,27 @@ def test_a_file_of_prompts(run_cli: Any, tiny_run: Path, tmp_path: Path, name: s
         assert answer["tokens_per_second"] >= 0
 
 
+def test_prompts_with_budgets_and_seeds_of_their_own(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """Each is answered as if it had been asked alone, with its own settings."""
+    asked: list[dict[str, Any]] = [
+        {"prompt": "the", "max_new_tokens": 3, "seed": 7},
+        {"prompt": "the", "seed": 8},
+        {"prompt": "cat", "max_new_tokens": None},
+        {"prompt": "the", "max_new_tokens": 9},
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    outcome = run_cli(
+        "generate", f"run={tiny_run}", "prompts=p.jsonl", "generation.max_new_tokens=5", "generation.seed=3"
+    )
+    assert outcome.status == 0, outcome.err
+    model = slm.load(tiny_run)
+    for one, line in zip(asked, outcome.out.splitlines(), strict=True):
+        budget, seed = one.get("max_new_tokens") or 5, one.get("seed", 3)
+        alone = model.generate(one["prompt"], max_new_tokens=budget, seed=seed, temperature=0.8, top_k=50)
+        answer = json.loads(line)
+        assert (answer["completion"], answer["new_tokens"]) == (alone, budget)
+
+
 def test_an_interrupted_file_is_gone_on_with(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     """The answers are those of an unbroken run; a line that was cut off is written anew, and none twice."""
     prompts = [f"the {i}" for i in range(6)]
@@ -138,6 +159,7 @@ MISTAKES = [
     (("run=RUN", "prompts=good.txt", "out=empty"), "out: cannot write 'empty' (Is a directory)"),
     (("run=RUN", "prompts=half.jsonl"), "line 3 of 'half.jsonl' has no prompt"),
     (("run=RUN", "prompts=bad.jsonl"), """line 2 of 'bad.jsonl' has no prompt; expected {"prompt": "…"}"""),
+    (("run=RUN", "prompts=budget.jsonl"), "line 2 of 'budget.jsonl': max_new_tokens should be greater than"),
     (("run=RUN", "prompt=" + "a" * 40), "the prompt has 40 tokens; this model takes 16, one of them new"),
     (("run=RUN", "prompts=long.txt"), "the prompt has 40 tokens"),
     (("run=RUN", "prompt=a", "temperature=1"), "did you mean 'generation.temperature'?"),
@@ -159,6 +181,7 @@ def test_mistakes(run_cli: Any, tiny_run: Path, tmp_path: Path, arguments: tuple
     for name, content in {
         "good.txt": b"a", "blank.txt": b"\n \n", "binary": b"\xff\xfe", "long.txt": b"a" * 40,
         "half.jsonl": b'{"prompt": "a"}\n\n{"prompt": "\\ud800"}\n',
+        "budget.jsonl": b'{"prompt": "a"}\n{"prompt": "a", "max_new_tokens": 0}\n',
         "bad.jsonl": b'{"prompt": "a"}\n{"text": "b"}\n',
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)

@@ -26,6 +26,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.conversation import Conversation
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt import InteractivePrompt
+from slm.generation.prompt_request import Prompt
 from slm.generation.prompt_terminal import visible
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -136,7 +137,7 @@ def test_save(prompt_with: Callable[..., InteractivePrompt], tmp_path: Path) -> 
     written = [next(prompt.write(text, chat=False)) for text in ("one\ntwo", "é")]
     save = prompt.commands.run
     assert save(f"/save {tmp_path}/a b.jsonl").startswith("2 prompts")
-    assert read_prompts(tmp_path / "a b.jsonl") == ["one\ntwo", "é"]
+    assert read_prompts(tmp_path / "a b.jsonl") == [Prompt("one\ntwo"), Prompt("é")]
     lines = [json.loads(line) for line in (tmp_path / "a b.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["completion"] for line in lines] == [exchange.text for exchange in written]
     assert {line["new_tokens"] for line in lines} == {8}

@@ -127,6 +127,19 @@ def test_why_a_text_ended(models: dict[str, nn.Module]) -> None:
     assert first == [([], "eos")]
 
 
+def test_any_of_several_ids_ends_a_text(models: dict[str, nn.Module]) -> None:
+    """A chat model that ends its turns with a token of their own ran on into the next turn."""
+    greedy = GenerationConfig(greedy=True)
+    ids = texts_of(models["learned"], greedy, [Request([1], 6)])[0][0]
+    turn = next(i for i in ids if i != ids[0])
+    events = list(Engine(models["learned"], greedy, EOS, end_ids=(turn,)).run([Request([1], 6)]))
+    assert [event.token_id for event in events[:-1] if isinstance(event, Token)] == ids[: ids.index(turn)]
+    assert events[-1] == End(0, "eos")
+    endless = GenerationConfig(greedy=True, stop_at_eos=False)
+    tokens = list(Engine(models["learned"], endless, EOS, end_ids=(turn,)).run([Request([1], 6)]))[:-1]
+    assert len(tokens) == 6
+
+
 def test_a_prompt_without_room_is_refused_before_anything_is_written(models: dict[str, nn.Module]) -> None:
     requests = [Request([1], 3), Request([1] * MAX_SEQ_LEN, 3)]
     with pytest.raises(UserError, match=f"{MAX_SEQ_LEN} tokens"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -21,6 +21,7 @@ from slm.models.native import library as native
 from slm.models.native.activation import NativeActivation
 from slm.models.native.largest import largest_places
 from slm.models.native.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
+from slm.models.native.prompt_attention import attend_prompt, serves_prompt
 from slm.models.native.stack import Stack
 from slm.models.prepare import prepare_for_inference
 from slm.registry import ACTIVATIONS
@@ -41,6 +42,66 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+# ---- attention of prompts ----
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_prompts_attention_is_that_of_double_precision(seed: int, dtype: torch.dtype, threads: int) -> None:
+    """Any shape, window and past; a row that stands alone gets the same to the bit."""
+    draw = random.Random(seed)
+    kv_heads, group, dim = draw.randint(1, 3), draw.randint(1, 3), 16 * draw.randint(1, 6)
+    batch, length = draw.randint(1, 3), draw.choice([2, 5, 6, 7, 64, 65, 130])
+    past, window = draw.choice([0, 0, 3, 70]), draw.choice([None, 1, 4, 66])
+    heads = (kv_heads * group, kv_heads, kv_heads)
+    q, k, v = torch.randn(batch, past + length, sum(heads), dim, dtype=dtype).split(heads, dim=2)
+    q, k, v = q[:, past:].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if draw.random() < 0.5:
+        v = v.contiguous()
+    q[0, 0, 0, 0] = 40.0  # a sharp one
+    seen = torch.ones(length, past + length, dtype=torch.bool).tril(past)
+    if window is not None:
+        seen = seen.triu(past - window + 1)
+    expected = scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=seen, enable_gqa=True)
+    assert serves_prompt(q, k, v)
+    found = attend_prompt(q, k, v, window)
+    tolerance = 3e-6 if dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(
+        found.double(), expected.transpose(1, 2).flatten(2), rtol=tolerance, atol=tolerance if window is None else 1e-5
+    )
+    for row in range(batch):
+        alone = attend_prompt(q[row, None], k[row, None], v[row, None], window)
+        assert torch.equal(alone[0], found[row])
+
+
+@needs_kernels
+def test_a_prompt_of_a_prepared_model_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gives the logits of the modules; nan stays nan instead of becoming a number."""
+    config = ModelConfig.from_dict(
+        {"name": "gpt", "params": {"max_seq_len": 80, "vocab_size": 50},
+         "modules": {"transformer": {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2}}}
+    )  # fmt: skip
+    model: Any = build_model(config).eval()
+    ids = torch.randint(50, (2, 70))
+    expected = model(ids)
+    prepare_for_inference(model)
+    calls: list[int] = []
+    from slm.models.modules import mha
+
+    def counted(*arguments: Tensor) -> Tensor:
+        calls.append(1)
+        return attend_prompt(*arguments)
+
+    monkeypatch.setattr(mha, "attend_prompt", counted)
+    torch.testing.assert_close(model(ids, model.make_cache(2)), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == 2
+    q = torch.randn(1, 1, 9, 16)
+    v = q.clone()
+    v[0, 0, 7] = float("nan")
+    assert attend_prompt(q, q, v).isnan().any(-1)[0, [0, 5, 7, 8]].tolist() == [False, False, True, True]
 
 
 # ---- products ----

@@ -50,6 +50,23 @@ def test_a_saved_tiktoken_needs_no_plugin_or_download(
     assert load_tokenizer(tmp_path).encode("hello the é") == made["tiktoken"].encode("hello the é")
 
 
+def test_several_ends_come_with_the_files_and_leave_with_them(tmp_path: Path) -> None:
+    """Chat models end a turn with another token than a text; theirs are ids, of which some may be nonsense."""
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "<eos>": 1, "<turn>": 2}, unk_token="a"))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2, 99, "x"]}')
+    tokenizer = HfGpt2Tokenizer.create([], name=str(tmp_path), eos_token="<eos>")
+    assert (tokenizer.also_ends, tokenizer.end_ids) == ((2,), {1, 2})
+    (tmp_path / "saved").mkdir()
+    tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").end_ids == {1, 2}
+    (tmp_path / "generation_config.json").unlink()
+    assert HfGpt2Tokenizer.create([], name=str(tmp_path), eos_token="<eos>").end_ids == {1}
+    (tmp_path / "config.json").write_text('{"eos_token_id": [0, 1]}')
+    assert HfGpt2Tokenizer.create([], name=str(tmp_path), eos_token="<eos>").end_ids == {0, 1}
+
+
 def test_gpt2s_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = DATA / "tiktoken_cache"
     if not cache.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -95,13 +95,22 @@ class Engine:
         model: in eval mode.
         settings: how to draw; budgets and seeds are each request's own.
         eos_id: ends a text, if ``stop_at_eos``, and stands for an empty prompt.
+        end_ids: those that end a text too.
         vocab_size: ids from here on (a tokenizer may have fewer than the model) never come; None for the model's.
     """
 
-    def __init__(self, model: CausalLM, settings: GenerationConfig, eos_id: int, vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        settings: GenerationConfig,
+        eos_id: int,
+        vocab_size: int | None = None,
+        end_ids: Iterable[int] = (),
+    ) -> None:
         self.model = model
         self.settings = settings
         self.eos_id = eos_id
+        self.end_ids = frozenset((eos_id, *end_ids)) if settings.stop_at_eos else frozenset()
         self.vocab_size = vocab_size
         self.device = model.head_weight.device
         self.max_seq_len = model.config.params.max_seq_len
@@ -193,7 +202,7 @@ class Engine:
         if self.settings.logprobs:
             logprobs = log_probabilities(logits, tokens).tolist()
         for row, token_id, logprob in zip(list(rows), ids, logprobs, strict=True):
-            if self.settings.stop_at_eos and token_id == self.eos_id:
+            if token_id in self.end_ids:
                 row.ended = "eos"
                 continue
             row.text.append(token_id)

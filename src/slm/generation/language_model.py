@@ -12,6 +12,7 @@ import torch
 
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Reason, Request, Token
+from slm.generation.prompt_request import Prompt
 from slm.generation.stop_strings import StopStrings
 from slm.models.contract import CausalLM
 from slm.models.prepare import prepare_for_inference
@@ -113,9 +114,12 @@ class LanguageModel:
             yield event
 
     def complete(
-        self, prompts: Sequence[str], settings: GenerationConfig | None = None, **changes: Any
+        self, prompts: Sequence[str | Prompt], settings: GenerationConfig | None = None, **changes: Any
     ) -> list[list[Completion]]:
-        """``n`` continuations of each prompt, many written side by side; arguments as for `stream`."""
+        """``n`` continuations of each prompt, many written side by side.
+
+        Arguments as for `stream`; a `Prompt` has its own budget and seed.
+        """
         settings = _settled(settings, changes)
         done: list[list[Completion]] = [[] for _ in prompts]
         for index, completions in self.complete_each(prompts, settings):
@@ -123,7 +127,7 @@ class LanguageModel:
         return done
 
     def complete_each(
-        self, prompts: Sequence[str], settings: GenerationConfig
+        self, prompts: Sequence[str | Prompt], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """As `complete`, each prompt's index and continuations as soon as all of them are done."""
         parts: dict[int, dict[int, Completion]] = {}
@@ -137,7 +141,7 @@ class LanguageModel:
 
     def _run(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Prompt],
         settings: GenerationConfig,
         prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[tuple[int, str | Completion]]:
@@ -147,12 +151,16 @@ class LanguageModel:
         """
         start = time.perf_counter()
         tokenizer = self.tokenizer
-        encoded = prompt_ids or [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
+        asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())
+        encoded = prompt_ids or [
+            [*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch([prompt.text for prompt in asked])
+        ]
         requests = []
-        for ids in encoded:
-            seeds = [None if settings.seed is None else settings.seed + j for j in range(settings.n)]
-            requests += [Request(ids, settings.max_new_tokens, seed) for seed in seeds]
-        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size)
+        for prompt, ids in zip(asked, encoded, strict=True):
+            seed = settings.seed if prompt.seed is None else prompt.seed
+            budget = prompt.max_new_tokens or settings.max_new_tokens
+            requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
+        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids)
         texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
         for event in engine.run(requests):
             text = texts[event.index]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from slm.errors import UserError
+from slm.models.modules.mha import MultiHeadAttention
 from slm.models.modules.packed import PackedLinear, packs
 from slm.models.modules.quantized import GROUP, Int4Linear, Int8Linear
 from slm.models.native.activation import NativeActivation, has_kernel
@@ -51,6 +52,8 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
     parents = [module for module in model.transformer.modules() if type(module) is not nn.Linear]
     for parent in parents:
+        if isinstance(parent, MultiHeadAttention):
+            parent.native = True
         if has_kernel(getattr(parent, "activation", None)):
             parent.activation = NativeActivation(parent.activation)
         for name in [name for name, child in parent.named_children() if type(child) is nn.Linear]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "slm_tokenizer.json"
-DESCRIPTIONS = ("special_names", "chat_template")
+DESCRIPTIONS = ("special_names", "chat_template", "also_ends")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
@@ -53,6 +53,7 @@ class Tokenizer(ABC):
             (GPT-2's, say) has none. Padded positions carry the label -100 in any case.
         begin_ids: ids that stand before every text in what models of this vocabulary were trained on
             (Llama's ``<s>``, say); `encode` does not add them.
+        also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
         chat_template: the Jinja template by which a conversation is written as text, where one came with
             the vocabulary.
     """
@@ -62,6 +63,7 @@ class Tokenizer(ABC):
     eos_id: int
     pad_id: int | None
     begin_ids: tuple[int, ...] = ()
+    also_ends: tuple[int, ...] = ()
     chat_template: str | None = None
 
     @classmethod
@@ -82,6 +84,11 @@ class Tokenizer(ABC):
     def source_files(cls, **settings: Any) -> list[Path]:
         """The local files that `create` would read with these settings; another content is another tokenizer."""
         return []
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end a text that a model writes."""
+        return frozenset((self.eos_id, *self.also_ends))
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

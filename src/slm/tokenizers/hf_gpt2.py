@@ -12,7 +12,7 @@ from slm.errors import UserError
 from slm.extras import require
 from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
-from slm.tokenizers.hf_names import chat_template, named_tokens
+from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
 
 COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
@@ -28,6 +28,7 @@ HUB_FILES = [
     "*.model",
     "*.jinja",
     "config.json",
+    "generation_config.json",
 ]
 
 
@@ -72,7 +73,14 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
                 "set tokenizer.eos_token to one in its vocabulary"
             )
         named.pop("eos_token", None)  # it may not be the one taken
-        return cls(backend, eos, named.get("pad_token"), special_names=named, chat_template=chat_template(folder))
+        return cls(
+            backend,
+            eos,
+            named.get("pad_token"),
+            special_names=named,
+            chat_template=chat_template(folder),
+            also_ends=end_ids(folder),
+        )
 
 
 def _locate(name: str) -> Path:

@@ -15,6 +15,7 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
 MODEL_FILE = "config.json"
 TEMPLATE_FILE = "chat_template.jinja"
+GENERATION_FILE = "generation_config.json"
 
 
 def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
@@ -46,6 +47,17 @@ def chat_template(folder: Path) -> str | None:
         defaults = (entry for entry in template if _content(entry, "name") == "default")
         template = _content(next(defaults, None), "template")
     return template if isinstance(template, str) else None
+
+
+def end_ids(folder: Path) -> list[int]:
+    """Ids at which the model stops, as its files say: those of generation, else several of the model.
+
+    A single one of the model says no more than the tokenizer's end of text, and is often a default that nobody set.
+    """
+    found = _read(folder / GENERATION_FILE).get("eos_token_id")
+    if found is None and isinstance(of_model := _read(folder / MODEL_FILE).get("eos_token_id"), list):
+        found = of_model
+    return [i for i in (found if isinstance(found, list) else [found]) if type(i) is int]
 
 
 def _content(entry: Any, key: str = "content") -> Any:

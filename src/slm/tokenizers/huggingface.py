@@ -30,6 +30,7 @@ class HuggingFaceTokenizer(Tokenizer):
             special tokens.
         special_names: see `Tokenizer`.
         chat_template: see `Tokenizer`.
+        also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class HuggingFaceTokenizer(Tokenizer):
         begin_ids: Sequence[int] | None = None,
         special_names: Mapping[str, str] | None = None,
         chat_template: str | None = None,
+        also_ends: Iterable[int] = (),
     ) -> None:
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
@@ -55,6 +57,7 @@ class HuggingFaceTokenizer(Tokenizer):
         id_of = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(id_of.values()) + 1
         self.eos_id = id_of[eos_token]
+        self.also_ends = tuple(i for i in also_ends if 0 <= i < self.vocab_size and i != self.eos_id)
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
         self._token_bytes = _token_bytes(backend, id_of, self.vocab_size)
 
@@ -119,6 +122,7 @@ class HuggingFaceTokenizer(Tokenizer):
             "begin_ids": list(self.begin_ids),
             "special_names": self._special_names,
             "chat_template": self.chat_template,
+            "also_ends": list(self.also_ends),
         }
         return {
             "tokenizer": json.loads(self._backend.to_str()),
@@ -141,6 +145,7 @@ class HuggingFaceTokenizer(Tokenizer):
             begin_ids=state.get("begin_ids", ()),
             special_names=state.get("special_names"),
             chat_template=state.get("chat_template"),
+            also_ends=state.get("also_ends", ()),
         )
 
 

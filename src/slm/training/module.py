@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.prompt_request import Prompt
 from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
@@ -52,7 +53,7 @@ class LanguageModelModule(pl.LightningModule):
         tokens_per_byte: float = 1.0,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
-        on_answer: Callable[[str, list[Completion]], None] | None = None,
+        on_answer: Callable[[str | Prompt, list[Completion]], None] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -92,6 +93,10 @@ class LanguageModelModule(pl.LightningModule):
             labels = batch["labels"]
             self._batch_tokens = int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())
         return batch
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Prompts have nothing to move, and Lightning refuses frozen dataclasses."""
+        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     # ---- training ----
 
@@ -183,7 +188,7 @@ class LanguageModelModule(pl.LightningModule):
 
     # ---- prediction ----
 
-    def predict_step(self, batch: Sequence[str], batch_idx: int) -> list[list[Completion]]:
+    def predict_step(self, batch: Sequence[str | Prompt], batch_idx: int) -> list[list[Completion]]:
         """The ``generation.n`` continuations of each prompt; `on_answer` is told of each, in the prompts' order."""
         assert self.tokenizer is not None, "prediction needs a tokenizer"
         assert self.generation is not None, "prediction needs settings"

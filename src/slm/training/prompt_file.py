@@ -14,15 +14,21 @@ from torch.utils.data import DataLoader
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.prompt_request import Prompt
+from slm.schema import checked
 from slm.training.module import LanguageModelModule
 from slm.training.quiet import quiet_lightning
 
+_OWN = ("max_new_tokens", "seed")
 
-def read_prompts(file: Path) -> list[str]:
+
+def read_prompts(file: Path) -> list[Prompt]:
     """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line. Blank lines are passed over.
 
+    A line of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us.
+
     Raises:
-        UserError: the file is missing, not text, or a line of it has no prompt.
+        UserError: the file is missing, not text, or a line of it has no prompt, or a budget or seed that is none.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -34,18 +40,18 @@ def read_prompts(file: Path) -> list[str]:
     if not lines:
         raise UserError(f"prompts: '{file}' holds no prompt")
     if file.suffix != ".jsonl":
-        return list(lines.values())
+        return [Prompt(line) for line in lines.values()]
     return [_prompt_of(line, number, file) for number, line in lines.items()]
 
 
 def answer_prompts(
-    language_model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, out: TextIO
+    language_model: LanguageModel, prompts: Sequence[str | Prompt], settings: GenerationConfig, out: TextIO
 ) -> None:
     """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done."""
     quiet_lightning()
 
-    def write(prompt: str, completions: list[Completion]) -> None:
-        print(json.dumps(_answer(prompt, completions), ensure_ascii=False), file=out, flush=True)
+    def write(prompt: str | Prompt, completions: list[Completion]) -> None:
+        print(json.dumps(_answer(Prompt.of(prompt).text, completions), ensure_ascii=False), file=out, flush=True)
 
     module = LanguageModelModule(
         cast(nn.Module, language_model.model),
@@ -62,7 +68,7 @@ def answer_prompts(
         enable_progress_bar=False,
     )
     # one batch: the engine below keeps its rows full across all prompts
-    loader: DataLoader[str] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
+    loader: DataLoader[Any] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
     try:
         trainer.predict(module, dataloaders=loader, return_predictions=False)
     except SystemExit:
@@ -71,7 +77,7 @@ def answer_prompts(
         raise
 
 
-def answered_before(file: Path, prompts: Sequence[str]) -> int:
+def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
     """How many of `prompts` an interrupted run has answered in `file`; a line it was cut off in is taken off.
 
     Raises:
@@ -85,7 +91,7 @@ def answered_before(file: Path, prompts: Sequence[str]) -> int:
         raise UserError(f"out: cannot read '{file}' ({error.strerror}); name another file") from None
     *whole, begun = content.split(b"\n")
     for number, line in enumerate([*whole, begun] if begun else whole):
-        prompt = prompts[number] if number < len(prompts) else None
+        prompt = prompts[number].text if number < len(prompts) else None
         if prompt is None or not (_asked(line) == prompt if number < len(whole) else _begins(line, prompt)):
             raise UserError(
                 f"out: line {number + 1} of '{file}' is no answer to prompt {number + 1}; name another file"
@@ -140,8 +146,12 @@ def _begins(line: bytes, prompt: str) -> bool:
     return line.startswith(head) or head.startswith(line)
 
 
-def _prompt_of(line: str, number: int, file: Path) -> str:
+def _prompt_of(line: str, number: int, file: Path) -> Prompt:
     prompt = _asked(line)
     if prompt is None:
         raise UserError(f'prompts: line {number} of \'{file}\' has no prompt; expected {{"prompt": "…"}}')
-    return prompt
+    own = {key: value for key, value in json.loads(line).items() if key in _OWN and value is not None}
+    try:
+        return checked(Prompt, {"text": prompt, **own})
+    except UserError as error:
+        raise UserError(f"prompts: line {number} of '{file}': {error}") from None

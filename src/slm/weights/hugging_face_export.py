@@ -115,7 +115,8 @@ def _rows(values: Mapping[str, Any]) -> str:
 
 def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     begin = tokenizer.begin_ids[0] if tokenizer.begin_ids else tokenizer.eos_id
-    ids = {"bos_token_id": begin, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ends = [tokenizer.eos_id, *tokenizer.also_ends]
+    ids = {"bos_token_id": begin, "eos_token_id": ends if ends[1:] else ends[0], "pad_token_id": tokenizer.pad_id}
     return {key: value for key, value in ids.items() if value is not None}
 
 

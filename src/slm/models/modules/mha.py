@@ -10,12 +10,19 @@ from slm.models.modules.build import build_norm
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
 from slm.models.modules.rotary import rotate
+from slm.models.native.prompt_attention import attend_prompt, serves_prompt
 from slm.registry import register_attention
 
 
 @register_attention("mha")
 class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1); a key head may serve several queries' (GQA)."""
+    """softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1); a key head may serve several queries' (GQA).
+
+    Attributes:
+        native: prompts may go by the C kernels; `prepare_for_inference` sets it.
+    """
+
+    native = False
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
@@ -52,6 +59,8 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         if mask is None and length == 1 and self.sliding_window is not None:
             k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
+        if self.native and mask is None and length > 1 and not self.training and serves_prompt(q, k, v):
+            return self.out_proj(attend_prompt(q, k, v))
         mixed = scaled_dot_product_attention(
             q,
             k,

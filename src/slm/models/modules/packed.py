@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class PackedLinear(nn.Module):
                 return product_few(x, self._weight, self.bias)
         if n_rows == 1 and self.shared and self.bias is None and self._weight.dtype == torch.bfloat16:
             return torch.mv(self._weight, x.flatten()).view(*x.shape[:-1], -1)  # reads twice as fast as `linear`
-        if self._reordered or (n_rows in _FEW_ROWS and x.dtype == self._weight.dtype == torch.float32):
+        if self._reordered or (_by_onednn(n_rows) and x.dtype == self._weight.dtype == torch.float32):
             product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
             return product
         return linear(x, self._weight, self.bias)
@@ -90,6 +91,20 @@ class PackedLinear(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if not self.shared:
             destination[f"{prefix}weight"] = self.plain_weight
+
+
+def _by_onednn(n_rows: int) -> bool:
+    """Whether oneDNN's fp32 product is faster than MKL's, which serves processors of others than Intel badly."""
+    return n_rows in _FEW_ROWS or (n_rows >= _FEW_ROWS.stop and not _is_intel())
+
+
+@functools.cache
+def _is_intel() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            return "GenuineIntel" in info.read(4096)
+    except OSError:
+        return True  # as torch's makers assume
 
 
 def packs(weight: Tensor) -> bool:

@@ -1,33 +1,16 @@
 // Attention of one new token a row over that row's own keys and values, which take the new ones first.
 #include "kernels.h"
-#include "vectors.h"
-#include <math.h>
+#include "softmax.h"
 #include <omp.h>
 
-// Logits of one query for the keys `begin` .. `end`; the largest.
-INLINE float score(const Attention *a, const float *q, const void *keys, long begin, long end, float *scores) {
+// Logits of one query for the keys `begin` .. `end`.
+INLINE void score(const Attention *a, const float *q, const void *keys, long begin, long end, float *scores) {
     const float scale = 1 / sqrtf((float)a->dim);
-    float top = -INFINITY;
     for (long s = begin; s < end; s++) {
         floats dot = {0};
         for (long d = 0; d < a->dim; d += LANES) dot += load(q, 0, d) * load(keys, a->half, s * a->dim + d);
         scores[s - begin] = sum(dot) * scale;
-        top = scores[s - begin] > top ? scores[s - begin] : top;
     }
-    return top;
-}
-
-// Scores to weights, in place (their memory reaches to the next multiple of 16); the sum.
-INLINE float weigh(float *scores, long n, float top) {
-    for (long s = n; s % LANES; s++) scores[s] = -INFINITY;
-    floats total = {0};
-    for (long s = 0; s < n; s += LANES) {
-        const floats these = load(scores, 0, s);
-        const floats w = choose(these == -INFINITY, (floats){0}, exp_of(these - top));
-        store(scores, 0, s, w);
-        total += w;
-    }
-    return sum(total);
 }
 
 // Up to four vectors of the result at a time, over all values.
@@ -49,8 +32,8 @@ static void attend_head(const Attention *a, long row, long head, float *memory) 
     float *q = memory, *scores = memory + a->dim;
     for (long d = 0; d < a->dim; d += LANES)
         store(q, 0, d, load(a->q, a->half, row * a->row + head * a->dim + d));
-    const float top = score(a, q, keys, begin, end, scores);
-    const float norm = 1 / weigh(scores, end - begin, top);
+    score(a, q, keys, begin, end, scores);
+    const float norm = 1 / weigh(scores, end - begin, largest(scores, end - begin));
     const long to = (row * a->heads + head) * a->dim;
     long d = 0;
     for (; d + 4 * LANES <= a->dim; d += 4 * LANES) mix(4, a, values, scores, begin, end, d, norm, to + d);

@@ -31,3 +31,14 @@ typedef struct {
 
 // dim a multiple of 16.
 int attend(const Attention *a);
+
+typedef struct {
+    const void *q, *k, *v;                // (rows, heads or kv heads, length or keys_length, dim)
+    long q_row, q_head, q_position;       // numbers from one to the next
+    long kv_row, kv_head, kv_position;    // the same of k and of v
+    void *out;                            // (rows, length, heads * dim)
+    long rows, heads, kv_heads, dim;      // dim a multiple of 16
+    long length, keys_length;             // queries, which are the last of the keys' positions
+    long window;                          // positions that a query sees, its own among them; 0 for all before it
+    int half, threads;                    // bf16 instead of fp32
+} Prompt;

@@ -26,6 +26,7 @@ _ARGUMENTS = {
     "product_int4": [_P, _P, _P, _P, _P, _I, _L, _L, _L, _I],
     "widen_int4": [_P, _P, _P, _L, _L, _I],
     "decode_step": [_P],
+    "attend_prompt": [_P],
     "activate": [_P, _I, _I, _L, _I],
     "largest_places": [_P, _P, _I, _L, _L, _L, _I],
     "cross_entropy": [_P],
