@@ -22,9 +22,9 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != package:
+        if error.name not in (package, module):
             raise
-        raise _missing(package, extra, purpose) from None
+        raise _missing(error.name, extra, purpose) from None
 
 
 def check_installed(package: str, extra: str, purpose: str) -> None:

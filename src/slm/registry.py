@@ -108,9 +108,16 @@ FAMILIES = Registry(
     "model family", {name: f"slm.weights.families.{name}" for name in ("gpt2", "llama", "qwen3", "gpt_neox")}
 )
 CORPORA = Registry(
-    "data kind", {name: f"slm.data.corpora.{name}" for name in ("python_stdlib", "text", "shakespeare_char")}
+    "data kind",
+    {
+        **{
+            name: f"slm.data.corpora.{name}"
+            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets")
+        },
+        **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
+    },
 )
-READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text",)})
+READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text", "jsonl", "json", "parquet")})
 TEMPLATES = Registry("chat template", {name: f"slm.data.templates.{name}" for name in ("alpaca", "chatml", "hf")})
 
 register_model = MODELS.register

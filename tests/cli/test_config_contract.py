@@ -52,7 +52,8 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
-    needed = ["data.path=x"] if (group, choice) in (("data", "text"), ("data", "prepared")) else []
+    wants_path = {"text", "code", "jsonl", "parquet", "datasets", "prepared"}
+    needed = ["data.path=x"] if group == "data" and choice in wants_path else []
     config = RunConfig.from_dict(composed(f"{group}={choice}", *needed))
     assert config.run_dir.parts[0] == "outputs"
 

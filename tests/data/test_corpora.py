@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from slm.data.corpora import shakespeare_char as shakespeare
+from slm.data.corpora.code import code
 from slm.data.corpora.python_stdlib import python_stdlib
 from slm.data.corpora.shakespeare_char import shakespeare_char
 from slm.data.corpora.text import find_files, text
@@ -103,6 +104,21 @@ def test_what_pathlib_refuses_is_said_in_one_line(corpus: Path, path: str, patte
     """RuntimeError, NotImplementedError and ValueError, a page of traceback each."""
     with pytest.raises(UserError, match=r"\Adata\.(path|patterns)[^\n]*\Z"):
         find_files(path, patterns)
+
+
+def test_compressed_files_count_as_what_they_hold(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "b.txt.gz", "c.md.zst", "d.gz", "e.py.gz")
+    assert text(str(tmp_path), PATTERNS) == [tmp_path / name for name in ("a.txt", "b.txt.gz", "c.md.zst")]
+
+
+def test_code_is_told_by_its_ending_and_place(tmp_path: Path) -> None:
+    """Installed packages are other people's, unless one of them is what is asked for."""
+    root = tmp_path / "node_modules"
+    tree(root, "a.py", "b.rs", "sub/c.c", "notes.txt", ".git/d.py", ".venv/lib/e.py", "sub/node_modules/f.py")
+    assert code(str(root)) == [root / name for name in ("a.py", "b.rs", "sub/c.c")]
+    assert code(str(root), ["python", "rust"]) == [root / name for name in ("a.py", "b.rs")]
+    with pytest.raises(UserError, match=r"data.languages: 'pyton' is not known; did you mean 'python'\?"):
+        code(str(root), ["pyton"])
 
 
 def test_python_stdlib_is_source_without_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,13 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
     Raises:
         UserError: something is not there.
     """
+    found = CORPORA.get(corpus.kind)(**corpus.settings)
     once: dict[Path, Path] = {}
-    for file in CORPORA.get(corpus.kind)(**corpus.settings):
-        once.setdefault(file.resolve(), file)
-    return file_sources(list(once.values()), corpus.reading)
+    for file in found:
+        if isinstance(file, Path):
+            once.setdefault(file.resolve(), file)
+    files = file_sources(list(once.values()), corpus.reading) if once else []
+    return [*files, *(other.source(corpus.reading) for other in found if not isinstance(other, Path))]
 
 
 def _read(corpus: CorpusConfig) -> Split:

@@ -1,4 +1,4 @@
-"""Text files: one file, a folder, or globs."""
+"""Files of text or of records: one file, a folder, or globs. What differs is what counts inside a folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import glob
 import os
 from pathlib import Path
 
+from slm.data.readers.compression import COMPRESSED
 from slm.errors import UserError
 from slm.registry import register_corpus
 
 
 @register_corpus("text")
+@register_corpus("jsonl")
+@register_corpus("parquet")
 def text(path: str | list[str], patterns: list[str]) -> list[Path]:
     """The files that `path` names, sorted; see `find_files`."""
     paths = [path] if isinstance(path, str) else path
@@ -25,7 +28,8 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
     Args:
         path: a file (taken whatever its ending), a folder (searched to the bottom for
             `patterns`; hidden files and folders are passed over) or a glob such as ``docs/**/*.md``.
-        patterns: file-name patterns that count inside a folder, e.g. ``["*.txt", "*.md"]``.
+        patterns: file-name patterns that count inside a folder, e.g. ``["*.txt", "*.md"]``; compressed
+            files count as what they hold.
 
     Raises:
         UserError: nothing is there, or nothing in it matches, or a pattern is none.
@@ -36,7 +40,8 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
     if root.is_file():
         return [root]
     if root.is_dir():
-        found = {file for pattern in patterns for file in _matches(root, pattern)}
+        endings = ("", *COMPRESSED)
+        found = {file for pattern in patterns for ending in endings for file in _matches(root, pattern, ending)}
         files = sorted(f for f in found if f.is_file() and not _is_hidden(f.relative_to(root)))
         if not files:
             raise UserError(
@@ -50,9 +55,9 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
     return files
 
 
-def _matches(folder: Path, pattern: str) -> list[Path]:
+def _matches(folder: Path, pattern: str, ending: str) -> list[Path]:
     try:
-        return list(folder.rglob(pattern))
+        return list(folder.rglob(f"{pattern}{ending}" if pattern else pattern))
     except (NotImplementedError, ValueError) as error:  # pathlib's words for an absolute pattern and an empty one
         raise UserError(
             f"data.patterns: '{pattern}' cannot be looked for in a folder ({error}); give patterns such as *.txt"

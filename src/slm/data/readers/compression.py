@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from slm.extras import require
 
@@ -43,7 +44,7 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
     try:
         with _opened(file) as stream:
             stream.seek(start)
-            while piece := stream.read(_PIECE):
+            while piece := stream.read1(_PIECE):  # `read` would lose what comes before a break
                 yield piece
     except EOFError:
         raise BrokenFileError("cut_off", f"'{file}' is cut off: its compressed content has no end") from None
@@ -66,12 +67,12 @@ def line_number(file: Path, offset: int) -> int:
     return lines
 
 
-def _opened(file: Path) -> BinaryIO:
+def _opened(file: Path) -> io.BufferedReader:
     ending = file.suffix.lower()
     if ending == ".gz":
-        return cast(BinaryIO, gzip.open(file))
+        return cast(io.BufferedReader, gzip.open(file))
     if ending == ".zst":
-        return cast(BinaryIO, _zstd().open(file))
+        return cast(io.BufferedReader, _zstd().open(file))
     return file.open("rb")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slm.data.documents import Document
 from slm.data.faults import Faults
 from slm.data.parts import PART_SIZE, in_parts
+from slm.data.readers.compression import is_compressed
 from slm.data.readers.reading import Reading
 
 
@@ -65,7 +67,7 @@ class Reader(ABC):
 @dataclass(frozen=True)
 class Record:
     """Attributes:
-    place: where it is, unique in its file: "@1024" (byte), "#7" (number).
+    place: where it is, unique in its file: "@1024" (byte), "#7" (number, from 0).
     values: the fields.
     """
 
@@ -77,36 +79,58 @@ class RecordReader(Reader):
     """A reader of files that hold records, of which one field is the text."""
 
     @abstractmethod
-    def records(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Record]:
-        """The records of a span, all fields; arguments as of `read`."""
+    def records(
+        self, file: Path, name: str, span: Span, faults: Faults, fields: Sequence[str] | None = None
+    ) -> Iterator[Record]:
+        """The records of a span.
+
+        Args:
+            file, name, span, faults: as of `read`.
+            fields: those that are wanted; others may be missing. None for all.
+        """
+
+    def where(self, file: Path, place: str) -> str:
+        """A record for a message."""
+        return f"record {place} of '{file}'"
 
     def read(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Document]:
         """The text of each record."""
-        for record in self.records(file, name, span, faults):
-            place = f"{name}{record.place}"
-            text = checked_text(record.values, self.reading.field, file, place, record.place, faults)
-            if text:
-                yield from in_parts(place, text)
+        field = self.reading.field
+        for record in self.records(file, name, span, faults, [field]):
+            where = partial(self.where, file, record.place)
+            yield from text_of_record(record.values, field, f"{name}{record.place}", where, faults)
 
 
-def checked_text(values: dict[str, Any], field: str, file: Path, place: str, within: str, faults: Faults) -> str | None:
-    """The text in a record's `field`; None or "", and a fault counted, if there is none or it is no text."""
+def text_of_record(
+    values: Mapping[str, Any], field: str, name: str, where: Callable[[], str], faults: Faults
+) -> Iterator[Document]:
+    """The document in a record's `field`; none, and a fault counted, if there is no text in it."""
     text = values.get(field)
-    where = f"the record {within} of '{file}'"
     if not isinstance(text, str):
         got = f"has {type(text).__name__} in the field '{field}'" if field in values else f"has no field '{field}'"
         has = ", ".join(map(repr, list(values)[:8]))
-        faults.add("no_text", place, lambda: f"{where} {got} (fields: {has})")
-        return None
-    if not text:
-        faults.add_empty(place)
+        faults.add("no_text", name, lambda: f"{where()} {got} (fields: {has})")
+    elif not text:
+        faults.add_empty(name)
     elif "\0" in text:
-        faults.add("nul", place, lambda: f"{where} holds NUL characters")
-        return text.replace("\0", "\ufffd") if faults.replaces else None
+        faults.add("nul", name, lambda: f"{where()} holds NUL characters")
+        if faults.replaces:
+            yield from in_parts(name, text.replace("\0", "\ufffd"))
     elif not _is_unicode(text):
-        faults.add("not_utf8", place, lambda: f"{where} holds half a surrogate pair")
-        return text.encode(errors="surrogatepass").decode(errors="replace") if faults.replaces else None
-    return text
+        faults.add("not_utf8", name, lambda: f"{where()} holds half a surrogate pair")
+        if faults.replaces:
+            yield from in_parts(name, text.encode(errors="surrogatepass").decode(errors="replace"))
+    else:
+        yield from in_parts(name, text)
+
+
+def byte_spans(file: Path, span_bytes: int) -> list[Span]:
+    """Of a file that can be read from any place on; the last is the longest."""
+    if is_compressed(file):
+        return [WHOLE]
+    size = file.stat().st_size if file.is_file() else 0
+    starts = [i * span_bytes for i in range(max(1, size // span_bytes))]
+    return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
 
 
 def _is_unicode(text: str) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 from slm.data.documents import Document
 from slm.data.faults import Faults
 from slm.data.readers.compression import COMPRESSED
-from slm.data.readers.reader import Reader, Span
+from slm.data.readers.reader import Reader, Record, RecordReader, Span
 from slm.data.readers.reading import AUTO, Reading
 from slm.errors import UserError
 from slm.registry import READERS
 
-_BY_ENDING: dict[str, str] = {}
+_BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
 
 
 class Source(ABC):
@@ -50,6 +50,14 @@ class Source(ABC):
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         """See `Reader.read`."""
 
+    @abstractmethod
+    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
+        """The records of a span with all their fields.
+
+        Raises:
+            UserError: it holds plain text.
+        """
+
 
 @dataclass(frozen=True)
 class FileSource(Source):
@@ -79,6 +87,15 @@ class FileSource(Source):
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         """The reader's."""
         return self.reader.read(self.file, self.name, span, faults)
+
+    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
+        """The reader's."""
+        if not isinstance(self.reader, RecordReader):
+            raise UserError(
+                f"data.path: '{self.file}' is read as plain text, and records are wanted; give .jsonl, .json or "
+                ".parquet files, or say what it is (data.format=jsonl)"
+            )
+        return self.reader.records(self.file, self.name, span, faults)
 
 
 def file_sources(files: Sequence[Path], reading: Reading) -> list[Source]:

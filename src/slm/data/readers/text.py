@@ -9,8 +9,8 @@ from pathlib import Path
 from slm.data.documents import Document
 from slm.data.faults import Faults
 from slm.data.parts import SEARCHED, cut_place
-from slm.data.readers.compression import BrokenFileError, is_compressed, pieces
-from slm.data.readers.reader import WHOLE, Reader, Span
+from slm.data.readers.compression import BrokenFileError, pieces
+from slm.data.readers.reader import WHOLE, Reader, Span, byte_spans
 from slm.registry import register_reader
 
 _MARK = b"\xef\xbb\xbf"
@@ -33,11 +33,7 @@ class TextReader(Reader):
 
     def spans(self, file: Path) -> list[Span]:
         """Bytes. The last span is the longest, so that none can be empty."""
-        if is_compressed(file):
-            return [WHOLE]
-        size = file.stat().st_size if file.is_file() else 0
-        starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]
-        return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
+        return byte_spans(file, self.span_bytes)
 
     def read(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Document]:
         """The one document, or the part of it that lies in the span."""
