@@ -18,6 +18,7 @@ import platform
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import slm
+from slm.data.order import window_at
 from slm.data.samplers import TrainBatches
 from slm.data.windows import WindowDataset
 from slm.training import runner
@@ -46,7 +48,8 @@ class BareLoop:
         self.optimizer = module.make_optimizer(parameter_groups(self.model, module.weight_decay))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, module.lr_factor)
         self.dataset = WindowDataset(data.store.tokens("train"), data.seq_len)
-        self.batches = iter(TrainBatches(len(self.dataset), data.seed, 0, data.batch_size, rank=0, world_size=1))
+        order = partial(window_at, n_windows=len(self.dataset), seed=data.seed)
+        self.batches = iter(TrainBatches(order, 0, data.batch_size, rank=0, world_size=1))
         self.accumulate = trainer.accumulate_grad_batches
         self.bf16 = trainer.precision == "bf16-mixed"
         self.device = module.device

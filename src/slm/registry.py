@@ -102,7 +102,7 @@ MLPS = Registry("mlp", dict.fromkeys(("mlp", "glu"), f"{_MODULES}.mlp"))
 LOSSES = Registry("loss", {"cross_entropy": f"{_MODULES}.losses"})
 TOKENIZERS = Registry(
     "tokenizer",
-    {name: f"slm.tokenizers.{name}" for name in ("byte", "simple", "regex", "bpe", "tiktoken", "hf_gpt2")},
+    {name: f"slm.tokenizers.{name}" for name in ("byte", "simple", "regex", "bpe", "tiktoken", "hf_gpt2", "saved")},
 )
 FAMILIES = Registry(
     "model family", {name: f"slm.weights.families.{name}" for name in ("gpt2", "llama", "qwen3", "gpt_neox")}

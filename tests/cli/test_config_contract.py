@@ -54,6 +54,10 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     wants_path = {"text", "code", "jsonl", "parquet", "datasets", "prepared"}
     needed = ["data.path=x"] if group == "data" and choice in wants_path else []
+    if choice == "saved":
+        needed = ["tokenizer.path=x"]
+    if choice == "mixture":
+        needed = [f"+data@data.parts.{name}=python_stdlib" for name in ("a", "b")]
     config = RunConfig.from_dict(composed(f"{group}={choice}", *needed))
     assert config.run_dir.parts[0] == "outputs"
 

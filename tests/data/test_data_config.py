@@ -67,7 +67,7 @@ def test_what_must_be_there() -> None:
         (
             {"kind": "txt"},
             "data.kind: there is no 'txt'; did you mean 'text'? "
-            "(known: code, datasets, jsonl, parquet, python_stdlib, shakespeare_char, text, prepared)",
+            "(known: code, datasets, jsonl, parquet, python_stdlib, shakespeare_char, text, prepared, mixture)",
         ),
         ({"patterns": "*.txt"}, "data.patterns should be a valid list; got '*.txt'"),
         ({"path": ["x", 3]}, "data.path should be a valid string; got ['x', 3]"),
@@ -90,4 +90,27 @@ def test_each_kind_takes_its_own_settings() -> None:
     ]
     assert lines({**common, "kind": "python_stdlib", "path": "x"}) == [
         "unknown key 'data.path' (allowed under 'data': nothing)"
+    ]
+
+
+def test_a_mixture_has_parts_with_settings_of_their_own() -> None:
+    part = {key: value for key, value in TEXT.items() if key != "cache_dir"}
+    parts = {"a": {**part, "weight": 3, "on_bad": "skip"}, "b": {"kind": "prepared", "path": "x", "cache_dir": "own"}}
+    mixture = {"kind": "mixture", "cache_dir": "cache", "seq_len": 8}
+    found = DataConfig.from_dict({**mixture, "parts": parts}).corpus.parts
+    assert [(p.name, p.weight, p.corpus.kind, p.corpus.cache_dir) for p in found] == [
+        ("a", 3.0, "text", "cache"),
+        ("b", 1.0, "prepared", "own"),
+    ]
+    assert [p.corpus.reading.on_bad for p in found] == ["skip", "refuse"]
+    wrong = {"a": {**part, "weight": 0}, "b": {**part, "patern": 1}, "c": mixture}
+    assert [line.split(";")[0] for line in lines({**mixture, "parts": wrong})] == [
+        "data.parts.a.weight should be greater than 0",
+        "unknown key 'data.parts.b.patern'",
+        "data.parts.c: a part cannot be a mixture itself",
+    ]
+    assert "data.parts names 1 corpora, and a mixture takes two or more" in lines({**mixture, "parts": {"a": part}})[0]
+    light = {"a": part, "b": {**part, "weight": 0.0001}}
+    assert lines({**mixture, "parts": light}) == [
+        "data.parts.b.weight (0.0001) must be at least a thousandth of all (1.0001)"
     ]

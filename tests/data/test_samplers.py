@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -24,7 +25,8 @@ from slm.data.samplers import _AT_ONCE, EvalBatches, TrainBatches
 def test_the_ranks_walk_the_order(n_windows: int, seed: int, start: int, batch_size: int, world_size: int) -> None:
     """Micro-batch by micro-batch, rank by rank, from the very next sample on, and past what is looked up at once."""
     count = 2 * _AT_ONCE + 3
-    ranks = [TrainBatches(n_windows, seed, start, batch_size, rank, world_size) for rank in range(world_size)]
+    order = partial(window_at, n_windows=n_windows, seed=seed)
+    ranks = [TrainBatches(order, start, batch_size, rank, world_size) for rank in range(world_size)]
     dealt = np.stack([np.stack(list(islice(batches, count))) for batches in ranks], axis=1)
     assert dealt.shape == (count, world_size, batch_size)
     assert dealt.ravel().tolist() == window_at(start + np.arange(dealt.size), n_windows, seed).tolist()

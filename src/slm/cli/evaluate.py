@@ -92,11 +92,11 @@ def evaluate(cfg: DictConfig) -> float:
     if data.seq_len > longest:
         raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {longest}")
 
-    from slm.data.prepare import tokenize_with
+    from slm.data.mixture import find_data_with
     from slm.models.prepare import prepare_for_inference
     from slm.training.evaluator import evaluate as score
 
-    store = tokenize_with(data.corpus, opened.tokenizer)
+    store = find_data_with(data.corpus, opened.tokenizer)
     how = (store, settings.split, data.seq_len, settings.batch_size, settings.precision)
     figures = score(model, *how)
     if settings.quantize is not None:

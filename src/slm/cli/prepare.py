@@ -40,7 +40,7 @@ def prepare(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from slm.cli.sources import reject_unknown
-    from slm.data.config import STORE_KIND, CorpusConfig
+    from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
     from slm.data.prepare import prepare_store
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
@@ -53,6 +53,11 @@ def prepare(cfg: DictConfig) -> None:
         raise UserError("\n".join(problems))
     if corpus.kind == STORE_KIND:
         raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
+    if corpus.kind == MIXTURE_KIND:
+        raise UserError(
+            "data=mixture is put together by slm-train; prepare each part, the later ones with the first one's "
+            "vocabulary (tokenizer=saved tokenizer.path=…), and name them as its parts (kind: prepared)"
+        )
     out = Path(values["out"]).expanduser()
     if out.exists():
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
@@ -12,9 +13,10 @@ from pydantic import Strict
 from slm.data.readers.reading import READING_KEYS, Reading
 from slm.errors import UserError, did_you_mean
 from slm.registry import CORPORA
-from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, Text, call_problems, checked, together
+from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together
 
 STORE_KIND = "prepared"
+MIXTURE_KIND = "mixture"
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
 _WINDOW_KEYS = ("seq_len", "num_workers")
 
@@ -29,6 +31,7 @@ class CorpusConfig:
         val_fraction: share of the text that is held out for validation.
         settings: the keyword arguments of the corpus; ``path`` of a prepared one.
         reading: how its files are read.
+        parts: of a mixture.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -37,6 +40,7 @@ class CorpusConfig:
     val_fraction: Annotated[float, Strict(), Gt(0), Lt(1)] = 0.1
     settings: dict[str, Any] = field(default_factory=dict)
     reading: Reading = field(default_factory=Reading)
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
@@ -55,7 +59,28 @@ class CorpusConfig:
             lambda: checked(Reading, reading, where),
             lambda: _check_settings(values.get("kind"), settings, where),
         )
-        return replace(config, reading=read)
+        parts = _parts(settings["parts"], config.cache_dir, f"{where}.parts") if config.kind == MIXTURE_KIND else ()
+        return replace(config, reading=read, parts=parts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a mixture.
+
+    Attributes:
+        name: its key.
+        weight: its share of the training samples, up to a common factor.
+        corpus: what it is.
+    """
+
+    name: str
+    weight: float
+    corpus: CorpusConfig
+
+
+@dataclass(frozen=True)
+class _Weight:
+    weight: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,13 +116,47 @@ def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> No
     """Raise `UserError` for settings that the corpus `kind` does not take, or an unknown `kind`."""
     if not isinstance(kind, str):
         return  # reported with the common keys
-    known = [*CORPORA.names(), STORE_KIND]
+    own: dict[str, Callable[..., Any]] = {STORE_KIND: _prepared, MIXTURE_KIND: _mixture}
+    known = [*CORPORA.names(), *own]
     if kind not in known:
         raise UserError(f"{where}.kind: there is no '{kind}'{did_you_mean(kind, known)} (known: {', '.join(known)})")
-    takes = _prepared if kind == STORE_KIND else CORPORA.get(kind)
+    takes = own[kind] if kind in own else CORPORA.get(kind)
     if problems := call_problems(takes, settings, where):
         raise UserError("\n".join(problems))
 
 
 def _prepared(path: str) -> None:
     """The settings of a prepared token store: its folder."""
+
+
+def _mixture(parts: dict[str, dict[str, Any]]) -> None:
+    """The settings of a mixture: its parts by name."""
+
+
+def _parts(nodes: Mapping[str, Any], cache_dir: str, where: str) -> tuple[Part, ...]:
+    """Raises `UserError` with what is wrong with the parts, all of it at once."""
+    if len(nodes) < 2:
+        raise UserError(
+            f"{where} names {len(nodes)} corpora, and a mixture takes two or more; "
+            "e.g. +data@data.parts.code=python_stdlib +data@data.parts.notes=text data.parts.notes.path=notes"
+        )
+    parts = tuple(together(*(partial(_part, name, node, cache_dir, where) for name, node in nodes.items())))
+    total = sum(part.weight for part in parts)
+    for part in parts:
+        if part.weight < total / 1000:
+            raise UserError(
+                f"{where}.{part.name}.weight ({part.weight}) must be at least a thousandth of all ({total})"
+            )
+    return parts
+
+
+def _part(name: str, node: Mapping[str, Any], cache_dir: str, where: str) -> Part:
+    place = f"{where}.{name}"
+    if node.get("kind") == MIXTURE_KIND:
+        raise UserError(f"{place}: a part cannot be a mixture itself; name its parts here")
+    own = {"cache_dir": cache_dir, **{key: value for key, value in node.items() if key != "weight"}}
+    weight, corpus = together(
+        lambda: checked(_Weight, {key: node[key] for key in node if key == "weight"}, place),
+        lambda: CorpusConfig.from_dict(own, place),
+    )
+    return Part(name, float(weight.weight), corpus)

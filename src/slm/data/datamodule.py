@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slm.data.samplers import EvalBatches, TrainBatches
-from slm.data.token_store import TokenStore
-from slm.data.windows import WindowDataset
+from slm.data.mixture import Store, shares_of, stores_of
+from slm.data.mixture_order import MixtureOrder
+from slm.data.order import window_at
+from slm.data.samplers import EvalBatches, Order, TrainBatches
+from slm.data.windows import MixtureWindows, WindowDataset
 from slm.errors import UserError
 
 
 class TextDataModule(pl.LightningDataModule):
-    """Windows of one token store as batches.
+    """Windows of a token store, or of a mixture of several, as batches.
 
     Args:
         store: the tokens.
@@ -36,7 +39,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        store: TokenStore,
+        store: Store,
         seq_len: int,
         batch_size: int,
         num_workers: int = 0,
@@ -60,17 +63,22 @@ class TextDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Endless batches from `position` on."""
-        dataset = WindowDataset(self.store.tokens("train"), self.seq_len)
-        rank, world_size = self._ranks()
-        batches = TrainBatches(len(dataset), self.seed, self.position, self.batch_size, rank, world_size)
-        self._train_loader = self._loader(dataset, batches)
+        parts = self._windows("train")
+        sizes = [len(part) for part in parts]
+        order: Order = partial(window_at, n_windows=sizes[0], seed=self.seed)
+        if len(parts) > 1:
+            order = MixtureOrder(sizes, list(shares_of(self.store).values()), self.seed)
+        batches = TrainBatches(order, self.position, self.batch_size, *self._ranks())
+        self._train_loader = self._loader(parts[0] if len(parts) == 1 else MixtureWindows(parts), batches)
         return self._train_loader
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Every window of `eval_split`, once."""
-        dataset = WindowDataset(self.store.tokens(self.eval_split), self.seq_len)
-        rank, world_size = self._ranks()
-        return self._loader(dataset, EvalBatches(len(dataset), self.batch_size, rank, world_size))
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
+        """Every window of `eval_split`, once; of a mixture, a loader for each part."""
+        loaders: list[DataLoader[dict[str, Tensor]]] = [
+            self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()))
+            for part in self._windows(self.eval_split)
+        ]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def train_batch_taken(self) -> None:
         """Count the micro-batch that all ranks have just begun to train on."""
@@ -100,7 +108,10 @@ class TextDataModule(pl.LightningDataModule):
             )
         self.position = state_dict["position"]
 
-    def _loader(self, dataset: WindowDataset, batches: TrainBatches | EvalBatches) -> _TimedLoader:
+    def _windows(self, split: str) -> list[WindowDataset]:
+        return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
+
+    def _loader(self, dataset: WindowDataset | MixtureWindows, batches: TrainBatches | EvalBatches) -> _TimedLoader:
         return _TimedLoader(
             dataset,
             batch_sampler=batches,  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,12 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
         digest.update(f" {document.begins} {document.ends} {len(document.text)} {document.text}".encode())
     folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{digest.hexdigest()[:16]}"
     return cached_store(folder, lambda place: write_store(place, split, tokenizer))
+
+
+def training_texts(corpus: CorpusConfig) -> Iterator[str]:
+    """What a corpus gives to train on, read when it is asked for."""
+    for document in _read(corpus).train:
+        yield document.text
 
 
 def corpus_sources(corpus: CorpusConfig) -> list[Source]:

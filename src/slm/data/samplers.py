@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from slm.data.order import window_at
+Order = Callable[[np.ndarray], np.ndarray]
+"""Positions (n,) to windows (n,); sent to loader processes."""
 
 _AT_ONCE = 64  # batches whose windows are looked up in one call: the call's cost is mostly fixed
 
@@ -19,16 +20,14 @@ class TrainBatches(Sampler[np.ndarray]):
     and following: the ranks together walk the order without gap or overlap, however many they are.
 
     Args:
-        n_windows: windows in the training split.
-        seed: of the order.
+        order: which window stands at which position.
         start: samples consumed over all ranks before the first batch.
         batch_size: windows a batch on one rank.
         rank, world_size: of this process.
     """
 
-    def __init__(self, n_windows: int, seed: int, start: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.n_windows = n_windows
-        self.seed = seed
+    def __init__(self, order: Order, start: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.order = order
         self.start = start
         self.batch_size = batch_size
         self.rank = rank
@@ -39,7 +38,7 @@ class TrainBatches(Sampler[np.ndarray]):
         positions = self.start + self.rank * self.batch_size + np.arange(self.batch_size)
         positions = positions + stride * np.arange(_AT_ONCE)[:, None]
         while True:
-            yield from window_at(positions.ravel(), self.n_windows, self.seed).reshape(positions.shape)
+            yield from self.order(positions.ravel()).reshape(positions.shape)
             positions += stride * _AT_ONCE
 
 

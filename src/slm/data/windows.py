@@ -51,3 +51,32 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+
+class MixtureWindows(Dataset[dict[str, Tensor]]):
+    """The windows of several parts, counted through one part after another.
+
+    Args:
+        parts: of one window length.
+    """
+
+    def __init__(self, parts: Sequence[WindowDataset]) -> None:
+        self.parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: as `WindowDataset`'s."""
+        windows = np.asarray(indices, dtype=np.int64)
+        part_of = np.searchsorted(self._ends, windows, side="right")
+        shape = (len(windows), self.parts[0].seq_len)
+        batch = {name: torch.empty(shape, dtype=torch.int64) for name in ("input_ids", "labels")}
+        for i, part in enumerate(self.parts):
+            rows = np.flatnonzero(part_of == i)
+            if len(rows):
+                read = part.__getitems__(windows[rows] - (self._ends[i] - len(part)))
+                for name, tensor in batch.items():
+                    tensor[torch.from_numpy(rows)] = read[name]
+        return batch

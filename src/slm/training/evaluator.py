@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from slm.data.datamodule import TextDataModule
-from slm.data.token_store import TokenStore
+from slm.data.mixture import Store, shares_of
 from slm.models.contract import CausalLM
 from slm.notices import notice
 from slm.training.module import LanguageModelModule
@@ -19,7 +19,7 @@ from slm.training.quiet import quiet_lightning
 
 
 def evaluate(
-    model: nn.Module, store: TokenStore, split: str, seq_len: int, batch_size: int, precision: str | int
+    model: nn.Module, store: Store, split: str, seq_len: int, batch_size: int, precision: str | int
 ) -> dict[str, Any]:
     """Score every token of a split but its first, in windows of `seq_len`.
 
@@ -38,7 +38,7 @@ def evaluate(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
     notice(f"precision {used.name} ({used.reason})")
-    module = LanguageModelModule(model, tokens_per_byte=store.tokens_per_byte(split))
+    module = LanguageModelModule(model, tokens_per_byte=store.tokens_per_byte(split), val_shares=shares_of(store))
     if getattr(model, "inference_head", None) is not None:  # its head is no plain matrix
         module.loss = _LossThroughHead(cast(CausalLM, model))
     trainer = pl.Trainer(

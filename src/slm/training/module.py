@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -38,6 +38,7 @@ class LanguageModelModule(pl.LightningModule):
         lr_factor: optimizer step -> factor of the learning rate.
         grad_clip: largest global norm of the gradient; 0 for no clipping.
         tokens_per_byte: of the validation text, for bits per byte.
+        val_shares: name -> share in the validation loss, for each validation loader; by default there is one.
         tokenizer: what `predict_step` reads prompts and writes text with.
         generation: settings of `predict_step`.
         on_answer: called with a prompt and its continuations as `predict_step` has them.
@@ -51,6 +52,7 @@ class LanguageModelModule(pl.LightningModule):
         lr_factor: Callable[[int], float] | None = None,
         grad_clip: float = 0.0,
         tokens_per_byte: float = 1.0,
+        val_shares: Mapping[str, float] | None = None,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
         on_answer: Callable[[str | Prompt, list[Completion]], None] | None = None,
@@ -66,6 +68,7 @@ class LanguageModelModule(pl.LightningModule):
         self.lr_factor = lr_factor
         self.grad_clip = grad_clip
         self.tokens_per_byte = tokens_per_byte
+        self.val_shares = dict(val_shares or {"": 1.0})
         self.tokenizer = tokenizer
         self.generation = generation
         self.on_answer = on_answer
@@ -75,8 +78,8 @@ class LanguageModelModule(pl.LightningModule):
         self._step_tokens = 0  # valid tokens of the optimizer step under way, on this rank
         self._logged_nll: Tensor | float = 0.0
         self._logged_tokens = 0
-        self._eval_nll: Tensor | float = 0.0
-        self._eval_tokens = 0
+        self._eval_nll: list[Tensor | float] = []  # of each validation loader
+        self._eval_tokens: list[int] = []
         self.val_metrics: dict[str, float] = {}
 
     # ---- one path from batch to loss ----
@@ -168,17 +171,26 @@ class LanguageModelModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._eval_nll, self._eval_tokens = 0.0, 0
+        self._eval_nll, self._eval_tokens = [0.0] * len(self.val_shares), [0] * len(self.val_shares)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add to the sums."""
-        self._eval_nll = self._eval_nll + self.model_step(batch).double()
-        self._eval_tokens += self._batch_tokens
+        self._eval_nll[dataloader_idx] = self._eval_nll[dataloader_idx] + self.model_step(batch).double()
+        self._eval_tokens[dataloader_idx] += self._batch_tokens
 
     def on_validation_epoch_end(self) -> None:
-        """``val/loss`` in nats per token, ``val/perplexity``, ``val/bits_per_byte``: exact sums over all ranks."""
-        nll, tokens = self._sum_over_ranks(float(self._eval_nll)), self._sum_over_ranks(self._eval_tokens)
-        metrics = text_metrics(nll / tokens if tokens else math.nan, self.tokens_per_byte)
+        """``val/loss`` in nats per token, ``val/perplexity``, ``val/bits_per_byte``: exact sums over all ranks.
+
+        Of several loaders also ``val/loss/<name>`` of each; the whole is their mean, weighted by the shares.
+        """
+        losses = {}
+        for name, nll, tokens in zip(self.val_shares, self._eval_nll, self._eval_tokens, strict=True):
+            nll, tokens = self._sum_over_ranks(float(nll)), self._sum_over_ranks(tokens)
+            losses[name] = nll / tokens if tokens else math.nan
+        loss = sum(share * losses[name] for name, share in self.val_shares.items())
+        metrics = text_metrics(loss, self.tokens_per_byte)
+        if len(losses) > 1:
+            metrics.update({f"loss/{name}": value for name, value in losses.items()})
         named = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict({name: torch.tensor(value) for name, value in named.items()}, logger=False)
         if self.trainer.state.fn == TrainerFn.FITTING:

@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
 from slm.data.datamodule import TextDataModule
-from slm.data.prepare import find_store, tokenize_with
-from slm.data.token_store import SPLITS, TokenStore
+from slm.data.mixture import Store, find_data, find_data_with, shares_of, stores_of
+from slm.data.token_store import SPLITS
 from slm.data.windows import WindowDataset
 from slm.errors import UserError
 from slm.models.config import ModelConfig
@@ -90,8 +90,9 @@ def train(
     accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
     store = _store(config)
-    for split in SPLITS:
-        WindowDataset(store.tokens(split), config.data.seq_len)  # refuses one with nothing to predict
+    for part in stores_of(store).values():
+        for split in SPLITS:
+            WindowDataset(part.tokens(split), config.data.seq_len)  # refuses one with nothing to predict
     _say_data(store, time.perf_counter() - began)
     model_config = _fit_vocabulary(config, store)
     pl.seed_everything(config.seed, verbose=False)
@@ -111,6 +112,7 @@ def train(
         lr_factor=lr_factor(config.scheduler, config.trainer.max_steps, config.optimizer["lr"]),
         grad_clip=config.trainer.grad_clip,
         tokens_per_byte=store.tokens_per_byte("val"),
+        val_shares=shares_of(store),
         tokenizer=store.tokenizer,
         generation=config.generation,
     )
@@ -172,7 +174,7 @@ def compile_in_place(model: nn.Module) -> None:
 # ---- data and model ----
 
 
-def _say_data(store: TokenStore, seconds: float) -> None:
+def _say_data(store: Store, seconds: float) -> None:
     meta = store.meta
     notice(
         f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
@@ -181,17 +183,17 @@ def _say_data(store: TokenStore, seconds: float) -> None:
     )
 
 
-def _store(config: RunConfig) -> TokenStore:
+def _store(config: RunConfig) -> Store:
     if config.start is None:
-        return find_store(config.data.corpus, config.tokenizer)
+        return find_data(config.data.corpus, config.tokenizer)
     if config.tokenizer["kind"] == PRETRAINED:
-        return tokenize_with(config.data.corpus, config.start.tokenizer)
-    store = find_store(config.data.corpus, config.tokenizer)
+        return find_data_with(config.data.corpus, config.start.tokenizer)
+    store = find_data(config.data.corpus, config.tokenizer)
     check_same_tokens(store.tokenizer, config.start.tokenizer)
     return store
 
 
-def _fit_vocabulary(config: RunConfig, store: TokenStore) -> ModelConfig:
+def _fit_vocabulary(config: RunConfig, store: Store) -> ModelConfig:
     needed, given = store.tokenizer.vocab_size, config.model.params.vocab_size
     if given is None or (config.fine_tuning and config.fine_tuning.grow_vocab and needed > given):
         return config.model.with_vocab_size(needed)
@@ -288,7 +290,7 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     return built
 
 
-def _checkpoints(config: RunConfig, model_config: ModelConfig, store: TokenStore) -> Checkpoints:
+def _checkpoints(config: RunConfig, model_config: ModelConfig, store: Store) -> Checkpoints:
     return Checkpoints(
         folder=config.run_dir / run_folder.CHECKPOINTS,
         save_every=config.trainer.save_every,
@@ -299,7 +301,7 @@ def _checkpoints(config: RunConfig, model_config: ModelConfig, store: TokenStore
 
 
 def _write_run_bundle(
-    run: Path, model_config: ModelConfig, store: TokenStore, weights: dict[str, Tensor], facts: dict[str, Any]
+    run: Path, model_config: ModelConfig, store: Store, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
     facts = {**facts, "data_fingerprint": store.fingerprint, "tokens_per_byte": store.tokens_per_byte("val")}
     write_bundle(run / RUN_BUNDLE, model_config, weights, store.tokenizer, facts)
@@ -328,7 +330,7 @@ def _open_run_folder(
     config: RunConfig,
     composed: Mapping[str, Any],
     overrides: list[str],
-    store: TokenStore,
+    store: Store,
     precision: Precision,
     loggers: Mapping[str, Logger],
 ) -> None:
