@@ -147,10 +147,29 @@ def test_keys_of_the_original_configuration() -> None:
     } <= model["modules"]["transformer"].keys()  # fmt: skip
 
 
-def test_experiments_are_commented_differences() -> None:
-    for choice in choices("experiment"):
-        text = (CONF / "experiment" / f"{choice}.yaml").read_text(encoding="utf-8")
+@pytest.mark.parametrize("group", ["experiment", "recipe"])
+def test_experiments_are_commented_differences(group: str) -> None:
+    for choice in choices(group):
+        text = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8")
         assert text.startswith("# @package _global_\n# ")
+
+
+def test_recipes_decide_the_same_things() -> None:
+    """A setting that only one of them named would come from elsewhere with the other: no comparison of recipes."""
+    modern, gpt2 = (yaml.safe_load((CONF / f"recipe/{name}.yaml").read_text()) for name in ("modern", "gpt2"))
+    assert set(mappings(modern)) == set(mappings(gpt2))
+    assert [*modern["model"]["modules"]["transformer"]] == [*gpt2["model"]["modules"]["transformer"]]
+    assert [[*override] for override in modern["defaults"]] == [[*override] for override in gpt2["defaults"]]
+    for settings in (("recipe=gpt2", "trainer.max_steps=9"), ("recipe=modern", "model.modules.transformer.dim=384")):
+        RunConfig.from_dict(composed(*settings))
+
+
+def test_the_speedrun_is_within_its_budget_of_parameters() -> None:
+    """0.81 M with the 65 characters of Tiny Shakespeare."""
+    from slm.models.modules.build import build_model
+
+    config = RunConfig.from_dict(composed("experiment=speedrun_shakespeare_cpu")).model.with_vocab_size(65)
+    assert sum(p.numel() for p in build_model(config).parameters()) <= 810_000
 
 
 def test_a_users_own_choices(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:

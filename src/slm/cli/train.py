@@ -43,6 +43,7 @@ HELP = Help(
         "callbacks",
         "logger",
         "generation",
+        "recipe",
         "experiment",
     ),
     settings=[
