@@ -15,13 +15,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_store import Split, split_documents, write_store
 from torch import Tensor
 
 from slm.data import datamodule
 from slm.data.datamodule import TextDataModule
-from slm.data.documents import Document, Split, split_documents
+from slm.data.documents import Document
 from slm.data.order import window_at
-from slm.data.token_store import TokenStore, write_store
+from slm.data.token_store import TokenStore
 from slm.data.windows import WindowDataset
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer

@@ -12,8 +12,8 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from slm.data import prepare
 from slm.data.config import CorpusConfig
+from slm.data.pipeline.preparation import Preparation
 from slm.data.prepare import find_store, prepare_store, tokenize_with
 from slm.data.token_store import TokenStore
 from slm.errors import UserError
@@ -51,8 +51,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, makes an error of reading or tokenizing any text from there on."""
 
     def forbid() -> None:
-        monkeypatch.delattr(prepare, "read_documents")
-        monkeypatch.delattr(prepare, "write_store")
+        monkeypatch.delattr(Preparation, "make")
 
     return forbid
 

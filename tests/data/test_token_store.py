@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_store import Split, write_store
 
-from slm.data import token_store
-from slm.data.documents import Document, Split
-from slm.data.token_store import META_FILE, TokenStore, cached_store, write_store
+from slm.data.documents import Document
+from slm.data.pipeline import shard
+from slm.data.token_store import META_FILE, TokenStore, cached_store
 from slm.errors import UserError
 from slm.tokenizers.base import TOKENIZER_FILE
 from slm.tokenizers.byte import ByteTokenizer
@@ -60,7 +60,7 @@ def test_the_tokens_of_each_document_and_an_end_of_text(
 ) -> None:
     """However many documents the tokenizer is given at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "_BATCH_CHARACTERS", batch)
+        patch.setattr(shard, "_BATCH_CHARACTERS", batch)
         split = Split(documents(*train), documents(*val))
         made = write_store(tmp_path_factory.mktemp("stores") / "store", split, Begun())
     for name, written in (("train", train), ("val", val)):
@@ -82,17 +82,15 @@ def test_a_part_has_no_end_and_only_the_first_one_a_beginning(tmp_path: Path) ->
 def test_meta_counts_what_was_read_and_written(store: TokenStore) -> None:
     """Bytes are those of the text: what bits per byte are counted by."""
     tokens = np.array([*"naïve".encode(), EOS, *"日本 🙂".encode(), EOS], dtype="<u2")
-    texts = {"0.txt": "naïve".encode(), "1.txt": "日本 🙂".encode()}
+    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
     assert store.meta["train"] == {
         "tokens": 19,
         "bytes": 17,
         "documents": 2,
-        "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
-        "sources": [
-            {"name": name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in texts.items()
-        ],
+        "sha256": digest,
+        "shards": [{"file": "train_00000.bin", "tokens": 19, "sha256": digest}],
     }
-    assert (store.folder / "train.bin").read_bytes() == tokens.tobytes()
+    assert (store.folder / "train_00000.bin").read_bytes() == tokens.tobytes()
     assert {k: store.meta["val"][k] for k in ("tokens", "bytes", "documents")} == {
         "tokens": 12, "bytes": 11, "documents": 1,
     }  # fmt: skip
@@ -108,7 +106,12 @@ def test_what_is_opened_is_what_was_written(store: TokenStore) -> None:
     assert isinstance(opened.tokens("train"), np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         opened.tokens("train")[0] = 1
-    assert {file.name for file in store.folder.iterdir()} == {"train.bin", "val.bin", META_FILE, TOKENIZER_FILE}
+    assert {file.name for file in store.folder.iterdir()} == {
+        "train_00000.bin",
+        "val_00000.bin",
+        META_FILE,
+        TOKENIZER_FILE,
+    }
     assert store.folder.stat().st_mode & 0o777 == 0o755, "a store may be shared: it is made in a folder of mode 700"
 
 
@@ -155,16 +158,24 @@ def without_val(file: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[str, Any, str]] = {
-    "train cut": ("train.bin", cut_short, r"train\.bin has 37 bytes, expected 38; delete the folder and prepare again"),
-    "val cut": ("val.bin", cut_short, r"val\.bin has 23 bytes, expected 24; delete"),
-    "val longer": ("val.bin", lambda file: file.write_bytes(bytes(26)), r"val\.bin has 26 bytes, expected 24; delete"),
-    "val gone": ("val.bin", Path.unlink, r"val\.bin has 0 bytes, expected 24; delete"),
+    "train cut": (
+        "train_00000.bin",
+        cut_short,
+        r"train_00000\.bin has 37 bytes, expected 38; delete the folder and",
+    ),
+    "val cut": ("val_00000.bin", cut_short, r"val_00000\.bin has 23 bytes, expected 24; delete"),
+    "val longer": (
+        "val_00000.bin",
+        lambda file: file.write_bytes(bytes(26)),
+        r"val_00000\.bin has 26 bytes, expected 24; delete",
+    ),
+    "val gone": ("val_00000.bin", Path.unlink, r"val_00000\.bin has 0 bytes, expected 24; delete"),
     "meta cut": (META_FILE, cut_short, r"meta\.json is damaged \([^\n]*\); fetch or make it again"),
     "meta of zeros": (META_FILE, lambda file: file.write_bytes(bytes(99)), r"meta\.json is damaged"),
     "meta gone": (META_FILE, Path.unlink, r"is no token store \(meta\.json is missing\); make one: slm-prepare"),
     "meta of something else": (META_FILE, lambda file: file.write_text("[]"), r"meta\.json is damaged \(it holds no"),
     "meta without a split": (META_FILE, without_val, r"meta\.json is damaged \(val is missing\); delete the folder"),
-    "another format": (META_FILE, of_format_0, r"has token store format 0, expected 1; prepare again"),
+    "another format": (META_FILE, of_format_0, r"has token store format 0, expected 2; prepare again"),
     "tokenizer gone": (TOKENIZER_FILE, Path.unlink, r"slm_tokenizer\.json is missing"),
     "tokenizer cut": (TOKENIZER_FILE, cut_short, r"slm_tokenizer\.json is damaged"),
 }
@@ -190,49 +201,11 @@ def test_a_file_is_no_token_store(tmp_path: Path) -> None:
         TokenStore.open(tmp_path / "words.txt")
 
 
-@pytest.mark.parametrize("meta", ['{"format": 1}', "[]", "{}", "[" * 10**5])
+@pytest.mark.parametrize("meta", ['{"format": 2}', "[]", "{}", "[" * 10**5])
 def test_a_meta_file_of_something_else_is_refused(store: TokenStore, meta: str) -> None:
     (store.folder / META_FILE).write_text(meta)
     with pytest.raises(UserError, match=r"meta\.json is damaged[^\n]*\Z"):
         TokenStore.open(store.folder)
-
-
-def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
-    """And until the last byte is written nothing stands at the place, so that no other process takes it for whole."""
-    folder = tmp_path / "stores" / "store"
-
-    class Failing(ByteTokenizer):
-        fails_in: str
-
-        def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-            assert not folder.exists()
-            if texts[0] == self.fails_in:
-                raise KeyboardInterrupt
-            return super().encode_batch(texts)
-
-        def save(self, folder: Path) -> None:
-            raise OSError("disk full")
-
-    tokenizer = Failing()
-    for fails_in, error in (("naïve", KeyboardInterrupt), ("the cat sat", KeyboardInterrupt), ("", OSError)):
-        tokenizer.fails_in = fails_in
-        with pytest.raises(error):
-            write_store(folder, SPLIT, tokenizer)
-        assert list(folder.parent.iterdir()) == []
-    assert write_store(folder, SPLIT, ByteTokenizer()).folder == folder
-
-
-def test_a_whole_store_appears_in_one_step(tmp_path: Path) -> None:
-    """The folder that was filled is renamed: a copy would be there in part before it is there in whole."""
-    filled: list[int] = []
-
-    class Watching(ByteTokenizer):
-        def save(self, folder: Path) -> None:
-            filled.append(folder.stat().st_ino)
-            super().save(folder)
-
-    assert [write_store(tmp_path / "store", SPLIT, Watching()).folder.stat().st_ino] == filled
-    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_failure_leaves_the_cache_free_for_the_next(tmp_path: Path) -> None:
@@ -250,7 +223,7 @@ def test_processes_that_want_one_store_make_it_once(tmp_path: Path, damaged: boo
     """As the ranks of a run do, and the runs of a sweep."""
     folder, log = tmp_path / "cache" / "store", tmp_path / "made.log"
     if damaged:
-        cut_short(write_store(folder, SPLIT, ByteTokenizer()).folder / "val.bin")
+        cut_short(write_store(folder, SPLIT, ByteTokenizer()).folder / "val_00000.bin")
     context = multiprocessing.get_context("fork")
     together = context.Barrier(3)
 

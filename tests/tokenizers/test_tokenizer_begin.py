@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
+from small_store import Split, split_documents, write_store
 from tokenizers import processors
 
-from slm.data.documents import Document, Split, split_documents
-from slm.data.token_store import write_store
+from slm.data.documents import Document
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel

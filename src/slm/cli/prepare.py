@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import run_app
 from slm.cli.help import Help
 from slm.errors import UserError
+from slm.schema import Count, checked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,16 +25,25 @@ HELP = Help(
             "slm-prepare data=text data.path=books/ tokenizer=tiktoken out=stores/books",
             "your text in GPT-2's vocabulary",
         ),
+        ("slm-prepare data=text data.path=books/ data.dedupe=true out=stores/once", "each text once"),
         ("slm-train data=prepared data.path=stores/books", "and train on it"),
     ],
     groups=("data", "tokenizer"),
     settings=[
-        ("out", "the folder to make; must not exist yet"),
+        ("out", "the folder to make; must not exist yet. After a kill the same command goes on"),
+        ("num_processes", "auto: one a processor; the result is the same with any number"),
         ("data.path", "the text, for data=text"),
         ("data.val_fraction", "share of the text that is held out"),
+        ("data.dedupe", "true leaves out documents with the very text of an earlier one"),
+        ("data.min_chars, data.max_chars", "leave out shorter and longer documents"),
         ("tokenizer.vocab_size", "for tokenizer=bpe"),
     ],
 )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    num_processes: Count | Literal["auto"]
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -41,11 +52,15 @@ def prepare(cfg: DictConfig) -> None:
 
     from slm.cli.sources import reject_unknown
     from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
+    from slm.data.pipeline.data_card import CARD_FILE, summary_lines
+    from slm.data.pipeline.processes import NumProcesses
     from slm.data.prepare import prepare_store
+    from slm.json_file import read_json_object
+    from slm.notices import notice
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
 
-    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins"})
+    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins", "num_processes"})
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     import_plugins(values["plugins"])
     corpus = CorpusConfig.from_dict(values["data"])
@@ -65,9 +80,13 @@ def prepare(cfg: DictConfig) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
-    store = prepare_store(corpus, values["tokenizer"], out)
-    counts = {split: {k: store.meta[split][k] for k in ("tokens", "bytes", "documents")} for split in ("train", "val")}
-    print(json.dumps({"out": str(out), **counts, "vocab_size": store.meta["vocab_size"]}))
+    num_processes: NumProcesses = checked(_Settings, {"num_processes": values["num_processes"]}).num_processes
+    prepare_store(corpus, values["tokenizer"], out, num_processes)
+    card = read_json_object(out / CARD_FILE)
+    for line in summary_lines(card):
+        notice(line)
+    told = ("train", "val", "bytes_per_token", "dropped", "faults")
+    print(json.dumps({"out": str(out), **{key: card[key] for key in told}, **card["tokenizer"]}))
 
 
 def main() -> None:

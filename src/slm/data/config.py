@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Gt, Lt
 from pydantic import Strict
 
+from slm.data.pipeline.filters import FILTER_KEYS, Filters
 from slm.data.readers.reading import READING_KEYS, Reading
 from slm.errors import UserError, did_you_mean
 from slm.registry import CORPORA
@@ -32,6 +33,7 @@ class CorpusConfig:
         settings: the keyword arguments of the corpus; ``path`` of a prepared one.
         reading: how its files are read.
         parts: of a mixture.
+        filters: which of its documents are left out.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -41,6 +43,7 @@ class CorpusConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     reading: Reading = field(default_factory=Reading)
     parts: tuple[Part, ...] = ()
+    filters: Filters = field(default_factory=Filters)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
@@ -49,18 +52,21 @@ class CorpusConfig:
         Raises:
             UserError: one line a problem, all of them at once.
         """
+        reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
         common = {key: value for key, value in values.items() if key in _CORPUS_KEYS}
         reading = {key: value for key, value in values.items() if key in READING_KEYS}
-        own = values.keys() - {*common, *reading, *_WINDOW_KEYS}
+        filters = {key: value for key, value in values.items() if key in FILTER_KEYS and reads_text}
+        own = values.keys() - {*common, *reading, *filters, *_WINDOW_KEYS}
         settings = {key: value for key, value in values.items() if key in own}
         config: CorpusConfig
-        config, read, _ = together(
+        config, read, dropping, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
             lambda: checked(Reading, reading, where),
+            lambda: checked(Filters, filters, where),
             lambda: _check_settings(values.get("kind"), settings, where),
         )
         parts = _parts(settings["parts"], config.cache_dir, f"{where}.parts") if config.kind == MIXTURE_KIND else ()
-        return replace(config, reading=read, parts=parts)
+        return replace(config, reading=read, filters=dropping, parts=parts)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
-"""From settings to a token store: find files, read, split, fit the tokenizer, tokenize."""
+"""From settings to a token store: the one that is there, or a new one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import slm
 from slm.data.config import STORE_KIND, CorpusConfig
-from slm.data.documents import Split, split_documents
-from slm.data.faults import Faults
-from slm.data.readers.source import Source, file_sources, read_documents
-from slm.data.token_store import FORMAT, TokenStore, cached_store, write_store
+from slm.data.pipeline.preparation import Preparation, content_key
+from slm.data.pipeline.processes import NumProcesses, Processes
+from slm.data.readers.source import Source, file_sources
+from slm.data.token_store import FORMAT, TokenStore, cached_store
 from slm.errors import UserError
-from slm.notices import notice
 from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
@@ -35,27 +35,31 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
     """
     if corpus.kind == STORE_KIND:
         return _prepared_store(corpus)
-    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
-    inputs = {
-        "format": FORMAT,
-        "slm": slm.__version__,
-        "sources": [source.identity() for source in corpus_sources(corpus)],
-        "reading": asdict(corpus.reading),
-        "val_fraction": corpus.val_fraction,
-        "tokenizer": dict(tokenizer),
-        "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
-    }
-    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{tokenizer['kind']}-{key}"
+    key = _inputs_key(corpus, corpus_sources(corpus), tokenizer)
+    folder = _cache(corpus) / f"{corpus.kind}-{tokenizer['kind']}-{key}"
     return cached_store(folder, lambda place: prepare_store(corpus, tokenizer, place))
 
 
-def prepare_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path) -> TokenStore:
-    """Read the corpus, fit a tokenizer on its training part and write the store into `folder`."""
-    split = _read(corpus)
+def prepare_store(
+    corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path, num_processes: NumProcesses = "auto"
+) -> TokenStore:
+    """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part.
+
+    Killed at any moment, the next call with the same text and settings goes on; what comes out is the same to the bit,
+    whatever the number of processes.
+
+    Raises:
+        UserError: as `find_store`.
+    """
+    sources = corpus_sources(corpus)
     settings = {name: value for name, value in tokenizer.items() if name != "kind"}
-    fitted = build_tokenizer(tokenizer["kind"], settings, (document.text for document in split.train))
-    return write_store(folder, split, fitted)
+
+    def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
+        return build_tokenizer(tokenizer["kind"], settings, texts)
+
+    with Processes(num_processes) as processes:
+        preparation = Preparation(corpus, sources, processes)
+        return preparation.make(folder, _inputs_key(corpus, sources, tokenizer), make_tokenizer)
 
 
 def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
@@ -68,18 +72,23 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
                 "give the text itself (data=text data.path=…)"
             )
         return store
-    split = _read(corpus)
-    digest = hashlib.sha256(f"{tokenizer.fingerprint} {corpus.val_fraction}".encode())
-    for document in (*split.train, *split.val):
-        digest.update(f" {document.begins} {document.ends} {len(document.text)} {document.text}".encode())
-    folder = Path(corpus.cache_dir).expanduser() / "token_stores" / f"{corpus.kind}-{digest.hexdigest()[:16]}"
-    return cached_store(folder, lambda place: write_store(place, split, tokenizer))
+    cache = _cache(corpus)
+    cache.mkdir(parents=True, exist_ok=True)
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as scanned:
+        preparation = Preparation(corpus, corpus_sources(corpus), processes)
+        found = preparation.scan(Path(scanned))
+        key = f"{FORMAT} {tokenizer.fingerprint} {content_key(found, preparation.select(found))}"
+        key = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return cached_store(
+            cache / f"{corpus.kind}-{key}", lambda place: preparation.make(place, key, lambda _: tokenizer)
+        )
 
 
 def training_texts(corpus: CorpusConfig) -> Iterator[str]:
     """What a corpus gives to train on, read when it is asked for."""
-    for document in _read(corpus).train:
-        yield document.text
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(prefix="slm.scan.") as scanned:
+        preparation = Preparation(corpus, corpus_sources(corpus), processes)
+        yield from preparation.training_texts(preparation.select(preparation.scan(Path(scanned))))
 
 
 def corpus_sources(corpus: CorpusConfig) -> list[Source]:
@@ -97,12 +106,24 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
     return [*files, *(other.source(corpus.reading) for other in found if not isinstance(other, Path))]
 
 
-def _read(corpus: CorpusConfig) -> Split:
-    faults = Faults(corpus.reading.on_bad)
-    documents = read_documents(corpus_sources(corpus), faults)
-    for line in faults.lines():
-        notice(f"data: {line}")
-    return split_documents(documents, corpus.val_fraction)
+def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapping[str, Any]) -> str:
+    """Another one whenever the store would be another."""
+    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
+    inputs = {
+        "format": FORMAT,
+        "slm": slm.__version__,
+        "sources": [source.identity() for source in sources],
+        "reading": asdict(corpus.reading),
+        "filters": asdict(corpus.filters),
+        "val_fraction": corpus.val_fraction,
+        "tokenizer": dict(tokenizer),
+        "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _cache(corpus: CorpusConfig) -> Path:
+    return Path(corpus.cache_dir).expanduser() / "token_stores"
 
 
 def _prepared_store(corpus: CorpusConfig) -> TokenStore:

@@ -1,8 +1,9 @@
 """Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
 
-train.bin, val.bin     token ids, uint16 or uint32, one document after another
-meta.json              counts, checksums, sources, the tokenizer's fingerprint
+train_00000.bin, …     token ids, uint16 or uint32, one document after another; so too val_00000.bin, …
+meta.json              counts, checksums, the tokenizer's fingerprint
 slm_tokenizer.json     the tokenizer itself
+data_card.json         sources with their checksums, what was left out, faults; README.md says it to people
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,17 +19,16 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
-from slm.data.documents import Document, Split
+from slm.data.sharded_tokens import ShardedTokens
 from slm.errors import UserError
 from slm.json_file import read_json_object
-from slm.new_folder import new_folder
+from slm.new_file import new_file
 from slm.schema import Count, NonNegativeInt, Text, checked
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 
 META_FILE = "meta.json"
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "val")
-_BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,23 @@ class TokenStore:
             UserError: it is missing, damaged, of another format, or its files have not the size that was written.
         """
         meta = _read_meta(folder)
-        for split in SPLITS:
-            file = folder / f"{split}.bin"
-            expected = meta[split]["tokens"] * np.dtype(meta["dtype"]).itemsize
+        for shard in (shard for split in SPLITS for shard in meta[split]["shards"]):
+            file = folder / shard["file"]
+            expected = shard["tokens"] * np.dtype(meta["dtype"]).itemsize
             size = file.stat().st_size if file.is_file() else 0
             if size != expected:
                 raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
         return cls(folder, meta, load_tokenizer(folder))
 
-    def tokens(self, split: str) -> np.ndarray:
+    def tokens(self, split: str) -> np.ndarray | ShardedTokens:
         """Token ids (n,) of "train" or "val", memory-mapped, read-only."""
-        if self.meta[split]["tokens"] == 0:
-            return np.empty(0, dtype=self.meta["dtype"])  # an empty file cannot be mapped
-        return np.memmap(self.folder / f"{split}.bin", dtype=self.meta["dtype"], mode="r")
+        shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
+        if not shards:
+            return np.empty(0, dtype)
+        files = [self.folder / shard["file"] for shard in shards]
+        if len(files) == 1:
+            return np.memmap(files[0], dtype=dtype, mode="r")
+        return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
 
     def tokens_per_byte(self, split: str) -> float:
         """Tokens a UTF-8 byte of text: what turns nats per token into bits per byte."""
@@ -77,23 +81,48 @@ class TokenStore:
         return self.meta["fingerprint"]
 
 
-def write_store(folder: Path, split: Split, tokenizer: Tokenizer) -> TokenStore:
-    """Tokenize `split` into a new store, made beside `folder` and renamed into it."""
-    with new_folder(folder) as partial:
-        dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-        meta: dict[str, Any] = {
-            "format": FORMAT,
-            "dtype": dtype.name,
-            "vocab_size": tokenizer.vocab_size,
-            "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+def write_meta(
+    folder: Path, shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Write ``meta.json`` of a store whose other files are there, and return what it says.
+
+    Args:
+        folder: of the store.
+        shards: in order; of each, by split, what `slm.data.pipeline.shard.write_shard` said.
+        documents: how many there are in each split.
+        tokenizer: made the tokens.
+    """
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+    }
+    for split in SPLITS:
+        written = [shard[split] for shard in shards]
+        filled = [{key: of[key] for key in ("file", "tokens", "sha256")} for of in written if of["tokens"]]
+        meta[split] = {
+            "tokens": sum(of["tokens"] for of in written),
+            "bytes": sum(of["bytes"] for of in written),
+            "documents": documents[split],
+            "sha256": _joint_sha256([shard["sha256"] for shard in filled]),
+            "shards": filled,
         }
-        for name in SPLITS:
-            meta[name] = _write_split(partial / f"{name}.bin", getattr(split, name), tokenizer, dtype)
-        parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
-        meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
-        tokenizer.save(partial)
-        (partial / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
-    return TokenStore.open(folder)
+    parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
+    meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    with new_file(folder / META_FILE) as file:
+        file.write(json.dumps(meta, indent=1).encode())
+    return meta
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Two bytes a token while all ids fit."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def _joint_sha256(digests: Sequence[str]) -> str:
+    """Of a single shard its own."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore:
@@ -112,10 +141,17 @@ def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore
 
 
 @dataclass(frozen=True)
+class _Shard:
+    file: Text
+    tokens: Count
+
+
+@dataclass(frozen=True)
 class _SplitMeta:
     tokens: NonNegativeInt
     bytes: NonNegativeInt
     documents: Count
+    shards: list[_Shard]
 
 
 @dataclass(frozen=True)
@@ -142,48 +178,3 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         found = str(error).splitlines()[0].partition(";")[0]  # what is wrong, not how a setting would be mended
         raise UserError(f"{file} is damaged ({found}); delete the folder and prepare again") from None
     return meta
-
-
-def _write_split(
-    file: Path, documents: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
-) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    n_tokens = n_bytes = 0
-    sources = []
-    with file.open("wb") as out:
-        for batch in _batches(documents):
-            for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
-                raw = document.text.encode()
-                tokens = np.array(_framed(ids, document, tokenizer), dtype=dtype)
-                digest.update(tokens.data)
-                out.write(tokens.data)
-                n_tokens += len(tokens)
-                n_bytes += len(raw)
-                sources.append({"name": document.name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
-    return {
-        "tokens": n_tokens,
-        "bytes": n_bytes,
-        "documents": len(documents),
-        "sha256": digest.hexdigest(),
-        "sources": sources,
-    }
-
-
-def _framed(ids: list[int], document: Document, tokenizer: Tokenizer) -> list[int]:
-    """With what stands before a text, where it begins, and the end of text, where it ends."""
-    begin = tokenizer.begin_ids if document.begins else ()
-    return [*begin, *ids, tokenizer.eos_id] if document.ends else [*begin, *ids]
-
-
-def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    """Groups of about a million characters, so that a tokenizer can work on several at once."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

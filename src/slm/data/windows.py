@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from slm.data.sharded_tokens import ShardedTokens
 from slm.errors import UserError
 
 IGNORE_INDEX = -100
@@ -29,7 +30,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         UserError: there are fewer than two tokens.
     """
 
-    def __init__(self, tokens: np.ndarray, seq_len: int) -> None:
+    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int) -> None:
         if len(tokens) < 2:
             raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
         self.tokens = tokens

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
@@ -97,6 +99,10 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text; equal to `encode` of each, faster where the kind can."""
         return [self.encode(text) for text in texts]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text as (n,) integers: for texts of millions of tokens, which as Python's numbers take long."""
+        return [np.array(ids, dtype=np.int64) for ids in self.encode_batch(texts)]
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a `text` that a chat template wrote: the special tokens spelled in it become themselves.

@@ -19,6 +19,9 @@ from slm.tokenizers.rust_pattern import rust_regex
 DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
 """A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
 
+MOST_COUNTED = 4_000_000
+"""Different pieces that are counted at a time, about 100 bytes each."""
+
 MIN_VOCAB_SIZE = len(SPECIAL_TEXTS) + 1
 
 
@@ -62,6 +65,8 @@ class RegexTokenizer(PieceTokenizer):
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(_split(compiled, text))
+            if len(counts) > MOST_COUNTED:  # memory is bounded; what goes is far from frequent
+                counts = Counter(dict(counts.most_common(MOST_COUNTED // 2)))
         frequent = sorted((-count, piece) for piece, count in counts.items() if count >= min_frequency)
         if not frequent:
             raise UserError(

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tiktoken
 import tokenizers
 from tokenizers import decoders, models
@@ -69,6 +70,10 @@ class TiktokenTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on several threads."""
         return self._encoding.encode_ordinary_batch(list(texts))
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, on this thread."""
+        return [self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""

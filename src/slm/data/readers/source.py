@@ -14,6 +14,7 @@ from slm.data.faults import Faults
 from slm.data.readers.compression import COMPRESSED
 from slm.data.readers.reader import Reader, Record, RecordReader, Span
 from slm.data.readers.reading import AUTO, Reading
+from slm.download import digest_of
 from slm.errors import UserError
 from slm.registry import READERS
 
@@ -41,6 +42,14 @@ class Source(ABC):
         Raises:
             UserError: it is not there.
         """
+
+    def size(self) -> int | None:
+        """Bytes, for the progress and for units of work of like size; None for what is no file."""
+        return None
+
+    def sha256(self) -> str | None:
+        """Of its bytes; None for what is no file."""
+        return None
 
     @abstractmethod
     def spans(self) -> list[Span]:
@@ -79,6 +88,14 @@ class FileSource(Source):
         except OSError as error:
             raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
         return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
+
+    def size(self) -> int:
+        """Of the file as it lies."""
+        return self.file.stat().st_size
+
+    def sha256(self) -> str:
+        """Of the file as it lies."""
+        return digest_of(self.file)
 
     def spans(self) -> list[Span]:
         """The reader's."""
