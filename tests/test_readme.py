@@ -80,7 +80,18 @@ def test_every_make_target_it_names_exists() -> None:
 
 def test_its_tables_name_every_choice_and_room() -> None:
     """A choice in conf/ that the README does not name is as good as not there."""
-    for group in ("model", "adapter", "tokenizer", "data", "optimizer", "scheduler", "trainer", "logger", "recipe"):
+    for group in (
+        "model",
+        "adapter",
+        "task",
+        "tokenizer",
+        "data",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "logger",
+        "recipe",
+    ):
         row = next(line for line in README.splitlines() if line.startswith("|") and f"`{group}`" in line.split("|")[1])
         for choice in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{choice.stem}`" in row, f"{group}={choice.stem}"

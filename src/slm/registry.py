@@ -112,13 +112,14 @@ CORPORA = Registry(
     {
         **{
             name: f"slm.data.corpora.{name}"
-            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets")
+            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets", "instructions")
         },
         **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
     },
 )
 READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text", "jsonl", "json", "parquet")})
 TEMPLATES = Registry("chat template", {name: f"slm.data.templates.{name}" for name in ("alpaca", "chatml", "hf")})
+TASKS = Registry("task", {name: f"slm.training.tasks.{name}" for name in ("pretrain", "sft")})
 
 register_model = MODELS.register
 register_norm = NORMS.register
@@ -132,6 +133,7 @@ register_family = FAMILIES.register
 register_corpus = CORPORA.register
 register_reader = READERS.register
 register_template = TEMPLATES.register
+register_task = TASKS.register
 
 
 def load_plugins(modules: list[str]) -> None:

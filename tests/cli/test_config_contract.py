@@ -52,8 +52,10 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
-    wants_path = {"text", "code", "jsonl", "parquet", "datasets", "prepared"}
-    needed = ["data.path=x"] if group == "data" and choice in wants_path else []
+    wants_path = {"text", "code", "jsonl", "parquet", "datasets", "prepared", "instructions", "sft", "sft_toy"}
+    needed = ["data.path=x"] if choice in wants_path else []
+    if (group, choice) == ("data", "instructions"):
+        needed.append("task=sft")
     if choice == "saved":
         needed = ["tokenizer.path=x"]
     if choice == "mixture":

@@ -37,6 +37,7 @@ HELP = Help(
         "adapter",
         "tokenizer",
         "data",
+        "task",
         "optimizer",
         "scheduler",
         "trainer",
@@ -62,7 +63,7 @@ HELP = Help(
     ],
 )
 
-_PATHS = ("run_dir", "resume", "data.path", "model.weights")
+_PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 

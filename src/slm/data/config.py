@@ -18,6 +18,7 @@ from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text,
 
 STORE_KIND = "prepared"
 MIXTURE_KIND = "mixture"
+CONVERSATIONS = "instructions"  # what task=sft reads
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
 _WINDOW_KEYS = ("seq_len", "num_workers")
 

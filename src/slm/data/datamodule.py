@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -20,11 +21,21 @@ from slm.data.windows import MixtureWindows, WindowDataset
 from slm.errors import UserError
 
 
-class TextDataModule(pl.LightningDataModule):
-    """Windows of a token store, or of a mixture of several, as batches.
+class Windows(Protocol):
+    """What batches are made of."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
+
+
+class WindowDataModule(pl.LightningDataModule):
+    """Windows as batches; a subclass says in `parts` what they are cut from.
 
     Args:
-        store: the tokens.
+        fingerprint: of all that windows hold: equal ones train alike.
         seq_len: window length T.
         batch_size: windows a batch B on one device.
         num_workers: loader processes; 0 for none.
@@ -39,7 +50,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        store: Store,
+        fingerprint: str,
         seq_len: int,
         batch_size: int,
         num_workers: int = 0,
@@ -47,7 +58,7 @@ class TextDataModule(pl.LightningDataModule):
         eval_split: str = "val",
     ) -> None:
         super().__init__()
-        self.store = store
+        self.fingerprint = fingerprint
         self.seq_len = seq_len
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -61,13 +72,22 @@ class TextDataModule(pl.LightningDataModule):
         """Seconds that training has waited for batches so far."""
         return self._train_loader.waited_s if self._train_loader is not None else 0.0
 
+    def parts(self, split: str) -> Sequence[Windows]:
+        """The windows of "train" or "val", of each part by itself."""
+        raise NotImplementedError
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """Of each part in the order of training."""
+        return [1.0]
+
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Endless batches from `position` on."""
-        parts = self._windows("train")
+        parts = self.parts("train")
         sizes = [len(part) for part in parts]
         order: Order = partial(window_at, n_windows=sizes[0], seed=self.seed)
         if len(parts) > 1:
-            order = MixtureOrder(sizes, list(shares_of(self.store).values()), self.seed)
+            order = MixtureOrder(sizes, self.shares, self.seed)
         batches = TrainBatches(order, self.position, self.batch_size, *self._ranks())
         self._train_loader = self._loader(parts[0] if len(parts) == 1 else MixtureWindows(parts), batches)
         return self._train_loader
@@ -76,7 +96,7 @@ class TextDataModule(pl.LightningDataModule):
         """Every window of `eval_split`, once; of a mixture, a loader for each part."""
         loaders: list[DataLoader[dict[str, Tensor]]] = [
             self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()))
-            for part in self._windows(self.eval_split)
+            for part in self.parts(self.eval_split)
         ]
         return loaders[0] if len(loaders) == 1 else loaders
 
@@ -90,7 +110,7 @@ class TextDataModule(pl.LightningDataModule):
             "position": self.position,
             "seed": self.seed,
             "seq_len": self.seq_len,
-            "fingerprint": self.store.fingerprint,
+            "fingerprint": self.fingerprint,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -108,12 +128,9 @@ class TextDataModule(pl.LightningDataModule):
             )
         self.position = state_dict["position"]
 
-    def _windows(self, split: str) -> list[WindowDataset]:
-        return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
-
-    def _loader(self, dataset: WindowDataset | MixtureWindows, batches: TrainBatches | EvalBatches) -> _TimedLoader:
+    def _loader(self, dataset: Windows, batches: TrainBatches | EvalBatches) -> _TimedLoader:
         return _TimedLoader(
-            dataset,
+            dataset,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
@@ -126,6 +143,28 @@ class TextDataModule(pl.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+
+class TextDataModule(WindowDataModule):
+    """Windows of a token store, or of a mixture of several.
+
+    Args:
+        store: the tokens.
+        **others: as `WindowDataModule` takes them.
+    """
+
+    def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
+        super().__init__(store.fingerprint, *arguments, **others)
+        self.store = store
+
+    def parts(self, split: str) -> list[WindowDataset]:
+        """The windows of each store."""
+        return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
+
+    @property
+    def shares(self) -> list[float]:
+        """As the mixture has them."""
+        return list(shares_of(self.store).values())
 
 
 class _TimedLoader(DataLoader[dict[str, Tensor]]):

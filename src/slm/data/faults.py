@@ -33,6 +33,7 @@ KINDS = {
     "empty": FaultKind("empty documents", ""),
     "bad_json": FaultKind("records that are not JSON", "mend or delete it"),
     "no_text": FaultKind("records without text", "set data.field to the field that holds the text"),
+    "no_conversation": FaultKind("records that are no conversation", "mend or delete it, or name its form (data.form)"),
     "too_long": FaultKind("records too long", "raise data.max_record_bytes"),
     "cut_off": FaultKind("files that end too early", "fetch or make it again"),
     "unreadable": FaultKind("files that cannot be read", "fetch or make it again"),

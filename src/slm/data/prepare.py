@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import STORE_KIND, CorpusConfig
+from slm.data.config import CONVERSATIONS, STORE_KIND, CorpusConfig
 from slm.data.pipeline.preparation import Preparation, content_key
 from slm.data.pipeline.processes import NumProcesses, Processes
 from slm.data.readers.source import Source, file_sources
@@ -97,6 +97,11 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
     Raises:
         UserError: something is not there.
     """
+    if corpus.kind == CONVERSATIONS:
+        raise UserError(
+            "data=instructions holds conversations, which have no running text to prepare or score; train on them with "
+            "task=sft, or name text (data=text data.path=…)"
+        )
     found = CORPORA.get(corpus.kind)(**corpus.settings)
     once: dict[Path, Path] = {}
     for file in found:

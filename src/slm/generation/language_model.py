@@ -139,6 +139,14 @@ class LanguageModel:
                     done = parts.pop(prompt)
                     yield prompt, [done[j] for j in range(settings.n)]
 
+    def complete_ids(self, prompts: Sequence[Sequence[int]], settings: GenerationConfig) -> list[Completion]:
+        """One continuation of each prompt of ids, which are taken as they are; ``n`` is taken as 1."""
+        done: dict[int, Completion] = {}
+        for index, event in self._run([], replace(settings, n=1), prompts):
+            if isinstance(event, Completion):
+                done[index] = event
+        return [done[index] for index in range(len(prompts))]
+
     def _run(
         self,
         prompts: Sequence[str | Prompt],

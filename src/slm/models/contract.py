@@ -22,10 +22,12 @@ class CausalLM(Protocol):
     def head_weight(self) -> Tensor:
         """(V', C), V' >= vocab_size: what the loss multiplies hidden states with."""
 
-    def hidden_states(self, input_ids: Tensor, cache: Any = None) -> Tensor:
+    def hidden_states(self, input_ids: Tensor, cache: Any = None, positions: Tensor | None = None) -> Tensor:
         """(B, T) ids to (B, T, C), ready for the head; a cache is continued and extended.
 
-        With a cache that has rows at different positions, T is 1.
+        With a cache that has rows at different positions, T is 1. `positions` (B, T), never beside a cache, says that
+        rows hold several texts: each begins at a 0 and must not see what stands before it. Packed training alone
+        gives them; a model that never shall be so trained needs no such argument.
         """
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -224,7 +224,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if added is not None:
             from slm.tokenizers.extended import ExtendedTokenizer
 
-            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"))
+            ends = [int(token_id) for token_id in state.get("also_ends", ())]
+            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
     except UserError:
         raise
     except Exception as error:  # each kind has its own, and the library `tokenizers` raises this very class

@@ -20,14 +20,17 @@ class ExtendedTokenizer(Tokenizer):
     Args:
         inner: the vocabulary to extend.
         added: spellings of the new special tokens; none for a chat template alone.
-        chat_template: see `Tokenizer`.
+        chat_template, also_ends: see `Tokenizer`.
     """
 
-    def __init__(self, inner: Tokenizer, added: Sequence[str], chat_template: str | None) -> None:
+    def __init__(
+        self, inner: Tokenizer, added: Sequence[str], chat_template: str | None, also_ends: Sequence[int] = ()
+    ) -> None:
         self.inner = inner
         self.kind = inner.kind  # type: ignore[misc]  # the other's, for its class is what reads the state
         self.added = list(added)
         self.chat_template = chat_template
+        self.also_ends = tuple(dict.fromkeys((*inner.also_ends, *also_ends)))
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
 
@@ -86,8 +89,12 @@ class ExtendedTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         """The other's, with what was added."""
-        template = {} if self.chat_template is None else {"chat_template": self.chat_template}
-        return {**self.inner.state(), **template, ADDED_TOKENS: self.added}
+        extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
+        return {
+            **self.inner.state(),
+            **{key: value for key, value in extras.items() if value},
+            ADDED_TOKENS: self.added,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:

@@ -87,7 +87,8 @@ class LanguageModelModule(pl.LightningModule):
     def model_step(self, batch: Batch) -> Tensor:
         """Summed negative log-likelihood of a batch's labels, in nats."""
         model = cast(CausalLM, self.model)
-        hidden = model.hidden_states(batch["input_ids"])
+        packed = {"positions": batch["positions"]} if "positions" in batch else {}
+        hidden = model.hidden_states(batch["input_ids"], **packed)
         return self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -108,15 +109,16 @@ class LanguageModelModule(pl.LightningModule):
         self.trainer.datamodule.train_batch_taken()  # type: ignore[attr-defined]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Summed loss over the number of label places; `on_before_optimizer_step` corrects the divisor."""
+        """Summed loss over the places a batch has at most; `on_before_optimizer_step` corrects the divisor."""
         nll = self.model_step(batch)
         self._logged_nll = self._logged_nll + nll.detach()
         self._logged_tokens += self._batch_tokens
         self._step_tokens += self._batch_tokens
-        return nll / batch["labels"].numel()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return nll / (datamodule.batch_size * datamodule.seq_len)  # batches of unequal width weigh alike
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Turn the mean over label places into the mean over valid tokens of the whole step."""
+        """Turn the mean over places into the mean over valid tokens of the whole step."""
         accumulated = self.trainer.accumulate_grad_batches
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         places = datamodule.batch_size * datamodule.seq_len * accumulated * self.trainer.world_size

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from slm.data.datamodule import TextDataModule
+from slm.data.datamodule import WindowDataModule
 from slm.errors import UserError
 from slm.models.modules.lora import base_names
 from slm.training.checkpoint_io import read_checkpoint
@@ -35,9 +35,9 @@ class Resumed:
         content = read_checkpoint(file)
         try:
             self.step: int = content["global_step"]
-            self._data: dict[str, Any] = content[TextDataModule.__qualname__]
+            self._data: dict[str, Any] = next(content[key] for key in content if key.endswith("DataModule"))
             self._optimizer: dict[str, Any] = content["optimizer_states"][0]
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, StopIteration):
             raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
         self.file = file
         self._shapes = {
@@ -54,7 +54,7 @@ class Resumed:
                 "raise trainer.max_steps or stop_after"
             )
 
-    def check_data(self, datamodule: TextDataModule) -> None:
+    def check_data(self, datamodule: WindowDataModule) -> None:
         """Raise `UserError` if the position in the data would mean another sample."""
         datamodule.load_state_dict(self._data)
 

@@ -33,6 +33,7 @@ from slm.training.config import (
 )
 from slm.training.precision_names import check_precision
 from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
+from slm.training.tasks.task import Task, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class RunConfig:
         fine_tuning: how training starts from weights that exist; None from scratch.
         adapter: what is trained beside those weights in their place; None to train them.
         start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
+        task: what is learnt of the data, with its settings.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
         callbacks, logger: name -> ``_target_`` and arguments.
     """
@@ -79,6 +81,7 @@ class RunConfig:
     start: Pretrained | None
     tokenizer: dict[str, Any]
     data: DataConfig
+    task: Task
     optimizer: dict[str, Any]
     scheduler: SchedulerConfig
     trainer: TrainerConfig
@@ -108,6 +111,9 @@ class RunConfig:
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
         adapter = found.collect(lambda: _adapter(values["adapter"], model, fine_tuning))
         data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
+        task = found.collect(lambda: task_of(values["task"]))
+        if task and data:
+            found.collect(lambda: task.check(data.corpus))
         scheduler = found.collect(lambda: checked(SchedulerConfig, values["scheduler"], "scheduler"))
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
         generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
@@ -118,7 +124,7 @@ class RunConfig:
             found.add(_target_problems(values[group] or {}, group))
         found.add(_window_problems(values))
         found.stop_if_any()
-        assert model and data and scheduler  # noqa: PT018
+        assert model and data and task and scheduler  # noqa: PT018
         assert trainer and generation and scalars  # noqa: PT018
         return cls(
             run_dir=Path(scalars.run_dir),
@@ -131,6 +137,7 @@ class RunConfig:
             start=start,
             tokenizer=dict(values["tokenizer"]),
             data=data,
+            task=task,
             optimizer=_with_lr(values["optimizer"], model, fine_tuning, adapter),
             scheduler=scheduler,
             trainer=trainer,

@@ -19,10 +19,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
-from slm.data.datamodule import TextDataModule
-from slm.data.mixture import Store, find_data, find_data_with, shares_of, stores_of
-from slm.data.token_store import SPLITS
-from slm.data.windows import WindowDataset
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -31,6 +27,7 @@ from slm.models.summary import summarize
 from slm.notices import notice
 from slm.schema import unknown_key
 from slm.sources import RUN_BUNDLE
+from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
 from slm.training.callbacks.checkpoints import Checkpoints
 from slm.training.callbacks.random_state import RandomState
@@ -44,10 +41,11 @@ from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
 from slm.training.ranks import own_ranks
 from slm.training.resume import Resumed
-from slm.training.run_config import PRETRAINED, START_BUNDLE, RunConfig
+from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.schedules import lr_factor
 from slm.training.summary import describe, summarize_run
-from slm.weights.adapt import check_same_tokens, fine_tuned_model
+from slm.training.tasks.task import TaskData
+from slm.weights.adapt import fine_tuned_model
 
 
 @dataclass(frozen=True)
@@ -89,20 +87,14 @@ def train(
     devices = _Devices.of(config.trainer.lightning)
     accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
-    store = _store(config)
-    for part in stores_of(store).values():
-        for split in SPLITS:
-            WindowDataset(part.tokens(split), config.data.seq_len)  # refuses one with nothing to predict
-    _say_data(store, time.perf_counter() - began)
-    model_config = _fit_vocabulary(config, store)
+    data = config.task.data(config)
+    notice(data.said)
+    model_config = _fit_vocabulary(config, data.tokenizer)
     pl.seed_everything(config.seed, verbose=False)
     model = _model(config, model_config, resumed=checkpoint is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
     _check_trainable(model)
 
-    datamodule = TextDataModule(
-        store, config.data.seq_len, config.trainer.batch_size, config.data.num_workers, config.seed
-    )
     precision = _precision(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
     module = LanguageModelModule(
@@ -111,9 +103,9 @@ def train(
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
         lr_factor=lr_factor(config.scheduler, config.trainer.max_steps, config.optimizer["lr"]),
         grad_clip=config.trainer.grad_clip,
-        tokens_per_byte=store.tokens_per_byte("val"),
-        val_shares=shares_of(store),
-        tokenizer=store.tokenizer,
+        tokens_per_byte=data.tokens_per_byte,
+        val_shares=data.val_shares,
+        tokenizer=data.tokenizer,
         generation=config.generation,
     )
     if config.trainer.compile:
@@ -122,14 +114,15 @@ def train(
     callbacks = [
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
+        *data.callbacks,
         *own_callbacks,
         *more_callbacks,
         RandomState(),
-        _checkpoints(config, model_config, store),
+        _checkpoints(config, model_config, data),
     ]
     if resumed:
         resumed.check_ends_after(last_step)
-        resumed.check_data(datamodule)
+        resumed.check_data(data.datamodule)
         resumed.check_model(model)
         resumed.check_optimizer(module.build_optimizer())
 
@@ -149,12 +142,12 @@ def train(
         callbacks=callbacks,
         logger=list(loggers.values()),
     )
-    _open_run_folder(config, composed, overrides, store, precision, loggers)
+    _open_run_folder(config, composed, overrides, data, precision, loggers)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     try:
         with own_ranks():
-            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+            trainer.fit(module, datamodule=data.datamodule, ckpt_path=checkpoint)
     except SystemExit:
         if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
             raise KeyboardInterrupt(_how_to_go_on(config.run_dir)) from None
@@ -174,27 +167,8 @@ def compile_in_place(model: nn.Module) -> None:
 # ---- data and model ----
 
 
-def _say_data(store: Store, seconds: float) -> None:
-    meta = store.meta
-    notice(
-        f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
-        f"{meta['train']['bytes'] / meta['train']['tokens']:.2f} bytes a token, vocabulary {meta['vocab_size']:,} "
-        f"({store.tokenizer.kind}); ready in {seconds:.1f} s"
-    )
-
-
-def _store(config: RunConfig) -> Store:
-    if config.start is None:
-        return find_data(config.data.corpus, config.tokenizer)
-    if config.tokenizer["kind"] == PRETRAINED:
-        return find_data_with(config.data.corpus, config.start.tokenizer)
-    store = find_data(config.data.corpus, config.tokenizer)
-    check_same_tokens(store.tokenizer, config.start.tokenizer)
-    return store
-
-
-def _fit_vocabulary(config: RunConfig, store: Store) -> ModelConfig:
-    needed, given = store.tokenizer.vocab_size, config.model.params.vocab_size
+def _fit_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
+    needed, given = tokenizer.vocab_size, config.model.params.vocab_size
     if given is None or (config.fine_tuning and config.fine_tuning.grow_vocab and needed > given):
         return config.model.with_vocab_size(needed)
     if given < needed:
@@ -290,21 +264,21 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     return built
 
 
-def _checkpoints(config: RunConfig, model_config: ModelConfig, store: Store) -> Checkpoints:
+def _checkpoints(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
     return Checkpoints(
         folder=config.run_dir / run_folder.CHECKPOINTS,
         save_every=config.trainer.save_every,
         val_every=config.trainer.val_every,
         keep=config.trainer.keep,
-        write_bundle=partial(_write_run_bundle, config.run_dir, model_config, store),
+        write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
     )
 
 
 def _write_run_bundle(
-    run: Path, model_config: ModelConfig, store: Store, weights: dict[str, Tensor], facts: dict[str, Any]
+    run: Path, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
-    facts = {**facts, "data_fingerprint": store.fingerprint, "tokens_per_byte": store.tokens_per_byte("val")}
-    write_bundle(run / RUN_BUNDLE, model_config, weights, store.tokenizer, facts)
+    facts = {**facts, "data_fingerprint": data.datamodule.fingerprint, "tokens_per_byte": data.tokens_per_byte}
+    write_bundle(run / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
 
 
 def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
@@ -330,7 +304,7 @@ def _open_run_folder(
     config: RunConfig,
     composed: Mapping[str, Any],
     overrides: list[str],
-    store: Store,
+    data: TaskData,
     precision: Precision,
     loggers: Mapping[str, Logger],
 ) -> None:
@@ -344,7 +318,8 @@ def _open_run_folder(
         {
             "overrides": overrides,
             "precision": precision.name,
-            "data_fingerprint": store.fingerprint,
+            "data_fingerprint": data.datamodule.fingerprint,
+            **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},
             "sessions": [*earlier, run_folder.provenance()],
         },

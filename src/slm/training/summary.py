@@ -43,6 +43,8 @@ def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
             f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
             f"{summary['best_step']})"
         )
+    if "val_exact_match" in summary:
+        lines.append(f"  answers      {100 * summary['val_exact_match']:.1f} % exact (answers.jsonl)")
     if summary["tokens_per_s"]:
         lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
     lines.append(f"  run folder   {run}")

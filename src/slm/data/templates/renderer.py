@@ -90,10 +90,18 @@ class ChatRenderer:
             new = self._encode(part)
             ids += new
             learnt += [is_response] * len(new)
+        if not any(learnt):
+            raise UserError("the conversation has no response to learn: the chat template writes none")
         if learnt[-1] and ids[-1] not in self._tokenizer.special_tokens.values():
             ids.append(self._tokenizer.eos_id)
             learnt.append(True)
         return Sample(ids, learnt)
+
+    def plain_texts(self, messages: Sequence[Message]) -> list[str]:
+        """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
+        parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
+        plain = [part for part in parts if part not in self._tokenizer.special_tokens]
+        return [_QUOTED.sub(lambda quote: self._specials[int(quote[1])], part) for part in plain if part]
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:

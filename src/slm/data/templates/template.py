@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from slm.data.templates.renderer import ChatRenderer
 from slm.errors import UserError
 from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
@@ -42,9 +43,11 @@ def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> T
     missing = [token for token in template.special_tokens if token not in tokenizer.special_tokens]
     if not missing and tokenizer.chat_template == template.source:
         return tokenizer
+    extended = ExtendedTokenizer(tokenizer, missing, template.source)
     if isinstance(tokenizer, ExtendedTokenizer):  # of weights that were trained on conversations before
-        return ExtendedTokenizer(tokenizer.inner, [*tokenizer.added, *missing], template.source)
-    return ExtendedTokenizer(tokenizer, missing, template.source)
+        extended = ExtendedTokenizer(tokenizer.inner, [*tokenizer.added, *missing], template.source)
+    extended.also_ends = tuple(end for end in ChatRenderer(extended).end_ids if end != tokenizer.eos_id)
+    return extended
 
 
 def beginning(tokenizer: Tokenizer) -> str:

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_position_embedding
-from slm.models.modules.kv_cache import KVCache
+from slm.models.modules.kv_cache import KVCache, Positions
 from slm.models.modules.transformer import Transformer
 from slm.registry import register_model
 
@@ -74,13 +74,22 @@ class GPT(nn.Module):
         """(V', C); rows from `vocab_size` on are padding. Tied, the token embedding's own weight."""
         return self.token_embedding.weight if self.output_projection is None else self.output_projection.weight
 
-    def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended."""
+    def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended.
+
+        Of rows that hold several texts one after another, `positions` (B, T) says where each token stands in its own;
+        a text begins at each 0 and sees nothing before that.
+        """
         length = input_ids.shape[1]
-        positions, end = (slice(0, length), length) if cache is None else (cache.positions(length), cache.end(length))
+        places: Positions = slice(0, length) if positions is None else positions
+        end = length
+        if cache is not None:
+            assert positions is None, "a cache knows where its rows stand"
+            places, end = cache.positions(length), cache.end(length)
         x = self.token_embedding(input_ids)
-        rotation = self.position_embedding.rotation(x, positions, end)  # type: ignore[operator]
-        return self.transformer(self.emb_dropout(self.position_embedding(x, positions)), rotation, cache)
+        rotation = self.position_embedding.rotation(x, places, end)  # type: ignore[operator]
+        x = self.emb_dropout(self.position_embedding(x, places))
+        return self.transformer(x, rotation, cache, positions)
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""

@@ -16,3 +16,16 @@ def attention_mask(length: int, past: int, window: int | None, device: torch.dev
         return None
     mask = torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
     return mask.triu(past - window + 1) if cut and window is not None else mask
+
+
+def packed_mask(positions: Tensor, window: int | None) -> Tensor:
+    """(B, 1, T, T) bool of what tokens see of their own text, in rows that hold several, one after another.
+
+    Args:
+        positions: (B, T) int64, where each token stands in its text; a text begins at each 0.
+        window: as in `attention_mask`.
+    """
+    length = positions.shape[1]
+    text = (positions == 0).cumsum(dim=1)
+    mask = (text[:, :, None] == text[:, None, :]).tril()
+    return (mask if window is None or window >= length else mask.triu(1 - window))[:, None]

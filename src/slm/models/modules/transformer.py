@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
-from slm.models.modules.attention_mask import attention_mask
+from slm.models.modules.attention_mask import attention_mask, packed_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
@@ -53,15 +53,24 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config, config.dim) if config.prenorm else nn.Identity()
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
-        """Hidden states (B, T, C), ready for the head."""
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (B, T, C), ready for the head; `positions` (B, T) of rows that hold several texts."""
         length = x.shape[1]
         window = self.sliding_window
         if cache is not None and (stack := self._stack(x)) is not None:
             x = stack(x, rotation, cache)
             cache.advance(1)
             return self.final_norm(x)
-        mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
+        if positions is not None:
+            mask: Tensor | None = packed_mask(positions, window)
+        else:
+            mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
         for block in self.blocks:
             x = block(x, rotation, mask, cache)
         if cache is not None:

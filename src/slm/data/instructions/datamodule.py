@@ -1,0 +1,51 @@
+"""Loaders over the samples of conversations; order, position and state are those of running text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from slm.data.datamodule import WindowDataModule
+from slm.data.instructions.samples import SampleSet
+from slm.data.instructions.windows import PackedSamples, PaddedSamples
+
+
+class InstructionDataModule(WindowDataModule):
+    """Samples of conversations as batches.
+
+    Args:
+        samples: of "train" and "val", in one vocabulary.
+        vocabulary: the tokenizer's fingerprint.
+        packing: several samples share a window; else each has a row.
+        seq_len, batch_size, num_workers, seed: as `WindowDataModule` has them; `seed` decides the packing too.
+    """
+
+    def __init__(
+        self,
+        samples: Mapping[str, SampleSet],
+        vocabulary: str,
+        packing: bool,
+        seq_len: int,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        parts = [vocabulary, str(packing), *(samples[split].fingerprint for split in ("train", "val"))]
+        super().__init__(hashlib.sha256(" ".join(parts).encode()).hexdigest(), seq_len, batch_size, num_workers, seed)
+        self.samples = samples
+        self.packing = packing
+        self._made: dict[str, PackedSamples | PaddedSamples] = {}
+
+    def parts(self, split: str) -> list[PackedSamples | PaddedSamples]:
+        """The windows of "train" or "val"."""
+        return [self.dataset(split)]
+
+    def dataset(self, split: str) -> PackedSamples | PaddedSamples:
+        """The windows of "train" or "val"."""
+        if split not in self._made:
+            samples = self.samples[split]
+            packed = self.packing
+            self._made[split] = (
+                PackedSamples(samples, self.seq_len, self.seed) if packed else PaddedSamples(samples, self.seq_len)
+            )
+        return self._made[split]

@@ -1,0 +1,67 @@
+"""Predict every token of running text. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slm.data.config import CONVERSATIONS, CorpusConfig
+from slm.errors import UserError
+from slm.registry import register_task
+from slm.schema import FORBID_EXTRA
+from slm.training.tasks.task import Task, TaskData
+
+if TYPE_CHECKING:
+    from slm.data.mixture import Store
+    from slm.training.run_config import RunConfig
+
+
+@register_task("pretrain")
+@dataclass(frozen=True)
+class Pretrain(Task):
+    """It has no settings: what is read and how it is cut is `data`'s matter."""
+
+    __pydantic_config__ = FORBID_EXTRA
+
+    def check(self, corpus: CorpusConfig) -> None:
+        """Any data but conversations."""
+        if corpus.kind == CONVERSATIONS:
+            raise UserError("data=instructions holds conversations, not running text; train on them with task=sft")
+
+    def data(self, run: RunConfig) -> TaskData:
+        """Windows of a token store, or of several."""
+        from slm.data.datamodule import TextDataModule
+        from slm.data.mixture import shares_of
+        from slm.data.token_store import SPLITS
+
+        began = time.perf_counter()
+        store = _store(run)
+        datamodule = TextDataModule(store, run.data.seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        for split in SPLITS:
+            datamodule.parts(split)  # refuses one with nothing to predict
+        said = _said(store, time.perf_counter() - began)
+        return TaskData(datamodule, store.tokenizer, store.tokens_per_byte("val"), said, val_shares=shares_of(store))
+
+
+def _store(run: RunConfig) -> Store:
+    from slm.data.mixture import find_data, find_data_with
+    from slm.training.run_config import PRETRAINED
+    from slm.weights.adapt import check_same_tokens
+
+    if run.start is None:
+        return find_data(run.data.corpus, run.tokenizer)
+    if run.tokenizer["kind"] == PRETRAINED:
+        return find_data_with(run.data.corpus, run.start.tokenizer)
+    store = find_data(run.data.corpus, run.tokenizer)
+    check_same_tokens(store.tokenizer, run.start.tokenizer)
+    return store
+
+
+def _said(store: Store, seconds: float) -> str:
+    meta = store.meta
+    return (
+        f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
+        f"{meta['train']['bytes'] / meta['train']['tokens']:.2f} bytes a token, vocabulary {meta['vocab_size']:,} "
+        f"({store.tokenizer.kind}); ready in {seconds:.1f} s"
+    )

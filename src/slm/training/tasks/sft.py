@@ -1,0 +1,195 @@
+"""Instruction tuning: learn the responses of conversations (Wei et al. 2021, Ouyang et al. 2022). Imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from slm.data.config import CONVERSATIONS, CorpusConfig
+from slm.errors import UserError
+from slm.registry import MODELS, TEMPLATES, register_task
+from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
+from slm.training.tasks.task import Task, TaskData
+
+if TYPE_CHECKING:
+    from slm.data.instructions.reading import Conversations
+    from slm.data.instructions.samples import SampleSet
+    from slm.data.templates.renderer import ChatRenderer
+    from slm.tokenizers.base import Tokenizer
+    from slm.training.callbacks.answers import Question
+    from slm.training.run_config import RunConfig
+
+AUTO = "auto"
+
+
+def _template(name: str) -> str:
+    if name != AUTO:
+        TEMPLATES.check(name)
+    return name
+
+
+@register_task("sft")
+@dataclass(frozen=True)
+class Sft(Task):
+    """Settings of instruction tuning.
+
+    Attributes:
+        template: how a conversation is written: a chat template of the registry, or ``auto``: the tokenizer's own where
+            it has one, else ``chatml``.
+        template_file: for ``hf``: a Jinja file in place of the tokenizer's own template.
+        loss_on: learn the ``responses`` alone, or ``all`` tokens.
+        too_long: what becomes of a conversation longer than a window: ``drop`` it, keep the tokens at its start or end,
+            or ``refuse``. It is counted.
+        packing: several conversations share a window, each seeing itself alone; else each has a row of its own.
+        answers: questions of the validation part that are answered at each validation, the likeliest token each time,
+            and compared with the reference; 0 for none.
+        max_answer_tokens: the longest answer.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    template: Annotated[Text, AfterValidator(_template)] = AUTO
+    template_file: Text | None = None
+    loss_on: Literal["responses", "all"] = "responses"
+    too_long: Literal["drop", "keep_start", "keep_end", "refuse"] = "drop"
+    packing: Flag = True
+    answers: NonNegativeInt = 32
+    max_answer_tokens: Count = 128
+
+    def check(self, corpus: CorpusConfig) -> None:
+        """Conversations alone."""
+        if corpus.kind != CONVERSATIONS:
+            raise UserError(f"task=sft needs conversations (data=instructions data.path=…); data.kind is {corpus.kind}")
+
+    def data(self, run: RunConfig) -> TaskData:
+        """Conversations in the template, cut to windows, packed."""
+        from slm.data.faults import Faults
+        from slm.data.instructions.datamodule import InstructionDataModule
+        from slm.data.instructions.reading import read_conversations
+        from slm.data.instructions.samples import make_samples
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.training.callbacks.answers import Answers
+
+        began = time.perf_counter()
+        self._check_model(run)
+        faults = Faults(run.data.corpus.reading.on_bad)
+        parts = read_conversations(run.data.corpus, faults)
+        tokenizer = self._tokenizer(run, parts)
+        renderer = ChatRenderer(tokenizer)
+        samples = {
+            name: make_samples(part, renderer, run.data.seq_len, self.too_long, self.loss_on)
+            for name, part in (("train", parts.train), ("val", parts.val))
+        }
+        for name, made in samples.items():
+            if not len(made):
+                raise UserError(
+                    f"data: no conversation of the {name} part fits a window of {run.data.seq_len} tokens with "
+                    "anything to learn in it; raise data.seq_len (and model.params.max_seq_len), or set "
+                    "task.too_long=keep_end"
+                )
+        datamodule = InstructionDataModule(
+            samples,
+            tokenizer.fingerprint,
+            self.packing,
+            run.data.seq_len,
+            run.trainer.batch_size,
+            run.data.num_workers,
+            run.seed,
+        )
+        report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
+        if self.packing:
+            report["filled"] = round(datamodule.dataset("train").filled, 4)  # type: ignore[union-attr]
+        report["faults"] = faults.as_dict()
+        lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
+        callbacks: tuple[Any, ...] = ()
+        if self.answers:
+            asked = self._questions(parts, samples["val"], renderer, run.model.params.max_seq_len)
+            callbacks = (Answers(asked, self.max_answer_tokens),)
+        return TaskData(
+            datamodule, tokenizer, _tokens_per_byte(samples["val"], tokenizer), "\n".join(lines), report, callbacks
+        )
+
+    def _check_model(self, run: RunConfig) -> None:
+        """Raise `UserError` for a model that cannot take packed rows."""
+        if self.packing and "positions" not in inspect.signature(MODELS.get(run.model.name).hidden_states).parameters:
+            raise UserError(
+                f"task.packing: the model '{run.model.name}' takes no positions (hidden_states has no such argument); "
+                "set task.packing=false"
+            )
+
+    def _tokenizer(self, run: RunConfig, parts: Conversations) -> Tokenizer:
+        """The weights' or a fitted one, with the template and the tokens that this needs."""
+        from slm.data.templates.template import with_template
+        from slm.tokenizers.build import build_tokenizer
+        from slm.training.run_config import PRETRAINED
+        from slm.weights.adapt import check_same_tokens
+
+        if run.start is not None and run.tokenizer["kind"] == PRETRAINED:
+            tokenizer = run.start.tokenizer
+        else:
+            settings = {name: value for name, value in run.tokenizer.items() if name != "kind"}
+            tokenizer = build_tokenizer(run.tokenizer["kind"], settings, self._texts(parts))
+            if run.start is not None:
+                check_same_tokens(tokenizer, run.start.tokenizer)
+        own = self.template == AUTO and tokenizer.chat_template is not None
+        kind = "hf" if own else "chatml" if self.template == AUTO else self.template
+        return with_template(tokenizer, kind, self.template_file)
+
+    def _texts(self, parts: Conversations) -> Iterator[str]:
+        """What a vocabulary is fitted on: the training conversations as the template writes them."""
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.data.templates.template import with_template
+        from slm.tokenizers.byte import ByteTokenizer
+
+        kind = "chatml" if self.template == AUTO else self.template
+        if kind == "hf" and self.template_file is None:
+            raise UserError("task.template=hf without template_file is for a tokenizer that brings a chat template")
+        renderer = ChatRenderer(with_template(ByteTokenizer(), kind, self.template_file))
+        for conversation in parts.train:
+            yield from renderer.plain_texts(conversation)
+
+    def _questions(
+        self, parts: Conversations, samples: SampleSet, renderer: ChatRenderer, longest: int
+    ) -> list[Question]:
+        """The first `answers` validation conversations that end with a response, but for that."""
+        from slm.training.callbacks.answers import Question
+
+        asked: list[Question] = []
+        for number in samples.kept:
+            *before, last = parts.val[number]
+            if last["role"] == "assistant" and len(asked) < self.answers:
+                ids = renderer.prompt_ids(before)
+                if len(ids) < longest:
+                    asked.append(Question(before, ids, last["content"]))
+        return asked
+
+
+def _tokens_per_byte(samples: SampleSet, tokenizer: Tokenizer) -> float:
+    """Learnt tokens a byte of the text that they write."""
+    learnt = samples.ids[samples.learnt].tolist()
+    return len(learnt) / max(1, len(tokenizer.decode(learnt).encode()))
+
+
+def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:
+    train, val = report["train"], report["val"]
+    both = {key: train[key] + val[key] for key in train}
+    left_out = [
+        f"{both[key]:,} {words}"
+        for key, words in (
+            ("too_long_dropped", "too long and dropped"),
+            ("too_long_cut", "too long and cut"),
+            ("nothing_to_learn", "left out with nothing to learn"),
+        )
+        if both[key]
+    ]
+    filled = f", {100 * report['filled']:.1f} % of positions filled" if "filled" in report else ""
+    learnt = 100 * train["learnt_tokens"] / train["tokens"]
+    return (
+        f"data {train['samples']:,} training and {val['samples']:,} validation conversations, {train['tokens']:,} "
+        f"tokens ({learnt:.0f} % learnt){filled}, vocabulary {tokenizer.vocab_size:,} ({tokenizer.kind})"
+        f"{''.join(f'; {words}' for words in left_out)}; ready in {seconds:.1f} s"
+    )
