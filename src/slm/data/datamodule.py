@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -17,18 +16,8 @@ from slm.data.mixture import Store, shares_of, stores_of
 from slm.data.mixture_order import MixtureOrder
 from slm.data.order import window_at
 from slm.data.samplers import EvalBatches, Order, TrainBatches
-from slm.data.windows import MixtureWindows, WindowDataset
+from slm.data.windows import MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
-
-
-class Windows(Protocol):
-    """What batches are made of."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
-        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
 
 
 class WindowDataModule(pl.LightningDataModule):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,22 @@ from slm.data.sharded_tokens import ShardedTokens
 from slm.errors import UserError
 
 IGNORE_INDEX = -100
+
+
+class Windows(Protocol):
+    """What batches are made of.
+
+    Attributes:
+        seq_len: the most positions of a window, T.
+    """
+
+    seq_len: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
 
 
 class WindowDataset(Dataset[dict[str, Tensor]]):
@@ -61,8 +78,9 @@ class MixtureWindows(Dataset[dict[str, Tensor]]):
         parts: of one window length.
     """
 
-    def __init__(self, parts: Sequence[WindowDataset]) -> None:
+    def __init__(self, parts: Sequence[Windows]) -> None:
         self.parts = parts
+        self.seq_len = parts[0].seq_len
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -72,7 +90,7 @@ class MixtureWindows(Dataset[dict[str, Tensor]]):
         """The batch of these windows: as `WindowDataset`'s."""
         windows = np.asarray(indices, dtype=np.int64)
         part_of = np.searchsorted(self._ends, windows, side="right")
-        shape = (len(windows), self.parts[0].seq_len)
+        shape = (len(windows), self.seq_len)
         batch = {name: torch.empty(shape, dtype=torch.int64) for name in ("input_ids", "labels")}
         for i, part in enumerate(self.parts):
             rows = np.flatnonzero(part_of == i)
