@@ -59,7 +59,7 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
 
     Raises:
         UserError: another process is making it.
-        StoppedError: the disk is full, or cannot be written.
+        StoppedError: the disk is full, or a file can no longer be read or written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.making")
@@ -81,9 +81,10 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("interrupted; the same again goes on from what is finished") from None
             except OSError as error:
+                where = f"'{error.filename}': " if error.filename else ""
                 raise StoppedError(
-                    f"cannot write '{folder}' ({error.strerror or error}); what is finished is kept, the same again "
-                    "goes on from there"
+                    f"making '{folder}' broke off ({where}{error.strerror or error}); what is finished is kept, the "
+                    "same again goes on from there"
                 ) from error
             finally:
                 lock.unlink(missing_ok=True)
