@@ -39,6 +39,7 @@ class GenerationConfig:
         overflow: at the model's ``max_seq_len``, ``stop``; or ``slide``: forget the older half and go on (models
             with rotary or no positions).
         batch_size: texts written side by side, of a file of prompts.
+        chat: a prompt is a message, to be answered in the model's chat template; ``auto``: where it has one.
         quantize: ``int8`` or ``int4`` weights, made when the model is loaded; None for the weights as they are.
     """
 
@@ -62,6 +63,7 @@ class GenerationConfig:
     overflow: Literal["stop", "slide"] = "stop"
     batch_size: Count = 16
     quantize: Literal["int8", "int4"] | None = None
+    chat: Literal["auto", True, False] = "auto"
 
     def __post_init__(self) -> None:
         if self.top_p == 0:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from slm.data.templates.renderer import ChatRenderer
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.prompt_request import Prompt
@@ -147,6 +148,14 @@ class LanguageModel:
                 done[index] = event
         return [done[index] for index in range(len(prompts))]
 
+    def _encoded(self, prompts: Sequence[str], chat: bool | str) -> list[list[int]]:
+        """Ids of prompts: of texts to go on with, or of messages to answer."""
+        tokenizer = self.tokenizer
+        if chat is True or (chat == "auto" and tokenizer.chat_template is not None):
+            renderer = ChatRenderer(tokenizer)
+            return [renderer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
+        return [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
+
     def _run(
         self,
         prompts: Sequence[str | Prompt],
@@ -160,9 +169,7 @@ class LanguageModel:
         start = time.perf_counter()
         tokenizer = self.tokenizer
         asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())
-        encoded = prompt_ids or [
-            [*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch([prompt.text for prompt in asked])
-        ]
+        encoded = prompt_ids or self._encoded([prompt.text for prompt in asked], settings.chat)
         requests = []
         for prompt, ids in zip(asked, encoded, strict=True):
             seed = settings.seed if prompt.seed is None else prompt.seed

@@ -18,6 +18,7 @@ from slm.schema import checked
 LEAVE = ("exit", "quit")
 _NOT_HERE = {
     "quantize": "is done when a model is loaded: leave, and start with generation.quantize=int8",
+    "chat": "is chosen by /raw",
     "batch_size": "is for a file of prompts: here one text is written at a time",
 }
 
@@ -55,7 +56,7 @@ class PromptCommands:
     def __init__(self, settings: GenerationConfig, conversation: Conversation | None) -> None:
         self.settings = self._at_start = settings
         self.conversation = conversation
-        self.chatting = conversation is not None
+        self.chatting = conversation is not None and settings.chat is not False
         self.exchanges: list[Exchange] = []
         self._commands: dict[str, Callable[[str], str]] = {
             "set": self._set,
