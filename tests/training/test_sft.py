@@ -1,0 +1,87 @@
+"""task=sft from the command line: it answers, resumes exactly, starts from weights, and exports its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slm.data.templates.renderer import ChatRenderer
+from slm.tokenizers.base import load_tokenizer
+
+
+@pytest.fixture
+def sft(tmp_path: Path, tiny: tuple[str, ...]) -> list[str]:
+    """The tiny run, on made conversations."""
+    file = tmp_path / "talks.jsonl"
+    talks = [{"prompt": f"say {i % 7}", "response": "x" * (i % 5 + 1)} for i in range(60)]
+    file.write_text("".join(json.dumps(talk) + "\n" for talk in talks), encoding="utf-8")
+    kept = [s for s in tiny if not s.startswith(("data", "callbacks", "model.params.max_seq_len"))]
+    return [*kept, "task=sft", f"data.path={file}", "model.params.max_seq_len=96", "task.max_answer_tokens=4"]
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_a_resumed_run_repeats_an_unbroken_one(
+    run_cli: Any, sft: list[str], tmp_path: Path, metrics_of: Callable[..., Any], packing: str
+) -> None:
+    """To the last bit, answers too; and the bundle chats."""
+    settings = [*sft, f"task.packing={packing}"]
+    assert run_cli("train", *settings, "run_dir=whole").status == 0
+    assert run_cli("train", *settings, "run_dir=parts", "stop_after=4").status == 0
+    assert run_cli("train", "resume=parts").status == 0
+    rows = [
+        [
+            {name: value for name, value in row.items() if name.startswith("train/")}
+            for row in metrics_of(tmp_path / run)
+        ]
+        for run in ("whole", "parts")  # a run that stops early is validated there once more
+    ]
+    assert rows[0] == rows[1]
+    whole, parts = ((tmp_path / run / "answers.jsonl").read_text() for run in ("whole", "parts"))
+    assert whole == parts
+    answer = json.loads(whole.splitlines()[0])
+    assert set(answer) == {"prompt", "reference", "answer", "exact"}
+    states = [
+        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "parts")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert ChatRenderer(load_tokenizer(tmp_path / "whole/model")).prompt_ids([{"role": "user", "content": "a"}])
+
+
+def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], tiny_run: Path) -> None:
+    """The message names the setting; alpaca needs none."""
+    own = [s for s in sft if not s.startswith(("model.", "tokenizer"))]
+    start = [*own, f"model.weights={tiny_run}", "model.extend_positions=linear", "model.params.max_seq_len=300"]
+    outcome = run_cli("train", *start, "run_dir=a")
+    assert outcome.status == 2
+    assert "model.grow_vocab=mean" in outcome.err
+    assert run_cli("train", *start, "model.grow_vocab=mean", "run_dir=b").status == 0
+    outcome = run_cli("train", *start, "task.template=alpaca", "run_dir=c")
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["task.template=alpacca"], "did you mean 'alpaca'"),
+        (["task.loss_on=some"], "task.loss_on"),
+        (["task=pretrain", "data=instructions"], "task=sft"),
+        (["data=python_stdlib", "~data.path"], "data=instructions"),
+        (["model.params.max_seq_len=8"], "no conversation of the train part fits"),
+    ],
+)
+def test_a_mistake_is_a_line(run_cli: Any, sft: list[str], settings: list[str], said: str) -> None:
+    if "task=pretrain" in settings:
+        sft = [s for s in sft if not s.startswith("task.")]
+    if "~data.path" in settings:
+        sft = [s for s in sft if not s.startswith("data.path")]
+        settings = settings[:1]
+    outcome = run_cli("train", *sft, *settings)
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
