@@ -30,6 +30,7 @@ from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
 from slm.training.callbacks.checkpoints import Checkpoints
+from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.train_metrics import TrainMetrics
@@ -108,6 +109,8 @@ def train(
         tokenizer=data.tokenizer,
         generation=config.generation,
     )
+    if config.trainer.recompute:
+        recompute_blocks(model)
     if config.trainer.compile:
         compile_in_place(model)
     last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)
@@ -117,6 +120,7 @@ def train(
         *data.callbacks,
         *own_callbacks,
         *more_callbacks,
+        FrozenGarbage(),
         RandomState(),
         _checkpoints(config, model_config, data),
     ]
@@ -157,6 +161,14 @@ def train(
         run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
         notice(describe(summary, config.run_dir, config.trainer.max_steps))
     return Result(summary["best_val_loss"], config.run_dir)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Let the transformer's blocks run again in the backward pass; raises `UserError` for a model without any."""
+    transformer: Any = getattr(model, "transformer", None)
+    if not hasattr(transformer, "recompute"):
+        raise UserError(f"trainer.recompute: {type(model).__name__} has no transformer of slm; leave it false")
+    transformer.recompute = True
 
 
 def compile_in_place(model: nn.Module) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from slm.models.config import TransformerConfig
 from slm.models.modules.attention_mask import attention_mask, packed_mask
@@ -49,6 +50,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.sliding_window = config.sliding_window
+        self.recompute = False  # blocks keep their inputs alone for the backward pass and run again there
         self._stacked: tuple[torch.dtype, Stack | None] | None = None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config, config.dim) if config.prenorm else nn.Identity()
@@ -72,7 +74,10 @@ class Transformer(nn.Module):
         else:
             mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
         for block in self.blocks:
-            x = block(x, rotation, mask, cache)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotation, mask, cache, use_reentrant=False)
+            else:
+                x = block(x, rotation, mask, cache)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)
