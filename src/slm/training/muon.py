@@ -43,7 +43,7 @@ class Muon(Optimizer):
         params: list[dict[str, Any]],
         lr: float = 0.02,
         adam_lr: float = 1e-3,
-        momentum: float = 0.95,
+        momentum: float = 0.9,
         ns_steps: int = 5,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-10,
@@ -55,7 +55,6 @@ class Muon(Optimizer):
         others = [group for group in self.param_groups if group["role"] != HIDDEN]
         # it completes those very dictionaries with its settings, and from then on steps on them
         self._adam = AdamW(others, betas=betas, eps=eps, fused=fused) if others else None
-        self._step_supports_amp_scaling = bool(fused) and not any(g["role"] == HIDDEN for g in self.param_groups)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
