@@ -41,8 +41,11 @@ def run(experiment: str, text: Path, folder: Path, overrides: list[str], plain: 
         **({"SLM_NATIVE": "0"} if plain else {}),
     }
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
-    return {"seconds": time.perf_counter() - start, "loss": loss_of(folder, text)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    seconds = time.perf_counter() - start
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {ended.returncode}\n{ended.stderr}")
+    return {"seconds": seconds, "loss": loss_of(folder, text)}
 
 
 @torch.inference_mode()
