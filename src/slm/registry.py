@@ -112,14 +112,17 @@ CORPORA = Registry(
     {
         **{
             name: f"slm.data.corpora.{name}"
-            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets", "instructions")
+            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets", "instructions", "pairs")
         },
         **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
     },
 )
 READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text", "jsonl", "json", "parquet")})
 TEMPLATES = Registry("chat template", {name: f"slm.data.templates.{name}" for name in ("alpaca", "chatml", "hf")})
-TASKS = Registry("task", {name: f"slm.training.tasks.{name}" for name in ("pretrain", "sft")})
+TASKS = Registry("task", {name: f"slm.training.tasks.{name}" for name in ("pretrain", "sft", "dpo")})
+PREFERENCE_LOSSES = Registry(
+    "preference loss", {name: f"slm.training.preferences.{name}" for name in ("dpo", "ipo", "orpo", "simpo")}
+)
 
 register_model = MODELS.register
 register_norm = NORMS.register
@@ -134,6 +137,7 @@ register_corpus = CORPORA.register
 register_reader = READERS.register
 register_template = TEMPLATES.register
 register_task = TASKS.register
+register_preference_loss = PREFERENCE_LOSSES.register
 
 
 def load_plugins(modules: list[str]) -> None:

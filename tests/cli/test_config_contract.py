@@ -52,10 +52,24 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
-    wants_path = {"text", "code", "jsonl", "parquet", "datasets", "prepared", "instructions", "sft", "sft_toy"}
+    wants_path = {
+        "text",
+        "code",
+        "jsonl",
+        "parquet",
+        "datasets",
+        "prepared",
+        "instructions",
+        "sft",
+        "sft_toy",
+        "pairs",
+        "dpo",
+    }
     needed = ["data.path=x"] if choice in wants_path else []
     if (group, choice) == ("data", "instructions"):
         needed.append("task=sft")
+    if (group, choice) == ("data", "pairs"):
+        needed.append("task=dpo")
     if choice == "saved":
         needed = ["tokenizer.path=x"]
     if choice == "mixture":

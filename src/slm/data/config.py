@@ -17,6 +17,7 @@ from slm.registry import CORPORA
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together
 
 STORE_KIND = "prepared"
+PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")

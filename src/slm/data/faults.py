@@ -36,6 +36,10 @@ KINDS = {
     "no_conversation": FaultKind("records that are no conversation", "mend or delete it, or name its form (data.form)"),
     "too_long": FaultKind("records too long", "raise data.max_record_bytes"),
     "cut_off": FaultKind("files that end too early", "fetch or make it again"),
+    "no_pair": FaultKind("records that are no pair", "give it prompt, chosen and rejected"),
+    "same_answers": FaultKind("pairs of two equal answers, left out", ""),
+    "long_pair": FaultKind("pairs longer than data.seq_len, left out", ""),
+    "cut_prompt": FaultKind("pairs whose prompt was cut to fit data.seq_len", ""),
     "unreadable": FaultKind("files that cannot be read", "fetch or make it again"),
 }
 
@@ -82,6 +86,10 @@ class Faults:
     def add_empty(self, place: str) -> None:
         """Count a document without text, which is never refused: nothing is lost with it."""
         self._count("empty", place)
+
+    def note(self, kind: str, place: str) -> None:
+        """Count what is never refused, since it is left out or shortened by a setting's word."""
+        self._count(kind, place)
 
     def merge(self, other: Faults) -> None:
         """Add what another process found; its places come after those that are here."""

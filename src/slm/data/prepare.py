@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import CONVERSATIONS, STORE_KIND, CorpusConfig
+from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
 from slm.data.pipeline.preparation import Preparation, content_key
 from slm.data.pipeline.processes import NumProcesses, Processes
 from slm.data.readers.source import Source, file_sources
@@ -21,6 +21,9 @@ from slm.errors import UserError
 from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
+
+_NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs of answers", "task=dpo")}
+"""What corpora of no running text hold, and what trains on them."""
 
 
 def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
@@ -97,10 +100,11 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
     Raises:
         UserError: something is not there.
     """
-    if corpus.kind == CONVERSATIONS:
+    if corpus.kind in _NO_TEXT:
+        holds, task = _NO_TEXT[corpus.kind]
         raise UserError(
-            "data=instructions holds conversations, which have no running text to prepare or score; train on them with "
-            "task=sft, or name text (data=text data.path=…)"
+            f"data={corpus.kind} holds {holds}, which have no running text to prepare or score; train on them with "
+            f"{task}, or name text (data=text data.path=…)"
         )
     found = CORPORA.get(corpus.kind)(**corpus.settings)
     once: dict[Path, Path] = {}

@@ -146,6 +146,10 @@ class LanguageModelModule(pl.LightningModule):
         self._logged_nll, self._logged_tokens = 0.0, 0
         return nll / tokens if tokens else math.nan
 
+    def take_train_metrics(self) -> dict[str, float]:
+        """What a log row says of training since the last call."""
+        return {"train/loss": self.take_train_loss()}
+
     def configure_optimizers(self) -> Any:
         """The optimizer over decay groups and its schedule, stepped with every optimizer step."""
         assert self.lr_factor is not None, "this module was made for prediction"
@@ -193,6 +197,10 @@ class LanguageModelModule(pl.LightningModule):
         metrics = text_metrics(loss, self.tokens_per_byte)
         if len(losses) > 1:
             metrics.update({f"loss/{name}": value for name, value in losses.items()})
+        self.report_validation(metrics)
+
+    def report_validation(self, metrics: dict[str, float]) -> None:
+        """Log `metrics` as ``val/…``, and keep them; ``loss`` is among them."""
         named = {f"val/{name}": value for name, value in metrics.items()}
         self.log_dict({name: torch.tensor(value) for name, value in named.items()}, logger=False)
         if self.trainer.state.fn == TrainerFn.FITTING:

@@ -45,7 +45,7 @@ from slm.training.resume import Resumed
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.schedules import lr_factor
 from slm.training.summary import describe, summarize_run
-from slm.training.tasks.task import TaskData
+from slm.training.tasks.task import Preparing, TaskData
 from slm.weights.adapt import fine_tuned_model
 
 
@@ -98,7 +98,10 @@ def train(
 
     precision = _precision(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
-    module = LanguageModelModule(
+    if data.prepare is not None:
+        resumed_from = run_folder.run_of_checkpoint(checkpoint) if checkpoint else None
+        data.prepare(model, Preparing(devices.kind, precision.name, resumed_from))
+    module = (data.make_module or LanguageModelModule)(
         model,
         make_optimizer=_without_fused(make_optimizer) if precision.name == "16-mixed" else make_optimizer,
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
@@ -324,6 +327,8 @@ def _open_run_folder(
         return
     config.run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dict(composed)), config.run_dir / run_folder.CONFIG_FILE)
+    if data.keep is not None:
+        data.keep(config.run_dir)
     earlier = run_folder.read_record(config.run_dir).get("sessions", [])
     run_folder.write_json(
         config.run_dir / run_folder.RECORD_FILE,

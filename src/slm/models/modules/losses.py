@@ -83,7 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 nll, grad_logits = _nll_and_gradient(
                     logits, labels[chunk], vocab_size, softcap, needs_hidden or needs_weight
                 )
-                total += nll
+                total += nll.sum()
                 if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[chunk])
                 if grad_weight is not None:
@@ -108,6 +108,62 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if not kept:
                 ctx.gradients = None
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def token_log_probs(
+    hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None = None
+) -> Tensor:
+    """Log-probability of every label, (B, T) in nats and fp32; 0 where there is none.
+
+    What `CrossEntropy` sums up, with a gradient for each: for losses that are no sum over tokens. The logits are made
+    once more on the way back, so that they are never held.
+
+    Args:
+        hidden, head_weight, labels, vocab_size: as `CrossEntropy.forward` takes them; labels are negative for none.
+        softcap: as `CrossEntropy` takes it.
+    """
+    places = (labels.flatten() >= 0).nonzero().squeeze(1)
+    found: Tensor = _TokenLogProbs.apply(
+        hidden.flatten(0, -2)[places], head_weight, labels.flatten()[places], vocab_size, softcap
+    )
+    return torch.zeros(labels.numel(), device=hidden.device).index_put((places,), found).view_as(labels)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None
+    ) -> Tensor:
+        device = rows.device.type
+        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
+        ctx.vocab_size, ctx.softcap = vocab_size, softcap
+        ctx.save_for_backward(rows, head_weight, labels)
+        found = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
+        with torch.autocast(device, enabled=False):
+            rows, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
+            for chunk in _chunks(rows, weight) if len(rows) else []:
+                nll, _ = _nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)
+                found[chunk] = -nll
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        rows, head_weight, labels = ctx.saved_tensors
+        needs_rows, needs_weight = ctx.needs_input_grad[:2]
+        grad_rows = torch.zeros_like(rows) if needs_rows else None
+        grad_weight = _HeadGradient(head_weight) if needs_weight and len(rows) else None
+        of_nll = -grad_outputs[0].to(ctx.dtype)[:, None]
+        inputs, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
+        for chunk in _chunks(inputs, weight) if len(rows) else []:
+            logits = inputs[chunk] @ weight.t()
+            gradient = _nll_and_gradient(logits, labels[chunk], ctx.vocab_size, ctx.softcap, True)[1].mul_(
+                of_nll[chunk]
+            )
+            if grad_rows is not None:
+                grad_rows[chunk] = gradient @ weight
+            if grad_weight is not None:
+                grad_weight.add(gradient, inputs[chunk])
+        return grad_rows, None if grad_weight is None else grad_weight.total, None, None, None
 
 
 class _HeadGradient:
@@ -145,9 +201,9 @@ def _chunks(rows: Tensor, weight: Tensor) -> list[slice]:
 def _nll_and_gradient(
     logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Summed NLL of a chunk of logits (n, V'), which are overwritten, and its gradient with respect to them."""
+    """NLLs (n,) of a chunk of logits (n, V'), which are overwritten, and their sum's gradient with respect to them."""
     if has_cross_entropy(logits.device, logits.dtype):
-        return cross_entropy_(logits, labels, vocab_size, softcap, with_gradient).sum(), logits
+        return cross_entropy_(logits, labels, vocab_size, softcap, with_gradient), logits
     return _by_torch(logits, labels, vocab_size, softcap, with_gradient)
 
 
@@ -163,7 +219,7 @@ def _by_torch(
     valid = labels >= 0
     target = labels.clamp(min=0)[:, None]
     log_norm = logits.logsumexp(dim=1, keepdim=True)
-    nll = ((log_norm - logits.gather(1, target)).squeeze(1) * valid).sum()
+    nll = (log_norm - logits.gather(1, target)).squeeze(1) * valid
     if not with_gradient:
         return nll, products
     gradient = logits.sub_(log_norm).exp_()

@@ -64,7 +64,7 @@ class TrainMetrics(pl.Callback):
         steps = step - self._logged_step
         self._logged_step = step
         # reading the loss waits for the device, so the clock below covers finished work
-        metrics = {"train/loss": pl_module.take_train_loss()}  # type: ignore[operator]
+        metrics: dict[str, Any] = pl_module.take_train_metrics()  # type: ignore[operator]
         seconds = time.perf_counter() - self._started
         tokens = pl_module.tokens_trained - self._tokens_before  # type: ignore[operator]
         metrics["train/lr"] = self._lr

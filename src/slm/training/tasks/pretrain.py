@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slm.data.config import CONVERSATIONS, CorpusConfig
+from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
 from slm.schema import FORBID_EXTRA
@@ -25,9 +25,11 @@ class Pretrain(Task):
     __pydantic_config__ = FORBID_EXTRA
 
     def check(self, corpus: CorpusConfig) -> None:
-        """Any data but conversations."""
+        """Any data but conversations and pairs of answers."""
         if corpus.kind == CONVERSATIONS:
             raise UserError("data=instructions holds conversations, not running text; train on them with task=sft")
+        if corpus.kind == PREFERENCES:
+            raise UserError("data=pairs holds pairs of answers, not running text; train on them with task=dpo")
 
     def data(self, run: RunConfig) -> TaskData:
         """Windows of a token store, or of several."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.errors import UserError
@@ -13,10 +14,12 @@ from slm.schema import checked
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from torch import nn
 
     from slm.data.config import CorpusConfig
     from slm.data.datamodule import WindowDataModule
     from slm.tokenizers.base import Tokenizer
+    from slm.training.module import LanguageModelModule
     from slm.training.run_config import RunConfig
 
 
@@ -32,6 +35,9 @@ class TaskData:
         report: counts for ``run.json``, plain types.
         callbacks: that the task adds to the run's.
         val_shares: of each part of the validation data in the validation loss.
+        make_module: makes what trains a model, with the arguments of `LanguageModelModule`; None for that one.
+        prepare: asks the model whatever has to be asked of it before it is trained; None for nothing.
+        keep: writes into the run's folder what `prepare` wants of it when the run is resumed.
     """
 
     datamodule: WindowDataModule
@@ -41,6 +47,22 @@ class TaskData:
     report: Mapping[str, Any] = field(default_factory=dict)
     callbacks: tuple[pl.Callback, ...] = ()
     val_shares: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+    make_module: Callable[..., LanguageModelModule] | None = None
+    prepare: Callable[[nn.Module, Preparing], None] | None = None
+    keep: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Attributes:
+    device: where the model will be trained: "cpu", "cuda", …
+    precision: Lightning's name of the one in which.
+    resumed_from: the folder of the run to go on with, whose weights the model does not have yet; None for a new run.
+    """
+
+    device: str
+    precision: str
+    resumed_from: Path | None
 
 
 class Task(ABC):

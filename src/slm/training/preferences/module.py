@@ -1,0 +1,143 @@
+"""The LightningModule of preference tuning: pairs to losses, and what the model thinks of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from slm.models.contract import CausalLM
+from slm.training.module import Batch, LanguageModelModule
+from slm.training.preferences.pair_loss import PairLogProbs, PairLosses, PreferenceLoss
+from slm.training.preferences.reference import answer_log_probs
+
+FIGURES = (
+    "loss",
+    "accuracy",
+    "likelier",
+    "reward_chosen",
+    "reward_rejected",
+    "margin",
+    "log_prob_chosen",
+    "log_prob_rejected",
+)
+"""Means over pairs: the loss; how often the chosen answer's reward is the larger (equal ones count half); how often it
+is likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats."""
+
+
+class PreferenceModule(LanguageModelModule):
+    """Trains on batches of pairs (`PairDataset`). Every figure is the mean over pairs: over all micro-batches and ranks
+    of an optimizer step in training, over the whole split in validation.
+
+    Args:
+        model: a registered model.
+        preference: the loss.
+        sft_weight: of the chosen answers' NLL per token, added to the loss (Pang et al. 2024, eq. 1).
+        settings: of `LanguageModelModule`.
+    """
+
+    def __init__(self, model: nn.Module, preference: PreferenceLoss, sft_weight: float = 0.0, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self.preference = preference
+        self.sft_weight = sft_weight
+        self._logged = _Sums()
+        self._evaluated = _Sums()
+
+    def pair_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of each pair, (B,), and its figures, (B, len(FIGURES)) without gradient."""
+        sums = answer_log_probs(cast(CausalLM, self.model), batch)
+        chosen, rejected = sums.chunk(2)
+        chosen_tokens, rejected_tokens = (batch["labels"] >= 0).sum(dim=1).chunk(2)
+        reference = batch["reference"].chunk(2) if "reference" in batch else (None, None)
+        pairs = PairLogProbs(chosen, rejected, chosen_tokens, rejected_tokens, *reference)
+        found = self.preference(pairs)
+        losses = found.losses - self.sft_weight * pairs.chosen_mean
+        return losses, _figures(losses, found, pairs)
+
+    # ---- training ----
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of the pairs; all micro-batches have as many, so the mean over them is that over all pairs."""
+        losses, figures = self.pair_step(batch)
+        self._logged.add(figures)
+        self._step_tokens += self._batch_tokens
+        return losses.mean()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Count the answers' tokens; every pair weighs the same, whatever its length."""
+        self.tokens_trained += self._sum_over_ranks(self._step_tokens)
+        self._step_tokens = 0
+
+    def take_train_metrics(self) -> dict[str, float]:
+        """The figures over all ranks since the last call, as ``train/…``."""
+        return {f"train/{name}": value for name, value in self._means(self._logged.take()).items()}
+
+    # ---- validation ----
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self._evaluated = _Sums()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add to the sums."""
+        self._evaluated.add(self.pair_step(batch)[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """The figures as ``val/…``, over the whole split and all ranks."""
+        self.report_validation(self._means(self._evaluated.take()))
+
+    # ---- state ----
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for a language model, with the sums of a later log row."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["train_sums"]["figures"] = [self._sum_over_ranks(value) for value in self._logged.values()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        if self.trainer.is_global_zero:
+            self._logged = _Sums(checkpoint["train_sums"]["figures"])
+
+    def _means(self, sums: list[float]) -> dict[str, float]:
+        *totals, count = (self._sum_over_ranks(value) for value in sums)
+        return {name: total / count if count else math.nan for name, total in zip(FIGURES, totals, strict=True)}
+
+
+class _Sums:
+    """Sums of the figures, and how many pairs they are of; on the device until somebody asks."""
+
+    def __init__(self, values: list[float] | None = None) -> None:
+        self._sums: Tensor = torch.tensor(values or [0.0] * (len(FIGURES) + 1), dtype=torch.float64)
+
+    def add(self, figures: Tensor) -> None:
+        counted = torch.cat([figures, torch.ones_like(figures[:, :1])], dim=1)
+        self._sums = self._sums.to(figures.device) + counted.double().sum(dim=0)
+
+    def values(self) -> list[float]:
+        found: list[float] = self._sums.tolist()
+        return found
+
+    def take(self) -> list[float]:
+        found = self.values()
+        self._sums = torch.zeros_like(self._sums)
+        return found
+
+
+@torch.no_grad()
+def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
+    margin = found.chosen_rewards - found.rejected_rewards
+    columns = (
+        losses,
+        0.5 * (margin.sign() + 1),
+        0.5 * ((pairs.chosen - pairs.rejected).sign() + 1),
+        found.chosen_rewards,
+        found.rejected_rewards,
+        margin,
+        pairs.chosen_mean,
+        pairs.rejected_mean,
+    )
+    return torch.stack([column.float() for column in columns], dim=1)

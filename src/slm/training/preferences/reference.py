@@ -1,0 +1,127 @@
+"""What the reference thinks of the answers: computed once, ahead of training, so that memory is one model's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from slm.data.preferences.dataset import PairDataset
+from slm.errors import UserError
+from slm.models.contract import CausalLM
+from slm.models.modules.losses import token_log_probs
+from slm.notices import notice
+
+Batch = Mapping[str, Tensor]
+
+
+def answer_log_probs(model: CausalLM, batch: Batch) -> Tensor:
+    """Log-probability of each row's answer, (2 B,) in nats and fp32: the sum over its tokens."""
+    hidden = model.hidden_states(batch["input_ids"])
+    softcap = model.config.modules.output_projection.softcap
+    found = token_log_probs(hidden, model.head_weight, batch["labels"], model.config.vocab_size, softcap)
+    return found.sum(dim=1)
+
+
+def reference_of(
+    model: nn.Module,
+    datasets: Mapping[str, PairDataset],
+    fingerprint: str,
+    cache: Path,
+    device: str,
+    precision: str,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Log-probabilities of all answers by `model`, without dropout; from `cache` where it has them.
+
+    Args:
+        model: as training begins.
+        datasets: by the split's name.
+        fingerprint: of these data.
+        cache: folder of what was computed before.
+        device: to compute on, e.g. "cuda".
+        precision: Lightning's name of the one that training computes in.
+        batch_size: pairs at a time.
+
+    Returns:
+        By the split's name, (n, 2) fp32: chosen and rejected.
+    """
+    key = hashlib.sha256(f"{fingerprint} {precision} {_weights_fingerprint(model)}".encode()).hexdigest()[:16]
+    file = cache / f"{key}.safetensors"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{key}.lock"):  # of several ranks one computes
+        if not file.is_file():
+            found = {name: _log_probs(model, data, device, precision, batch_size) for name, data in datasets.items()}
+            write_reference(file, found)
+    return load_file(file)
+
+
+def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str, Tensor]:
+    """What `write_reference` wrote.
+
+    Raises:
+        UserError: it is missing, damaged, or of other pairs.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is missing: what the reference thought of the pairs; restore it, or start a new run")
+    try:
+        found: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged ({error}); restore it, or start a new run") from None
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != {n: (len(d), 2) for n, d in datasets.items()}:
+        raise UserError(f"{file} is of other pairs; restore the data, or start a new run")
+    return found
+
+
+def write_reference(file: Path, reference: Mapping[str, Tensor]) -> None:
+    """Beside its place and renamed into it."""
+    partial = file.with_name(f".{file.name}.partial")
+    save_file(dict(reference), partial)
+    partial.replace(file)
+
+
+def describe_reference(reference: Tensor, dataset: PairDataset) -> str:
+    """What a model thinks before training, in a line: how likely the chosen answers are, and how often likelier."""
+    tokens = sum(pair.chosen.end - pair.chosen.start for pair in dataset.pairs)
+    likelier = _share_likelier(reference[:, 0], reference[:, 1])
+    return (
+        f"chosen answers {reference[:, 0].double().sum() / tokens:.4f} nats/token, likelier than the rejected in "
+        f"{100 * likelier:.1f} % of pairs"
+    )
+
+
+def _share_likelier(chosen: Tensor, rejected: Tensor) -> float:
+    return float((chosen > rejected).double().mean())
+
+
+@torch.no_grad()
+def _log_probs(model: nn.Module, data: PairDataset, device: str, precision: str, batch_size: int) -> Tensor:
+    """(n, 2), pairs of like length side by side in a batch."""
+    notice(f"reference log-probabilities of {len(data):,} pairs")
+    order = sorted(range(len(data)), key=lambda index: data.pairs[index].length)
+    result = torch.empty(len(data), 2)
+    was_training = model.training
+    model.to(device).eval()
+    half = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.partition("-")[0])
+    with torch.autocast(device, dtype=half, enabled=half is not None):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = {name: tensor.to(device) for name, tensor in data.__getitems__(chosen).items()}
+            result[chosen] = answer_log_probs(cast(CausalLM, model), batch).view(2, -1).t().float().cpu()
+    model.train(was_training)
+    return result
+
+
+def _weights_fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Preference tuning: make the better of two answers likelier than the worse one. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import AfterValidator, Strict
+
+from slm.data.config import PREFERENCES, CorpusConfig
+from slm.errors import UserError
+from slm.registry import PREFERENCE_LOSSES, TEMPLATES, register_task
+from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
+from slm.training.tasks.task import Preparing, Task, TaskData
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from slm.data.preferences.datamodule import PairDataModule
+    from slm.tokenizers.base import Tokenizer
+    from slm.training.run_config import RunConfig
+
+REFERENCE_FILE = "reference.safetensors"
+"""In the run folder: a resumed run cannot ask weights that it no longer has."""
+
+AUTO = "auto"
+_OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
+
+
+def _loss(name: str) -> str:
+    PREFERENCE_LOSSES.check(name)
+    return name
+
+
+def _template(name: str) -> str:
+    if name != AUTO:
+        TEMPLATES.check(name)
+    return name
+
+
+@register_task("dpo")
+@dataclass(frozen=True)
+class Dpo(Task):
+    """Settings of preference tuning.
+
+    Attributes:
+        loss: of the registry: ``dpo`` and ``ipo`` with a reference, ``orpo`` and ``simpo`` without.
+        beta, label_smoothing, per_token, gamma: the loss's own; None for its default, or where it has no such thing.
+        settings: of a loss that others registered, what else it takes.
+        sft_weight: of the chosen answers' NLL per token beside the loss.
+        template: how a conversation is written: a chat template of the registry, or ``auto``: the tokenizer's own where
+            it has one, else ``alpaca``.
+        template_file: for ``hf``: a Jinja file in place of the tokenizer's own template.
+        too_long: what becomes of a pair longer than a window: ``drop`` it, or ``cut_prompt``, at its beginning.
+    """
+
+    __pydantic_config__ = FORBID_EXTRA
+    loss: Annotated[Text, AfterValidator(_loss)] = "dpo"
+    beta: Annotated[float, Strict(), Gt(0)] | None = None
+    label_smoothing: Annotated[float, Strict(), Ge(0), Lt(0.5)] | None = None
+    per_token: Flag | None = None
+    gamma: NonNegativeFloat | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    sft_weight: NonNegativeFloat = 0.0
+    template: Annotated[Text, AfterValidator(_template)] = AUTO
+    template_file: Text | None = None
+    too_long: Literal["drop", "cut_prompt"] = "drop"
+
+    def check(self, corpus: CorpusConfig) -> None:
+        """Pairs of answers alone."""
+        if corpus.kind != PREFERENCES:
+            raise UserError(f"task=dpo needs pairs of answers (data=pairs data.path=…); data.kind is {corpus.kind}")
+        if problems := call_problems(PREFERENCE_LOSSES.get(self.loss), self.loss_settings, "task"):
+            raise UserError("\n".join(problems))
+
+    @property
+    def loss_settings(self) -> dict[str, Any]:
+        """What the loss is made with."""
+        given = {name: value for name, value in asdict(self).items() if name in _OF_LOSSES and value is not None}
+        return {**given, **self.settings}
+
+    def data(self, run: RunConfig) -> TaskData:
+        """Pairs in the template, and the module that trains on them."""
+        from slm.data.preferences.datamodule import PairDataModule
+        from slm.data.preferences.dataset import PairDataset
+        from slm.data.preferences.read import read_pairs
+        from slm.data.preferences.tokens import fingerprint
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.training.preferences.module import PreferenceModule
+
+        began = time.perf_counter()
+        tokenizer = self._tokenizer(run)
+        seq_len = run.data.seq_len  # the last token of all is a label alone
+        splits = read_pairs(run.data.corpus, ChatRenderer(tokenizer), seq_len + 1, self.too_long)
+        datasets = {name: PairDataset(part, seq_len) for name, part in (("train", splits.train), ("val", splits.val))}
+        settings = (seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        datamodule = PairDataModule(datasets, fingerprint([*splits.train, *splits.val]), *settings)
+        loss = PREFERENCE_LOSSES.get(self.loss)(**self.loss_settings)
+        said = f"data {len(splits.train):,} training and {len(splits.val):,} validation pairs"
+        lines = [f"{said}; ready in {time.perf_counter() - began:.1f} s"]
+        lines += [f"data: {line}" for line in splits.faults.lines()]
+        return TaskData(
+            datamodule,
+            tokenizer,
+            tokens_per_byte=1.0,
+            said="\n".join(lines),
+            report={"train": len(splits.train), "val": len(splits.val), "faults": splits.faults.as_dict()},
+            make_module=partial(PreferenceModule, preference=loss, sft_weight=self.sft_weight),
+            prepare=partial(_ask_reference, datamodule, run) if loss.needs_reference else None,
+            keep=partial(_keep_reference, datamodule) if loss.needs_reference else None,
+        )
+
+    def _tokenizer(self, run: RunConfig) -> Tokenizer:
+        from slm.data.templates.template import with_template
+        from slm.training.run_config import PRETRAINED
+
+        if run.start is None:
+            raise UserError("task=dpo tunes weights that exist; name them (model.weights=…)")
+        if run.tokenizer["kind"] != PRETRAINED:
+            raise UserError("task=dpo takes the tokenizer of model.weights; leave tokenizer out")
+        tokenizer = run.start.tokenizer
+        own = tokenizer.chat_template is not None or self.template_file is not None
+        kind = ("hf" if own else "alpaca") if self.template == AUTO else self.template
+        return with_template(tokenizer, kind, self.template_file)
+
+
+def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: Preparing) -> None:
+    """The reference is `model` as training begins; a run that is resumed has its answers."""
+    from slm.notices import notice
+    from slm.training.preferences.reference import describe_reference, load_reference, reference_of
+
+    if how.resumed_from is not None:
+        reference = load_reference(how.resumed_from / REFERENCE_FILE, data.datasets)
+    else:
+        cache = Path(run.data.corpus.cache_dir).expanduser() / "references"
+        at_once = run.trainer.batch_size
+        reference = reference_of(model, data.datasets, data.fingerprint, cache, how.device, how.precision, at_once)
+        notice(f"before training, validation: {describe_reference(reference['val'], data.datasets['val'])}")
+    for name, dataset in data.datasets.items():
+        dataset.reference = reference[name]
+
+
+def _keep_reference(data: PairDataModule, run: Path) -> None:
+    from slm.training.preferences.reference import write_reference
+
+    reference: dict[str, Tensor] = {name: d.reference for name, d in data.datasets.items() if d.reference is not None}
+    if not (run / REFERENCE_FILE).is_file():
+        write_reference(run / REFERENCE_FILE, reference)
