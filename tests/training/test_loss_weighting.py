@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+from slm.data.instructions.datamodule import InstructionDataModule
+from slm.data.instructions.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.training.module import LanguageModelModule, text_metrics
@@ -90,6 +93,56 @@ def test_gradients_do_not_depend_on_the_micro_batch(windows: Any, batch_size: in
     fit.fit(module, datamodule=Windows(windows, batch_size))
     assert module.tokens_trained == 42
     assert module.take_train_loss() == pytest.approx(plain_loss(reference, windows).item(), abs=1e-6)
+    for name, parameter in reference.named_parameters():
+        step = before[name] - dict(model.named_parameters())[name].detach()
+        assert torch.allclose(step, parameter.grad, atol=1e-6, rtol=0), name
+
+
+LENGTHS = {True: [13, 12, 3, 11, 2, 10, 4, 9, 5, 8, 6, 7, 7, 7, 4], False: [13, 3, 2, 9, 4, 2, 12, 3]}  # in tokens
+
+
+@pytest.fixture(params=[True, False], ids=["packed", "padded"])
+def samples(request: pytest.FixtureRequest) -> SampleSet:
+    """Of unequal length, an uneven share of each learnt: 8 windows of 1 to 3, or 8 rows of width 8 and 12."""
+    draw = np.random.default_rng(2)
+    lengths = LENGTHS[request.param]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    learnt = draw.random(offsets[-1]) < 0.4
+    learnt[offsets[1:] - 1] = True
+    ids = draw.integers(VOCAB, size=offsets[-1]).astype(np.int32)
+    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0)
+
+
+def loss_of_each_alone(model: Any, samples: SampleSet) -> tuple[torch.Tensor, int]:
+    """The mean over all learnt tokens and their number; no sample shares a row with another or with padding."""
+    nll, tokens = torch.zeros(()), 0
+    for start, end in zip(samples.offsets[:-1], samples.offsets[1:], strict=True):
+        ids = torch.from_numpy(samples.ids[start:end]).long()
+        labels = ids[1:].masked_fill(~torch.from_numpy(samples.learnt[start + 1 : end]), -100)
+        nll = nll + cross_entropy(model(ids[None, :-1])[0], labels, ignore_index=-100, reduction="sum")
+        tokens += int((labels != -100).sum())
+    return nll / tokens, tokens
+
+
+@pytest.mark.parametrize("batch_size", [8, 4, 1])
+def test_conversations_weigh_alike_in_any_micro_batch(samples: SampleSet, batch_size: int) -> None:
+    """1 x 8, 2 x 4 and 8 x 1 rows of task=sft give the loss and the gradient of its samples one by one.
+
+    The widths of padded micro-batches differ (8 and 12), and so do the samples in packed ones.
+    """
+    model, reference = tiny_model().double(), tiny_model().double()  # fp32 rounds gradients of 2 by more than 1e-6
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    expected, tokens = loss_of_each_alone(reference, samples)
+    expected.backward()
+    packed = len(samples) != 8
+    data = InstructionDataModule({"train": samples, "val": samples}, "", packed, T, batch_size, seed=3)
+    assert len(data.dataset("train")) == 8
+    if not packed and batch_size == 1:
+        assert {data.dataset("train")[i]["labels"].numel() for i in range(8)} == {8, 12}
+    module = LanguageModelModule(model, make_optimizer=partial(torch.optim.SGD, lr=1.0), lr_factor=lambda step: 1.0)
+    trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0).fit(module, datamodule=data)
+    assert module.tokens_trained == tokens
+    assert module.take_train_loss() == pytest.approx(expected.item(), abs=1e-6)
     for name, parameter in reference.named_parameters():
         step = before[name] - dict(model.named_parameters())[name].detach()
         assert torch.allclose(step, parameter.grad, atol=1e-6, rtol=0), name
