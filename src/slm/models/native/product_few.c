@@ -6,13 +6,6 @@
 #include "vectors.h"
 #include <omp.h>
 
-// bf16 rows are multiplied as they are where the processor has the instruction for it, else as fp32.
-#ifdef __AVX512BF16__
-enum { DOTS = 1 };
-#else
-enum { DOTS = 0 };
-#endif
-
 // Of y, so many are summed at a time: the sums and what they need fit into the registers.
 #ifdef __AVX512F__
 enum { COLUMNS = 6, ROWS = 4 };
@@ -21,50 +14,75 @@ enum { COLUMNS = 3, ROWS = 1 };
 #endif
 enum { ALONE = 8, FEW = 4 };  // places in W from which to read at once: a core reads memory faster from several
 
-// 16 numbers as fp32, or (`dots`) 32 of bf16 as they lie.
-INLINE floats taken(const int dots, const void *p, int half, long i) {
-    return dots ? *(const floats *)((const bf16 *)p + i) : load(p, half, i);
-}
-
-// 16 sums each take a product of fp32, or (`dots`) of two pairs of bf16.
-INLINE floats added(const int dots, floats sums, floats w, floats x) {
-#ifdef __AVX512BF16__
-    if (dots) return (floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)w, (__m512bh)x);
-#endif
-    return sums + w * x;
-}
-
 // One tile of y: rows of W that are `apart` from each other with adjacent rows of x. Of the rows of W that come next,
 // fetch every `passes`-th from the `pass`-th on (none if `passes` is 0).
-INLINE void tile(const int columns, const int rows, const int half, const void *w, const void *x, void *y, long apart,
+INLINE void tile(const int columns, const int rows, const int half, const void *w, const float *x, void *y, long apart,
                  long n, long k, const void *bias, int pass, const int passes) {
-    const int size = half ? 2 : 4, dots = half && DOTS, depth = dots ? 2 * LANES : LANES;
+    const int size = half ? 2 : 4;
     const char *ahead = (const char *)w + columns * k * size;
     floats sums[ALONE][ROWS];
     for (int i = 0; i < columns; i++)
         for (int j = 0; j < rows; j++) sums[i][j] = (floats){0};
     long t = 0;
-    for (; t + depth <= k; t += depth) {
+    for (; t + LANES <= k; t += LANES) {
         floats xs[ROWS];
 #pragma GCC unroll 4
-        for (int j = 0; j < rows; j++) xs[j] = taken(dots, x, 0, j * k + t);
+        for (int j = 0; j < rows; j++) {
+            xs[j] = load(x, 0, j * k + t);
+            HELD(xs[j]);
+        }
         if (passes && (!half || t % (2 * LANES) == 0))
             for (int i = pass; i < columns; i += passes) __builtin_prefetch(ahead + (i * k + t) * size, 0, 2);
 #pragma GCC unroll 8
         for (int i = 0; i < columns; i++) {
-            const floats weights = taken(dots, w, half, i * apart * k + t);
+            floats weights = load(w, half, i * apart * k + t);
+            HELD(weights);
 #pragma GCC unroll 4
-            for (int j = 0; j < rows; j++) sums[i][j] = added(dots, sums[i][j], weights, xs[j]);
+            for (int j = 0; j < rows; j++) sums[i][j] += weights * xs[j];
+        }
+    }
+    for (int i = 0; i < columns; i++)
+        for (int j = 0; j < rows; j++) {
+            float rest = 0;
+            for (long u = t; u < k; u++) rest = __builtin_fmaf(get(w, half, i * apart * k + u), x[j * k + u], rest);
+            put(y, half, j * n + i * apart, sum(sums[i][j]) + rest + (bias ? get(bias, half, i * apart) : 0));
+        }
+}
+
+#ifdef __AVX512BF16__
+// The same where x is bf16 too: pairs are multiplied as they are and summed in fp32.
+INLINE void tile_of_pairs(const int columns, const int rows, const bf16 *w, const bf16 *x, void *y, long apart, long n,
+                          long k, const void *bias, int pass, const int passes) {
+    const bf16 *ahead = w + columns * k;
+    __m512 sums[ALONE][ROWS];
+    for (int i = 0; i < columns; i++)
+        for (int j = 0; j < rows; j++) sums[i][j] = _mm512_setzero_ps();
+    long t = 0;
+    for (; t + 2 * LANES <= k; t += 2 * LANES) {
+        __m512bh xs[ROWS];
+#pragma GCC unroll 4
+        for (int j = 0; j < rows; j++) xs[j] = (__m512bh)_mm512_loadu_si512(x + j * k + t);
+        if (passes)
+            for (int i = pass; i < columns; i += passes) __builtin_prefetch(ahead + i * k + t, 0, 2);
+#pragma GCC unroll 8
+        for (int i = 0; i < columns; i++) {
+            const __m512bh weights = (__m512bh)_mm512_loadu_si512(w + i * apart * k + t);
+#pragma GCC unroll 4
+            for (int j = 0; j < rows; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], weights, xs[j]);
         }
     }
     for (int i = 0; i < columns; i++)
         for (int j = 0; j < rows; j++) {
             float rest = 0;
             for (long u = t; u < k; u++)
-                rest = __builtin_fmaf(get(w, half, i * apart * k + u), get(x, dots, j * k + u), rest);
-            put(y, half, j * n + i * apart, sum(sums[i][j]) + rest + (bias ? get(bias, half, i * apart) : 0));
+                rest = __builtin_fmaf(from_bf16(w[i * apart * k + u]), from_bf16(x[j * k + u]), rest);
+            put(y, 1, j * n + i * apart, sum((floats)sums[i][j]) + rest + (bias ? get(bias, 1, i * apart) : 0));
         }
 }
+enum { PAIRS = 1 };
+#else
+enum { PAIRS = 0 };
+#endif
 
 typedef struct {
     const char *w, *bias, *x;
@@ -72,19 +90,30 @@ typedef struct {
     long m, n, k;
 } Product;
 
+INLINE void tile_of(const int columns, const int rows, const int half, const char *w, const char *x, char *y, long apart,
+                    const Product *p, const char *bias, int pass, const int passes) {
+#ifdef __AVX512BF16__
+    if (half) {
+        tile_of_pairs(columns, rows, (const bf16 *)w, (const bf16 *)x, y, apart, p->n, p->k, bias, pass, passes);
+        return;
+    }
+#endif
+    tile(columns, rows, half, w, (const float *)x, y, apart, p->n, p->k, bias, pass, passes);
+}
+
 // All rows of x against the i-th row of W and those that follow, `apart` from each other.
 INLINE void columns_of(const int columns, const int half, const Product *p, long i, long apart) {
-    const int size = half ? 2 : 4, size_of_x = half && DOTS ? 2 : 4, passes = apart == 1 ? (int)((p->m + ROWS - 1) / ROWS) : 0;
-    const char *w = p->w + i * p->k * size, *bias = p->bias ? p->bias + i * size : NULL;
-    const char *x = p->x;
+    const int size = half ? 2 : 4, passes = apart == 1 ? (int)((p->m + ROWS - 1) / ROWS) : 0;
+    const long row_of_x = p->k * (half && PAIRS ? 2 : 4);
+    const char *w = p->w + i * p->k * size, *bias = p->bias ? p->bias + i * size : NULL, *x = p->x;
     char *y = p->y + i * size;
     long m = p->m;
-    for (int pass = 0; m >= ROWS; m -= ROWS, x += ROWS * p->k * size_of_x, y += ROWS * p->n * size, pass++)
-        tile(columns, ROWS, half, w, x, y, apart, p->n, p->k, bias, pass, passes);
+    for (int pass = 0; m >= ROWS; m -= ROWS, x += ROWS * row_of_x, y += ROWS * p->n * size, pass++)
+        tile_of(columns, ROWS, half, w, x, y, apart, p, bias, pass, passes);
     if (ROWS == 1) return;
-    if (m == 3) tile(columns, 3, half, w, x, y, apart, p->n, p->k, bias, passes - 1, passes);
-    if (m == 2) tile(columns, 2, half, w, x, y, apart, p->n, p->k, bias, passes - 1, passes);
-    if (m == 1) tile(columns, 1, half, w, x, y, apart, p->n, p->k, bias, passes - 1, passes);
+    if (m == 3) tile_of(columns, 3, half, w, x, y, apart, p, bias, passes - 1, passes);
+    if (m == 2) tile_of(columns, 2, half, w, x, y, apart, p, bias, passes - 1, passes);
+    if (m == 1) tile_of(columns, 1, half, w, x, y, apart, p, bias, passes - 1, passes);
 }
 
 INLINE void product(const int half, const Product *p, int threads) {
@@ -110,12 +139,11 @@ INLINE void product(const int half, const Product *p, int threads) {
 EXPORT int product_few(const void *w, const void *bias, const void *x, void *y, int half, long m, long n, long k,
                        int threads) {
     Product p = {w, bias, x, y, m, n, k};
-    if (!half) {
-        product(0, &p, threads);
-        return 1;
-    }
-    if (DOTS) {
-        product(1, &p, threads);
+    if (!half || PAIRS) {
+        if (half)
+            product(1, &p, threads);
+        else
+            product(0, &p, threads);
         return 1;
     }
     float *wide = scratch(m * k * sizeof(float));

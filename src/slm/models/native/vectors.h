@@ -18,6 +18,13 @@ typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
 
 typedef uint16_t bf16;  // the upper half of a float
 
+// Keeps a vector in a register: short of registers, GCC loads it from memory again at each use.
+#ifdef __AVX512F__
+#define HELD(vector) __asm__("" : "+v"(vector))
+#else
+#define HELD(vector)
+#endif
+
 INLINE floats choose(ints where, floats yes, floats no) {
     return (floats)((where & (ints)yes) | (~where & (ints)no));
 }
