@@ -1,6 +1,7 @@
 """Generation beside `transformers` in one interleaved run, with the machine's own read bandwidth as the limit.
 
     python benchmarks/generate.py [--model gpt2_base] [--repeats 5] [--many 1000] [--only single,…] [--dtypes fp32,…]
+        [--device auto|cpu|cuda]
 
 Random weights of one shape, the same on both sides. Tokens are greedy and compared. The last line is JSON.
 """
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
+from slm.generation.graphed_step import GraphedSteps
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.native.library import library
@@ -40,17 +42,19 @@ MODES = (*DTYPES, "int8", "int4")
 class Ours:
     """A model of ours in one dtype or quantization."""
 
-    def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str) -> None:
+    def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str, device: torch.device) -> None:
         self.model = build_model(config).eval()
         self.model.load_state_dict(weights)
-        self.model.to(DTYPES.get(mode, torch.float32))
+        quantized = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.model.to(device, DTYPES.get(mode, quantized))
+        self.steps = GraphedSteps() if device.type == "cuda" else None
         prepare_for_inference(self.model, mode if mode in ("int8", "int4") else None)
 
     def generate(self, prompts: list[list[int]], budgets: list[int], rows: int = 16) -> list[list[int]]:
         """Greedy texts; `rows` at a time."""
         settings = GenerationConfig(greedy=True, stop_at_eos=False, batch_size=rows)
         texts: list[list[int]] = [[] for _ in prompts]
-        for event in Engine(self.model, settings, eos_id=0).run(
+        for event in Engine(self.model, settings, eos_id=0, steps=self.steps).run(
             [Request(prompt, budget) for prompt, budget in zip(prompts, budgets, strict=True)]
         ):
             if isinstance(event, Token):
@@ -61,13 +65,13 @@ class Ours:
         """Up to the logits of the next token."""
         with torch.inference_mode():
             cache = self.model.make_cache(1, ids.shape[1])
-            self.model.head(self.model.hidden_states(ids, cache)[:, -1])
+            self.model.head(self.model.hidden_states(ids.to(self.model.head_weight.device), cache)[:, -1])
 
 
 class Theirs:
     """The same weights in `transformers`."""
 
-    def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str) -> None:
+    def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str, device: torch.device) -> None:
         family = family_of(config)
         values = foreign_config(family, config)
         model = transformers.AutoModelForCausalLM.from_config(
@@ -76,13 +80,14 @@ class Theirs:
         model.load_state_dict(foreign_tensors(family, config, weights), strict=False)
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
-        self.model = model.eval().to(DTYPES[mode])
+        self.model = model.eval().to(device, DTYPES[mode])
 
     def generate(self, prompts: list[list[int]], budgets: list[int]) -> list[list[int]]:
         """One batch, padded on the left, up to the largest budget."""
         width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        device = self.model.device
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         with torch.inference_mode():
             out = self.model.generate(ids, attention_mask=mask, max_new_tokens=max(budgets), do_sample=False)
         return [row[width : width + budget] for row, budget in zip(out.tolist(), budgets, strict=True)]
@@ -90,7 +95,7 @@ class Theirs:
     def prefill(self, ids: torch.Tensor) -> None:
         """Up to the logits of the next token."""
         with torch.inference_mode():
-            self.model(ids, use_cache=True, logits_to_keep=1)
+            self.model(ids.to(self.model.device), use_cache=True, logits_to_keep=1)
 
 
 def main() -> None:
@@ -101,15 +106,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--many", type=int, default=1000, help="prompts of the file")
     parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help="parts: " + ",".join(PARTS))
-    parser.add_argument("--dtypes", type=names_of(MODES), default=list(MODES), help="of ours: " + ",".join(MODES))
+    parser.add_argument("--dtypes", type=names_of(MODES), help="of ours: " + ",".join(MODES))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args()
+    on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if on_gpu else "cpu")
+    if on_gpu and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no GPU that torch can use here; --device cpu")
+    options.dtypes = options.dtypes or [mode for mode in MODES if not (on_gpu and mode == "int4")]
+    if on_gpu and "int4" in options.dtypes:
+        parser.error("--device cuda: int4 has a kernel on the CPU only; --dtypes fp32,bf16,int8")
     config, weights = made(options.model, options.vocab_size)
     size = sum(tensor.numel() for tensor in weights.values())
-    ours = {mode: Ours(config, weights, mode) for mode in options.dtypes}
-    theirs = {mode: Theirs(config, weights, mode) for mode in options.dtypes if mode in DTYPES}
+    ours = {mode: Ours(config, weights, mode, device) for mode in options.dtypes}
+    theirs = {mode: Theirs(config, weights, mode, device) for mode in options.dtypes if mode in DTYPES}
     print(f"{options.model}, {size:,} parameters, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.platform()}", flush=True)
-    results: dict[str, Any] = {"model": options.model, "parameters": size, "threads": torch.get_num_threads()}
+    results: dict[str, Any] = {"model": options.model, "parameters": size, "threads": torch.get_num_threads(),
+                               "device": torch.cuda.get_device_name() if on_gpu else "cpu"}  # fmt: skip
     for part in options.only:
         PARTS[part](ours, theirs, config, options, results)
     print(json.dumps(results))
@@ -121,11 +135,14 @@ def single(ours: Any, theirs: Any, config: ModelConfig, options: Any, results: d
     runs = {f"ours {mode}": lambda m=m: m.generate([prompt], [NEW]) for mode, m in ours.items()}
     runs |= {f"transformers {mode}": lambda m=m: m.generate([prompt], [NEW]) for mode, m in theirs.items()}
     bandwidth: list[float] = []
-    rates = interleaved(runs, NEW, options.repeats, lambda: bandwidth.append(read_bandwidth()))
+    device = next(iter(ours.values())).model.head_weight.device
+    rates = interleaved(runs, NEW, options.repeats, lambda: bandwidth.append(read_bandwidth(device)))
     limit = statistics.median(bandwidth) / (4 * results["parameters"])
     print(f"batch 1: {statistics.median(bandwidth) / 1e9:.1f} GB/s would allow {limit:.1f} tokens/s in fp32")
     report("single", rates, results)
     results["single"]["fp32_limit"] = round(limit, 2)
+    if "bf16" in ours:
+        results["single"]["bf16_share_of_limit"] = round(rates["ours bf16"] / (2 * limit), 3)
     if "fp32" in ours:
         same = ours["fp32"].generate([prompt], [NEW]) == theirs["fp32"].generate([prompt], [NEW])
         print(f"  greedy tokens equal to transformers': {same}")
@@ -215,8 +232,10 @@ def interleaved(
     for turn in range(repeats + warm):
         between()
         for name, run in runs.items():
+            wait_for_gpu()
             start = time.perf_counter()
             run()
+            wait_for_gpu()
             if turn >= warm:
                 seconds[name].append(time.perf_counter() - start)
     return {name: tokens / statistics.median(times) for name, times in seconds.items()}
@@ -233,18 +252,28 @@ def report(part: str, rates: dict[str, float], results: dict[str, Any]) -> None:
     results[part] = {name: round(rate, 2) for name, rate in rates.items()}
 
 
-def read_bandwidth() -> float:
-    """Bytes a second that the memory gives: the best of several matrix-vector products, torch's and ours, over more
-    than any cache holds."""
-    matrix, vector = torch.ones(16384, 8192), torch.ones(8192)
+def wait_for_gpu() -> None:
+    """Until all that was asked of it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes a second that the memory gives: the best of several matrix-vector products, torch's and ours (on a GPU, a
+    sum too), over more than any cache holds."""
+    matrix, vector = torch.ones(16384, 8192, device=device), torch.ones(8192, device=device)
     products: list[Callable[[], Any]] = [lambda: torch.mv(matrix, vector)]
-    if library() is not None:
+    if device.type == "cuda":
+        products.append(lambda: matrix.sum())
+    elif library() is not None:
         products.append(lambda: product_few(vector[None], matrix, None))
     best = float("inf")
     for _ in range(5):
         for product in products:
+            wait_for_gpu()
             start = time.perf_counter()
             product()
+            wait_for_gpu()
             best = min(best, time.perf_counter() - start)
     return matrix.nbytes / best
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
+from slm.generation.graphed_step import GraphedStep, GraphedSteps, sent
 from slm.generation.sampling import adjusted, log_probabilities, next_tokens
 from slm.models.contract import CausalLM
 from slm.models.modules.kv_cache import KVCache
@@ -97,6 +98,7 @@ class Engine:
         eos_id: ends a text, if ``stop_at_eos``, and stands for an empty prompt.
         end_ids: those that end a text too.
         vocab_size: ids from here on (a tokenizer may have fewer than the model) never come; None for the model's.
+        steps: decode by steps of fixed shapes, taken from here where there is one; None for plain decoding.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Engine:
         eos_id: int,
         vocab_size: int | None = None,
         end_ids: Iterable[int] = (),
+        steps: GraphedSteps | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -121,6 +124,7 @@ class Engine:
                 f"generation.overflow=slide needs rotary positions (or none); this model's are {kind}: overflow=stop"
             )
         self._rows: list[_Row] = []
+        self._steps = steps
 
     def stop(self, index: int) -> None:
         """End a text after the token that was given out last (a stop string was found in it)."""
@@ -139,17 +143,32 @@ class Engine:
         if not waiting:
             return
         n_rows = min(self.settings.batch_size, len(waiting))
-        cache = self.model.make_cache(n_rows, max(self._room_needed(row) for row in waiting))
+        room = max(self._room_needed(row) for row in waiting)
+        step = None
+        if self._steps is not None:
+            step = self._steps.lease(self.model, self.settings, n_rows, room, self.vocab_size)
+        try:
+            cache = self.model.make_cache(n_rows, room) if step is None else step.cache
+            yield from self._write(waiting, cache, n_rows, step)
+        finally:
+            if step is not None:
+                step.lock.release()
+
+    def _write(
+        self, waiting: deque[_Row], cache: KVCache, n_rows: int, step: GraphedStep | None
+    ) -> Iterator[Token | End]:
+        """The loop of `run`, over rows of `cache`."""
         cache.keep(0)
         rows = self._rows = []
-        logits = torch.empty(0)
+        tokens = logits = torch.empty(0)  # the next of each row, and where they were drawn from
         while rows or waiting:
             n_free = n_rows - len(rows)
             if waiting and (n_free >= max(1, n_rows // 4) or n_free >= len(waiting)):
                 new = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
                 first = self._prefill(new, cache, rows)
-                logits = first if not len(logits) else torch.cat([logits, first])
-            tokens = self._sample(logits, rows)
+                drawn = self._sample(first, rows[-len(first) :])
+                tokens = torch.cat([tokens, drawn]) if len(tokens) else drawn
+                logits = torch.cat([logits, first]) if len(logits) else first
             yield from self._tokens(tokens, logits, rows)
             alive = list(range(len(rows)))
             for place in reversed(range(len(rows))):
@@ -161,14 +180,26 @@ class Engine:
                     yield End(row.index, row.ended)
             alive = alive[: len(rows)]
             if not rows:
-                logits = logits[:0]
+                tokens, logits = tokens[:0], logits[:0]
                 continue
             if len(alive) < len(tokens):
                 tokens = tokens[alive]
             for place in range(len(rows)):
                 if self.slides and cache.lengths[place] == cache.max_len:
                     cache.forget(place, max(1, cache.max_len // 2))
+            tokens, logits = self._decode(tokens, rows, cache, step)
+
+    def _decode(
+        self, tokens: Tensor, rows: list[_Row], cache: KVCache, step: GraphedStep | None
+    ) -> tuple[Tensor, Tensor]:
+        """Append a token to each row; the next ones (B,), and the logits they were drawn from (B, V)."""
+        if step is None:
             logits = decode_one(self.model, tokens, cache)
+        else:
+            drawn, logits = step(tokens, self._uniforms(rows) if step.draws else [])
+            if step.draws:
+                return drawn, logits
+        return self._sample(logits, rows), logits
 
     def _prefill(self, new: list[_Row], cache: KVCache, rows: list[_Row]) -> Tensor:
         """Read new prompts into the next rows of the cache, those of like length together; logits (n, V)."""
@@ -190,10 +221,12 @@ class Engine:
     def _sample(self, logits: Tensor, rows: list[_Row]) -> Tensor:
         logits = logits[:, : self.vocab_size]
         logits = adjusted(logits, self.settings, [row.prompt for row in rows], [row.text for row in rows])
-        uniforms = None
-        if not self.settings.greedy:
-            uniforms = torch.tensor([row.uniform() for row in rows], device=self.device)
-        return next_tokens(logits, self.settings, uniforms)
+        numbers = self._uniforms(rows)
+        return next_tokens(logits, self.settings, sent(numbers, torch.float32, self.device) if numbers else None)
+
+    def _uniforms(self, rows: list[_Row]) -> list[float]:
+        """The numbers that decide the next token of each row; none if greedy."""
+        return [] if self.settings.greedy else [row.uniform() for row in rows]
 
     def _tokens(self, tokens: Tensor, logits: Tensor, rows: list[_Row]) -> Iterator[Token]:
         """Give out a token a row, and mark the rows that end with it."""

@@ -13,6 +13,7 @@ import torch
 from slm.data.templates.renderer import ChatRenderer
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Reason, Request, Token
+from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_request import Prompt
 from slm.generation.stop_strings import StopStrings
 from slm.models.contract import CausalLM
@@ -83,6 +84,7 @@ class LanguageModel:
     model: CausalLM
     tokenizer: Tokenizer
     facts: dict[str, Any]
+    _steps: GraphedSteps = field(default_factory=GraphedSteps, init=False, repr=False, compare=False)
 
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
         """The continuation of `prompt`, piece by piece, never half a character.
@@ -175,7 +177,8 @@ class LanguageModel:
             seed = settings.seed if prompt.seed is None else prompt.seed
             budget = prompt.max_new_tokens or settings.max_new_tokens
             requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
-        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids)
+        steps = self._steps if self.model.head_weight.is_cuda else None
+        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
         texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
         for event in engine.run(requests):
             text = texts[event.index]

@@ -35,6 +35,17 @@ def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | N
     return drawn if where is None else where.gather(-1, drawn[:, None])[:, 0]
 
 
+def has_rules(settings: GenerationConfig) -> bool:
+    """Whether `adjusted` changes anything."""
+    return bool(
+        settings.logit_bias
+        or settings.repetition_penalty != 1
+        or settings.presence_penalty
+        or settings.frequency_penalty
+        or settings.no_repeat_ngram
+    )
+
+
 def adjusted(
     logits: Tensor, settings: GenerationConfig, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> Tensor:
@@ -78,7 +89,8 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """All but the nucleus set to -inf: the fewest likeliest tokens whose probabilities sum to at
     least `p`, never fewer than one (Holtzman et al. 2020, eq. 2)."""
-    tried = min(_NUCLEUS_TRIED, logits.shape[-1])
+    # elsewhere than on a CPU a sort costs little, and asking whether it is needed would wait for the device
+    tried = min(_NUCLEUS_TRIED, logits.shape[-1]) if logits.device.type == "cpu" else logits.shape[-1]
     norm = logits.logsumexp(dim=-1, keepdim=True)
     ordered, where = logits.topk(tried, dim=-1)
     probabilities = (ordered - norm).exp()
