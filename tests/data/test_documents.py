@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import split_documents
 
+from slm.data.config import CorpusConfig
 from slm.data.documents import Document
 from slm.data.faults import Faults
+from slm.data.pipeline.preparation import Preparation
+from slm.data.pipeline.processes import Processes
 from slm.data.readers.reading import Reading
 from slm.data.readers.source import file_sources
-from slm.data.readers.source import read_documents as read_sources
 from slm.errors import UserError
 
 MANY = settings(max_examples=200, deadline=None)
@@ -32,7 +34,13 @@ def written(folder: Path, **texts: str | bytes) -> list[Path]:
 
 
 def read_documents(files: list[Path]) -> list[Document]:
-    return read_sources(file_sources(files, Reading()), Faults())
+    faults = Faults()
+    return [
+        document
+        for source in file_sources(files, Reading())
+        for span in source.spans()
+        for document in source.read(span, faults)
+    ]
 
 
 def refused(files: list[Path]) -> str:
@@ -42,6 +50,13 @@ def refused(files: list[Path]) -> str:
     assert message.startswith("data.path: ")
     assert "\n" not in message
     return message
+
+
+def scan_refused(files: list[Path], folder: Path) -> str:
+    corpus = CorpusConfig.from_dict({"kind": "text", "cache_dir": "x", "path": "x", "patterns": ["*"]})
+    with Processes(1) as processes, pytest.raises(UserError) as caught:
+        Preparation(corpus, file_sources(files, Reading()), processes).scan(folder)
+    return str(caught.value)
 
 
 def test_text_comes_as_it_lies_in_the_file(tmp_path: Path) -> None:
@@ -77,9 +92,11 @@ def test_a_link_out_of_the_corpus_leaves_the_names_as_they_are(tmp_path: Path) -
 def test_empty_files_are_passed_over_unless_all_are(tmp_path: Path) -> None:
     files = written(tmp_path, a="", b="text", c=b"\xef\xbb\xbf")
     assert read_documents(files) == [Document("b.txt", "text")]
-    both = f"data.path: there is no text in '{files[0]}' and 1 more (empty documents: 2 (a.txt, c.txt))"
-    assert refused([files[0], files[2]]) == both
-    assert refused(files[:1]) == f"data.path: there is no text in '{files[0]}' (empty documents: 1 (a.txt))"
+    assert scan_refused([files[0], files[2]], tmp_path / "both") == (
+        f"data.path: there is no text in '{files[0]}' and 1 more (empty documents: 2 (a.txt, c.txt))"
+    )
+    one = f"data.path: there is no text in '{files[0]}' (empty documents: 1 (a.txt))"
+    assert scan_refused(files[:1], tmp_path / "one") == one
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.tiktoken import TiktokenTokenizer
 
 LOSSLESS = ["byte", "bpe", "tiktoken", "byte_level"]
 ALL = [*LOSSLESS, "simple", "regex", "sentencepiece", "wordpiece"]
@@ -132,3 +134,18 @@ def test_ids_out_of_range_are_refused(made: dict[str, Tokenizer], label: str) ->
             tokenizer.decode([bad])
         with pytest.raises(ValueError, match=f"token id {bad} is outside"):
             tokenizer.stream_decoder().push(bad)
+
+
+@given(text=st.text("ab1²_' \t\n\u00a0\u3000.-漢é\u0301"))
+def test_a_long_text_in_pieces_has_the_ids_of_the_whole(text: str) -> None:
+    """With the pattern that joins most: an optional character before letters, line breaks after marks."""
+    words = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    pattern = words + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+    ranks = {bytes([i]): i for i in range(256)} | {b" a": 256, b"ab": 257, b"  ": 258, b" \n": 259}
+    tokenizer = TiktokenTokenizer(
+        tiktoken.Encoding("made", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 260})
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slm.tokenizers.tiktoken._PIECE", 1)
+        (ids,) = tokenizer.encode_arrays([text])
+    assert ids.tolist() == tokenizer.encode(text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from slm.tokenizers.merges import merges_of
 from slm.tokenizers.rust_pattern import rust_regex
 
 EOS_TOKEN = "<|endoftext|>"
+_PIECE = 1 << 15  # characters that are encoded at a time: what this takes stays in the processor's cache
+_CUT = re.compile(r"(?<=[^\W_]) ")  # no encoding's pattern joins a letter or a digit to the space after it
 
 
 @register_tokenizer("tiktoken")
@@ -73,7 +76,10 @@ class TiktokenTokenizer(Tokenizer):
 
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, on this thread."""
-        return [self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts]
+        return [np.concatenate([self._array(piece) for piece in _pieces(text)]) for text in texts]
+
+    def _array(self, text: str) -> np.ndarray:
+        return self._encoding.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
@@ -129,3 +135,12 @@ class TiktokenTokenizer(Tokenizer):
                 special_tokens=state["special_tokens"],
             )
         )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """At least one; their ids together are those of the whole."""
+    start = 0
+    while cut := _CUT.search(text, start + _PIECE):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]

@@ -131,7 +131,7 @@ class _Out:
         """The document's ids, what stands before a text where it begins, and the end of text where it ends."""
         begin = tokenizer.begin_ids if document.begins else ()
         end = (tokenizer.eos_id,) if document.ends else ()
-        tokens = np.concatenate([np.array(begin, dtype), ids.astype(dtype), np.array(end, dtype)])
+        tokens = np.concatenate([begin, ids, end], dtype=dtype, casting="unsafe")
         self._digest.update(tokens.data)
         self._file.write(tokens.data)
         self.n_tokens += len(tokens)

@@ -133,26 +133,6 @@ def reader_of(file: Path, reading: Reading) -> Reader:
     return reader
 
 
-def read_documents(sources: Sequence[Source], faults: Faults) -> list[Document]:
-    """All documents that have text, each in one piece: for what fits into memory.
-
-    Raises:
-        UserError: there is no text at all, or a fault that is refused.
-    """
-    documents: list[Document] = []
-    begun: list[str] = []
-    for document in (d for source in sources for span in source.spans() for d in source.read(span, faults)):
-        begun.append(document.text)
-        if document.ends:
-            documents.append(Document(document.name, "".join(begun)))
-            begun = []
-    filled = [document for document in documents if document.text]
-    if not filled:
-        found = f" ({'; '.join(faults.lines())})" if faults.counts else ""
-        raise UserError(f"data.path: there is no text in {described(sources)}{found}")
-    return filled
-
-
 def described(sources: Sequence[Source]) -> str:
     """For a message: the one name, or the first and how many there are."""
     first = f"'{sources[0].place}'"
