@@ -54,7 +54,7 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
     are others; after a `StoppedError`, Ctrl-C, a kill, the next call with the same key goes on.
 
     Args:
-        folder: the place; nothing is there yet.
+        folder: the place; nothing is there yet, or the store that a kill left there just after it was whole.
         key: of all that the store is made of.
 
     Raises:
@@ -70,9 +70,10 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
                 _remove_others(folder, partial.root)
                 partial.begin()
                 yield partial
-                shutil.rmtree(partial.work)
-                os.replace(partial.store, folder)
-                partial.root.rmdir()
+                if not folder.is_dir():
+                    shutil.rmtree(partial.work)
+                    os.replace(partial.store, folder)
+                shutil.rmtree(partial.root)
             except StoppedError as error:
                 raise StoppedError(f"{error}; what is finished is kept, the same again goes on from there") from error
             except UserError:

@@ -52,7 +52,7 @@ class Preparation:
         """Make the store `folder`, or go on with making it.
 
         Args:
-            folder: where nothing is yet.
+            folder: where nothing is yet, or the whole store that a kill left there.
             key: another one for other text or other settings.
             make_tokenizer: makes the tokenizer, unless an earlier try has.
 
@@ -61,7 +61,7 @@ class Preparation:
             StoppedError: something else broke; what is finished is kept.
         """
         with partial_store(folder, key) as partial:
-            if not (partial.store / META_FILE).is_file():
+            if not any((place / META_FILE).is_file() for place in (folder, partial.store)):
                 self._fill(partial, self.scan(partial.work / "scan"), make_tokenizer)
         return TokenStore.open(folder)
 
