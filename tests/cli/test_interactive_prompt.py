@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from slm.bundle import write_bundle
+from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.conversation import Conversation
 from slm.generation.language_model import Completion, LanguageModel
@@ -115,6 +116,19 @@ def test_commands(
     commands = prompt_with(max_new_tokens=256, stop_at_eos=True).commands
     assert answer in commands.run(line)
     assert commands.settings == GenerationConfig(**{"temperature": 0.9, **changed})
+
+
+def test_chat_mode_begins_and_is_reset_as_the_settings_have_it(prompt_with: Callable[..., InteractivePrompt]) -> None:
+    """A reset turned chat on where a session began without it; a model without a template took chat=true in silence."""
+    assert prompt_with(TEMPLATE).commands.chatting
+    commands = prompt_with(TEMPLATE, chat=False).commands
+    assert not commands.chatting
+    commands.run("/raw")
+    assert commands.chatting
+    commands.run("/reset")
+    assert not commands.chatting
+    with pytest.raises(UserError, match="has no chat template"):
+        prompt_with(None, chat=True)
 
 
 def test_what_show_shows_set_takes(prompt_with: Callable[..., InteractivePrompt]) -> None:

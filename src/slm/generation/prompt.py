@@ -27,7 +27,8 @@ class InteractivePrompt:
     def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
         self.language_model = language_model
         tokenizer = language_model.tokenizer
-        conversation = None if tokenizer.chat_template is None else Conversation(tokenizer)
+        wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused
+        conversation = Conversation(tokenizer) if wanted else None
         self.commands = PromptCommands(settings, conversation)
 
     def run(self) -> None:

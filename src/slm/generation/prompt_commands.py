@@ -56,7 +56,7 @@ class PromptCommands:
     def __init__(self, settings: GenerationConfig, conversation: Conversation | None) -> None:
         self.settings = self._at_start = settings
         self.conversation = conversation
-        self.chatting = conversation is not None and settings.chat is not False
+        self.chatting = self._chats_at_start = conversation is not None and settings.chat is not False
         self.exchanges: list[Exchange] = []
         self._commands: dict[str, Callable[[str], str]] = {
             "set": self._set,
@@ -120,7 +120,7 @@ class PromptCommands:
             return "settings as at the start"
         self.conversation.messages.clear()
         self.conversation.system = None
-        self.chatting = True
+        self.chatting = self._chats_at_start
         return "settings as at the start, nothing said so far"
 
     def _save(self, argument: str) -> str:
