@@ -259,6 +259,7 @@ class Number:
 def test_tasks_are_spread_and_what_fails_first_is_raised() -> None:
     """By their order, not by the clock: the same message with any number of processes."""
     told: list[int] = []
+    others = set(psutil.Process().children())  # that another test left
     with Processes(2) as pool:
         results = dict(pool.run([Number(i) for i in range(20)], told.append))
         assert [results[i][0] for i in range(20)] == list(range(20))
@@ -268,7 +269,7 @@ def test_tasks_are_spread_and_what_fails_first_is_raised() -> None:
             list(pool.run([Number(0, "late"), Number(1, "at once"), Number(2)], told.append))
         with pytest.raises(StoppedError, match=r"\Aa process that tokenized was killed \(signal 9\)[^\n]*\Z"):
             list(pool.run([Number(0, "killed"), Number(1)], told.append))
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= others
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
