@@ -96,8 +96,8 @@ class Engine:
         model: in eval mode.
         settings: how to draw; budgets and seeds are each request's own.
         eos_id: ends a text, if ``stop_at_eos``, and stands for an empty prompt.
-        end_ids: those that end a text too.
         vocab_size: ids from here on (a tokenizer may have fewer than the model) never come; None for the model's.
+        end_ids: those that end a text too.
         steps: decode by steps of fixed shapes, taken from here where there is one; None for plain decoding.
     """
 

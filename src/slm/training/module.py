@@ -59,9 +59,8 @@ class LanguageModelModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.strict_loading = not base_names(
-            model
-        )  # they are in no checkpoint; `Resumed.check_model` compares the rest
+        # what LoRA leaves as it was is in no checkpoint; `Resumed.check_model` compares the rest
+        self.strict_loading = not base_names(model)
         self.loss = build_loss(cast(CausalLM, model).config)
         self.make_optimizer = make_optimizer
         self.weight_decay = weight_decay

@@ -13,9 +13,9 @@ from pydantic import AfterValidator, Strict
 
 from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError
-from slm.registry import PREFERENCE_LOSSES, TEMPLATES, register_task
+from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
-from slm.training.tasks.task import Preparing, Task, TaskData
+from slm.training.tasks.task import AUTO, Preparing, Task, TaskData, TemplateName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,18 +27,11 @@ if TYPE_CHECKING:
 REFERENCE_FILE = "reference.safetensors"
 """In the run folder: a resumed run cannot ask weights that it no longer has."""
 
-AUTO = "auto"
 _OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
 
 
 def _loss(name: str) -> str:
     PREFERENCE_LOSSES.check(name)
-    return name
-
-
-def _template(name: str) -> str:
-    if name != AUTO:
-        TEMPLATES.check(name)
     return name
 
 
@@ -66,7 +59,7 @@ class Dpo(Task):
     gamma: NonNegativeFloat | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     sft_weight: NonNegativeFloat = 0.0
-    template: Annotated[Text, AfterValidator(_template)] = AUTO
+    template: TemplateName = AUTO
     template_file: Text | None = None
     too_long: Literal["drop", "cut_prompt"] = "drop"
 

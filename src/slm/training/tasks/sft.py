@@ -6,15 +6,13 @@ import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import AfterValidator
+from typing import TYPE_CHECKING, Any, Literal
 
 from slm.data.config import CONVERSATIONS, CorpusConfig
 from slm.errors import UserError
-from slm.registry import MODELS, TEMPLATES, register_task
+from slm.registry import MODELS, register_task
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
-from slm.training.tasks.task import Task, TaskData
+from slm.training.tasks.task import AUTO, Task, TaskData, TemplateName
 
 if TYPE_CHECKING:
     from slm.data.instructions.reading import Conversations
@@ -23,14 +21,6 @@ if TYPE_CHECKING:
     from slm.tokenizers.base import Tokenizer
     from slm.training.callbacks.answers import Question
     from slm.training.run_config import RunConfig
-
-AUTO = "auto"
-
-
-def _template(name: str) -> str:
-    if name != AUTO:
-        TEMPLATES.check(name)
-    return name
 
 
 @register_task("sft")
@@ -52,7 +42,7 @@ class Sft(Task):
     """
 
     __pydantic_config__ = FORBID_EXTRA
-    template: Annotated[Text, AfterValidator(_template)] = AUTO
+    template: TemplateName = AUTO
     template_file: Text | None = None
     loss_on: Literal["responses", "all"] = "responses"
     too_long: Literal["drop", "keep_start", "keep_end", "refuse"] = "drop"

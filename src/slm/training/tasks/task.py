@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 from slm.errors import UserError
-from slm.registry import TASKS
-from slm.schema import checked
+from slm.registry import TASKS, TEMPLATES
+from slm.schema import Text, checked
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
     from slm.tokenizers.base import Tokenizer
     from slm.training.module import LanguageModelModule
     from slm.training.run_config import RunConfig
+
+
+AUTO = "auto"
+
+
+def _template(name: str) -> str:
+    if name != AUTO:
+        TEMPLATES.check(name)
+    return name
+
+
+TemplateName = Annotated[Text, AfterValidator(_template)]
+"""A chat template of the registry, or ``auto``, which each task reads in its own way."""
 
 
 @dataclass(frozen=True)
