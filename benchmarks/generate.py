@@ -14,14 +14,17 @@ import os
 import platform
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
@@ -73,11 +76,13 @@ class Theirs:
 
     def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str, device: torch.device) -> None:
         family = family_of(config)
-        values = foreign_config(family, config)
-        model = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.for_model(values.pop("model_type"), **values)
-        )
-        model.load_state_dict(foreign_tensors(family, config, weights), strict=False)
+        with tempfile.TemporaryDirectory() as folder:  # the names in their files are not always those of their modules
+            Path(folder, "config.json").write_text(json.dumps(foreign_config(family, config)))
+            save_file(foreign_tensors(family, config, weights), Path(folder, "model.safetensors"), {"format": "pt"})
+            model, said = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True
+            )
+        assert not said["missing_keys"], said
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
         self.model = model.eval().to(device, DTYPES[mode])
@@ -117,6 +122,8 @@ def main() -> None:
     if on_gpu and "int4" in options.dtypes:
         parser.error("--device cuda: int4 has a kernel on the CPU only; --dtypes fp32,bf16,int8")
     config, weights = made(options.model, options.vocab_size)
+    if config.params.max_seq_len < PREFILL:
+        parser.error(f"--model {options.model}: takes {config.params.max_seq_len} positions and {PREFILL} are needed")
     size = sum(tensor.numel() for tensor in weights.values())
     ours = {mode: Ours(config, weights, mode, device) for mode in options.dtypes}
     theirs = {mode: Theirs(config, weights, mode, device) for mode in options.dtypes if mode in DTYPES}
