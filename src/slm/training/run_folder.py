@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.training.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
 
-CHECKPOINTS = "checkpoints"
-LAST_CHECKPOINT = "last.ckpt"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 RECORD_FILE = "run.json"
@@ -56,26 +55,29 @@ def provenance() -> dict[str, Any]:
 def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
     """The checkpoint file that `resume` means for a run in folder `run`; None to start afresh.
 
+    Of a folder it is the newest one that is whole.
+
     Raises:
-        UserError: a path was given that is neither a checkpoint nor a run folder that holds one.
+        UserError: a path was given that is neither a checkpoint nor a run folder that holds one; or what it names
+            is damaged.
     """
     if resume is None:
         return None
     if resume == "auto":
-        last = run / CHECKPOINTS / LAST_CHECKPOINT
-        return last if last.is_file() else None
+        return newest_whole(run)
     path = Path(resume).expanduser()
     if path.is_file():
+        refuse_damaged(path)
         return path
-    if (last := path / CHECKPOINTS / LAST_CHECKPOINT).is_file():
-        return last
-    found = "holds no checkpoint (checkpoints/last.ckpt)" if path.is_dir() else "does not exist"
+    if (newest := newest_whole(path)) is not None:
+        return newest
+    found = f"holds no checkpoint ({CHECKPOINTS}/*.ckpt)" if path.is_dir() else "does not exist"
     raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
 
 
 def check_free(run: Path, checkpoint: Path | None) -> None:
     """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
-    if not (run / CHECKPOINTS / LAST_CHECKPOINT).is_file():
+    if not checkpoints_of(run):
         return
     if checkpoint is None or run_of_checkpoint(checkpoint).resolve() != run.resolve():
         raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
@@ -91,8 +93,7 @@ def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
     candidates = [
         file.parent
         for file in root.glob(f"*/{RECORD_FILE}")
-        if (file.parent / CHECKPOINTS / LAST_CHECKPOINT).is_file()
-        and sorted(read_record(file.parent).get("overrides", [])) == sorted(overrides)
+        if checkpoints_of(file.parent) and sorted(read_record(file.parent).get("overrides", [])) == sorted(overrides)
     ]
     return max(candidates, key=lambda run: (run / RECORD_FILE).stat().st_mtime, default=None)
 

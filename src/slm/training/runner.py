@@ -34,6 +34,7 @@ from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.train_metrics import TrainMetrics
+from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, say_what_is_taken
 from slm.training.checkpoint_io import AtomicCheckpointIO
 from slm.training.csv_logger import CsvLogger
 from slm.training.freed_memory import keep_freed_memory
@@ -80,6 +81,8 @@ def train(
     keep_freed_memory()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
     run_folder.check_free(config.run_dir, checkpoint)
+    if checkpoint:
+        say_what_is_taken(checkpoint)
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
     make_optimizer = _optimizer_factory(config.optimizer)
@@ -281,7 +284,7 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
 
 def _checkpoints(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
     return Checkpoints(
-        folder=config.run_dir / run_folder.CHECKPOINTS,
+        folder=config.run_dir / CHECKPOINTS,
         save_every=config.trainer.save_every,
         val_every=config.trainer.val_every,
         keep=config.trainer.keep,
@@ -354,7 +357,7 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
 
 
 def _how_to_go_on(run: Path) -> str:
-    last = run / run_folder.CHECKPOINTS / run_folder.LAST_CHECKPOINT
-    if not last.is_file():
+    last = newest_whole(run)
+    if last is None:
         return "interrupted before the first checkpoint (trainer.save_every)"
     return f"interrupted; go on from step {Resumed(last).step}: slm-train resume={run}"

@@ -16,9 +16,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from slm.models.modules.lora import merged_state
-from slm.training.run_folder import LAST_CHECKPOINT
-
-BEST = "best.ckpt"
+from slm.training.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, step_file
 
 
 class Checkpoints(Checkpoint):
@@ -75,7 +73,7 @@ class Checkpoints(Checkpoint):
         if is_best or trainer.should_stop or trainer.global_step % self.save_every == 0:
             self._save(trainer)
         if is_best and trainer.is_global_zero:
-            _link(self.folder / LAST_CHECKPOINT, self.folder / BEST)
+            _link(self.folder / LAST_CHECKPOINT, self.folder / BEST_CHECKPOINT)
             self.write_bundle(_weights(pl_module), {"step": self.best_step, **pl_module.val_metrics})  # type: ignore[dict-item]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -97,7 +95,7 @@ class Checkpoints(Checkpoint):
         step = self._saved_step = trainer.global_step
         trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
         if trainer.is_global_zero and step % self.save_every == 0:
-            _link(self.folder / LAST_CHECKPOINT, self.folder / f"step_{step:08d}.ckpt")
+            _link(self.folder / LAST_CHECKPOINT, step_file(self.folder, step))
             self._drop_old()
 
     def _drop_old(self) -> None:
