@@ -119,3 +119,9 @@ def test_compiling_renames_nothing() -> None:
     compile_in_place(model)
     assert list(model.state_dict()) == names
     assert model.transformer._compiled_call_impl is not None  # type: ignore[union-attr]
+
+
+def test_a_progress_bar_can_be_left_out(train_tiny: Callable[..., Path]) -> None:
+    """By Lightning's own switch, which it would refuse beside a callback that is one."""
+    run = train_tiny("plain", "callbacks=progress", "trainer.enable_progress_bar=false", "trainer.max_steps=1")
+    assert (run / "summary.json").is_file()

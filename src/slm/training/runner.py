@@ -86,7 +86,7 @@ def train(
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
     make_optimizer = _optimizer_factory(config.optimizer)
-    own_callbacks = _instantiate(config.callbacks, "callbacks.")
+    own_callbacks = _wanted(config, _instantiate(config.callbacks, "callbacks."))
     loggers = _loggers(config, resumed_step)
     devices = _Devices.of(config.trainer.lightning)
     accumulate = config.trainer.accumulation(devices.count)
@@ -137,7 +137,7 @@ def train(
         resumed.check_optimizer(module.build_optimizer())
 
     trainer = _make_trainer(
-        **{**config.trainer.lightning, "enable_progress_bar": _has_progress_bar(config, callbacks)},
+        **{**config.trainer.lightning, "enable_progress_bar": any(map(_is_progress_bar, callbacks))},
         precision=precision.name,
         max_steps=config.trainer.max_steps,
         max_epochs=-1,
@@ -310,9 +310,15 @@ def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
     return {"csv": csv_logger, **dict(zip(nodes, _instantiate(nodes, "logger."), strict=True))}
 
 
-def _has_progress_bar(config: RunConfig, callbacks: list[pl.Callback]) -> bool:
-    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
-    return bar and bool(config.trainer.lightning.get("enable_progress_bar", True))
+def _wanted(config: RunConfig, callbacks: list[Any]) -> list[Any]:
+    """Without progress bars if ``trainer.enable_progress_bar`` is false: Lightning would refuse them."""
+    if config.trainer.lightning.get("enable_progress_bar", True):
+        return callbacks
+    return [callback for callback in callbacks if not _is_progress_bar(callback)]
+
+
+def _is_progress_bar(callback: pl.Callback) -> bool:
+    return isinstance(callback, pl.callbacks.ProgressBar)
 
 
 # ---- run folder ----
