@@ -11,6 +11,7 @@ from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
 from slm.models.modules.rotary import rotate
 from slm.models.native.prompt_attention import attend_prompt, serves_prompt
+from slm.models.native.train_attention import serves_training, train_attention
 from slm.registry import register_attention
 
 
@@ -61,12 +62,15 @@ class MultiHeadAttention(nn.Module):
             k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
         if self.native and mask is None and length > 1 and not self.training and serves_prompt(q, k, v):
             return self.out_proj(attend_prompt(q, k, v))
+        dropout = self.dropout if self.training else 0.0
+        if mask is None and cache is None and length > 1 and not dropout and serves_training(q, k, v):
+            return self.out_proj(train_attention(q, k, v))
         mixed = scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             is_causal=mask is None and length > 1,
             enable_gqa=q.shape[1] != k.shape[1],
         )

@@ -30,6 +30,8 @@ _ARGUMENTS = {
     "activate": [_P, _I, _I, _L, _I],
     "largest_places": [_P, _P, _I, _L, _L, _L, _I],
     "cross_entropy": [_P],
+    "train_attention": [_P, _I],
+    "has_train_attention": [_I],
 }
 
 
@@ -66,6 +68,13 @@ def has(kind: str) -> bool:
     """Whether this machine has a product for ``int8`` or ``int4`` weights, or by ``tiles`` of bf16 (AMX)."""
     found = library()
     return found is not None and bool(getattr(found, f"has_{kind}")())
+
+
+@functools.cache
+def has_train_attention(half: bool) -> bool:
+    """Whether this machine has an attention with gradients for fp32 or, `half`, bf16 numbers (AVX-512)."""
+    found = library()
+    return found is not None and bool(found.has_train_attention(half))
 
 
 def _compiler() -> str:
