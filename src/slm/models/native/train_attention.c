@@ -85,17 +85,30 @@ INLINE void tile(const int half, const int vectors, const int adds, const uint32
         for (int j = 0; j < vectors; j++) store(c, 0, i * c_row + j * LANES, sums[i][j]);
 }
 
-// c (64, columns) = or += a b, columns a multiple of 16.
-INLINE void product(const int half, const int adds, const void *a, long a_row, long a_step, const float *b, long columns,
-                    long steps, float *c, long c_row) {
+// What of a product counts where queries and keys are the same places, and no query sees a key after its own.
+enum { ALL, KEYS_TO, STEPS_TO, STEPS_FROM };  // columns up to the row, or summed places up to or from the row on
+
+// c (64, columns) = or += a b, columns a multiple of 16; of `part` KEYS_TO they are 64, and the rest stays as it was.
+INLINE void product(const int half, const int adds, const int part, const void *a, long a_row, long a_step, const float *b,
+                    long columns, long steps, float *c, long c_row) {
+#define TILE_OF(vectors) \
+    tile(half, vectors, adds, words + m * a_row + begin * a_step, a_row, a_step, b + begin * columns + n, columns, end - begin, \
+         c + m * c_row + n, c_row)
     const uint32_t *words = a;
-    long n = 0;
-    for (; n + PANEL <= columns; n += PANEL)
-        for (long m = 0; m < TILE; m += ROWS)
-            tile(half, VECTORS, adds, words + m * a_row, a_row, a_step, b + n, columns, steps, c + m * c_row + n, c_row);
-    for (; n < columns; n += LANES)
-        for (long m = 0; m < TILE; m += ROWS)
-            tile(half, 1, adds, words + m * a_row, a_row, a_step, b + n, columns, steps, c + m * c_row + n, c_row);
+    const long numbers = half ? 2 : 1;  // in a word
+    for (long n = 0; n < columns; n += columns - n >= PANEL ? PANEL : LANES)
+        for (long m = 0; m < TILE; m += ROWS) {
+            const long begin = part == STEPS_FROM ? m / numbers : 0;
+            const long end = part == STEPS_TO ? steps - (TILE - ROWS - m) / numbers : steps;
+            const long vectors = part == KEYS_TO ? m / LANES + 1 : columns - n >= PANEL ? VECTORS : 1;
+            switch (vectors) {
+                case 1: TILE_OF(1); break;
+                case 2: TILE_OF(2); break;
+                case 3: TILE_OF(3); break;
+                default: TILE_OF(VECTORS);
+            }
+        }
+#undef TILE_OF
 }
 
 // 64 rows from `x` on, of which `n` are there, as words (64, dim words); the others 0.
@@ -150,7 +163,7 @@ INLINE void answer(const Training *t, const int half, long row, long head, long 
     const float scale = 1 / sqrtf((float)dim);
     take(half, at(t->q, half, row * t->q_row + head * t->q_head + first * t->q_position), t->q_position, n, dim, queries);
     for (long s = 0; s < seen; s += TILE)
-        product(half, 0, queries, words, 1, keys + s * words, TILE, words, scores + s, room);
+        product(half, 0, s == first ? KEYS_TO : ALL, queries, words, 1, keys + s * words, TILE, words, scores + s, room);
     float norm[TILE];
     for (long i = 0; i < TILE; i++) {
         float *mine = scores + i * room;
@@ -163,7 +176,7 @@ INLINE void answer(const Training *t, const int half, long row, long head, long 
         if (half)
             for (long s = 0; s < seen; s += 2 * LANES) narrow(mine + s, (bf16 *)mine + s);  // never ahead of the reading
     }
-    product(half, 0, scores, room, 1, values, dim, half ? seen / 2 : seen, mixed, dim);
+    product(half, 0, STEPS_TO, scores, room, 1, values, dim, half ? seen / 2 : seen, mixed, dim);
     for (long i = 0; i < n; i++)
         give(half, mixed + i * dim, 1, dim, norm[i], (void *)at(t->out, half, placed(t, t->heads, row, head, first + i)), 0);
 }
@@ -225,9 +238,13 @@ INLINE void weigh_tile(const int half, const int diagonal, const float *norms, c
             for (int j = 0; j < 2; j++) {
                 const long place = (i + j) * TILE + s;
                 floats w = exp_of(load(r->scores, 0, place) * scale - norms[i + j]);
-                if (diagonal) w = choose(places + (float)s <= (float)(i + j), w, (floats){0});
+                floats g = w * (load(r->grads, 0, place) - own[i + j]) * scale;
+                if (diagonal) {  // what no query sees was not computed and may be anything
+                    const ints seen = places + (float)s <= (float)(i + j);
+                    w = choose(seen, w, (floats){0}), g = choose(seen, g, (floats){0});
+                }
                 weights[j] = w;
-                grads[j] = w * (load(r->grads, 0, place) - own[i + j]) * scale;
+                grads[j] = g;
                 store(r->grads, 0, place, grads[j]);
                 if (!half) store(r->weights_along, 0, place, w);
             }
@@ -238,6 +255,19 @@ INLINE void weigh_tile(const int half, const int diagonal, const float *norms, c
         }
     if (half)
         for (long s = 0; s < TILE * TILE; s += 2 * LANES) narrow(r->grads + s, (bf16 *)r->grads_words + s);
+}
+
+// 64 queries and the keys from `s` on.
+INLINE void meet(const int half, const int diagonal, long s, long dim, float scale, const float *keys, const float *values,
+                 const float *keys_along, const Asking *a, const Tile *r, float *grad_k, float *grad_v) {
+    const long words = half ? dim / 2 : dim, steps = half ? TILE / 2 : TILE;
+    const int seen = diagonal ? KEYS_TO : ALL, to = diagonal ? STEPS_TO : ALL, from = diagonal ? STEPS_FROM : ALL;
+    product(half, 0, seen, a->queries, words, 1, keys + s * words, TILE, words, r->scores, TILE);
+    product(half, 0, seen, a->grads, words, 1, values + s * words, TILE, words, r->grads, TILE);
+    weigh_tile(half, diagonal, a->norms, a->own, scale, r);
+    product(half, 1, from, r->weights_along, 1, TILE, a->grads_along, dim, steps, grad_v + s * dim, dim);
+    product(half, 1, from, r->grads_along, 1, TILE, a->queries_along, dim, steps, grad_k + s * dim, dim);
+    product(half, 1, to, r->grads_words, steps, 1, keys_along + s / TILE * steps * dim, dim, steps, a->grad, dim);
 }
 
 INLINE void backward_pair(const Training *t, const int half, long pair, float *memory) {
@@ -262,15 +292,10 @@ INLINE void backward_pair(const Training *t, const int half, long pair, float *m
         for (long first = 0; first < t->length; first += TILE) {
             ask(t, half, row, head, first, &a, a.norms, a.own);
             for (long s = 0; s <= first; s += TILE) {
-                product(half, 0, a.queries, words, 1, keys + s * words, TILE, words, r.scores, TILE);
-                product(half, 0, a.grads, words, 1, values + s * words, TILE, words, r.grads, TILE);
                 if (s == first)
-                    weigh_tile(half, 1, a.norms, a.own, scale, &r);
+                    meet(half, 1, s, dim, scale, keys, values, keys_along, &a, &r, grad_k, grad_v);
                 else
-                    weigh_tile(half, 0, a.norms, a.own, scale, &r);
-                product(half, 1, r.weights_along, 1, TILE, a.grads_along, dim, steps, grad_v + s * dim, dim);
-                product(half, 1, r.grads_along, 1, TILE, a.queries_along, dim, steps, grad_k + s * dim, dim);
-                product(half, 1, r.grads_words, steps, 1, keys_along + s / TILE * steps * dim, dim, steps, a.grad, dim);
+                    meet(half, 0, s, dim, scale, keys, values, keys_along, &a, &r, grad_k, grad_v);
             }
             give(half, a.grad, rows_there(t, first), dim, 1, (void *)at(t->grad_q, half, placed(t, t->heads, row, head, first)),
                  t->heads * dim);

@@ -85,12 +85,13 @@ def _readable(x: Tensor) -> Tensor:
 
 def _run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, norms: Tensor, *grads: Tensor) -> None:
     batch, heads, length, dim = q.shape
+    addresses: list[int | None] = [x.data_ptr() for x in grads] or [None] * 4
     training = _Training(
         *(x.data_ptr() for x in (q, k, v)),
         *(step for x in (q, k, v) for step in x.stride()[:3]),
         out.data_ptr(),
         norms.data_ptr(),
-        *([x.data_ptr() for x in grads] or [None] * 4),
+        *addresses,
         *(batch, heads, k.shape[1], dim, length),
         *(q.dtype == torch.bfloat16, torch.get_num_threads()),
     )
