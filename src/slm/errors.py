@@ -1,4 +1,4 @@
-"""The one error a user's mistake raises."""
+"""The one error a user's mistake raises, and what ends a run that was asked to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ class UserError(ValueError):
     """A mistake the user can mend: what was got, what is allowed, how to mend it.
 
     The command line prints its text without a traceback and exits with status 2.
+    """
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop, and it did, with nothing lost; no `Exception`, so that nothing takes it for one.
+
+    The command line prints its text and exits with status 75 (EX_TEMPFAIL of sysexits.h: try again).
     """
 
 

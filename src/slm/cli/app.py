@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 import slm
 from slm.cli.help import Help, render
-from slm.errors import UserError
+from slm.errors import Stopped, UserError
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
+STOPPED_STATUS = 75  # EX_TEMPFAIL: the same again goes on
 
 
 def run_app(
@@ -52,6 +53,8 @@ def run_app(
         _write_nowhere()
     except KeyboardInterrupt as interruption:
         fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
+    except Stopped as stop:
+        fail(command, str(stop), STOPPED_STATUS)
     except Exception as error:
         message = _explain(error, config_name, typed)
         if message is None:
@@ -174,7 +177,10 @@ def _remove_empty(folder: Path) -> None:
     """Take back the folder that Hydra made ahead of the task, if it is empty, and below here its parents too."""
     here = Path.cwd()
     while folder != here and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError:  # where it lies cannot be written to
+            return
         folder = folder.parent
         if here not in folder.parents:
             return

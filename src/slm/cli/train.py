@@ -126,7 +126,6 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), _repeatable(settings))
         if run is None or checkpoint_to_resume("auto", run) is None:
             return list(arguments)
-        resume = str(run)
     else:
         checkpoint_to_resume(resume, Path())
         run = run_of_checkpoint(Path(resume).expanduser())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from slm.data.loader_signals import leave_signals_to_the_run
 from slm.data.mixture import Store, shares_of, stores_of
 from slm.data.mixture_order import MixtureOrder
 from slm.data.order import window_at
@@ -124,6 +125,7 @@ class WindowDataModule(pl.LightningDataModule):
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_the_run,
             pin_memory=torch.cuda.is_available(),
             # a generator of its own, so that making a loader draws nothing from the global one
             generator=torch.Generator(),

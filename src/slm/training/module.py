@@ -227,7 +227,8 @@ class LanguageModelModule(pl.LightningModule):
     # ---- state ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The sums that a later log row is made of, over all ranks; what LoRA leaves as it was is left out."""
+        """The sums that a later log row is made of, over all ranks, and the last validation's figures; what LoRA leaves
+        as it was is left out."""
         for name in base_names(self.model):
             del checkpoint["state_dict"][f"model.{name}"]
         checkpoint["train_sums"] = {
@@ -235,6 +236,7 @@ class LanguageModelModule(pl.LightningModule):
             "logged_tokens": self._sum_over_ranks(self._logged_tokens),
             "tokens_trained": self.tokens_trained,
         }
+        checkpoint["val_metrics"] = dict(self.val_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""
@@ -242,6 +244,7 @@ class LanguageModelModule(pl.LightningModule):
         if self.trainer.is_global_zero:
             self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
         self.tokens_trained = sums["tokens_trained"]
+        self.val_metrics = dict(checkpoint.get("val_metrics", {}))
         # Lightning counts micro-batches, of which a step may now take more or fewer (other batch, other ranks)
         taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

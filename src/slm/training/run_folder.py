@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.training.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
 
 CONFIG_FILE = "config.yaml"
@@ -31,6 +32,14 @@ def read_record(run: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise UserError(f"{run / RECORD_FILE} is damaged ({error}); restore it or start a new run") from None
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """``summary.json``: the last figures of a run that came to its end; {} without one, or if it is damaged."""
+    try:
+        return read_json_object(run / SUMMARY_FILE)
+    except UserError:
+        return {}
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
-from slm.errors import UserError
+from slm.errors import Stopped, UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
@@ -29,10 +30,12 @@ from slm.schema import unknown_key
 from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
+from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.checkpoints import Checkpoints
 from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
+from slm.training.callbacks.stop_on_signal import StopOnSignal
 from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, say_what_is_taken
 from slm.training.checkpoint_io import AtomicCheckpointIO
@@ -41,10 +44,12 @@ from slm.training.freed_memory import keep_freed_memory
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
-from slm.training.ranks import own_ranks
+from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
 from slm.training.resume import Resumed
 from slm.training.run_config import START_BUNDLE, RunConfig
+from slm.training.run_lock import only_writer
 from slm.training.schedules import lr_factor
+from slm.training.stop_signals import StopSignals, leave_signals_alone
 from slm.training.summary import describe, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
 from slm.weights.adapt import fine_tuned_model
@@ -63,6 +68,10 @@ class Result:
     run_dir: Path
 
 
+class RunBrokeOffError(RuntimeError):
+    """Says at which step, and how to go on; what happened is its cause."""
+
+
 def train(
     config: RunConfig, composed: Mapping[str, Any], overrides: list[str], more_callbacks: Sequence[pl.Callback] = ()
 ) -> Result:
@@ -76,7 +85,25 @@ def train(
 
     Raises:
         UserError: before anything is written to the run folder.
+        Stopped: a signal asked for it; says how to go on.
+        RunBrokeOffError: a part of the run failed in a way that none of its own errors tells.
     """
+    with only_writer(config.run_dir) if is_first_rank() else nullcontext(), StopSignals() as signals:
+        try:
+            return _train(config, composed, overrides, more_callbacks, signals)
+        except Stopped as stop:
+            if is_rank_of_lightning():
+                raise SystemExit(0) from None
+            raise Stopped(f"{stop}; {_how_to_go_on(config.run_dir)}") from None
+
+
+def _train(
+    config: RunConfig,
+    composed: Mapping[str, Any],
+    overrides: list[str],
+    more_callbacks: Sequence[pl.Callback],
+    signals: StopSignals,
+) -> Result:
     quiet_lightning()
     keep_freed_memory()
     checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
@@ -85,6 +112,11 @@ def train(
         say_what_is_taken(checkpoint)
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
+    last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)
+    is_over = resumed is not None and config.resume == "auto" and resumed.step >= last_step
+    if is_over and (done := run_folder.read_summary(config.run_dir)).get("step") == resumed_step:
+        notice(f"nothing is left to do: '{config.run_dir}' is at step {resumed_step} of {config.trainer.max_steps}")
+        return Result(done["best_val_loss"], config.run_dir)
     make_optimizer = _optimizer_factory(config.optimizer)
     own_callbacks = _wanted(config, _instantiate(config.callbacks, "callbacks."))
     loggers = _loggers(config, resumed_step)
@@ -119,8 +151,9 @@ def train(
         recompute_blocks(model)
     if config.trainer.compile:
         compile_in_place(model)
-    last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)
+    checkpoints = _checkpoints(config, model_config, data)
     callbacks = [
+        broken_off := BrokenOff(),
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
         *data.callbacks,
@@ -128,10 +161,12 @@ def train(
         *more_callbacks,
         FrozenGarbage(),
         RandomState(),
-        _checkpoints(config, model_config, data),
+        checkpoints,
+        StopOnSignal(signals, config.trainer.val_every, checkpoints.save_now),
     ]
     if resumed:
-        resumed.check_ends_after(last_step)
+        if not is_over:
+            resumed.check_ends_after(last_step)
         resumed.check_data(data.datamodule)
         resumed.check_model(model)
         resumed.check_optimizer(module.build_optimizer())
@@ -152,6 +187,7 @@ def train(
         callbacks=callbacks,
         logger=list(loggers.values()),
     )
+    leave_signals_alone(trainer)
     _open_run_folder(config, composed, overrides, data, precision, loggers)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
@@ -160,8 +196,13 @@ def train(
             trainer.fit(module, datamodule=data.datamodule, ckpt_path=checkpoint)
     except SystemExit:
         if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
-            raise KeyboardInterrupt(_how_to_go_on(config.run_dir)) from None
+            raise KeyboardInterrupt(f"interrupted; {_how_to_go_on(config.run_dir)}") from None
         raise
+    except UserError:
+        raise
+    except Exception as error:
+        message = f"the run broke off {broken_off.where} ({type(error).__name__}); {_how_to_go_on(config.run_dir)}"
+        raise RunBrokeOffError(message) from error
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
     if trainer.is_global_zero:
         run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
@@ -365,5 +406,5 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
 def _how_to_go_on(run: Path) -> str:
     last = newest_whole(run)
     if last is None:
-        return "interrupted before the first checkpoint (trainer.save_every)"
-    return f"interrupted; go on from step {Resumed(last).step}: slm-train resume={run}"
+        return "that was before the first checkpoint (trainer.save_every), so the run begins anew"
+    return f"go on from step {Resumed(last).step}: slm-train resume={run}"

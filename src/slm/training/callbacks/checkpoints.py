@@ -78,10 +78,14 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The end of a run is always saved; without any validation its weights are the bundle's."""
-        if trainer.global_step != self._saved_step:
-            self._save(trainer)
+        self.save_now(trainer)
         if self.best_step is None and trainer.is_global_zero:
             self.write_bundle(_weights(pl_module), {"step": trainer.global_step})
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Save, unless this step is saved already."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
