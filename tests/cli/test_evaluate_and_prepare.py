@@ -48,7 +48,7 @@ def test_on_other_data(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
         ((), "no model was named"),
         (("run=missing",), "there is no folder 'missing'"),
         (("model_dir=BUNDLE",), "data is missing: the model does not say what to evaluate on"),
-        (("run=RUN", "split=test"), "split should be 'train' or 'val'; got 'test'"),
+        (("run=RUN", "split=test"), "split should be 'train', 'val' or 'all'; got 'test'"),
         (("run=RUN", "batch_size=0"), "batch_size should be greater than 0; got 0"),
         (("run=RUN", "precision=31"), "precision: there is no '31'"),
         (("run=RUN", "data.seq_len=64"), "data.seq_len (64) must be at most the model's 16"),

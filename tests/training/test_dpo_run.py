@@ -118,11 +118,8 @@ def test_weights_are_needed(run_cli: Any, run: tuple[str, ...]) -> None:
     assert (outcome.status, "task=dpo tunes weights that exist" in outcome.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "prepare"])
-def test_pairs_are_no_text(run_cli: Any, tiny_run: Path, pairs_file: Path, command: str) -> None:
-    of_the_command = {"evaluate": [f"run={tiny_run}"], "prepare": ["out=store", "tokenizer=byte"]}[command]
-    outcome = run_cli(command, *of_the_command, "data=pairs", f"data.path={pairs_file}", "data.seq_len=16")
-    said = (
-        "data=pairs holds pairs of answers, which have no running text to prepare or score; train on them with task=dpo"
-    )
+def test_pairs_are_no_text(run_cli: Any, pairs_file: Path) -> None:
+    pairs = ("data=pairs", f"data.path={pairs_file}", "data.seq_len=16")
+    outcome = run_cli("prepare", "out=store", "tokenizer=byte", *pairs)
+    said = "data=pairs holds pairs of answers, which have no running text to prepare; train on them with task=dpo"
     assert (outcome.status, said in outcome.err, "Traceback" in outcome.err) == (2, True, False), outcome.err

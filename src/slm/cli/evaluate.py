@@ -1,4 +1,4 @@
-"""slm-evaluate: loss, perplexity and bits per byte as JSON."""
+"""slm-evaluate: what a model is worth on held-out data, as JSON."""
 
 from __future__ import annotations
 
@@ -7,46 +7,75 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import PlainValidator
 
 from slm.cli.app import run_app
 from slm.cli.help import Help
 from slm.errors import UserError
-from slm.schema import Count, checked
+from slm.notices import notice
+from slm.schema import Count, Text, checked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from torch import nn
+
+    from slm.data.config import DataConfig
+    from slm.weights.pretrained import Pretrained
 
 HELP = Help(
-    summary="Score a model on held-out text: loss in nats per token, perplexity and bits per byte (which compares "
-    "models of different tokenizers), over a whole split, as one JSON object on stdout.",
+    summary="Score a model on held-out data, as one JSON object on stdout: on text loss in nats per token, perplexity "
+    "and bits per byte (which compares models of different tokenizers); on conversations the same of the responses, "
+    "and how many questions it answers as it should; on pairs how often it prefers the chosen answer, and by how much.",
     usage="run=PATH|model_dir=PATH [data=… …] [key=value …]",
     examples=[
-        ("slm-evaluate run=outputs/2026-01-31_12-00-00", "on the run's own validation split"),
+        ("slm-evaluate run=outputs/2026-01-31_12-00-00", "on the run's own validation part, as its task has it"),
         (
             "slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt",
             "on other text (its last tenth)",
         ),
         ("slm-evaluate model_dir=my_bundle data=python_stdlib split=train", "a bundle, on a training split"),
+        ("slm-evaluate run=outputs/chat answers=all out=answers.jsonl", "held-out questions answered, and written"),
+        (
+            "slm-evaluate model_dir=models/chat data=pairs data.path=pairs.jsonl split=all",
+            "which of two answers any model with a chat template finds likelier",
+        ),
     ],
     groups=("data",),
     settings=[
         ("run", "a run folder; its best model is taken"),
         ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
-        ("split", "val or train"),
+        ("split", "val or train; of conversations and pairs also all"),
+        (
+            "answers",
+            "of conversations: how many questions are answered, the likeliest token each time; a number, or all",
+        ),
+        ("out", "a new file for those answers beside their references: .jsonl or .json"),
+        ("reference", "of pairs: the weights that training began with; the run's own pairs need none"),
+        ("task.key", "a setting of the task that reads the data, e.g. task.max_answer_tokens=16"),
         ("data.seq_len", "window length; default the run's, or the model's longest, at most 1,024"),
-        ("batch_size", "windows at a time"),
+        ("batch_size", "windows, or pairs, at a time"),
         ("precision", "32, bf16, …"),
         ("quantize", "int8 or int4: also what the loss becomes with such weights"),
     ],
 )
 
-_KEYS = {"run", "model_dir", "data", "split", "batch_size", "precision", "quantize"}
+_SETTINGS = ("split", "answers", "out", "reference", "batch_size", "precision", "quantize")
+
+
+def _how_many(value: object) -> int | Literal["all"]:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"should be a number, or all; got {value!r}")
 
 
 @dataclass(frozen=True)
 class _Settings:
-    split: Literal["train", "val"]
+    split: Literal["train", "val", "all"]
+    answers: Annotated[int | Literal["all"], PlainValidator(_how_many)]
+    out: Text | None
+    reference: Text | None
     batch_size: Count
     precision: str | int
     quantize: Literal["int8", "int4"] | None
@@ -55,32 +84,61 @@ class _Settings:
 def evaluate(cfg: DictConfig) -> float:
     """The Hydra task; returns the loss."""
     import torch
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
 
     from slm.cli.sources import model_source, reject_unknown
-    from slm.data.config import DataConfig
-    from slm.notices import notice
     from slm.training.precision_names import check_precision
-    from slm.training.run_config import FINE_TUNING_SEQ_LEN
-    from slm.training.run_folder import CONFIG_FILE
 
-    reject_unknown(cfg, _KEYS)
-    settings = checked(_Settings, {name: cfg[name] for name in ("split", "batch_size", "precision", "quantize")})
+    reject_unknown(cfg, {"run", "model_dir", "data", "task", *_SETTINGS})
+    settings = checked(_Settings, {name: cfg[name] for name in _SETTINGS})
     check_precision(settings.precision, "precision")
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
+    answers_file = _answers_file(settings)
 
+    from slm.models.prepare import prepare_for_inference
     from slm.sources import open_source
+    from slm.training.evaluator import evaluate as score
+    from slm.training.tasks.task import Evaluation, task_for
 
     opened = open_source(source)
+    data, own_task = _data(cfg, path, opened)
+    _check_use(settings, data)
+    changes: Any = OmegaConf.to_container(cfg.task)
+    task = task_for(data.corpus, own_task, changes)
     model = opened.model(dtype=torch.float32)
+    reference = _reference(settings.reference, opened, data) if settings.reference else None
+    about = (opened.config, opened.tokenizer, settings.answers, answers_file, path, reference)
+    scored = task.evaluation(Evaluation(data, settings.split, settings.batch_size, *about))
+    if scored.said:
+        notice(scored.said)
+    figures = score(model, scored, settings.precision)
+    if settings.quantize is not None:
+        plain = figures["loss"]
+        prepare_for_inference(model, settings.quantize)
+        figures = {**score(model, scored, settings.precision), "quantize": settings.quantize, "loss_unquantized": plain}
+        figures["loss_change"] = figures["loss"] / plain - 1
+    said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
+    print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
+    return figures["loss"]
+
+
+def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, dict[str, Any] | None]:
+    """What to score on, and the settings of the run's own task; None without a run."""
+    from omegaconf import OmegaConf, open_dict
+
+    from slm.data.config import DataConfig
+    from slm.training.run_config import FINE_TUNING_SEQ_LEN
+    from slm.training.run_folder import CONFIG_FILE
+
+    of_run: Any = OmegaConf.load(path / CONFIG_FILE) if (path / CONFIG_FILE).is_file() else None
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
-            if not (path / CONFIG_FILE).is_file():
+            if of_run is None:
                 raise UserError(
                     "data is missing: the model does not say what to evaluate on; give data=text data.path=…"
                 )
-            cfg.data = OmegaConf.merge(OmegaConf.load(path / CONFIG_FILE).data, cfg.get("data") or {})
+            cfg.data = OmegaConf.merge(of_run.data, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     longest = opened.config.params.max_seq_len
@@ -91,31 +149,66 @@ def evaluate(cfg: DictConfig) -> float:
     data = DataConfig.from_dict(values["data"])
     if data.seq_len > longest:
         raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {longest}")
+    own: Any = OmegaConf.to_container(of_run.task) if of_run is not None and "task" in of_run else None
+    return data, own
 
-    from slm.data.mixture import find_data_with
-    from slm.models.prepare import prepare_for_inference
-    from slm.training.evaluator import evaluate as score
 
-    store = find_data_with(data.corpus, opened.tokenizer)
-    how = (store, settings.split, data.seq_len, settings.batch_size, settings.precision)
-    figures = score(model, *how)
-    if settings.quantize is not None:
-        plain = figures["loss"]
-        prepare_for_inference(model, settings.quantize)
-        figures = {**score(model, *how), "quantize": settings.quantize, "loss_unquantized": plain}
-        figures["loss_change"] = figures["loss"] / plain - 1
-    said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
-    print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
-    return figures["loss"]
+def _answers_file(settings: _Settings) -> Path | None:
+    if settings.out is None:
+        return None
+    file = Path(settings.out).expanduser()
+    if settings.answers == 0:
+        raise UserError("out is where answers to questions go; say how many: answers=all, or a number")
+    if file.suffix not in (".json", ".jsonl"):
+        raise UserError(f"out: '{file}' should end in .jsonl or .json")
+    if file.exists():
+        raise UserError(f"out: '{file}' is there already and is left as it is; give another name")
+    if not file.parent.is_dir():
+        raise UserError(f"out: there is no folder '{file.parent}'; make it, or name a file elsewhere")
+    return file
+
+
+def _check_use(settings: _Settings, data: DataConfig) -> None:
+    """Raise `UserError` for a setting that nothing would read."""
+    from slm.data.config import CONVERSATIONS, PREFERENCES
+
+    kind = data.corpus.kind
+    if settings.answers != 0 and kind != CONVERSATIONS:
+        raise UserError(f"answers: only conversations (data=instructions) hold questions; data.kind is {kind}")
+    if settings.reference is not None and kind != PREFERENCES:
+        raise UserError(f"reference: only pairs (data=pairs) are compared with one; data.kind is {kind}")
+
+
+def _reference(name: str, opened: Pretrained, data: DataConfig) -> nn.Module:
+    import torch
+
+    from slm.sources import find_source, open_source
+    from slm.weights.adapt import check_same_tokens
+
+    found = open_source(find_source(name))
+    try:
+        check_same_tokens(opened.tokenizer, found.tokenizer)
+    except UserError:
+        raise UserError(
+            f"reference: '{name}' has another vocabulary than the model; name the weights that training began with"
+        ) from None
+    for what, has, needed in (
+        ("tokens", found.config.vocab_size, opened.tokenizer.vocab_size),
+        ("positions", found.config.params.max_seq_len, data.seq_len),
+    ):
+        if has < needed:
+            raise UserError(f"reference: '{name}' has {has:,} {what}, and {needed:,} are needed to read the pairs")
+    return found.model(dtype=torch.float32)
 
 
 def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]
-    if not any(argument.startswith("data=") for argument in arguments):
-        # no data group is chosen, so that Hydra knows no key below it: they change those of the run
-        arguments = [f"+{argument}" if argument.startswith("data.") else argument for argument in arguments]
-    run_app("evaluate", evaluate, HELP, arguments, paths=("run", "model_dir", "data.path"))
+    # keys below what is not chosen here, which Hydra knows none of: they change those of the run
+    changed = ("task.",) if any(argument.startswith("data=") for argument in arguments) else ("task.", "data.")
+    arguments = [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
+    paths = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
+    run_app("evaluate", evaluate, HELP, arguments, paths=paths)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
     if corpus.kind in _NO_TEXT:
         holds, task = _NO_TEXT[corpus.kind]
         raise UserError(
-            f"data={corpus.kind} holds {holds}, which have no running text to prepare or score; train on them with "
+            f"data={corpus.kind} holds {holds}, which have no running text to prepare; train on them with "
             f"{task}, or name text (data=text data.path=…)"
         )
     found = CORPORA.get(corpus.kind)(**corpus.settings)

@@ -14,10 +14,11 @@ class InstructionDataModule(WindowDataModule):
     """Samples of conversations as batches.
 
     Args:
-        samples: of "train" and "val", in one vocabulary.
+        samples: of "train" and "val", or of the only part to be scored; in one vocabulary.
         vocabulary: the tokenizer's fingerprint.
         packing: several samples share a window; else each has a row.
-        seq_len, batch_size, num_workers, seed: as `WindowDataModule` has them; `seed` decides the packing too.
+        seq_len, batch_size, num_workers, seed, eval_split: as `WindowDataModule` has them; `seed` decides the packing
+            too.
     """
 
     def __init__(
@@ -29,19 +30,21 @@ class InstructionDataModule(WindowDataModule):
         batch_size: int,
         num_workers: int = 0,
         seed: int = 0,
+        eval_split: str = "val",
     ) -> None:
-        parts = [vocabulary, str(packing), *(samples[split].fingerprint for split in ("train", "val"))]
-        super().__init__(hashlib.sha256(" ".join(parts).encode()).hexdigest(), seq_len, batch_size, num_workers, seed)
+        parts = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
+        fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        super().__init__(fingerprint, seq_len, batch_size, num_workers, seed, eval_split)
         self.samples = samples
         self.packing = packing
         self._made: dict[str, PackedSamples | PaddedSamples] = {}
 
     def parts(self, split: str) -> list[PackedSamples | PaddedSamples]:
-        """The windows of "train" or "val"."""
+        """The windows of a part."""
         return [self.dataset(split)]
 
     def dataset(self, split: str) -> PackedSamples | PaddedSamples:
-        """The windows of "train" or "val"."""
+        """The windows of a part."""
         if split not in self._made:
             samples = self.samples[split]
             packed = self.packing

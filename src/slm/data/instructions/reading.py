@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from slm.data.config import CorpusConfig
 from slm.data.corpora.instructions import Form, record_files
@@ -52,6 +53,15 @@ def read_conversations(corpus: CorpusConfig, faults: Faults) -> Conversations:
         if not part:
             raise UserError(f"data: there is no conversation for {name}; give more records, or data.val_path")
     return parts
+
+
+def read_part(corpus: CorpusConfig, part: Literal["train", "val", "all"], faults: Faults) -> list[Conversation]:
+    """As `read_conversations`, of one part, or both: files of no use to it are not read."""
+    val_path = corpus.settings.get("val_path")
+    if part == "val" and val_path:
+        return _read(record_files(val_path), corpus, corpus.settings.get("form", "auto"), faults)
+    parts = read_conversations(corpus, faults)
+    return {"train": parts.train, "val": parts.val, "all": [*parts.train, *parts.val]}[part]
 
 
 def _read(files: Sequence[Path], corpus: CorpusConfig, form: Form, faults: Faults) -> list[Conversation]:

@@ -18,6 +18,7 @@ from slm.errors import UserError
 from slm.models.contract import CausalLM
 from slm.models.modules.losses import token_log_probs
 from slm.notices import notice
+from slm.training.through_head import has_plain_head, log_probs_through_head
 
 Batch = Mapping[str, Tensor]
 
@@ -25,6 +26,8 @@ Batch = Mapping[str, Tensor]
 def answer_log_probs(model: CausalLM, batch: Batch) -> Tensor:
     """Log-probability of each row's answer, (2 B,) in nats and fp32: the sum over its tokens."""
     hidden = model.hidden_states(batch["input_ids"])
+    if not has_plain_head(cast(nn.Module, model)):
+        return log_probs_through_head(model, hidden, batch["labels"]).sum(dim=1)
     softcap = model.config.modules.output_projection.softcap
     found = token_log_probs(hidden, model.head_weight, batch["labels"], model.config.vocab_size, softcap)
     return found.sum(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,15 @@ from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
-from slm.training.tasks.task import AUTO, Preparing, Task, TaskData, TemplateName
+from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData, TemplateName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from slm.data.preferences.datamodule import PairDataModule
+    from slm.data.preferences.dataset import PairDataset
     from slm.tokenizers.base import Tokenizer
+    from slm.training.preferences.pair_loss import PreferenceLoss
     from slm.training.run_config import RunConfig
 
 REFERENCE_FILE = "reference.safetensors"
@@ -92,7 +95,7 @@ class Dpo(Task):
         datasets = {name: PairDataset(part, seq_len) for name, part in (("train", splits.train), ("val", splits.val))}
         settings = (seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
         datamodule = PairDataModule(datasets, fingerprint([*splits.train, *splits.val]), *settings)
-        loss = PREFERENCE_LOSSES.get(self.loss)(**self.loss_settings)
+        loss = self._loss_made()
         said = f"data {len(splits.train):,} training and {len(splits.val):,} validation pairs"
         lines = [f"{said}; ready in {time.perf_counter() - began:.1f} s"]
         lines += [f"data: {line}" for line in splits.faults.lines()]
@@ -106,6 +109,49 @@ class Dpo(Task):
             prepare=partial(_ask_reference, datamodule, run) if loss.needs_reference else None,
             keep=partial(_keep_reference, datamodule) if loss.needs_reference else None,
         )
+
+    def evaluation(self, asked: Evaluation) -> TaskData:
+        """The pairs of one part: beside the reference that the run kept of them, or another, or none."""
+        from slm.data.preferences.datamodule import PairDataModule
+        from slm.data.preferences.dataset import PairDataset
+        from slm.data.preferences.read import read_pairs
+        from slm.data.preferences.tokens import fingerprint
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.training.preferences.likelihood import Likelihood
+        from slm.training.preferences.module import PreferenceModule
+
+        seq_len = asked.data.seq_len
+        splits = read_pairs(asked.data.corpus, ChatRenderer(asked.tokenizer), seq_len + 1, self.too_long)
+        both = {"train": PairDataset(splits.train, seq_len), "val": PairDataset(splits.val, seq_len)}
+        pairs = {"train": splits.train, "val": splits.val, "all": [*splits.train, *splits.val]}[asked.part]
+        dataset = PairDataset(pairs, seq_len)
+        of_both = fingerprint([*splits.train, *splits.val])
+        datamodule = PairDataModule({asked.part: dataset}, of_both, seq_len, asked.batch_size, eval_split=asked.part)
+        loss, reference, prepare = self._loss_made(), "none", None
+        if loss.needs_reference and asked.reference is not None:
+            reference, prepare = "given", partial(_ask_given, datamodule, asked)
+        elif loss.needs_reference and _kept_of(asked.run, of_both):
+            reference, prepare = "kept by the run", partial(_recall_kept, dataset, both, asked)
+        elif loss.needs_reference:
+            loss = Likelihood()
+        return TaskData(
+            datamodule,
+            asked.tokenizer,
+            tokens_per_byte=1.0,
+            said="\n".join(f"data: {line}" for line in splits.faults.lines()),
+            report={
+                "pairs": len(dataset),
+                "loss_kind": self.loss if not isinstance(loss, Likelihood) else "likelihood",
+                "reference": reference,
+                "faults": splits.faults.as_dict(),
+            },
+            make_module=partial(PreferenceModule, preference=loss, sft_weight=self.sft_weight),
+            prepare=prepare,
+        )
+
+    def _loss_made(self) -> PreferenceLoss:
+        loss: PreferenceLoss = PREFERENCE_LOSSES.get(self.loss)(**self.loss_settings)
+        return loss
 
     def _tokenizer(self, run: RunConfig) -> Tokenizer:
         from slm.data.templates.template import with_template
@@ -135,6 +181,35 @@ def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: 
         notice(f"before training, validation: {describe_reference(reference['val'], data.datasets['val'])}")
     for name, dataset in data.datasets.items():
         dataset.reference = reference[name]
+
+
+def _kept_of(run: Path | None, data_fingerprint: str) -> bool:
+    """The run keeps what the reference thought of these very pairs."""
+    from slm.training.run_folder import read_record
+
+    return run is not None and read_record(run).get("data_fingerprint") == data_fingerprint
+
+
+def _recall_kept(
+    dataset: PairDataset, both: Mapping[str, PairDataset], asked: Evaluation, model: nn.Module, how: Preparing
+) -> None:
+    import torch
+
+    from slm.training.preferences.reference import load_reference
+
+    assert asked.run is not None
+    kept = load_reference(asked.run / REFERENCE_FILE, both)
+    dataset.reference = kept[asked.part] if asked.part in kept else torch.cat([kept["train"], kept["val"]])
+
+
+def _ask_given(data: PairDataModule, asked: Evaluation, model: nn.Module, how: Preparing) -> None:
+    from slm.training.preferences.reference import reference_of
+
+    assert asked.reference is not None
+    cache = Path(asked.data.corpus.cache_dir).expanduser() / "references"
+    key = f"{data.fingerprint} {asked.part}"
+    found = reference_of(asked.reference, data.datasets, key, cache, how.device, how.precision, asked.batch_size)
+    data.datasets[asked.part].reference = found[asked.part]
 
 
 def _keep_reference(data: PairDataModule, run: Path) -> None:

@@ -10,7 +10,7 @@ from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
 from slm.schema import FORBID_EXTRA
-from slm.training.tasks.task import Task, TaskData
+from slm.training.tasks.task import Evaluation, Task, TaskData
 
 if TYPE_CHECKING:
     from slm.data.mixture import Store
@@ -44,6 +44,19 @@ class Pretrain(Task):
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)
         return TaskData(datamodule, store.tokenizer, store.tokens_per_byte("val"), said, val_shares=shares_of(store))
+
+    def evaluation(self, asked: Evaluation) -> TaskData:
+        """Every token of a split but its first, in windows; no context crosses a window's border."""
+        from slm.data.datamodule import TextDataModule
+        from slm.data.mixture import find_data_with, shares_of
+
+        if asked.part == "all":
+            raise UserError("split=all is for conversations and pairs; of text, score val or train")
+        store = find_data_with(asked.data.corpus, asked.tokenizer)
+        datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
+        counts = {name: store.meta[asked.part][name] for name in ("tokens", "bytes", "documents")}
+        tokens_per_byte = store.tokens_per_byte(asked.part)
+        return TaskData(datamodule, store.tokenizer, tokens_per_byte, "", counts, val_shares=shares_of(store))
 
 
 def _store(run: RunConfig) -> Store:

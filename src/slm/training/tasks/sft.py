@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slm.data.config import CONVERSATIONS, CorpusConfig
 from slm.errors import UserError
 from slm.registry import MODELS, register_task
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
-from slm.training.tasks.task import AUTO, Task, TaskData, TemplateName
+from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateName
 
 if TYPE_CHECKING:
-    from slm.data.instructions.reading import Conversations
+    from slm.data.instructions.reading import Conversation, Conversations
     from slm.data.instructions.samples import SampleSet
-    from slm.data.templates.renderer import ChatRenderer
+    from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
-    from slm.training.callbacks.answers import Question
+    from slm.training.answers import HowMany, Question
     from slm.training.run_config import RunConfig
 
 
@@ -60,54 +61,96 @@ class Sft(Task):
         from slm.data.faults import Faults
         from slm.data.instructions.datamodule import InstructionDataModule
         from slm.data.instructions.reading import read_conversations
-        from slm.data.instructions.samples import make_samples
-        from slm.data.templates.renderer import ChatRenderer
-        from slm.training.callbacks.answers import Answers
+        from slm.training.callbacks.answers import ANSWERS_FILE
 
         began = time.perf_counter()
-        self._check_model(run)
+        self._check_model(run.model)
         faults = Faults(run.data.corpus.reading.on_bad)
         parts = read_conversations(run.data.corpus, faults)
         tokenizer = self._tokenizer(run, parts)
-        renderer = ChatRenderer(tokenizer)
-        samples = {
-            name: make_samples(part, renderer, run.data.seq_len, self.too_long, self.loss_on)
-            for name, part in (("train", parts.train), ("val", parts.val))
-        }
-        for name, made in samples.items():
-            if not len(made):
-                raise UserError(
-                    f"data: no conversation of the {name} part fits a window of {run.data.seq_len} tokens with "
-                    "anything to learn in it; raise data.seq_len (and model.params.max_seq_len), or set "
-                    "task.too_long=keep_end"
-                )
-        datamodule = InstructionDataModule(
-            samples,
-            tokenizer.fingerprint,
-            self.packing,
-            run.data.seq_len,
-            run.trainer.batch_size,
-            run.data.num_workers,
-            run.seed,
-        )
+        samples = self._samples({"train": parts.train, "val": parts.val}, tokenizer, run.data.seq_len)
+        windows = (run.data.seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
         report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
         if self.packing:
             report["filled"] = round(datamodule.dataset("train").filled, 4)  # type: ignore[union-attr]
         report["faults"] = faults.as_dict()
         lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
-        callbacks: tuple[Any, ...] = ()
-        if self.answers:
-            asked = self._questions(parts, samples["val"], renderer, run.model.params.max_seq_len)
-            callbacks = (Answers(asked, self.max_answer_tokens),)
+        asked = self._questions(parts.val, samples["val"], tokenizer, run.model, self.answers)
+        callbacks = self._asking(asked, run.run_dir / ANSWERS_FILE)
+        per_byte = _tokens_per_byte(samples["val"], tokenizer)
+        return TaskData(datamodule, tokenizer, per_byte, "\n".join(lines), report, callbacks)
+
+    def evaluation(self, asked: Evaluation) -> TaskData:
+        """The responses of one part of the data; its questions, too."""
+        from slm.data.faults import Faults
+        from slm.data.instructions.datamodule import InstructionDataModule
+        from slm.data.instructions.reading import read_part
+
+        self._check_model(asked.model)
+        faults = Faults(asked.data.corpus.reading.on_bad)
+        conversations = read_part(asked.data.corpus, asked.part, faults)
+        samples = self._samples({asked.part: conversations}, asked.tokenizer, asked.data.seq_len)
+        made = samples[asked.part]
+        windows = (asked.data.seq_len, asked.batch_size)
+        datamodule = InstructionDataModule(
+            samples, asked.tokenizer.fingerprint, self.packing, *windows, eval_split=asked.part
+        )
+        questions = self._questions(conversations, made, asked.tokenizer, asked.model, asked.answers)
         return TaskData(
-            datamodule, tokenizer, _tokens_per_byte(samples["val"], tokenizer), "\n".join(lines), report, callbacks
+            datamodule,
+            asked.tokenizer,
+            _tokens_per_byte(made, asked.tokenizer),
+            "\n".join(f"data: {line}" for line in faults.lines()),
+            {"loss_on": self.loss_on, **made.report(), "faults": faults.as_dict(), "answered": len(questions)},
+            self._asking(questions, asked.answers_file),
         )
 
-    def _check_model(self, run: RunConfig) -> None:
+    def _samples(
+        self, parts: Mapping[str, Sequence[Conversation]], tokenizer: Tokenizer, seq_len: int
+    ) -> dict[str, SampleSet]:
+        """Raises `UserError` for a part of which nothing fits."""
+        from slm.data.instructions.samples import make_samples
+        from slm.data.templates.renderer import ChatRenderer
+
+        renderer = ChatRenderer(tokenizer)
+        made = {
+            name: make_samples(part, renderer, seq_len, self.too_long, self.loss_on) for name, part in parts.items()
+        }
+        for name, samples in made.items():
+            if not len(samples):
+                raise UserError(
+                    f"data: no conversation of the {name} part fits a window of {seq_len} tokens with "
+                    "anything to learn in it; raise data.seq_len (and model.params.max_seq_len), or set "
+                    "task.too_long=keep_end"
+                )
+        return made
+
+    def _questions(
+        self,
+        conversations: Sequence[Conversation],
+        samples: SampleSet,
+        tokenizer: Tokenizer,
+        model: ModelConfig,
+        wanted: HowMany,
+    ) -> list[Question]:
+        """Of the conversations that samples were made of."""
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.training.answers import questions_of
+
+        kept = (conversations[number] for number in samples.kept)
+        return questions_of(kept, ChatRenderer(tokenizer), model.params.max_seq_len, wanted)
+
+    def _asking(self, questions: Sequence[Question], file: Path | None) -> tuple[Any, ...]:
+        from slm.training.callbacks.answers import Answers
+
+        return (Answers(questions, self.max_answer_tokens, file),) if questions else ()
+
+    def _check_model(self, model: ModelConfig) -> None:
         """Raise `UserError` for a model that cannot take packed rows."""
-        if self.packing and "positions" not in inspect.signature(MODELS.get(run.model.name).hidden_states).parameters:
+        if self.packing and "positions" not in inspect.signature(MODELS.get(model.name).hidden_states).parameters:
             raise UserError(
-                f"task.packing: the model '{run.model.name}' takes no positions (hidden_states has no such argument); "
+                f"task.packing: the model '{model.name}' takes no positions (hidden_states has no such argument); "
                 "set task.packing=false"
             )
 
@@ -141,21 +184,6 @@ class Sft(Task):
         renderer = ChatRenderer(with_template(ByteTokenizer(), kind, self.template_file))
         for conversation in parts.train:
             yield from renderer.plain_texts(conversation)
-
-    def _questions(
-        self, parts: Conversations, samples: SampleSet, renderer: ChatRenderer, longest: int
-    ) -> list[Question]:
-        """The first `answers` validation conversations that end with a response, but for that."""
-        from slm.training.callbacks.answers import Question
-
-        asked: list[Question] = []
-        for number in samples.kept:
-            *before, last = parts.val[number]
-            if last["role"] == "assistant" and len(asked) < self.answers:
-                ids = renderer.prompt_ids(before)
-                if len(ids) < longest:
-                    asked.append(Question(before, ids, last["content"]))
-        return asked
 
 
 def _tokens_per_byte(samples: SampleSet, tokenizer: Tokenizer) -> float:

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
+from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import Text, checked
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
-    from slm.data.config import CorpusConfig
+    from slm.data.config import CorpusConfig, DataConfig
     from slm.data.datamodule import WindowDataModule
+    from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
+    from slm.training.answers import HowMany
     from slm.training.module import LanguageModelModule
     from slm.training.run_config import RunConfig
 
 
 AUTO = "auto"
+_READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
+
+Part = Literal["train", "val", "all"]
+"""Which part of the data a finished model is scored on."""
 
 
 def _template(name: str) -> str:
@@ -80,6 +87,33 @@ class Preparing:
     resumed_from: Path | None
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a finished model is scored on.
+
+    Attributes:
+        data: a corpus and its windows.
+        part: of that.
+        batch_size: windows, or pairs, at a time.
+        model: its shape.
+        tokenizer: its own, with its chat template where it has one.
+        answers: how many questions it answers, where the task knows the answers.
+        answers_file: where they go; None for nowhere.
+        run: the folder of the run that made it; None for a model without one.
+        reference: the weights that training began with, for a task that compares with them.
+    """
+
+    data: DataConfig
+    part: Part
+    batch_size: int
+    model: ModelConfig
+    tokenizer: Tokenizer
+    answers: HowMany = 0
+    answers_file: Path | None = None
+    run: Path | None = None
+    reference: nn.Module | None = None
+
+
 class Task(ABC):
     """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives."""
 
@@ -95,6 +129,14 @@ class Task(ABC):
             UserError: files are missing or not what they should be, or settings do not fit them.
         """
 
+    def evaluation(self, asked: Evaluation) -> TaskData:
+        """The same for a model that is only scored: `TaskData.report` is part of what it is told beside the figures.
+
+        Raises:
+            UserError: as `data`; or the task does not score models (which one of yours need not).
+        """
+        raise UserError(f"{type(self).__name__} says of no model how good it is (its class has no `evaluation`)")
+
 
 def task_of(values: Any) -> Task:
     """The task that the configuration's `task` describes; raises `UserError` with all problems."""
@@ -103,3 +145,28 @@ def task_of(values: Any) -> Task:
     settings = {key: value for key, value in values.items() if key != "kind"}
     task: Task = checked(TASKS.get(values["kind"]), settings, "task")
     return task
+
+
+def task_for(corpus: CorpusConfig, own: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Task:
+    """The task that a model is scored by on `corpus`.
+
+    Args:
+        corpus: what it is scored on.
+        own: settings of the task that the model was trained by, which is taken if it reads such data.
+        changes: of its settings, or of the defaults of the task that does read it.
+
+    Raises:
+        UserError: a setting is unknown, or of another type or range.
+    """
+    settings = own if own and _reads(task_of(own), corpus) else {"kind": _READS.get(corpus.kind, "pretrain")}
+    task = task_of({**settings, **changes})
+    task.check(corpus)
+    return task
+
+
+def _reads(task: Task, corpus: CorpusConfig) -> bool:
+    try:
+        task.check(corpus)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""Questions with a known answer, put to a model: the likeliest answer to each beside its reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slm.data.templates.renderer import ChatRenderer, Message
+from slm.generation.config import GenerationConfig
+from slm.generation.language_model import LanguageModel
+from slm.new_file import new_file
+
+HowMany = int | Literal["all"]
+
+_SIDE_BY_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """Attributes:
+    messages: a conversation up to a response.
+    prompt_ids: the same as the model reads it.
+    reference: the response.
+    """
+
+    messages: Sequence[Message]
+    prompt_ids: Sequence[int]
+    reference: str
+
+
+def questions_of(
+    conversations: Iterable[Sequence[Message]], renderer: ChatRenderer, longest: int, wanted: HowMany
+) -> list[Question]:
+    """The first `wanted` conversations that end with a response, but for that.
+
+    Args:
+        conversations: in their order.
+        renderer: of the template.
+        longest: positions the model has; a prompt that leaves no room for an answer is passed over.
+        wanted: how many, or "all".
+    """
+    asked: list[Question] = []
+    for *before, last in conversations:
+        if wanted != "all" and len(asked) >= wanted:
+            break
+        if last["role"] == "assistant" and before and len(ids := renderer.prompt_ids(before)) < longest:
+            asked.append(Question(before, ids, last["content"]))
+    return asked
+
+
+def answers_to(questions: Sequence[Question], model: LanguageModel, max_new_tokens: int) -> list[dict[str, Any]]:
+    """For each question ``prompt``, ``reference``, the model's ``answer``, and whether it is ``exact``.
+
+    The likeliest token is taken each time, so that nothing is drawn. An answer is exact if it is the reference, spaces
+    around both left aside.
+    """
+    settings = GenerationConfig(greedy=True, max_new_tokens=max_new_tokens, batch_size=_SIDE_BY_SIDE)
+    completions = model.complete_ids([question.prompt_ids for question in questions], settings)
+    return [
+        {
+            "prompt": question.messages[-1]["content"] if len(question.messages) == 1 else list(question.messages),
+            "reference": question.reference,
+            "answer": completion.text,
+            "exact": completion.text.strip() == question.reference.strip(),
+        }
+        for question, completion in zip(questions, completions, strict=True)
+    ]
+
+
+def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
+    """A line each, or one array where the name ends in ``.json``; whole or not at all."""
+    rows = [json.dumps(answer, ensure_ascii=False) for answer in answers]
+    array = ",\n".join(rows)
+    text = f"[\n{array}\n]\n" if file.suffix == ".json" else "".join(f"{row}\n" for row in rows)
+    with new_file(file) as out:
+        out.write(text.encode())

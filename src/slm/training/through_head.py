@@ -1,0 +1,48 @@
+"""Log-probabilities through a head that is no plain matrix, such as a quantized one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from slm.models.contract import CausalLM
+
+_ROWS = 512
+
+
+def has_plain_head(model: nn.Module) -> bool:
+    """`model.head_weight` is all that makes logits of hidden states."""
+    return getattr(model, "inference_head", None) is None
+
+
+def log_probs_through_head(model: CausalLM, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of each label in nats, (B, T) fp32 without gradient; 0 where the label is negative.
+
+    Args:
+        hidden: (B, T, C).
+        labels: (B, T).
+    """
+    rows, targets = hidden.flatten(0, -2), labels.flatten()
+    places = (targets >= 0).nonzero().squeeze(1)
+    found = torch.zeros(len(targets), device=hidden.device)
+    for chosen in places.split(_ROWS):
+        logits = model.head(rows[chosen]).float()
+        found[chosen] = -cross_entropy(logits, targets[chosen], reduction="none")
+    return found.view_as(labels)
+
+
+class LossThroughHead(nn.Module):
+    """The cross-entropy of such a model; takes what the training loss takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = (cast(CausalLM, model),)  # in a tuple, so that it is no part of this module
+        self.ignore_index = self._model[0].config.modules.loss.ignore_index
+
+    def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
+        """Summed NLL in nats; arguments as for the training loss."""
+        labels = labels.masked_fill(labels == self.ignore_index, -1)
+        return -log_probs_through_head(self._model[0], hidden, labels).sum()
