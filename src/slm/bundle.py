@@ -8,6 +8,8 @@ slm_tokenizer.json     the tokenizer
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slm.errors import UserError
+from slm.flush import flush_file, flush_folder
 from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.models.prepare import MODES
@@ -65,13 +69,29 @@ def write_bundle(
         tokenizer: its tokenizer.
         facts: what produced it, plain types.
         quantize: ``int8`` or ``int4`` if the state dict is of a model that `prepare_for_inference` quantized.
+
+    Raises:
+        OSError: it could not be written; what was there before still is.
     """
     with new_folder(folder) as partial:
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE)
+        _save_weights(weights, partial / WEIGHTS_FILE)
         shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
         tokenizer.save(partial)
+        for file in partial.iterdir():
+            flush_file(file)
+        flush_folder(partial)
+
+
+def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, file)
+    except SafetensorError as error:  # its word for a full disk too
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def open_bundle(folder: Path) -> Pretrained:

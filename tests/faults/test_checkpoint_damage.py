@@ -143,7 +143,7 @@ def test_auto_never_starts_anew_over_damage(last: Path, invoke: Any, tiny: tuple
         last.write_bytes(whole)
         last.unlink()  # a run that lost only this name goes on all the same
         outcome = invoke(folder, "train", *tiny, "resume=auto", "run_dir=run", "stop_after=6")
-        assert "step_00000006.ckpt' is at step 6 already" in outcome.err
+        assert "nothing is left to do: 'run' is at step 6 of 6" in outcome.err
     finally:
         older.write_bytes(kept)
         if not last.is_file():

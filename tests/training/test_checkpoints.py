@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.training.callbacks.checkpoints import Checkpoints
-from slm.training.checkpoint_io import AtomicCheckpointIO
+from slm.training.callbacks.checkpoints import Checkpoints, Period
+from slm.training.checkpoint_io import CheckpointWriter, write_checkpoint
 from slm.training.runner import compile_in_place
 
 
@@ -64,15 +64,22 @@ class _Saver:
     class state:  # noqa: N801
         fn = "fit"
 
+    class strategy:  # noqa: N801
+        broadcast = staticmethod(lambda value: value)
+
+    def __init__(self, writer: CheckpointWriter) -> None:
+        self.writer = writer
+
     def save_checkpoint(self, file: Path) -> None:
-        AtomicCheckpointIO().save_checkpoint({"step": self.global_step}, file)
+        self.writer.save_checkpoint({"step": self.global_step}, file)
 
 
 def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
     """No number is smaller than nan, so that a nan at the first validation once stayed the best for ever."""
     written: list[Any] = []
-    callback = Checkpoints(tmp_path, 10, 10, 0, lambda weights, facts: written.append(facts["step"]))
-    trainer: Any = _Saver()
+    writer = CheckpointWriter()
+    callback = Checkpoints(tmp_path, Period(10, 10, 0), writer, lambda weights, facts: written.append(facts["step"]))
+    trainer: Any = _Saver(writer)
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     for step, loss in enumerate([float("nan"), 3.0, float("nan"), 2.0, 2.5]):
         trainer.global_step, module.val_metrics = step, {"loss": loss}
@@ -92,7 +99,7 @@ def test_without_validation_the_last_weights_are_the_model(train_tiny: Callable[
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up half way through: what was there stays, no partial file lies about."""
     file = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, file)
+    write_checkpoint({"step": 1}, file)
 
     def full(content: Any, out: Any) -> None:
         out.write(b"half")
@@ -100,7 +107,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        AtomicCheckpointIO().save_checkpoint({"step": 2}, file)
+        write_checkpoint({"step": 2}, file)
     assert load(file) == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -6,6 +6,9 @@ what is left then is another step.
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 from slm.errors import UserError
@@ -16,6 +19,7 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 BEST_CHECKPOINT = "best.ckpt"
 _STEP_FILES = "step_*.ckpt"
+_KEPT_FILES = "kept_*.ckpt"
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -29,10 +33,43 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(step), file) for step, file in found.items() if step.isdecimal()))
 
 
+def for_good_file(folder: Path, step: int) -> Path:
+    """A second name of the checkpoint of `step`, under which it stays for good."""
+    return folder / f"kept_{step:08d}.ckpt"
+
+
+def for_good_files(folder: Path) -> list[Path]:
+    """Those there are, in the order of the steps."""
+    return sorted(folder.glob(_KEPT_FILES))
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, replacing what was there in one move."""
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        shutil.copyfile(source, partial)  # a file system without hard links
+    os.replace(partial, target)
+
+
+def remove_partials(run: Path, bundle: str) -> None:
+    """What a killed save left: files, and folders of a model `bundle`, that never got their name."""
+    for file in (run / CHECKPOINTS).glob(".*.ckpt.*"):
+        file.unlink(missing_ok=True)
+    for folder in run.glob(f".{bundle}.*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def checkpoints_of(run: Path) -> list[Path]:
-    """A run's checkpoint files, in the order in which they are gone on from: last, newest step first, best."""
+    """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
+    those kept for good."""
     folder = run / CHECKPOINTS
-    places = [folder / LAST_CHECKPOINT, *reversed(step_files(folder).values()), folder / BEST_CHECKPOINT]
+    steps, for_good = reversed(step_files(folder).values()), reversed(for_good_files(folder))
+    places = [folder / LAST_CHECKPOINT, *steps, folder / BEST_CHECKPOINT, *for_good]
     return [place for place in places if place.is_file()]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
-from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, Text
+from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
 
@@ -111,7 +111,9 @@ class TrainerConfig:
         global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
             device. Gradients are accumulated to reach it.
         log_every, val_every, save_every: period of metrics, validation and checkpoints.
-        keep: how many ``step_*.ckpt`` files stay; 0 for all.
+        keep: how many ``step_*.ckpt`` files stay; 0 for all. The one before the newest always does.
+        keep_every_hours: one checkpoint in so many hours stays for good, as ``kept_*.ckpt``; None for none.
+        async_save: write checkpoints in a thread, from a copy of the state in memory.
         grad_clip: largest global gradient norm; 0 for no clipping.
         compile: run the model through ``torch.compile``.
         recompute: keep only each block's input for the backward pass and run the block again there (Chen et al. 2016):
@@ -128,6 +130,8 @@ class TrainerConfig:
     save_every: Count
     global_batch_size: Count | None = None
     keep: NonNegativeInt = 2
+    keep_every_hours: PositiveFloat | None = None
+    async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
     recompute: Flag = False

@@ -31,14 +31,14 @@ from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
 from slm.training.callbacks.broken_off import BrokenOff
-from slm.training.callbacks.checkpoints import Checkpoints
+from slm.training.callbacks.checkpoints import Checkpoints, Period
 from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.stop_on_signal import StopOnSignal
 from slm.training.callbacks.train_metrics import TrainMetrics
-from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, say_what_is_taken
-from slm.training.checkpoint_io import AtomicCheckpointIO
+from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, remove_partials, say_what_is_taken
+from slm.training.checkpoint_io import CheckpointWriter
 from slm.training.csv_logger import CsvLogger
 from slm.training.freed_memory import keep_freed_memory
 from slm.training.module import LanguageModelModule
@@ -183,7 +183,7 @@ def _train(
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=config.run_dir,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[checkpoints.writer],
         callbacks=callbacks,
         logger=list(loggers.values()),
     )
@@ -207,6 +207,7 @@ def _train(
     if trainer.is_global_zero:
         run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
         notice(describe(summary, config.run_dir, config.trainer.max_steps))
+        _refuse_unsaved(checkpoints, config.run_dir)
     return Result(summary["best_val_loss"], config.run_dir)
 
 
@@ -326,11 +327,20 @@ def _instantiate(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
 def _checkpoints(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
-        save_every=config.trainer.save_every,
-        val_every=config.trainer.val_every,
-        keep=config.trainer.keep,
+        period=Period(
+            config.trainer.save_every, config.trainer.val_every, config.trainer.keep, config.trainer.keep_every_hours
+        ),
+        writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
     )
+
+
+def _refuse_unsaved(checkpoints: Checkpoints, run: Path) -> None:
+    """Raise `UserError` if the run's last state is not on the disk: all is done that could be, but all is not well."""
+    if checkpoints.failure is not None:
+        newest = newest_whole(run)
+        mend = f"make room and go on from '{newest}' (resume={run})" if newest else "make room and start again"
+        raise UserError(f"the end of the run is not saved ({checkpoints.failure}); {mend}")
 
 
 def _write_run_bundle(
@@ -376,6 +386,7 @@ def _open_run_folder(
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    remove_partials(config.run_dir, RUN_BUNDLE)
     OmegaConf.save(OmegaConf.create(dict(composed)), config.run_dir / run_folder.CONFIG_FILE)
     if data.keep is not None:
         data.keep(config.run_dir)

@@ -28,9 +28,13 @@ class SealedWriter:
 
     Args:
         out: a file opened for writing, at its beginning.
+
+    Attributes:
+        size: bytes given so far, whether the disk took them or not.
     """
 
     def __init__(self, out: BinaryIO) -> None:
+        self.size = 0
         self._out = out
         self._sum = hashlib.sha256()
         self._tail = b""  # the last bytes so far, held back: they may be the end record
@@ -39,6 +43,7 @@ class SealedWriter:
     def write(self, data: bytes | memoryview) -> int:
         """Take `data`; the number of its bytes."""
         view = memoryview(data).cast("B")
+        self.size += len(view)
         kept = max(0, len(view) - _END_BYTES)
         if kept:
             self._pass_on(self._tail)
@@ -66,13 +71,16 @@ class SealedWriter:
             raise self._error
 
     def _pass_on(self, data: bytes | memoryview) -> None:
-        if self._error is None and len(data):
-            try:
-                self._sum.update(data)
-                while len(data):  # an unbuffered file may take a part only
-                    data = data[self._out.write(data) :]
-            except OSError as error:
-                self._error = error
+        if self._error is not None:
+            return
+        try:
+            for start in range(0, len(data), _CHUNK):  # in parts that the processor's cache holds for both
+                part = data[start : start + _CHUNK]
+                self._sum.update(part)
+                while len(part):  # an unbuffered file may take some of it only
+                    part = part[self._out.write(part) :]
+        except OSError as error:
+            self._error = error
 
 
 def is_sealed(file: Path) -> bool:

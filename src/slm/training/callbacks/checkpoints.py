@@ -3,51 +3,86 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
+from slm.flush import flush_folder
 from slm.models.modules.lora import merged_state
-from slm.training.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, step_file
+from slm.notices import notice
+from slm.training.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
+from slm.training.checkpoint_io import CheckpointWriter
+from slm.training.retention import drop_old, keep_for_good
+
+WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Period:
+    """When to save, and what stays.
+
+    Attributes:
+        save_every, val_every: in optimizer steps.
+        keep: how many ``step_*.ckpt`` stay, newest first; 0 for all.
+        keep_every_hours: one in so many hours stays for good, as ``kept_*.ckpt``; None for none.
+    """
+
+    save_every: int
+    val_every: int
+    keep: int
+    keep_every_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class _Save:
+    """One save, and what to go back to if it fails.
+
+    Attributes:
+        step: of the state.
+        is_best: whether it is the best so far, so that the bundle is written.
+        before: the best loss and step until then, and the step saved until then.
+    """
+
+    step: int
+    is_best: bool
+    before: tuple[float | None, int | None, int]
 
 
 class Checkpoints(Checkpoint):
-    """Keeps ``step_*.ckpt`` every `save_every` optimizer steps, ``last.ckpt`` and ``best.ckpt``.
+    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
 
-    Each file is whole: written beside its place and renamed. Names that stand for the same step
-    share one file on disk.
+    Each file is whole: written beside its place and renamed; names that stand for the same step share one file on disk.
+    ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
+    said and taken back: what was the best before is so again, and the next save tries again.
 
     Args:
         folder: where checkpoints go.
-        save_every, val_every: periods in optimizer steps.
-        keep: how many ``step_*.ckpt`` stay, newest first; 0 for all.
-        write_bundle: called with the weights and facts of each new best model.
+        period: when, and what stays.
+        writer: the trainer's plugin that writes them.
+        write_bundle: called with the weights and facts of each new best model, maybe in another thread.
+
+    Attributes:
+        failure: why the last state of the run could not be saved; None if it was.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        save_every: int,
-        val_every: int,
-        keep: int,
-        write_bundle: Callable[[dict[str, Tensor], dict[str, Any]], None],
-    ) -> None:
+    def __init__(self, folder: Path, period: Period, writer: CheckpointWriter, write_bundle: WriteBundle) -> None:
         self.folder = folder
-        self.save_every = save_every
-        self.val_every = val_every
-        self.keep = keep
+        self.period = period
+        self.writer = writer
         self.write_bundle = write_bundle
         self.best_loss: float | None = None
         self.best_step: int | None = None
-        self._saved_step = -1  # the step that LAST_CHECKPOINT holds
+        self.failure: OSError | None = None
+        self._saved_step = -1  # the step that LAST_CHECKPOINT holds, or will when the save under way is done
+        self._save_under_way: _Save | None = None
+        self._lost_bundle: OSError | None = None  # set by the thread that writes, read when it is done
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What was resumed from needs no saving."""
@@ -58,34 +93,37 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save where the period says so; a step that is validated too is saved after that."""
         step = trainer.global_step
-        due = step % self.save_every == 0 and step != self._saved_step
-        if due and step % self.val_every and not trainer.should_stop:
-            self._save(trainer)
+        due = step % self.period.save_every == 0 and step != self._saved_step
+        if due and step % self.period.val_every and not trainer.should_stop:
+            self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and keep the model if it is the best so far."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        self._settle(trainer)  # whether the last best was saved decides what is better than it
         loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
-        if is_best:
-            self.best_loss, self.best_step = loss, trainer.global_step
-        if is_best or trainer.should_stop or trainer.global_step % self.save_every == 0:
-            self._save(trainer)
-        if is_best and trainer.is_global_zero:
-            _link(self.folder / LAST_CHECKPOINT, self.folder / BEST_CHECKPOINT)
-            self.write_bundle(_weights(pl_module), {"step": self.best_step, **pl_module.val_metrics})  # type: ignore[dict-item]
+        if is_best or trainer.should_stop or trainer.global_step % self.period.save_every == 0:
+            self.save(trainer, pl_module, is_best, bundle=is_best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The end of a run is always saved; without any validation its weights are the bundle's."""
-        self.save_now(trainer)
-        if self.best_step is None and trainer.is_global_zero:
-            self.write_bundle(_weights(pl_module), {"step": trainer.global_step})
+        """The end of a run is always saved; without any validation its weights are the bundle's.
+
+        What failed a moment ago is tried once more; there is no next save.
+        """
+        lost = self._settle(trainer)
+        again = lost if lost is not None and lost.step == trainer.global_step else None
+        if trainer.global_step != self._saved_step or self.best_step is None or again is not None:
+            is_best = again is not None and again.is_best
+            self.save(trainer, pl_module, is_best, bundle=is_best or self.best_step is None)
+            self._settle(trainer)
 
     def save_now(self, trainer: pl.Trainer) -> None:
         """Save, unless this step is saved already."""
+        self._settle(trainer)
         if trainer.global_step != self._saved_step:
-            self._save(trainer)
+            self.save(trainer, trainer.lightning_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
@@ -95,32 +133,69 @@ class Checkpoints(Checkpoint):
         """The inverse of `state_dict`."""
         self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        step = self._saved_step = trainer.global_step
+    def save(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_best: bool = False, bundle: bool = False
+    ) -> None:
+        """Save the state of after this step, on all ranks at once; in the background it is done some time later.
+
+        Args:
+            trainer, pl_module: as hooks have them.
+            is_best: whether the validation of this step is the best so far.
+            bundle: whether the model bundle is written too.
+        """
+        self._settle(trainer)
+        step = trainer.global_step
+        self._save_under_way = _Save(step, is_best, (self.best_loss, self.best_step, self._saved_step))
+        self._saved_step = step
+        if is_best:
+            self.best_loss, self.best_step = pl_module.val_metrics["loss"], step  # type: ignore[assignment, index]
+        if trainer.is_global_zero:
+            write_bundle = self._bundle(pl_module, step, is_best) if bundle else None
+            self.writer.put_beside(partial(self._put_beside, self._save_under_way, write_bundle))
         trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
-        if trainer.is_global_zero and step % self.save_every == 0:
-            _link(self.folder / LAST_CHECKPOINT, step_file(self.folder, step))
-            self._drop_old()
 
-    def _drop_old(self) -> None:
-        if self.keep:
-            # by age, not by step: a run that went back to an earlier step replaces those that lay ahead of it
-            files = sorted(self.folder.glob("step_*.ckpt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
-            for old in files[: -self.keep]:
-                old.unlink()
+    def _bundle(self, pl_module: pl.LightningModule, step: int, is_best: bool) -> Callable[[], None]:
+        """What writes the bundle of this step; the weights are taken now."""
+        model: nn.Module = pl_module.model  # type: ignore[assignment]
+        weights = self.writer.copied({name: tensor.detach() for name, tensor in merged_state(model).items()})
+        facts = {"step": step, **(pl_module.val_metrics if is_best else {})}  # type: ignore[dict-item]
+        return partial(self.write_bundle, weights, facts)
 
+    def _put_beside(self, save: _Save, write_bundle: Callable[[], None] | None, written: Path) -> None:
+        """The rest of a save, before the checkpoint takes its name."""
+        bundled = write_bundle is None or self._try(write_bundle)
+        if save.is_best and bundled:
+            link(written, self.folder / BEST_CHECKPOINT)
+        if save.step % self.period.save_every == 0:
+            link(written, step_file(self.folder, save.step))
+            if self.period.keep_every_hours is not None:
+                keep_for_good(self.folder, save.step, self.period.keep_every_hours)
+            flush_folder(self.folder)  # the new name is on the disk before an old one goes
+            drop_old(self.folder, save.step, self.period.keep)
 
-def _link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, replacing what was there in one move."""
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    def _try(self, write_bundle: Callable[[], None]) -> bool:
+        """A bundle that cannot be written must not keep the checkpoint from being so."""
+        try:
+            write_bundle()
+        except OSError as error:
+            notice(f"the model bundle is not written: {error.strerror}: '{error.filename}'; the one of before stays")
+            self._lost_bundle = error
+            return False
+        return True
 
-
-def _weights(pl_module: pl.LightningModule) -> dict[str, Tensor]:
-    model: torch.nn.Module = pl_module.model  # type: ignore[assignment]
-    return {name: tensor.detach().cpu() for name, tensor in merged_state(model).items()}
+    def _settle(self, trainer: pl.Trainer) -> _Save | None:
+        """Wait for the save under way; if it failed take back what it promised, on all ranks, and give it."""
+        save, self._save_under_way = self._save_under_way, None
+        if save is None:
+            return None
+        failure, lost_bundle = self.writer.wait(), self._lost_bundle
+        self._lost_bundle = None
+        self.failure = failure or lost_bundle
+        whole, bundled = trainer.strategy.broadcast((failure is None, lost_bundle is None))
+        best_loss, best_step, saved_step = save.before
+        if not whole:
+            self._saved_step = saved_step
+        if not (whole and bundled):
+            self.best_loss, self.best_step = best_loss, best_step
+            return save
+        return None
