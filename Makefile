@@ -8,7 +8,7 @@ TRAIN_ARGS ?=
 PROMPT ?= def main(
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test faults lint format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: $(VENV)/.base  ## install, train the default model (about a minute), let i
 
 test: $(VENV)/.dev  ## install what the tests need, run them
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.dev  ## kill runs a hundred times, damage files, fill disks (ten minutes; make test does less of it)
+	SLM_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 lint: $(VENV)/.dev  ## style and types: ruff and mypy
 	$(BIN)/ruff check .

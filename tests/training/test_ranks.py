@@ -43,3 +43,88 @@ def test_two_ranks_are_one(
         for name in ("train/loss", "val/loss"):
             if other[name]:
                 assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5), (row["step"], name)
+
+
+RECORDING = """
+import os
+import pytorch_lightning as pl
+
+class Recording(pl.Callback):
+    def on_train_batch_start(self, trainer, module, batch, index):
+        rows = "".join(f"{trainer.global_step} {bytes(row.tolist()).decode()}\\n" for row in batch["input_ids"])
+        with open(f"seen_{trainer.global_rank}.txt", "a") as out:
+            out.write(rows)
+"""
+
+
+def samples(folder: Path) -> list[list[str]]:
+    """What each step was trained on, over all ranks: the text of its windows, in order."""
+    steps: dict[int, list[str]] = {}
+    for file in folder.glob("seen_*.txt"):
+        for line in file.read_text().splitlines():
+            step, _, text = line.partition(" ")
+            steps.setdefault(int(step), []).append(text)
+    return [sorted(steps[step]) for step in range(len(steps))]
+
+
+def test_one_two_one(
+    invoke: Any,
+    tiny: tuple[str, ...],
+    cache_dir: Path,
+    tmp_path: Path,
+    metrics_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run is gone on with on two ranks and then on one again, over two epochs: each sample of an epoch is seen once
+    in it, none twice, none left out; every step is of the same samples as on one rank, and so is every loss.
+
+    Windows are told apart by their text: a number each; the last one is cut short, and has no bar at its end.
+    """
+    (tmp_path / "numbers.txt").write_text("".join(f"{number:015d}|" for number in range(1010)))
+    (tmp_path / "recording.py").write_text(RECORDING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    settings = [
+        *(setting for setting in tiny if not setting.startswith("data.path")),
+        f"data.path={tmp_path / 'numbers.txt'}",
+        "data.val_fraction=0.208",
+        "+callbacks.recording._target_=recording.Recording",
+        "trainer.batch_size=10",
+        "trainer.global_batch_size=40",
+        "trainer.max_steps=40",
+        "trainer.val_every=20",
+        "trainer.precision=64",
+        "run_dir=run",
+    ]
+    places = {}
+    for name in ("straight", "changing"):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+    outcome = invoke(places["straight"], "train", *settings)
+    assert outcome.status == 0, outcome.err
+    assert invoke(places["changing"], "train", *settings, "stop_after=13").status == 0
+    outcome = subprocess.run(
+        [Path(sys.executable).with_name("slm-train"), "resume=run", "trainer.devices=2", "stop_after=27"],
+        cwd=places["changing"],
+        env={**os.environ, "SLM_CACHE_DIR": str(cache_dir)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert (places["changing"] / "seen_1.txt").is_file()
+    assert invoke(places["changing"], "train", "resume=run", "trainer.devices=1").status == 0
+
+    seen = {name: samples(place) for name, place in places.items()}
+    assert seen["changing"] == seen["straight"]
+    first, second = (
+        sorted(sample for step in epoch for sample in step) for epoch in (seen["changing"][:20], seen["changing"][20:])
+    )
+    assert first == second
+    assert len(first) == len(set(first)) == 800
+    rows = {name: {row["step"]: row for row in metrics_of(place / "run")} for name, place in places.items()}
+    assert rows["changing"].keys() == rows["straight"].keys()
+    for step, row in rows["straight"].items():
+        for name in ("train/loss", "val/loss"):
+            if row[name]:
+                assert abs(float(rows["changing"][step][name]) - float(row[name])) < 1e-6, (step, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,8 @@ def test_auto_finds_the_newest_run_of_the_same_settings(run_cli: Any, tiny: tupl
     assert run_cli("train", *tiny, "stop_after=2").status == 0
     assert run_cli("train", *tiny, "seed=2", "stop_after=2", "run_dir=outputs/other").status == 0
     first = next(run for run in (tmp_path / "outputs").iterdir() if run.name != "other")
+    for age, run in enumerate((tmp_path / "outputs").iterdir()):
+        os.utime(run / "run.json", (age, age))  # a copied folder, a clock that jumped: what the run noted counts
     outcome = run_cli("train", *tiny, "resume=auto")
     assert outcome.status == 0, outcome.err
     assert f"run folder outputs/{first.name}, resumed at step 2" in outcome.err

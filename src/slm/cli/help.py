@@ -22,6 +22,7 @@ class Help:
         examples: (command line, what it does) pairs.
         settings: (key, meaning) of those most often set.
         groups: the configuration groups it takes.
+        statuses: (exit status, meaning) pairs, where there are more than 0, 1 and 2.
     """
 
     summary: str
@@ -29,6 +30,7 @@ class Help:
     examples: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]
     groups: Sequence[str] = ()
+    statuses: Sequence[tuple[str, str]] = ()
 
 
 def render(command: str, text: Help, config_dir: Path | None) -> str:
@@ -38,6 +40,8 @@ def render(command: str, text: Help, config_dir: Path | None) -> str:
     if text.groups:
         parts.append("groups (group=choice):\n" + _table([(g, ", ".join(choices(g, config_dir))) for g in text.groups]))
     parts.append("settings (key=value):\n" + _table(text.settings))
+    if text.statuses:
+        parts.append("exit status:\n" + _table(text.statuses))
     parts.append(
         "more:\n"
         + _table(

@@ -61,6 +61,13 @@ HELP = Help(
         ("seed", "of weights, data order and dropout"),
         ("plugins", "[my.module]: your own registered models, tokenizers, …"),
     ],
+    statuses=[
+        ("0", "the run came to its end; with resume=auto also if it had before"),
+        ("2", "a setting, a file or the folder is not as it should be: one line says what"),
+        ("75", "stopped by Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, its step saved: resume=auto goes on"),
+        ("130", "a second Ctrl-C ended it at once: resume=auto goes on from the last save"),
+        ("1", "a bug: the traceback says which, its last line how to go on"),
+    ],
 )
 
 _PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")

@@ -237,6 +237,9 @@ class LanguageModelModule(pl.LightningModule):
             "tokens_trained": self.tokens_trained,
         }
         checkpoint["val_metrics"] = dict(self.val_metrics)
+        # Lightning's own count, read by nothing here, is one less after some resumes
+        loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
+        loop["_batches_that_stepped"] = checkpoint["global_step"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""

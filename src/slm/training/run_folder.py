@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ METRICS_FILE = "metrics.csv"
 RECORD_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
+_WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE, RECORD_FILE, SUMMARY_FILE, "answers.jsonl")
 _VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
 
 
@@ -53,7 +57,7 @@ def provenance() -> dict[str, Any]:
     """What is running: command, time, versions, git commit of the working folder."""
     return {
         "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(_TIME),
         "python": platform.python_version(),
         "machine": platform.platform(),
         "versions": {name: _version(name) for name in _VERSIONS_OF},
@@ -92,6 +96,16 @@ def check_free(run: Path, checkpoint: Path | None) -> None:
         raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
 
 
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed run was writing beside its places: none of it is whole, and checkpoints are large."""
+    for name in _WRITTEN_BESIDE:
+        for left in [*run.glob(f".{name}.*"), *(run / CHECKPOINTS).glob(f".{name}.*")]:
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
 def run_of_checkpoint(path: Path) -> Path:
     """The run folder that a checkpoint file, or the folder itself, belongs to."""
     return path.parent.parent if path.is_file() and path.parent.name == CHECKPOINTS else path
@@ -104,7 +118,13 @@ def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
         for file in root.glob(f"*/{RECORD_FILE}")
         if checkpoints_of(file.parent) and sorted(read_record(file.parent).get("overrides", [])) == sorted(overrides)
     ]
-    return max(candidates, key=lambda run: (run / RECORD_FILE).stat().st_mtime, default=None)
+    return max(candidates, key=lambda run: (_started(run), run.name), default=None)
+
+
+def _started(run: Path) -> float:
+    """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
+    noted = read_record(run)["sessions"][-1]["started"]
+    return datetime.strptime(noted, _TIME).timestamp()
 
 
 def _version(package: str) -> str | None:

@@ -110,6 +110,8 @@ def _train(
     run_folder.check_free(config.run_dir, checkpoint)
     if checkpoint:
         say_what_is_taken(checkpoint)
+    if is_first_rank():
+        run_folder.remove_leftovers(config.run_dir)
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
     last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import os
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
 
@@ -10,9 +12,13 @@ from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
 
+SAMPLES_FILE = "samples.txt"
+
 
 class SampleText(pl.Callback):
     """Shows a continuation of `prompt` on the terminal and adds it to ``samples.txt`` of the run.
+
+    What a resumed run will write again is cut off the file first.
 
     Sampling draws from a generator of its own, so that training is the same with and without it.
 
@@ -24,6 +30,22 @@ class SampleText(pl.Callback):
     def __init__(self, prompt: str, max_new_tokens: int, temperature: float, top_k: int, seed: int) -> None:
         self.prompt = prompt
         self.settings = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+        self._size: int | None = None  # of the file, in bytes
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the file is."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._size = state_dict["size"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Cut off what is of after the checkpoint, or of a run that was killed before its first."""
+        file = Path(trainer.default_root_dir) / SAMPLES_FILE
+        keep = self._size if trainer.global_step else 0
+        if trainer.is_global_zero and keep is not None and file.is_file() and file.stat().st_size > keep:
+            os.truncate(file, keep)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a sample."""
@@ -31,8 +53,11 @@ class SampleText(pl.Callback):
             return
         model = LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]
         text = self.prompt + model.generate(self.prompt, self.settings)
-        with open(f"{trainer.default_root_dir}/samples.txt", "a", encoding="utf-8") as out:
+        file = Path(trainer.default_root_dir) / SAMPLES_FILE
+        file.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
+        with file.open("a", encoding="utf-8") as out:
             out.write(f"--- step {trainer.global_step}\n{text}\n")
+            self._size = out.tell()
         bar = trainer.progress_bar_callback
         if bar is not None:
             bar.print(f"--- sample at step {trainer.global_step}\n{text}\n---")
