@@ -16,7 +16,7 @@ ROOT = Path(slm.__file__).parent
 LAYERS = {
     **dict.fromkeys(("registry", "errors", "extras", "schema", "notices", "new_folder", "new_file", "json_file"), 0),
     **dict.fromkeys(("web_address", "public_address", "stall_watch", "http_get", "partial_file", "download"), 0),
-    "flush": 0,
+    **dict.fromkeys(("flush", "nearest", "other_names"), 0),
     **dict.fromkeys(("tokenizers", "models"), 1),
     **dict.fromkeys(("data", "weights"), 2),
     "bundle": 3,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from slm.nearest import ranked
 
 
 class UserError(ValueError):
@@ -22,12 +23,17 @@ class Stopped(BaseException):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was most likely meant to be, or None if nothing is close."""
-    by_lowercase = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.6)
-    return by_lowercase[found[0]] if found else None
+    return next(iter(ranked(name, known)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'X'?"` for the nearest known name, or an empty string."""
-    close = nearest(name, known)
-    return f"; did you mean '{close}'?" if close else ""
+    return suggestion(ranked(name, known)[:1])
+
+
+def suggestion(names: Sequence[str]) -> str:
+    """`"; did you mean 'X'?"`, of two names with `" (or 'Y')"` behind it; an empty string for none."""
+    if not names:
+        return ""
+    second = f" (or '{names[1]}')" if len(names) > 1 else ""
+    return f"; did you mean '{names[0]}'?{second}"

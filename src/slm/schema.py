@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from typing import Annotated, Any, TypeVar, Union
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, suggestion
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 
+_AS_FLAG = {**dict.fromkeys(("yes", "on", "y", "t"), "true"), **dict.fromkeys(("no", "off", "n", "f"), "false")}
 FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -91,12 +93,24 @@ def _explain(cls: type, where: str, found: Any) -> str:
     if found["type"] == "value_error":
         message = found["msg"].removeprefix("Value error, ")
         return f"{path}: {message}" if path else message
-    return f"{path} {_allowed(found)}; got {found['input']!r}"
+    return f"{path} {_allowed(found)}; got {found['input']!r}{_meant(found)}"
 
 
 def _allowed(found: Any) -> str:
     message: str = found["msg"].removeprefix("Input ")
     return message[0].lower() + message[1:]
+
+
+def _meant(found: Any) -> str:
+    """What a value of the wrong type or spelling was likely to be."""
+    value = found["input"]
+    if isinstance(value, float) and found["type"] == "int_type" and value.is_integer():
+        return suggestion([str(int(value))])
+    if isinstance(value, str) and found["type"] == "bool_type" and value.lower() in _AS_FLAG:
+        return suggestion([_AS_FLAG[value.lower()]])
+    if found["type"] == "literal_error":
+        return did_you_mean(str(value), re.findall(r"'([^']*)'", found["ctx"]["expected"]))
+    return ""
 
 
 def _is_union_branch(part: str) -> bool:
@@ -140,7 +154,7 @@ def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where
                 TypeAdapter(hints[name]).validate_python(value, strict=True)
             except ValidationError as error:
                 allowed = dict.fromkeys(map(_allowed, error.errors()))
-                problems.append(f"{path} {' or '.join(allowed)}; got {value!r}")
+                problems.append(f"{path} {' or '.join(allowed)}; got {value!r}{_meant(error.errors()[0])}")
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in values:
             problems.append(f"{where}.{name} is missing; set it")

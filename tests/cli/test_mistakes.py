@@ -62,7 +62,9 @@ MISTAKES = [
     ("--seed=3", "unrecognized arguments: --seed=3; settings are typed without dashes"),
     ("--config-dir=missing", "Additional config directory"),
     ("model=null", "a group takes the name of one of its choices"),
-    ("trainer={a:1}", "Could not override 'trainer'"),
+    ("trainer={max_step:1}", "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
+    ("model=3", "a group takes the name of one of its choices"),
+    ("logger=[csv,3]", "a group takes the name of one of its choices"),
     ("seed=1,2", "add --multirun"),
 ]
 

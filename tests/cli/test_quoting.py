@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from slm.cli.app import as_typed, quoted
+from slm.cli.quoting import as_typed, quoted
 
 PARSER = OverridesParser.create()
 # no NUL: an argument of a process cannot hold one

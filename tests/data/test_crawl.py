@@ -142,7 +142,7 @@ def test_what_is_missing_is_named_together(run_cli: Any, tmp_path: Path, given: 
     outcome = run_cli("crawl", *given)
     missing = [key for key in ("url", "category", "filename") if not any(word.startswith(key) for word in given)]
     assert outcome.status == 2
-    assert outcome.err.startswith(f"slm-crawl: {', '.join(missing)} must be given: slm-crawl url=")
+    assert outcome.err.splitlines() == [f"slm-crawl: {key} is missing; set it: {key}=…" for key in sorted(missing)]
     assert left(tmp_path) == []
 
 

@@ -58,7 +58,7 @@ def test_what_must_be_there() -> None:
     [
         ({"seq_len": "8"}, "data.seq_len should be a valid integer; got '8'"),
         ({"seq_len": True}, "data.seq_len should be a valid integer; got True"),
-        ({"seq_len": 8.0}, "data.seq_len should be a valid integer; got 8.0"),
+        ({"seq_len": 8.0}, "data.seq_len should be a valid integer; got 8.0; did you mean '8'?"),
         ({"num_workers": None}, "data.num_workers should be a valid integer; got None"),
         ({"val_fraction": "0.1"}, "data.val_fraction should be a valid number; got '0.1'"),
         ({"val_fraction": 0}, "data.val_fraction should be greater than 0; got 0"),

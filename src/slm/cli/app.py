@@ -3,52 +3,77 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import slm
-from slm.cli.help import Help, render
+from slm.cli.flags import MULTIRUN, config_dir, split_flags, unknown_flags
+from slm.cli.help import Help, choices, render
+from slm.cli.quoting import as_typed, quote
 from slm.errors import Stopped, UserError
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
+EXPLAIN = "--explain"
 STOPPED_STATUS = 75  # EX_TEMPFAIL: the same again goes on
 
 
-def run_app(
-    config_name: str,
-    task: Callable[[Any], Any],
-    help_text: Help,
-    arguments: Sequence[str] | None = None,
-    literal: Collection[str] = (),
-    paths: Collection[str] = (),
-) -> None:
-    """Compose ``conf/<config_name>.yaml`` with the command line and call ``task(cfg)``.
+@dataclass(frozen=True)
+class App:
+    """A command.
 
-    Args:
-        config_name: the command's primary config.
-        task: returns what a sweeper may minimise.
+    Attributes:
+        config_name: its primary config.
+        task: is called with the composed configuration; returns what a sweeper may minimise.
         help_text: for ``--help``.
-        arguments: the command line after the program's name; default `sys.argv`'s.
+        check: raises `UserError` for a configuration that the task would refuse, before any work.
+        rewrite: the command line, flags first, as Hydra is to get it.
         literal: keys whose values are taken as they are typed, with no need to quote them for Hydra
             (except in a multirun, where a comma sweeps).
         paths: the same, but ``null`` and a list, ``[a,b]``, keep their meaning.
     """
+
+    config_name: str
+    task: Callable[[Any], Any]
+    help_text: Help
+    check: Callable[[Any], object]
+    rewrite: Callable[[list[str]], list[str]] = list
+    literal: Collection[str] = ()
+    paths: Collection[str] = ()
+
+    def quoted(self, arguments: Sequence[str]) -> list[str]:
+        """The command line in Hydra's grammar."""
+        if MULTIRUN & set(arguments):
+            return list(arguments)
+        return [quote(argument, self.literal, self.paths) for argument in arguments]
+
+
+class _JobError(UserError):
+    """What ended a job of a multirun; the job has said it in full."""
+
+
+def run_app(app: App) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
     command = Path(sys.argv[0]).name
-    typed = list(sys.argv[1:] if arguments is None else arguments)
+    typed = sys.argv[1:]
     if {"-h", "--help"} & set(typed):
-        print(render(command, help_text, config_dir(typed)))
+        print(render(command, app.help_text, config_dir(typed)))
         return
     if "--version" in typed:
         print(f"{command} {slm.__version__}")
         return
+    wants_explanation = EXPLAIN in typed
+    typed = [argument for argument in typed if argument != EXPLAIN]
     try:
         flags, settings = split_flags(typed)
-        typed = [*flags, *settings]  # Hydra takes no flag between two settings
-        _run_hydra(config_name, task, typed, literal, paths)
+        if wants_explanation:
+            typed = [argument for argument in typed if argument in flags or _is_setting(argument)]
+            _explain_settings(app, flags, settings)
+            return
+        _run_hydra(app, app.rewrite([*flags, *settings]))  # Hydra takes no flag between two settings
     except BrokenPipeError:
         _write_nowhere()
     except KeyboardInterrupt as interruption:
@@ -56,10 +81,44 @@ def run_app(
     except Stopped as stop:
         fail(command, str(stop), STOPPED_STATUS)
     except Exception as error:
-        message = _explain(error, config_name, typed)
+        message = _explain(error)
         if message is None:
             raise
-        fail(command, message)
+        fail(command, message if isinstance(error, _JobError) else _all_mistakes(app, typed, error, message))
+
+
+def _is_setting(argument: str) -> bool:
+    return "=" in argument or argument.startswith("~")
+
+
+def _explain_settings(app: App, flags: Sequence[str], settings: Sequence[str]) -> None:
+    """Print what set each value; of `settings`, those without a value name the keys to show."""
+    from slm.cli.explain import explanation
+
+    if MULTIRUN & set(flags):
+        raise UserError(f"{EXPLAIN} shows one configuration; leave --multirun out, and give each setting one value")
+    typed = [argument for argument in settings if _is_setting(argument)]
+    only = [argument for argument in settings if not _is_setting(argument)]
+    rewritten = app.quoted(split_flags(app.rewrite([*flags, *typed]))[1])
+    by_hand = {*app.quoted(typed), *(f"+{argument}" for argument in app.quoted(typed))}
+    print(explanation(app.config_name, rewritten, by_hand, only, config_dir(flags)))
+
+
+def _all_mistakes(app: App, typed: Sequence[str], error: Exception, message: str) -> str:
+    """`message`, which says what was found first, and all else that is wrong with what was typed."""
+    from slm.cli.mistakes import find_mistakes
+
+    flags, others = unknown_flags(typed)
+    own = config_dir(others)
+    if own is not None and not own.is_dir():
+        return message
+    try:
+        settings = app.rewrite(split_flags(others)[1])
+    except UserError:
+        settings = [argument for argument in others if not argument.startswith("-")]
+    lines = find_mistakes(app, app.quoted(settings), flags, own, bool(MULTIRUN & set(others)))
+    is_among_them = flags if isinstance(error, UserError) else lines
+    return "\n".join(lines if is_among_them else dict.fromkeys([*message.splitlines(), *lines]))
 
 
 def fail(command: str, message: str, status: int = USER_ERROR_STATUS) -> None:
@@ -73,52 +132,11 @@ def _write_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def config_dir(arguments: Sequence[str]) -> Path | None:
-    """The folder given with ``--config-dir`` (``-cd``), if any."""
-    for index, argument in enumerate(arguments):
-        flag, separator, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            return Path(value if separator else arguments[index + 1] if index + 1 < len(arguments) else "")
-    return None
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags (with their values) and settings, each in their order.
-
-    Raises:
-        UserError: a flag is unknown; Hydra's own answer would be a page of usage.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; settings are typed without dashes, key=value (--help lists them)")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    takes_value = {flag for action in parser._actions if action.nargs != 0 for flag in action.option_strings}
-    flags: list[str] = []
-    settings: list[str] = []
-    for argument in arguments:
-        is_value = bool(flags) and flags[-1] in takes_value
-        (flags if argument.startswith("-") or is_value else settings).append(argument)
-    parser.parse_args([*flags, *settings])
-    return flags, settings
-
-
-def _run_hydra(
-    config_name: str,
-    task: Callable[[Any], Any],
-    arguments: Sequence[str],
-    literal: Collection[str],
-    paths: Collection[str],
-) -> None:
+def _run_hydra(app: App, arguments: Sequence[str]) -> None:
     import hydra
+    from hydra.errors import HydraException
 
     command = sys.argv[0]
-    quoted_arguments = arguments
-    if not {"-m", "--multirun"} & set(arguments):
-        quoted_arguments = [_quote(argument, literal, paths) for argument in arguments]
-
     started = False
 
     def guarded(cfg: Any) -> Any:
@@ -127,29 +145,34 @@ def _run_hydra(
 
         nonlocal started
         started = True
-        _let_ranks_follow(command, arguments, [*literal, *paths])
+        _let_ranks_follow(command, arguments, [*app.literal, *app.paths])
         try:
-            return task(cfg)
+            return app.task(cfg)
         except BrokenPipeError:
             _write_nowhere()
         except Exception as error:
-            message = _explain(error, config_name, arguments)
+            message = _explain(error)
             if message is None:
                 raise
+            message = _with_suggestions(app, message, cfg, config_dir(arguments))
             _remove_empty(Path(HydraConfig.get().runtime.output_dir))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise UserError(message) from None  # the launcher reports it with the job it belongs to
+                raise _JobError(message) from None  # the launcher reports it with the job it belongs to
             fail(Path(command).name, message)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
-    sys.argv = [command, *quoted_arguments]
-    guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
+    sys.argv = [command, *app.quoted(arguments)]
+    guarded.__module__, guarded.__qualname__ = app.task.__module__, app.task.__qualname__
     try:
-        hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=config_name)(guarded)()
+        hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=app.config_name)(guarded)()
     except OSError as error:
         if started or error.errno is None:  # Hydra's word for a missing config is an OSError too
             raise
         raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
+    except TypeError as error:
+        if started:
+            raise
+        raise HydraException(str(error)) from error  # a group's choice that is no text comes out of Hydra as this
 
 
 def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:
@@ -186,55 +209,20 @@ def _remove_empty(folder: Path) -> None:
             return
 
 
-def _quote(argument: str, literal: Collection[str], paths: Collection[str]) -> str:
-    """`key=value` with the value quoted for Hydra's grammar, if its key is to be taken as typed."""
-    key, separator, value = argument.partition("=")
-    means_more = value == "null" or (value.startswith("[") and value.endswith("]"))
-    name = key.lstrip("+")
-    if separator and (name in literal or (name in paths and not means_more)):
-        return f"{key}={quoted(value)}"
-    return argument
+def _with_suggestions(app: App, message: str, cfg: Any, own: Path | None) -> str:
+    """`message` with the nearest settings, wherever they are, for a key that nobody reads."""
+    if "unknown key '" not in message:
+        return message
+    from slm.cli.mistakes import vocabulary, with_suggestion
+
+    known = vocabulary(cfg, {group: choices(group, own) for group in app.help_text.groups})
+    return "\n".join(with_suggestion(line, known) for line in message.splitlines())
 
 
-def as_typed(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
-    """Overrides in Hydra's grammar with the text values of `keys` as one types them: no quotes, no escapes."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
-    typed = []
-    for override in overrides:
-        key = override.partition("=")[0]
-        value = parser.parse_override(override).value() if key.lstrip("+") in keys else None
-        typed.append(f"{key}={_without_escapes(value)}" if isinstance(value, str) else override)
-    return typed
-
-
-def _without_escapes(value: str) -> str:
-    """A string as OmegaConf reads it, interpolations left as they are."""
-    return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", value)
-
-
-def quoted(value: str) -> str:
-    """`value` as a single-quoted string of Hydra's override grammar that means exactly `value`."""
-    # for OmegaConf "${" begins an interpolation unless an odd number of backslashes stands before it
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    out: list[str] = []
-    backslashes = 0
-    for character in escaped:
-        if character == "\\":
-            backslashes += 1
-            continue
-        # backslashes are literal unless a quote follows; then each must be doubled
-        out.append("\\" * (backslashes * 2 + 1 if character == "'" else backslashes) + character)
-        backslashes = 0
-    out.append("\\" * (backslashes * 2))
-    return "'" + "".join(out) + "'"
-
-
-def _explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str | None:
+def _explain(error: Exception) -> str | None:
     """A user's mistake in our words, also one that Hydra or OmegaConf found; None for any other error."""
     if isinstance(error, UserError):
         return str(error)
     from slm.cli.compose_errors import explain
 
-    return explain(error, config_name, arguments)
+    return explain(error)

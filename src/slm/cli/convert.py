@@ -7,13 +7,13 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import slm
-from slm.cli.app import run_app
+from slm.cli.app import App, run_app
 from slm.cli.help import Help
 from slm.errors import UserError
-from slm.schema import Text, checked
+from slm.schema import Text, checked, together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,16 +57,7 @@ class _Settings:
 
 def convert(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    from slm.cli.sources import reject_unknown
-    from slm.training.run_config import import_plugins
-
-    names = set(_Settings.__dataclass_fields__)
-    reject_unknown(cfg, {*names, "plugins"})
-    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    settings = checked(_Settings, {name: values[name] for name in names})
-    import_plugins(values["plugins"])
+    _, settings = _checked(cfg)
     out = Path(str(settings.out)).expanduser()
     if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
@@ -111,9 +102,28 @@ def _refuse_overflow(weights: Mapping[str, Tensor]) -> None:
             raise UserError(f"dtype=float16 holds nothing above 65504, and '{name}' does; take bfloat16 or float32")
 
 
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
+    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+    from slm.cli.sources import reject_unknown
+    from slm.training.run_config import import_plugins
+
+    names = set(_Settings.__dataclass_fields__)
+
+    def check(values: dict[str, Any]) -> _Settings:
+        settings, *_ = together(
+            lambda: checked(_Settings, {name: values[name] for name in names & values.keys()}),
+            lambda: reject_unknown(values, {*names, "plugins"}),
+            lambda: import_plugins(values["plugins"]),
+        )
+        return cast("_Settings", settings)
+
+    return checked_values(cfg, check)
+
+
 def main() -> None:
     """Entry point."""
-    run_app("convert", convert, HELP, paths=("source", "out", "mirror"))
+    run_app(App("convert", convert, HELP, _checked, paths=("source", "out", "mirror")))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import App, run_app
 from slm.cli.help import Help
-from slm.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from slm.data.crawler.config import CrawlConfig
 
 HELP = Help(
     summary="Fetch a remote file into the data folder, as OUT/CATEGORY/FILENAME, and record it in the manifest.json "
@@ -43,26 +44,26 @@ HELP = Help(
 
 def crawl(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    from slm.cli.sources import reject_unknown
-    from slm.data.crawler.config import CrawlConfig
     from slm.data.crawler.crawl import crawl as save
     from slm.notices import notice
 
-    reject_unknown(cfg, CrawlConfig.__dataclass_fields__)
-    if missing := [key for key in ("url", "category", "filename") if OmegaConf.is_missing(cfg, key)]:
-        raise UserError(f"{', '.join(missing)} must be given: slm-crawl {HELP.usage}")
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    saved = save(CrawlConfig.from_dict(values))
+    saved = save(_checked(cfg)[1])
     if saved.unchanged:
         notice(f"{saved.file} held the same already")
     print(json.dumps({"file": str(saved.file), "bytes": saved.size, "sha256": saved.sha256}))
 
 
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], CrawlConfig]:
+    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+    from slm.data.crawler.config import CrawlConfig
+
+    return checked_values(cfg, CrawlConfig.from_dict)
+
+
 def main() -> None:
     """Entry point."""
-    run_app("crawl", crawl, HELP, literal=("url", "category", "filename", "out"))
+    run_app(App("crawl", crawl, HELP, _checked, literal=("url", "category", "filename", "out")))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import PlainValidator
 
-from slm.cli.app import run_app
+from slm.cli.app import App, run_app
 from slm.cli.help import Help
 from slm.errors import UserError
 from slm.notices import notice
-from slm.schema import Count, Text, checked
+from slm.schema import Count, Text, checked, together
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -86,12 +85,9 @@ def evaluate(cfg: DictConfig) -> float:
     import torch
     from omegaconf import OmegaConf
 
-    from slm.cli.sources import model_source, reject_unknown
-    from slm.training.precision_names import check_precision
+    from slm.cli.sources import model_source
 
-    reject_unknown(cfg, {"run", "model_dir", "data", "task", *_SETTINGS})
-    settings = checked(_Settings, {name: cfg[name] for name in _SETTINGS})
-    check_precision(settings.precision, "precision")
+    settings = _checked(cfg)
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
     answers_file = _answers_file(settings)
@@ -201,14 +197,29 @@ def _reference(name: str, opened: Pretrained, data: DataConfig) -> nn.Module:
     return found.model(dtype=torch.float32)
 
 
+def _checked(cfg: DictConfig) -> _Settings:
+    """How to evaluate; raises `UserError` with all that is wrong, but for the data, which may be the run's."""
+    from slm.cli.sources import reject_unknown
+    from slm.training.precision_names import check_precision
+
+    settings, *_ = together(
+        lambda: checked(_Settings, {name: cfg[name] for name in _SETTINGS}),
+        lambda: reject_unknown(cfg, {"run", "model_dir", "data", "task", *_SETTINGS}),
+        lambda: check_precision(cfg["precision"], "precision"),
+    )
+    return cast("_Settings", settings)
+
+
 def main() -> None:
     """Entry point."""
-    arguments = sys.argv[1:]
-    # keys below what is not chosen here, which Hydra knows none of: they change those of the run
-    changed = ("task.",) if any(argument.startswith("data=") for argument in arguments) else ("task.", "data.")
-    arguments = [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
     paths = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
-    run_app("evaluate", evaluate, HELP, arguments, paths=paths)
+    run_app(App("evaluate", evaluate, HELP, _checked, _with_the_runs_own, paths=paths))
+
+
+def _with_the_runs_own(arguments: list[str]) -> list[str]:
+    """Keys below what is not chosen here, which Hydra knows none of: they change those of the run."""
+    changed = ("task.",) if any(argument.startswith("data=") for argument in arguments) else ("task.", "data.")
+    return [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from slm.cli.app import run_app
+from slm.cli.app import App, run_app
 from slm.cli.help import Help
-from slm.errors import UserError
+from slm.errors import UserError, did_you_mean
 from slm.notices import notice
 
 if TYPE_CHECKING:
@@ -57,20 +58,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 def generate(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from omegaconf import OmegaConf
+    from slm.cli.sources import model_source
 
-    from slm.cli.sources import model_source, reject_unknown
-    from slm.generation.config import GenerationConfig
-    from slm.schema import checked
-
-    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    reject_unknown(values, {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation"})
-    settings = checked(GenerationConfig, values["generation"], "generation")
-    if values["prompt"] is not None and values["prompts"] is not None:
-        raise UserError("prompt and prompts were both given; give one of them")
-    for key, choices in (("device", ("auto", "cpu", "cuda")), ("dtype", ("auto", *_DTYPES))):
-        if values[key] not in choices:
-            raise UserError(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'")
+    values, settings = _checked(cfg)
     source = model_source(values)
     prompts, out = None, None
     if values["prompts"] is not None:
@@ -115,6 +105,38 @@ def generate(cfg: DictConfig) -> None:
         InteractivePrompt(language_model, settings).run()
 
 
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
+    """The settings as plain types, and how to generate; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+    from slm.cli.sources import reject_unknown
+    from slm.generation.config import GenerationConfig
+    from slm.schema import checked, together
+
+    keys = {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation"}
+
+    def check(values: dict[str, Any]) -> GenerationConfig:
+        settings, *_ = together(
+            lambda: checked(GenerationConfig, values["generation"], "generation"),
+            lambda: reject_unknown(values, keys),
+            lambda: _check_choices(values),
+        )
+        return cast("GenerationConfig", settings)
+
+    return checked_values(cfg, check)
+
+
+def _check_choices(values: Mapping[str, Any]) -> None:
+    problems = []
+    if values["prompt"] is not None and values["prompts"] is not None:
+        problems.append("prompt and prompts were both given; give one of them")
+    for key, choices in (("device", ("auto", "cpu", "cuda")), ("dtype", ("auto", *_DTYPES))):
+        if values[key] not in choices:
+            hint = did_you_mean(str(values[key]), choices)
+            problems.append(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'{hint}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:
     """The text as it comes; several of one prompt as a line of JSON each."""
     if settings.n > 1:
@@ -129,7 +151,8 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 
 def main() -> None:
     """Entry point."""
-    run_app("generate", generate, HELP, literal=("prompt",), paths=("run", "model_dir", "prompts", "out"))
+    paths = ("run", "model_dir", "prompts", "out")
+    run_app(App("generate", generate, HELP, _checked, literal=("prompt",), paths=paths))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def render(command: str, text: Help, config_dir: Path | None) -> str:
         "more:\n"
         + _table(
             [
+                ("--explain [KEY …]", "show each value (below KEY) and the file or setting that set it"),
                 ("--cfg job --resolve", "show the whole composed configuration"),
                 ("--config-dir DIR", "a folder of your own groups and choices"),
                 ("--hydra-help", "Hydra's own flags"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slm.cli.app import run_app
+from slm.cli.app import App, run_app
 from slm.cli.help import Help
 from slm.errors import UserError
-from slm.schema import Count, checked
+from slm.schema import Count, checked, together
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from slm.data.config import CorpusConfig
+    from slm.data.pipeline.processes import NumProcesses
 
 HELP = Help(
     summary="Tokenize a corpus ahead of training. The token store holds the tokens, the tokenizer and a record of "
@@ -48,24 +52,13 @@ class _Settings:
 
 def prepare(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from omegaconf import OmegaConf
-
-    from slm.cli.sources import reject_unknown
-    from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
+    from slm.data.config import MIXTURE_KIND, STORE_KIND
     from slm.data.pipeline.data_card import CARD_FILE, summary_lines
-    from slm.data.pipeline.processes import NumProcesses
     from slm.data.prepare import prepare_store
     from slm.json_file import read_json_object
     from slm.notices import notice
-    from slm.tokenizers.build import tokenizer_problems
-    from slm.training.run_config import import_plugins
 
-    reject_unknown(cfg, {"out", "data", "tokenizer", "plugins", "num_processes"})
-    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    import_plugins(values["plugins"])
-    corpus = CorpusConfig.from_dict(values["data"])
-    if problems := tokenizer_problems(values["tokenizer"]):
-        raise UserError("\n".join(problems))
+    values, (corpus, num_processes) = _checked(cfg)
     if corpus.kind == STORE_KIND:
         raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
     if corpus.kind == MIXTURE_KIND:
@@ -80,7 +73,6 @@ def prepare(cfg: DictConfig) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
-    num_processes: NumProcesses = checked(_Settings, {"num_processes": values["num_processes"]}).num_processes
     prepare_store(corpus, values["tokenizer"], out, num_processes)
     card = read_json_object(out / CARD_FILE)
     for line in summary_lines(card):
@@ -89,9 +81,34 @@ def prepare(cfg: DictConfig) -> None:
     print(json.dumps({"out": str(out), **{key: card[key] for key in told}, **card["tokenizer"]}))
 
 
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumProcesses]]:
+    """The settings as plain types, the corpus and how many processes; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+    from slm.cli.sources import reject_unknown
+    from slm.data.config import CorpusConfig
+    from slm.tokenizers.build import tokenizer_problems
+    from slm.training.run_config import import_plugins
+
+    def check_tokenizer(node: Mapping[str, Any]) -> None:
+        if problems := tokenizer_problems(node):
+            raise UserError("\n".join(problems))
+
+    def check(values: dict[str, Any]) -> tuple[CorpusConfig, NumProcesses]:
+        import_plugins(values["plugins"])
+        corpus, settings, *_ = together(
+            lambda: CorpusConfig.from_dict(values["data"]),
+            lambda: checked(_Settings, {"num_processes": values["num_processes"]}),
+            lambda: reject_unknown(values, {"out", "data", "tokenizer", "plugins", "num_processes"}),
+            lambda: check_tokenizer(values["tokenizer"]),
+        )
+        return corpus, settings.num_processes
+
+    return checked_values(cfg, check)
+
+
 def main() -> None:
     """Entry point."""
-    run_app("prepare", prepare, HELP, paths=("out", "data.path"))
+    run_app(App("prepare", prepare, HELP, _checked, paths=("out", "data.path")))
 
 
 if __name__ == "__main__":

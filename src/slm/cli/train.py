@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import as_typed, config_dir, fail, run_app, split_flags
+from slm.cli.app import App, run_app
+from slm.cli.flags import config_dir, split_flags
 from slm.cli.help import Help
-from slm.errors import UserError
+from slm.cli.quoting import as_typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from slm.training.run_config import RunConfig
 
 HELP = Help(
     summary="Train a small language model. With no argument: a small GPT on the Python standard library's own "
@@ -77,33 +79,35 @@ _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 def train(cfg: DictConfig) -> float:
     """The Hydra task: check, train, print the run folder, return the best validation loss (nats per token)."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from slm.training.run_config import RunConfig
 
     hydra_config = HydraConfig.get()
     cfg.run_dir = _shortest(Path(hydra_config.runtime.output_dir))
-    composed = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(composed, dict)
-    config = RunConfig.from_dict(composed)  # type: ignore[arg-type]
+    composed, config = _checked(cfg)
 
     from slm.training.runner import train as run
 
     overrides = _repeatable(as_typed(hydra_config.overrides.task, _PATHS))
-    result = run(config, composed, overrides)  # type: ignore[arg-type]
+    result = run(config, composed, overrides)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(result.run_dir)
     return result.val_loss
 
 
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
+    """The configuration as plain types and as typed ones; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+    from slm.training.run_config import RunConfig
+
+    return checked_values(cfg, RunConfig.from_dict)
+
+
 def main() -> None:
     """Entry point."""
-    arguments = sys.argv[1:]
-    try:
-        arguments = resumed_arguments(arguments)
-    except UserError as error:
-        fail(Path(sys.argv[0]).name, str(error))
-    run_app("train", train, HELP, fine_tuning_arguments(arguments), paths=_PATHS)
+    run_app(App("train", train, HELP, _checked, _with_what_follows, paths=_PATHS))
+
+
+def _with_what_follows(arguments: list[str]) -> list[str]:
+    return fine_tuning_arguments(resumed_arguments(arguments))
 
 
 def fine_tuning_arguments(arguments: Sequence[str]) -> list[str]:

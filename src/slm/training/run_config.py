@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ from slm.training.config import (
 )
 from slm.training.precision_names import check_precision
 from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
+from slm.training.target_arguments import arguments_of
 from slm.training.tasks.task import Task, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -104,12 +105,14 @@ class RunConfig:
         import_plugins(values.get("plugins"))
         found = _Problems()
         allowed = {field.name for field in fields(cls)} - {"fine_tuning", "start"} | {"plugins"}
-        found.add(unknown_key(key, allowed) for key in values.keys() - allowed)
         found.add(f"'{key}' is missing" for key in allowed - values.keys())
         found.stop_if_any()
+        found.add(unknown_key(key, allowed) for key in sorted(values.keys() - allowed))
+        unknown = len(found.lines)
         fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
         start = found.collect(lambda: _opened(fine_tuning, _kept_start(values)))
-        found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
+        if len(found.lines) > unknown:
+            found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
         adapter = found.collect(lambda: _adapter(values["adapter"], model, fine_tuning))
         data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
@@ -318,6 +321,8 @@ def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
     problems = []
     if not isinstance(values.get("_target_"), str):
         problems.append("optimizer._target_ is missing; name a class, e.g. torch.optim.AdamW")
+    else:
+        problems += _argument_problems(values, "optimizer", given=("params",))
     if "lr" not in values:
         problems.append("optimizer.lr is missing; give a number, or auto for one that follows the model's width")
     shared = {field.name for field in fields(_OptimizerRanges)}
@@ -330,8 +335,19 @@ def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
 
 
 def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
-    return [
-        f"{group}.{name}._target_ is missing; name the class to build"
-        for name, node in nodes.items()
-        if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str)
-    ]
+    problems = []
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+            problems.append(f"{group}.{name}._target_ is missing; name the class to build")
+        else:
+            problems += _argument_problems(node, f"{group}.{name}")
+    return problems
+
+
+def _argument_problems(node: Mapping[str, Any], where: str, given: Collection[str] = ()) -> list[str]:
+    """A line for each argument that the ``_target_`` of `node` does not take, as far as its source tells."""
+    takes = arguments_of(node["_target_"])
+    if takes is None:
+        return []
+    own = sorted(key for key in node.keys() - takes if not (key.startswith("_") and key.endswith("_")))
+    return [unknown_key(f"{where}.{key}", takes - set(given)) for key in own]

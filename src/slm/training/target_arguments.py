@@ -1,0 +1,71 @@
+"""What a class or function named by its path takes, read from its source: importing torch to see it takes seconds."""
+
+from __future__ import annotations
+
+import ast
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def arguments_of(target: str) -> frozenset[str] | None:
+    """Names of the arguments of a class or function, all but `self`; None where its source does not tell.
+
+    Args:
+        target: its dotted path, e.g. ``torch.optim.AdamW``; names that a module takes from another are followed.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        found = _definition(module, name, set())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    if isinstance(found, ast.ClassDef):
+        found = next(
+            (node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None
+        )
+        return _names(found, 1)
+    return _names(found, 0)
+
+
+def _names(function: ast.stmt | None, given: int) -> frozenset[str] | None:
+    if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+        return None
+    takes = function.args
+    if takes.vararg or takes.kwarg:
+        return None
+    return frozenset(argument.arg for argument in [*takes.posonlyargs, *takes.args][given:] + takes.kwonlyargs)
+
+
+def _definition(module: str, name: str, seen: set[tuple[str, str]]) -> ast.stmt | None:
+    """The statement that defines `name`, in `module` or in the one it takes it from."""
+    file = _source(module)
+    if file is None or (module, name) in seen:
+        return None
+    seen.add((module, name))
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+                    return _definition(_absolute(node, package), alias.name, seen)
+    return None
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if node.level == 0:
+        return str(node.module)
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; no package on the way is imported."""
+    top, *below = module.split(".")
+    spec = find_spec(top) if top else None
+    for depth in range(len(below)):
+        if spec is None:
+            return None
+        spec = PathFinder.find_spec(".".join([top, *below[: depth + 1]]), spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
