@@ -40,7 +40,7 @@ class Windows(pl.LightningDataModule):
 
     def __init__(self, windows: list[dict[str, torch.Tensor]], batch_size: int) -> None:
         super().__init__()
-        self.windows, self.batch_size, self.seq_len, self.waited_s = windows, batch_size, T, 0.0
+        self.windows, self.batch_size, self.seq_len, self.waited_s, self.position = windows, batch_size, T, 0.0, 0
 
     def train_batch_taken(self) -> None: ...
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -74,13 +75,40 @@ class WindowDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Endless batches from `position` on."""
         parts = self.parts("train")
-        sizes = [len(part) for part in parts]
-        order: Order = partial(window_at, n_windows=sizes[0], seed=self.seed)
-        if len(parts) > 1:
-            order = MixtureOrder(sizes, self.shares, self.seed)
-        batches = TrainBatches(order, self.position, self.batch_size, *self._ranks())
+        batches = TrainBatches(self._order(parts), self.position, self.batch_size, *self._ranks())
         self._train_loader = self._loader(parts[0] if len(parts) == 1 else MixtureWindows(parts), batches)
         return self._train_loader
+
+    def samples_at(self, start: int, end: int) -> list[int]:
+        """Windows of the training data at positions ``start .. end - 1``, counted through all parts, one after another:
+        what `sample` takes."""
+        found: list[int] = self._order(self.parts("train"))(np.arange(start, end)).tolist()
+        return found
+
+    def sample(self, window: int) -> tuple[str, dict[str, Tensor]]:
+        """The name of the part that a training window is of ("" where there is one), and the window as a batch of one.
+
+        Raises:
+            UserError: there is no such window.
+        """
+        parts = self.parts("train")
+        ends = np.cumsum([len(part) for part in parts])
+        if not 0 <= window < ends[-1]:
+            raise UserError(f"sample: there is no window {window}; they are 0 to {ends[-1] - 1}")
+        number = int(np.searchsorted(ends, window, side="right"))
+        of_part = window - int(ends[number]) + len(parts[number])
+        return self.part_names[number], parts[number].__getitems__(np.array([of_part]))
+
+    @property
+    def part_names(self) -> Sequence[str]:
+        """Of each part."""
+        return [""]
+
+    def _order(self, parts: Sequence[Windows]) -> Order:
+        sizes = [len(part) for part in parts]
+        if len(parts) > 1:
+            return MixtureOrder(sizes, self.shares, self.seed)
+        return partial(window_at, n_windows=sizes[0], seed=self.seed)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
         """Every window of `eval_split`, once; of a mixture, a loader for each part."""
@@ -156,6 +184,11 @@ class TextDataModule(WindowDataModule):
     def shares(self) -> list[float]:
         """As the mixture has them."""
         return list(shares_of(self.store).values())
+
+    @property
+    def part_names(self) -> list[str]:
+        """As the mixture has them."""
+        return list(stores_of(self.store))
 
 
 class _TimedLoader(DataLoader[dict[str, Tensor]]):

@@ -119,6 +119,10 @@ class TrainerConfig:
         recompute: keep only each block's input for the backward pass and run the block again there (Chen et al. 2016):
             less memory for about a third more time.
         precision: ``auto`` or one of Lightning's.
+        on_bad_step: what becomes of the run when the loss or the gradient of a step is not finite; its update is left
+            out in any case, and its samples are written down. ``skip`` goes on, ``rewind`` goes back to the last
+            checkpoint and on over the data that follows, ``stop`` ends the run.
+        max_bad_steps: so many in a row are borne.
         lightning: settings that go straight to Lightning's ``Trainer``.
     """
 
@@ -136,6 +140,8 @@ class TrainerConfig:
     compile: Flag = False
     recompute: Flag = False
     precision: str | int = "auto"
+    on_bad_step: Literal["skip", "rewind", "stop"] = "skip"
+    max_bad_steps: NonNegativeInt = 10
     lightning: dict[str, Any] = field(default_factory=dict)
 
     def accumulation(self, n_devices: int) -> int:

@@ -20,7 +20,9 @@ from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
+from slm.training.left_out import contagious, leave_out_if_bad
 from slm.training.optimizers import parameter_groups
+from slm.training.step_figures import StepFigures, StepReader
 
 Batch = dict[str, Tensor]
 
@@ -74,12 +76,17 @@ class LanguageModelModule(pl.LightningModule):
         self.grad_norm: Tensor | None = None
         self.tokens_trained = 0
         self._batch_tokens = 0
-        self._step_tokens = 0  # valid tokens of the optimizer step under way, on this rank
+        self._step_nll: Tensor | float = 0.0  # of the optimizer step under way, on this rank
+        self._step_tokens = 0
+        self._step_valid = 0  # valid tokens over all ranks
+        self._steps = StepReader()
         self._logged_nll: Tensor | float = 0.0
         self._logged_tokens = 0
         self._eval_nll: list[Tensor | float] = []  # of each validation loader
         self._eval_tokens: list[int] = []
         self.val_metrics: dict[str, float] = {}
+        self.settled: list[StepFigures] = []  # what `settle_steps` gave last
+        self.bad_steps = 0  # so far, as the callback of that name counts them
 
     # ---- one path from batch to loss ----
 
@@ -110,20 +117,17 @@ class LanguageModelModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Summed loss over the places a batch has at most; `on_before_optimizer_step` corrects the divisor."""
         nll = self.model_step(batch)
-        self._logged_nll = self._logged_nll + nll.detach()
-        self._logged_tokens += self._batch_tokens
+        self._step_nll = self._step_nll + nll.detach()
         self._step_tokens += self._batch_tokens
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return nll / (datamodule.batch_size * datamodule.seq_len)  # batches of unequal width weigh alike
+        return contagious(nll) / (datamodule.batch_size * datamodule.seq_len)  # batches of unequal width weigh alike
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the mean over places into the mean over valid tokens of the whole step."""
         accumulated = self.trainer.accumulate_grad_batches
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         places = datamodule.batch_size * datamodule.seq_len * accumulated * self.trainer.world_size
-        valid = self._sum_over_ranks(self._step_tokens)
-        self.tokens_trained += valid
-        self._step_tokens = 0
+        self._step_valid = valid = self._sum_over_ranks(self._step_tokens)
         if valid not in (0, places):
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             torch._foreach_mul_(gradients, places / valid)
@@ -134,16 +138,61 @@ class LanguageModelModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Scale the gradient down to `grad_clip` and keep its norm for the log (no clipping, no cost)."""
+        """Scale the gradient down to `grad_clip`, leave out a step that is not finite, and close the step's sums."""
+        gradients = [p for p in self.model.parameters() if p.grad is not None]
         if self.grad_clip:
-            trainable = [p for p in self.model.parameters() if p.grad is not None]
-            self.grad_norm = nn.utils.clip_grad_norm_(trainable, self.grad_clip)
+            self.grad_norm = nn.utils.clip_grad_norm_(gradients, self.grad_clip)
+        else:
+            self.grad_norm = nn.utils.get_total_norm([p.grad for p in gradients])  # type: ignore[misc]
+        leave_out_if_bad(optimizer, self.grad_norm, getattr(self.trainer.precision_plugin, "scaler", None))
+        self._close_step(self.grad_norm)
+
+    def _close_step(self, grad_norm: Tensor) -> None:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        taken = datamodule.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        positions = (datamodule.position - taken, datamodule.position)
+        step = self.trainer.global_step + 1
+        loss_sum, count = self._take_step_loss(torch.isfinite(grad_norm))
+        known = StepFigures(step, positions, math.nan, count, self._step_valid, math.nan)
+        self._steps.put(known, loss_sum, grad_norm)
+        self.tokens_trained += self._step_valid
+        self._step_tokens = 0
+
+    def _take_step_loss(self, is_finite: Tensor) -> tuple[Tensor, int]:
+        """This rank's summed loss of the step that ends, and how many it is of; kept for the log if it counts."""
+        nll = torch.as_tensor(self._step_nll)
+        self._logged_nll = self._logged_nll + torch.where(is_finite, nll, 0.0)
+        self._logged_tokens += self._step_tokens
+        self._step_nll = 0.0
+        return nll, self._step_tokens
+
+    def settle_steps(self, wait: bool) -> list[StepFigures]:
+        """The steps whose figures have become known since the last call, in order; tokens of those that were left out
+        are counted no more.
+
+        Args:
+            wait: the last one's too, also where that waits for the device.
+        """
+        self.settled = self._steps.take(wait)
+        for figures in self.settled:
+            if not figures.is_finite:
+                self.tokens_trained -= figures.tokens
+                self._leave_out(figures)
+        return self.settled
+
+    def _leave_out(self, figures: StepFigures) -> None:
+        self._logged_tokens -= figures.count
+
+    def mean_over_ranks(self, total: float, count: int) -> float:
+        """Mean of what all ranks have `count` of, which together is `total`; called on all of them."""
+        total, count = self._sum_over_ranks(total), self._sum_over_ranks(count)
+        return total / count if count else math.nan
 
     def take_train_loss(self) -> float:
         """Mean loss (nats per token) over all ranks since the last call."""
-        nll, tokens = self._sum_over_ranks(float(self._logged_nll)), self._sum_over_ranks(self._logged_tokens)
+        nll, tokens = float(self._logged_nll), self._logged_tokens
         self._logged_nll, self._logged_tokens = 0.0, 0
-        return nll / tokens if tokens else math.nan
+        return self.mean_over_ranks(nll, tokens)
 
     def take_train_metrics(self) -> dict[str, float]:
         """What a log row says of training since the last call."""
@@ -190,8 +239,7 @@ class LanguageModelModule(pl.LightningModule):
         """
         losses = {}
         for name, nll, tokens in zip(self.val_shares, self._eval_nll, self._eval_tokens, strict=True):
-            nll, tokens = self._sum_over_ranks(float(nll)), self._sum_over_ranks(tokens)
-            losses[name] = nll / tokens if tokens else math.nan
+            losses[name] = self.mean_over_ranks(float(nll), tokens)
         loss = sum(share * losses[name] for name, share in self.val_shares.items())
         metrics = text_metrics(loss, self.tokens_per_byte)
         if len(losses) > 1:
@@ -244,8 +292,8 @@ class LanguageModelModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""
         sums = checkpoint["train_sums"]
-        if self.trainer.is_global_zero:
-            self._logged_nll, self._logged_tokens = sums["logged_nll"], sums["logged_tokens"]
+        first = self.trainer.is_global_zero
+        self._logged_nll, self._logged_tokens = (sums["logged_nll"], sums["logged_tokens"]) if first else (0.0, 0)
         self.tokens_trained = sums["tokens_trained"]
         self.val_metrics = dict(checkpoint.get("val_metrics", {}))
         # Lightning counts micro-batches, of which a step may now take more or fewer (other batch, other ranks)

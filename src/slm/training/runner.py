@@ -30,6 +30,7 @@ from slm.schema import unknown_key
 from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
+from slm.training.callbacks.bad_steps import BadSteps
 from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.checkpoints import Checkpoints, Period
 from slm.training.callbacks.garbage import FrozenGarbage
@@ -41,6 +42,7 @@ from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, remove_part
 from slm.training.checkpoint_io import CheckpointWriter
 from slm.training.csv_logger import CsvLogger
 from slm.training.freed_memory import keep_freed_memory
+from slm.training.guarded_logger import guarded
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
@@ -156,6 +158,7 @@ def _train(
     checkpoints = _checkpoints(config, model_config, data)
     callbacks = [
         broken_off := BrokenOff(),
+        _bad_steps(config, checkpoint),
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
         *data.callbacks,
@@ -345,6 +348,12 @@ def _refuse_unsaved(checkpoints: Checkpoints, run: Path) -> None:
         raise UserError(f"the end of the run is not saved ({checkpoints.failure}); {mend}")
 
 
+def _bad_steps(config: RunConfig, resumed_from: Path | None) -> BadSteps:
+    own = config.trainer
+    periods = (own.log_every, own.val_every, own.save_every)
+    return BadSteps(config.run_dir, own.on_bad_step, own.max_bad_steps, resumed_from, periods)
+
+
 def _write_run_bundle(
     run: Path, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
@@ -360,7 +369,8 @@ def _loggers(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
         told = {"resumed_step": resumed_step, "resumed_id": ids.get(name)}
         nodes[name] = {key: told.get(key, value) for key, value in node.items()}
     csv_logger = CsvLogger(config.run_dir / run_folder.METRICS_FILE, keep_until=resumed_step)
-    return {"csv": csv_logger, **dict(zip(nodes, _instantiate(nodes, "logger."), strict=True))}
+    others = zip(nodes, _instantiate(nodes, "logger."), strict=True)
+    return {"csv": csv_logger, **{name: guarded(logger, name) for name, logger in others}}
 
 
 def _wanted(config: RunConfig, callbacks: list[Any]) -> list[Any]:

@@ -26,6 +26,7 @@ def summarize_run(
     return {
         "step": trainer.global_step,
         "tokens": module.tokens_trained,
+        "bad_steps": module.bad_steps,
         "best_val_loss": checkpoints.best_loss if checkpoints.best_loss is not None else math.nan,
         "best_step": checkpoints.best_step,
         **{f"val_{name}": value for name, value in module.val_metrics.items()},
@@ -52,6 +53,8 @@ def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
         )
     if "val_exact_match" in summary:
         lines.append(f"  answers      {100 * summary['val_exact_match']:.1f} % exact (answers.jsonl)")
+    if summary["bad_steps"]:
+        lines.append(f"  bad steps    {summary['bad_steps']}, their updates were left out (bad_steps.jsonl)")
     if summary["tokens_per_s"]:
         lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
     lines.append(f"  run folder   {run}")

@@ -125,6 +125,11 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._saved_step:
             self.save(trainer, trainer.lightning_module)
 
+    @property
+    def saved_step(self) -> int:
+        """Of the state saved last, or resumed from; 0 before there is one."""
+        return max(0, self._saved_step)
+
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
         return {"best_loss": self.best_loss, "best_step": self.best_step}

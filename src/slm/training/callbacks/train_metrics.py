@@ -74,6 +74,8 @@ class TrainMetrics(pl.Callback):
         metrics["speed/tokens_per_s"] = tokens / seconds
         metrics["speed/step_ms"] = 1000 * seconds / steps
         metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
+        if pl_module.bad_steps:
+            metrics["train/bad_steps"] = pl_module.bad_steps
         if self._peak_flops:
             peak = self._peak_flops * trainer.world_size
             metrics["speed/mfu_percent"] = 100 * self._flops_per_token * tokens / seconds / peak

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.models.contract import CausalLM
+from slm.training.left_out import contagious
 from slm.training.module import Batch, LanguageModelModule
 from slm.training.preferences.pair_loss import PairLogProbs, PairLosses, PreferenceLoss
 from slm.training.preferences.reference import answer_log_probs
+from slm.training.step_figures import StepFigures
 
 FIGURES = (
     "loss",
@@ -43,6 +45,8 @@ class PreferenceModule(LanguageModelModule):
         super().__init__(model, **settings)
         self.preference = preference
         self.sft_weight = sft_weight
+        self._step = _Sums()
+        self._step_pairs = 0
         self._logged = _Sums()
         self._evaluated = _Sums()
 
@@ -62,14 +66,23 @@ class PreferenceModule(LanguageModelModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of the pairs; all micro-batches have as many, so the mean over them is that over all pairs."""
         losses, figures = self.pair_step(batch)
-        self._logged.add(figures)
+        self._step.add(figures)
+        self._step_pairs += len(losses)
         self._step_tokens += self._batch_tokens
-        return losses.mean()
+        return contagious(losses.mean())
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Count the answers' tokens; every pair weighs the same, whatever its length."""
-        self.tokens_trained += self._sum_over_ranks(self._step_tokens)
-        self._step_tokens = 0
+        self._step_valid = self._sum_over_ranks(self._step_tokens)
+
+    def _take_step_loss(self, is_finite: Tensor) -> tuple[Tensor, int]:
+        sums, pairs = self._step.take_tensor(), self._step_pairs
+        self._step_pairs = 0
+        self._logged.add_sums(torch.where(is_finite, sums, 0.0))
+        return sums[0], pairs
+
+    def _leave_out(self, figures: StepFigures) -> None:
+        """Their pairs are counted on the device, with the sums."""
 
     def take_train_metrics(self) -> dict[str, float]:
         """The figures over all ranks since the last call, as ``train/…``."""
@@ -99,8 +112,7 @@ class PreferenceModule(LanguageModelModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.is_global_zero:
-            self._logged = _Sums(checkpoint["train_sums"]["figures"])
+        self._logged = _Sums(checkpoint["train_sums"]["figures"] if self.trainer.is_global_zero else None)
 
     def _means(self, sums: list[float]) -> dict[str, float]:
         *totals, count = (self._sum_over_ranks(value) for value in sums)
@@ -115,15 +127,21 @@ class _Sums:
 
     def add(self, figures: Tensor) -> None:
         counted = torch.cat([figures, torch.ones_like(figures[:, :1])], dim=1)
-        self._sums = self._sums.to(figures.device) + counted.double().sum(dim=0)
+        self.add_sums(counted.double().sum(dim=0))
+
+    def add_sums(self, sums: Tensor) -> None:
+        self._sums = self._sums.to(sums.device) + sums
 
     def values(self) -> list[float]:
         found: list[float] = self._sums.tolist()
         return found
 
+    def take_tensor(self) -> Tensor:
+        found, self._sums = self._sums, torch.zeros_like(self._sums)
+        return found
+
     def take(self) -> list[float]:
-        found = self.values()
-        self._sums = torch.zeros_like(self._sums)
+        found: list[float] = self.take_tensor().tolist()
         return found
 
 
