@@ -26,6 +26,7 @@ SHORT = {
     "evaluate": ("data=text", "data.path=README.md", "data.seq_len=16"),
     "prepare": (),
     "convert": (),
+    "reproduce": (),
 }
 
 
