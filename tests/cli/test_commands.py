@@ -19,7 +19,6 @@ COMMANDS = {
     "slm-prepare": ("data", "tokenizer"),
     "slm-convert": (),
     "slm-crawl": (),
-    "slm-reproduce": (),
 }
 
 

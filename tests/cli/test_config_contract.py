@@ -78,10 +78,10 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     assert config.run_dir.parts[0] == "outputs"
 
 
-@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"])
+@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl"])
 def test_every_command_composes(config: str) -> None:
     assert compose(config)
-    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"}
+    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,32 @@ def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
     assert written == [0, 1, 3]
     assert (callback.best_loss, callback.best_step) == (2.0, 3)
     assert load(tmp_path / "best.ckpt")["step"] == 3
+
+
+def test_what_was_lost_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A better model that a full disk lost: the next one must beat what is there, and a step that is not saved is not
+    taken for saved by the signal that asks for it."""
+    writer = CheckpointWriter()
+    callback = Checkpoints(tmp_path, Period(10, 10, 0), writer, lambda weights, facts: None)
+    trainer: Any = _Saver(writer)
+    module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
+    trainer.lightning_module = module
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step, loss in enumerate([3.0, 1.0, 2.0]):
+        trainer.global_step, module.val_metrics = step, {"loss": loss}
+        with monkeypatch.context() as patch:
+            if step == 1:
+                patch.setattr(torch, "save", full)
+            callback.on_validation_end(trainer, module)
+        if step == 1:
+            callback.save_now(trainer)
+            assert load(tmp_path / "last.ckpt")["step"] == 1
+            assert load(tmp_path / "best.ckpt")["step"] == 0
+            assert callback.best_loss == 3.0
+    assert load(tmp_path / "best.ckpt")["step"] == 2
 
 
 def test_without_validation_the_last_weights_are_the_model(train_tiny: Callable[..., Path]) -> None:

@@ -49,8 +49,11 @@ def read_summary(run: Path) -> dict[str, Any]:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write beside the place and rename."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(file)
+    try:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

@@ -41,7 +41,6 @@ from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, remove_partials, say_what_is_taken
 from slm.training.checkpoint_io import CheckpointWriter
 from slm.training.csv_logger import CsvLogger
-from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
 from slm.training.guarded_logger import guarded
 from slm.training.module import LanguageModelModule
@@ -194,8 +193,7 @@ def _train(
         logger=list(loggers.values()),
     )
     leave_signals_alone(trainer)
-    session = {**run_folder.provenance(), "environment": environment(trainer.world_size)}
-    _open_run_folder(config, composed, overrides, data, precision, loggers, session)
+    _open_run_folder(config, composed, overrides, data, precision, loggers)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     try:
@@ -212,9 +210,9 @@ def _train(
         raise RunBrokeOffError(message) from error
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
     if trainer.is_global_zero:
-        run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
+        unwritten = _write_summary(config.run_dir, summary)
         notice(describe(summary, config.run_dir, config.trainer.max_steps))
-        _refuse_unsaved(checkpoints, config.run_dir)
+        _refuse_unsaved(checkpoints.failure or unwritten, config.run_dir)
     return Result(summary["best_val_loss"], config.run_dir)
 
 
@@ -342,12 +340,20 @@ def _checkpoints(config: RunConfig, model_config: ModelConfig, data: TaskData) -
     )
 
 
-def _refuse_unsaved(checkpoints: Checkpoints, run: Path) -> None:
-    """Raise `UserError` if the run's last state is not on the disk: all is done that could be, but all is not well."""
-    if checkpoints.failure is not None:
+def _write_summary(run: Path, summary: dict[str, Any]) -> OSError | None:
+    try:
+        run_folder.write_json(run / run_folder.SUMMARY_FILE, summary)
+    except OSError as error:
+        return error
+    return None
+
+
+def _refuse_unsaved(failure: OSError | None, run: Path) -> None:
+    """Raise `UserError` if the run's end is not on the disk: all is done that could be, but all is not well."""
+    if failure is not None:
         newest = newest_whole(run)
         mend = f"make room and go on from '{newest}' (resume={run})" if newest else "make room and start again"
-        raise UserError(f"the end of the run is not saved ({checkpoints.failure}); {mend}")
+        raise UserError(f"the end of the run is not saved ({failure}); {mend}")
 
 
 def _bad_steps(config: RunConfig, resumed_from: Path | None) -> BadSteps:
@@ -396,7 +402,6 @@ def _open_run_folder(
     data: TaskData,
     precision: Precision,
     loggers: Mapping[str, Logger],
-    session: Mapping[str, Any],
 ) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -414,7 +419,7 @@ def _open_run_folder(
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},
-            "sessions": [*earlier, session],
+            "sessions": [*earlier, run_folder.provenance()],
         },
     )
 
