@@ -6,9 +6,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 
 TRAIN_ARGS ?=
 PROMPT ?= def main(
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format bench clean
+.PHONY: help demo test faults lint format bench audit fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,14 @@ format: $(VENV)/.dev  ## let ruff put the code in order
 
 bench: $(VENV)/.dev  ## measure the framework's cost beside a bare PyTorch loop
 	$(BIN)/python benchmarks/train_overhead.py
+
+audit: $(VENV)/.dev  ## known holes of all dependencies, by PyPI's database (needs the network; no part of CI)
+	@$(PIP) -e '.[audit]'
+	@$(BIN)/python scripts/audit.py
+
+fuzz: $(VENV)/.dev  ## fuzz whatever reads files of others, FUZZ_SECONDS (600) each
+	@$(PIP) -e '.[fuzz]'
+	@for target in $$($(BIN)/python tests/fuzz/run.py); do $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 clean:  ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ LAYERS = {
     **dict.fromkeys(("registry", "errors", "extras", "schema", "notices", "new_folder", "new_file", "json_file"), 0),
     **dict.fromkeys(("web_address", "public_address", "stall_watch", "http_get", "partial_file", "download"), 0),
     **dict.fromkeys(("flush", "nearest", "other_names"), 0),
+    **dict.fromkeys(("bounded_text", "yaml_file", "masking"), 0),
     **dict.fromkeys(("tokenizers", "models"), 1),
     **dict.fromkeys(("data", "weights"), 2),
     "bundle": 3,

@@ -26,6 +26,7 @@ class Mine(GPT):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A module ``their_models`` on the path; what a test registers is forgotten after it."""
+    MODELS.get("gpt")  # what is imported later would be forgotten with the test, and never imported again
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     (tmp_path / "their_models.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)

@@ -126,15 +126,16 @@ def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, 
     from slm.data.config import DataConfig
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
     from slm.training.run_folder import CONFIG_FILE
+    from slm.yaml_file import read_yaml_object
 
-    of_run: Any = OmegaConf.load(path / CONFIG_FILE) if (path / CONFIG_FILE).is_file() else None
+    of_run: Any = OmegaConf.create(read_yaml_object(path / CONFIG_FILE)) if (path / CONFIG_FILE).is_file() else None
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if of_run is None:
                 raise UserError(
                     "data is missing: the model does not say what to evaluate on; give data=text data.path=…"
                 )
-            cfg.data = OmegaConf.merge(of_run.data, cfg.get("data") or {})
+            cfg.data = OmegaConf.merge(of_run.get("data") or {}, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     longest = opened.config.params.max_seq_len
@@ -204,7 +205,7 @@ def _checked(cfg: DictConfig) -> _Settings:
 
     settings, *_ = together(
         lambda: checked(_Settings, {name: cfg[name] for name in _SETTINGS}),
-        lambda: reject_unknown(cfg, {"run", "model_dir", "data", "task", *_SETTINGS}),
+        lambda: reject_unknown(cfg, {"run", "model_dir", "data", "task", "plugins", *_SETTINGS}),
         lambda: check_precision(cfg["precision"], "precision"),
     )
     return cast("_Settings", settings)

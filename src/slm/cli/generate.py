@@ -112,7 +112,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
     from slm.generation.config import GenerationConfig
     from slm.schema import checked, together
 
-    keys = {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation"}
+    keys = {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
 
     def check(values: dict[str, Any]) -> GenerationConfig:
         settings, *_ = together(

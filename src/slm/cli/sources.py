@@ -21,8 +21,9 @@ def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 
 def model_source(values: Mapping[str, Any]) -> Source:
-    """What ``run`` or ``model_dir`` means, exactly one of which must be given."""
+    """What ``run`` or ``model_dir`` means, exactly one of which must be given; ``plugins`` are imported."""
     from slm.sources import Source, find_bundle, find_source
+    from slm.training.run_config import checked_plugins
 
     given = [key for key in ("run", "model_dir") if values[key] is not None]
     if len(given) != 1:
@@ -32,17 +33,16 @@ def model_source(values: Mapping[str, Any]) -> Source:
             "released files)"
         )
     path = str(values[given[0]])
-    _import_plugins_of(Path(path).expanduser())
+    plugins = values["plugins"]  # of a composed config no plain list
+    _import_plugins_of(Path(path).expanduser(), checked_plugins(plugins if isinstance(plugins, str) else [*plugins]))
     return Source("slm", find_bundle(path)) if given == ["run"] else find_source(path)
 
 
-def _import_plugins_of(run: Path) -> None:
+def _import_plugins_of(run: Path, typed: list[str]) -> None:
     """A model of the user's own is known only once the modules are imported that the run was made with."""
-    import yaml
-
+    from slm.training.recorded_code import refuse_plugins_of_others
     from slm.training.run_config import import_plugins
-    from slm.training.run_folder import CONFIG_FILE
+    from slm.training.run_folder import read_record, recorded_plugins
 
-    file = run / CONFIG_FILE
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    import_plugins(config.get("plugins"))
+    refuse_plugins_of_others(run, read_record(run), typed)
+    import_plugins([*typed, *recorded_plugins(run)])

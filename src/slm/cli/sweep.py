@@ -12,12 +12,14 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from slm.masking import masked, masked_argument
 from slm.notices import notice
 from slm.training.run_folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
+HYDRA_FILE = "multirun.yaml"
 
 
 class SweepTable(Callback):
@@ -25,6 +27,11 @@ class SweepTable(Callback):
 
     It is written anew after every job, so that a job that fails takes no other's row with it.
     """
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Mask what is secret in the ``multirun.yaml`` that Hydra wrote before the first job."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _mask(Path(config.hydra.sweep.dir) / HYDRA_FILE)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Add the job's row."""
@@ -36,6 +43,15 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         if n_rows := _write_table(folder):
             notice(f"sweep: {n_rows} runs, table in {folder / SWEEP_FILE}")
+
+
+def _mask(file: Path) -> None:
+    if file.is_file() and not file.is_symlink():
+        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        for key in ("task", "hydra"):
+            overrides = content["hydra"]["overrides"][key]
+            overrides[:] = [masked_argument(override) for override in overrides]
+        OmegaConf.save(OmegaConf.create(masked(content)), file)
 
 
 def _write_table(folder: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from slm.cli.app import App, run_app
 from slm.cli.flags import config_dir, split_flags
 from slm.cli.help import Help
 from slm.cli.quoting import as_typed
+from slm.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -126,7 +127,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     the folder ``run_dir`` if that is given, else for the newest run started with the same settings;
     where there is none, a new run starts. In a sweep each job looks in its own folder.
     """
-    from slm.training.run_folder import checkpoint_to_resume, newest_run, read_record, run_of_checkpoint
+    from slm.masking import masked_argument
+    from slm.training.run_folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
     given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
     resume = given.get("resume")
@@ -134,7 +136,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     flags, settings = split_flags(arguments)
     if resume == "auto":
-        run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), _repeatable(settings))
+        same = [masked_argument(setting) for setting in _repeatable(settings)]
+        run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return list(arguments)
     else:
@@ -144,12 +147,35 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
             return list(arguments)
     new = [setting for setting in settings if not setting.startswith("resume=")]
     changed = {setting.partition("=")[0] for setting in new}
-    record = read_record(run)
-    old = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
     place = [] if "run_dir" in given else [f"run_dir={run}"]
-    if record and config_dir(flags) is None and (own := config_dir(record["sessions"][0]["command"])):
-        flags = [*flags, f"--config-dir={own}"]
-    return [*flags, *old, *new, *place, f"resume={resume}"]
+    recorded = repeated_settings(run, changed, with_config_dir=config_dir(flags) is None)
+    return [*flags, *recorded, *new, *place, f"resume={resume}"]
+
+
+def repeated_settings(run: Path, changed: Collection[str], with_config_dir: bool = True) -> list[str]:
+    """What of the command line that `run` was started with is to be repeated.
+
+    Args:
+        run: its folder.
+        changed: keys that are typed anew.
+        with_config_dir: repeat ``--config-dir`` too.
+
+    Raises:
+        UserError: the record is damaged; somebody else made it and it could run code; or a secret in it is masked.
+    """
+    from slm.masking import MASK
+    from slm.training.recorded_code import is_own, refuse_code_of_others
+    from slm.training.run_folder import read_record
+
+    record = read_record(run)
+    settings = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
+    if record.get("sessions") and with_config_dir and (folder := config_dir(record["sessions"][-1]["command"])):
+        settings.insert(0, f"--config-dir={folder}")
+    if not is_own(run, record):
+        refuse_code_of_others(run, settings)
+    if masked := [setting for setting in settings if MASK in setting]:
+        raise UserError(f"resume: {masked[0]} is a secret that '{run}' does not keep; type it again")
+    return settings
 
 
 def _repeatable(overrides: Sequence[str]) -> list[str]:

@@ -137,7 +137,8 @@ class Engine:
         """Tokens as they come, and an `End` for each request; requests begin in their order.
 
         Raises:
-            UserError: a prompt leaves no room for a new token; before anything is written.
+            UserError: a prompt leaves no room for a new token, or has an id that the model has not; before anything is
+                written.
         """
         waiting = deque(self._row(index, request) for index, request in enumerate(requests))
         if not waiting:
@@ -245,6 +246,9 @@ class Engine:
 
     def _row(self, index: int, request: Request) -> _Row:
         prompt = list(request.prompt_ids) or [self.eos_id]
+        known = self.model.config.vocab_size
+        if unknown := [token_id for token_id in prompt if not 0 <= token_id < known]:
+            raise UserError(f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}")
         longest = self.max_seq_len
         if self.slides:
             prompt = prompt[-(longest - 1) :] if longest > 1 else prompt[-1:]

@@ -8,7 +8,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from slm.bounded_text import bounded_text
 from slm.errors import UserError
+from slm.json_file import MOST_BYTES, json_text
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
@@ -27,10 +29,12 @@ def read_gpt2_files(folder: Path) -> tokenizers.Tokenizer:
         UserError: they are not what their names say, or do not belong together.
     """
     try:
-        vocab: dict[str, int] = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))
-        _, *lines = (folder / MERGES_FILE).read_text(encoding="utf-8").split("\n")  # the first is a version
+        vocab: dict[str, int] = json.loads(json_text(folder / ENCODER_FILE))
+        _, *lines = bounded_text(folder / MERGES_FILE, MOST_BYTES).split("\n")  # the first is a version
         merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
         backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    except UserError:
+        raise
     except Exception as error:  # what the library raises has no narrower class
         raise UserError(
             f"{folder / ENCODER_FILE} and {MERGES_FILE} are not GPT-2's vocabulary and merges ({error}); "

@@ -10,6 +10,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.extras import require
+from slm.json_file import json_text
 from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens
@@ -104,8 +105,9 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         return read_gpt2_files(path) if has_gpt2_files(path) else _convert(path)
+    text = json_text(file)
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises this very class
         raise UserError(f"{file} is not a tokenizer.json ({error}); give one that `tokenizers` can load") from error
 
@@ -114,7 +116,9 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
     """Let `transformers` build one from files such as ``vocab.json`` and ``merges.txt``."""
     transformers = require("transformers", "hf", f"the tokenizer in {folder}, which has no tokenizer.json,")
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        return transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
     except (ImportError, OSError, ValueError, AttributeError) as error:  # unknown files; no Rust backend
         raise UserError(
             f"transformers cannot make a tokenizer from {folder} ({_first_line(error)}): "

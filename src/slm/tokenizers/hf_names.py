@@ -8,6 +8,7 @@ from typing import Any
 
 import tokenizers
 
+from slm.bounded_text import bounded_text
 from slm.json_file import read_json_object
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -16,6 +17,7 @@ SPECIAL_FILE = "special_tokens_map.json"
 MODEL_FILE = "config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
+_LONGEST_TEMPLATE = 1 << 20
 
 
 def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
@@ -41,7 +43,7 @@ def chat_template(folder: Path) -> str | None:
     """The Jinja template for conversations: the file of that name, else the configuration's (its default one)."""
     file = folder / TEMPLATE_FILE
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return bounded_text(file, _LONGEST_TEMPLATE)
     template = _read(folder / CONFIG_FILE).get("chat_template")
     if isinstance(template, list):  # several, each with a name
         defaults = (entry for entry in template if _content(entry, "name") == "default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from slm.extras import require
+from slm.masking import masked, masked_argument
 
 
 def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
@@ -31,17 +33,27 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
         save_dir: the run folder.
         project, offline: as in ``wandb.init``.
         resumed_id: of a resumed run.
-        **settings: more arguments of ``wandb.init``.
+        **settings: more arguments of ``wandb.init``; what is secret in those that W&B writes down is masked.
     """
     require("wandb", "wandb", "logger=wandb")
+    told = {name: value if name == "settings" else masked(value, name) for name, value in settings.items()}
     run_id = resumed_id or secrets.token_hex(4)
     # absolute, since W&B writes from a process of its own that may have been started in another folder
     folder = str(Path(save_dir).absolute())
-    return _Wandb(project=project, save_dir=folder, offline=offline, id=run_id, resume="allow", **settings)
+    return _Wandb(project=project, save_dir=folder, offline=offline, id=run_id, resume="allow", **told)
 
 
 class _Wandb(WandbLogger):
     """Ends its W&B run with the training: in a sweep the next job would go on in it."""
+
+    @property
+    def experiment(self) -> Any:
+        told = sys.argv  # W&B writes the command line down, and its files lie in the run folder
+        sys.argv = [masked_argument(argument) for argument in told]
+        try:
+            return super().experiment
+        finally:
+            sys.argv = told
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

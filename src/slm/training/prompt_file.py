@@ -20,6 +20,7 @@ from slm.training.module import LanguageModelModule
 from slm.training.quiet import quiet_lightning
 
 _OWN = ("max_new_tokens", "seed")
+_MOST_BYTES = 128 << 20  # they are held in memory
 
 
 def read_prompts(file: Path) -> list[Prompt]:
@@ -31,6 +32,8 @@ def read_prompts(file: Path) -> list[Prompt]:
         UserError: the file is missing, not text, or a line of it has no prompt, or a budget or seed that is none.
     """
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise UserError(f"prompts: '{file}' is longer than {_MOST_BYTES >> 20} MiB; split it")
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"prompts: there is no file '{file}'") from None

@@ -154,9 +154,14 @@ class RunConfig:
 
 def import_plugins(modules: Any) -> None:
     """Import the modules of the setting `plugins`; raises `UserError` for one that cannot be."""
+    load_plugins(checked_plugins(modules))
+
+
+def checked_plugins(modules: Any) -> list[str]:
+    """The setting `plugins` as a list; raises `UserError` if it is none."""
     if not isinstance(modules or [], list) or not all(isinstance(module, str) for module in modules or []):
         raise UserError(f"plugins must be a list of modules, e.g. plugins=[my_package.models]; got {modules!r}")
-    load_plugins(modules or [])
+    return list(modules or [])
 
 
 @dataclass(frozen=True)

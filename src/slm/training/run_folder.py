@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any
 
 from slm.errors import UserError
 from slm.json_file import read_json_object
+from slm.masking import masked_argument
+from slm.schema import Text, checked
 from slm.training.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
+from slm.yaml_file import read_yaml_object
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -28,14 +32,46 @@ _WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE, RECORD_FILE, SUMMAR
 _VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
 
 
+@dataclass(frozen=True)
+class _Session:
+    command: list[Text]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What of ``run.json`` is relied on; older versions wrote less."""
+
+    overrides: list[Text] = field(default_factory=list)
+    sessions: list[_Session] = field(default_factory=list)
+    logger_ids: dict[Text, Text] = field(default_factory=dict)
+    precision: Text = ""
+
+
 def read_record(run: Path) -> dict[str, Any]:
     """``run.json``: command, overrides, versions, data fingerprint and precision of a run; {} without one."""
-    try:
-        return json.loads((run / RECORD_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    file = run / RECORD_FILE
+    if not file.exists():
         return {}
-    except ValueError as error:
-        raise UserError(f"{run / RECORD_FILE} is damaged ({error}); restore it or start a new run") from None
+    record = read_json_object(file)
+    try:
+        checked(_Record, record)
+    except UserError as error:
+        found = str(error).splitlines()[0].partition(";")[0]
+        raise UserError(f"{file} is damaged ({found}); restore it or start a new run") from None
+    return record
+
+
+def recorded_plugins(run: Path) -> list[str]:
+    """Modules that the run's configuration names; [] without one.
+
+    Raises:
+        UserError: ``config.yaml`` is damaged.
+    """
+    file = run / CONFIG_FILE
+    plugins = read_yaml_object(file).get("plugins") if file.is_file() else None
+    if not isinstance(plugins or [], list) or not all(isinstance(module, str) for module in plugins or []):
+        raise UserError(f"{file} is damaged (plugins is no list of modules); restore it")
+    return list(plugins or [])
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -59,7 +95,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 def provenance() -> dict[str, Any]:
     """What is running: command, time, versions, git commit of the working folder."""
     return {
-        "command": sys.argv,
+        "command": [masked_argument(argument) for argument in sys.argv],
         "started": time.strftime(_TIME),
         "python": platform.python_version(),
         "machine": platform.platform(),
@@ -126,8 +162,11 @@ def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
 
 def _started(run: Path) -> float:
     """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
-    noted = read_record(run)["sessions"][-1]["started"]
-    return datetime.strptime(noted, _TIME).timestamp()
+    try:
+        noted = read_record(run)["sessions"][-1]["started"]
+        return datetime.strptime(noted, _TIME).timestamp()
+    except (LookupError, TypeError, ValueError):  # somebody else's record: never the newest
+        return 0.0
 
 
 def _version(package: str) -> str | None:

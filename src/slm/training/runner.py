@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
 from slm.errors import Stopped, UserError
+from slm.masking import masked, masked_argument
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
@@ -47,6 +48,7 @@ from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.quiet import quiet_lightning
 from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
+from slm.training.recorded_code import SEAL, seal
 from slm.training.resume import Resumed
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.run_lock import only_writer
@@ -407,10 +409,12 @@ def _open_run_folder(
         return
     config.run_dir.mkdir(parents=True, exist_ok=True)
     remove_partials(config.run_dir, RUN_BUNDLE)
-    OmegaConf.save(OmegaConf.create(dict(composed)), config.run_dir / run_folder.CONFIG_FILE)
+    OmegaConf.save(OmegaConf.create(masked(composed)), config.run_dir / run_folder.CONFIG_FILE)
     if data.keep is not None:
         data.keep(config.run_dir)
     earlier = run_folder.read_record(config.run_dir).get("sessions", [])
+    session = run_folder.provenance()
+    overrides = [masked_argument(override) for override in overrides]
     run_folder.write_json(
         config.run_dir / run_folder.RECORD_FILE,
         {
@@ -419,7 +423,8 @@ def _open_run_folder(
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},
-            "sessions": [*earlier, run_folder.provenance()],
+            "sessions": [*earlier, session],
+            SEAL: seal(config.run_dir, overrides, session["command"]),
         },
     )
 

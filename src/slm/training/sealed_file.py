@@ -118,7 +118,7 @@ def fault_in(content: BinaryIO) -> str | None:
             return "it is empty"
         if _is_seal(end[-_SEAL_BYTES:]):
             matches = _digest(content, before=64) == end[-64:]
-            return None if matches else "its content does not match its checksum"
+            return _foreign_part(content) if matches else "its content does not match its checksum"
         if _is_end(end[-_END_BYTES:]):
             return _fault_of_unsealed(content)
         return "its end is missing or damaged"
@@ -150,6 +150,16 @@ def _digest(content: BinaryIO, before: int) -> bytes:
         total.update(buffer[:count])
         left -= count
     return total.hexdigest().encode()
+
+
+def _foreign_part(content: BinaryIO) -> str | None:
+    """Anybody can make a checksum: a compressed part would still be a bomb."""
+    try:
+        with zipfile.ZipFile(content) as archive:
+            compressed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        return f"its archive is damaged: {error}"
+    return "torch did not write it" if compressed else None
 
 
 def _fault_of_unsealed(content: BinaryIO) -> str | None:

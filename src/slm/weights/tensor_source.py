@@ -23,6 +23,10 @@ _DTYPES = {
 }
 
 
+_LONGEST_HEADER = 16 << 20
+"""Bytes; a header has about a hundred for each tensor."""
+
+
 class TensorSource(Protocol):
     """Where weights come from; `where` names the file or folder, for messages."""
 
@@ -130,12 +134,24 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> Safetensors
     return source
 
 
+def _check_header(file: Path) -> None:
+    """Raise `UserError` for a header that says it is longer than its file, or than any model's: it is read whole."""
+    try:
+        with file.open("rb") as content:
+            header, size = int.from_bytes(content.read(8), "little"), file.stat().st_size
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from None
+    if size < 8 or header > min(_LONGEST_HEADER, size - 8):
+        raise UserError(f"{file} is damaged (its header would be {header:,} bytes long); fetch or make it again")
+
+
 class _opened:  # noqa: N801  # used as a function
     """`safe_open` with its errors in our words."""
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise UserError(f"'{file.parent}' holds no complete model: {file.name} is missing")
+        _check_header(file)
         try:
             self._content = safe_open(file, framework="pt")
         except (SafetensorError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import sys
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from slm.extras import require
 
 COMPRESSED = (".gz", ".zst")
 _PIECE = 1 << 20
+_NO_BOMB = 64 << 20
+_MOST_GROWTH = 250  # logs shrink to a hundredth, deflate gets to a thousandth, zstd much further
 
 
 class BrokenFileError(Exception):
@@ -44,8 +47,12 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
     try:
         with _opened(file) as stream:
             stream.seek(start)
+            most, total = _most_bytes(file), start
             while piece := stream.read1(_PIECE):  # `read` would lose what comes before a break
                 yield piece
+                total += len(piece)
+                if total > most:
+                    raise BrokenFileError("unreadable", f"'{file}' grows {_MOST_GROWTH}-fold and on; no text does")
     except EOFError:
         raise BrokenFileError("cut_off", f"'{file}' is cut off: its compressed content has no end") from None
     except OSError as error:
@@ -65,6 +72,11 @@ def line_number(file: Path, offset: int) -> int:
         if left <= 0:
             break
     return lines
+
+
+def _most_bytes(file: Path) -> float:
+    """Of a compressed file, where text ends and a decompression bomb begins."""
+    return max(_NO_BOMB, _MOST_GROWTH * file.stat().st_size) if is_compressed(file) else math.inf
 
 
 def _opened(file: Path) -> io.BufferedReader:

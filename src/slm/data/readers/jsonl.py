@@ -93,13 +93,14 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
     Args:
         source: what comes from byte `at` on, in pieces.
     """
-    begin, held, size, read = at, bytearray(), 0, at
+    begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")
         for row in whole:
             size += len(row)
-            yield begin, (bytes(held) + row if held else row) if size <= limit else None
-            begin, size = begin + size + 1, 0
+            if not told:
+                yield begin, (bytes(held) + row if held else row) if size <= limit else None
+            begin, size, told = begin + size + 1, 0, False
             held.clear()
             if end is not None and begin >= end:
                 return
@@ -109,7 +110,10 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
             held += rest
         else:
             held.clear()
+            if not told:  # at once: its end may be gigabytes away
+                yield begin, None
+                told = True
             if end is not None and read >= end:  # whatever follows begins in a later span
                 break
-    if size:
-        yield begin, bytes(held) if size <= limit else None
+    if size and not told:
+        yield begin, bytes(held)

@@ -63,8 +63,13 @@ def _opened(file: Path) -> Any:
     parquet = require("pyarrow.parquet", "data", "reading Parquet files")
     try:
         return parquet.ParquetFile(file, buffer_size=_BATCH_BYTES, pre_buffer=False)
-    except (OSError, ValueError) as error:  # Arrow's own are of these classes
+    except _damage() as error:
         raise _Damaged(_first_line(error)) from None
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What Arrow raises of a file: Python's own, or one of its many."""
+    return (OSError, ValueError, require("pyarrow", "data", "reading Parquet files").ArrowException)
 
 
 def _groups(metadata: Any) -> list[Any]:
@@ -80,7 +85,7 @@ def _rows(table: Any, groups: range, fields: Sequence[str] | None) -> Iterator[d
     try:
         for batch in table.iter_batches(batch_size=at_once, row_groups=list(groups), columns=columns):
             yield from batch.to_pylist()
-    except (OSError, ValueError) as error:
+    except _damage() as error:
         raise _Damaged(_first_line(error)) from None
 
 

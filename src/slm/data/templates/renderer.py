@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slm.data.templates.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, compiled
+from slm.data.templates.limited_renderer import LimitedRenderer
 from slm.errors import UserError
+from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
-
-if TYPE_CHECKING:
-    import jinja2
 
 Message = Mapping[str, Any]
 """``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
@@ -153,7 +152,7 @@ class ChatRenderer:
 
         quoted = [self._quoted(message) for message in messages]
         try:
-            return self._template.render(messages=quoted, add_generation_prompt=add_generation_prompt, **self._names)
+            return self._write(messages=quoted, add_generation_prompt=add_generation_prompt, **self._names)
         except jinja2.TemplateError as error:
             raise UserError(f"the model's chat template refuses this: {error}") from None
 
@@ -180,8 +179,10 @@ class ChatRenderer:
         return ids
 
     @functools.cached_property
-    def _template(self) -> jinja2.Template:
-        return compiled(self._source)
+    def _write(self) -> Callable[..., str]:
+        """Renders: a template that came with a vocabulary, or in a file, where it can do no harm."""
+        ours = (TEMPLATES.get(name)(self._tokenizer).source for name in TEMPLATES.names() if name != "hf")
+        return compiled(self._source).render if self._source in ours else LimitedRenderer(self._source).render
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:

@@ -1,0 +1,77 @@
+"""Coverage-guided fuzzing with atheris: ``python tests/fuzz/run.py TARGET SECONDS``; no TARGET lists them.
+
+What is found lies in ``tests/fuzz/findings`` afterwards; mended, it belongs into ``tests/fuzz/corpus/TARGET``, which
+``test_corpus.py`` runs for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+with atheris.instrument_imports(include=["slm", "json"]):
+    from mutate import mutated_json
+    from targets import targets
+
+from slm.errors import UserError  # noqa: E402
+
+MEMORY_MB = 1500  # of the fuzzer itself; a target alone has a few hundred
+LONGEST_S = 10
+
+
+def main() -> None:
+    """Fuzz one target for so many seconds."""
+    known = targets()
+    if len(sys.argv) < 3 or sys.argv[1] not in known:
+        print("\n".join(known))
+        return
+    name, seconds = sys.argv[1], int(sys.argv[2])
+    fuzzed = known[name]
+    place = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    seeds, findings = place / "seeds", HERE / "findings"
+    seeds.mkdir()
+    findings.mkdir(exist_ok=True)
+    for i, seed in enumerate((*fuzzed.seeds, *(f.read_bytes() for f in sorted((HERE / "corpus" / name).glob("*"))))):
+        (seeds / str(i)).write_bytes(seed)
+    largest = max(map(len, fuzzed.seeds))
+
+    def one(data: bytes) -> None:
+        folder = place / "input"
+        folder.mkdir()
+        try:
+            fuzzed.run(data, folder)
+        except UserError:
+            pass
+        finally:
+            shutil.rmtree(folder)
+
+    def mutate(data: bytes, limit: int, seed: int) -> bytes:
+        draw = random.Random(seed)
+        if fuzzed.is_json and draw.random() < 0.7 and (changed := mutated_json(data, draw)) is not None:
+            return changed[:limit]
+        mutated: Any = atheris.Mutate(data, limit)
+        return mutated
+
+    arguments = [
+        *("fuzz", f"-max_total_time={seconds}", f"-timeout={LONGEST_S}", f"-rss_limit_mb={MEMORY_MB}"),
+        *(f"-artifact_prefix={findings}/{name}-", f"-max_len={max(4096, 2 * largest)}", "-print_final_stats=1"),
+        *("-verbosity=0", str(seeds)),
+    ]
+    began = time.monotonic()
+    atheris.Setup(arguments, one, custom_mutator=mutate)
+    print(json.dumps({"target": name, "seconds": seconds, "began": began}), flush=True)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
