@@ -152,7 +152,7 @@ def test_keys_of_the_original_configuration() -> None:
     model = composed()["model"]
     assert {"max_seq_len", "dropout", "vocab_size"} <= model["params"].keys()
     assert {
-        "token_embedding": {"freeze"},
+        "token_embedding": {"values", "freeze"},
         "position_embedding": {"kind", "rotary", "freeze"},
         "emb_dropout": {"p"},
         "output_projection": {"tie_weights", "softcap", "freeze"},

@@ -17,7 +17,7 @@ VOCAB_SIZE, PADDED, MAX_SEQ_LEN, DIM = 29, 32, 12, 16
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., ModelConfig]:
-    """``make_config(position=…, tie=…, freeze=(module, …), rotary=…, softcap=…, **transformer)``."""
+    """``make_config(position=…, tie=…, freeze=(module, …), rotary=…, softcap=…, values=…, **transformer)``."""
 
     def make(
         position: str = "learned",
@@ -25,10 +25,11 @@ def make_config() -> Callable[..., ModelConfig]:
         freeze: tuple[str, ...] = (),
         rotary: dict[str, Any] | None = None,
         softcap: float | None = None,
+        values: bool = False,
         **transformer: Any,
     ) -> ModelConfig:
         modules: dict[str, dict[str, Any]] = {
-            "token_embedding": {},
+            "token_embedding": {"values": values},
             "position_embedding": {"kind": position, "rotary": rotary or {}},
             "transformer": {"dim": DIM, "n_layers": 2, "n_heads": 4, **transformer},
             "output_projection": {"tie_weights": tie, "softcap": softcap},

@@ -25,6 +25,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"prenorm": False, "norm": "rms_norm", "activation": "gelu", "qkv_bias": False},
     {"prenorm": True, "norm": "rms_norm", "activation": "silu", "position": "sinusoidal", "tie": False},
     {"prenorm": True, "bias": False, "activation": "relu", "position": "none", "mlp_mult": 1.5},
+    {"embedding_skip": True, "values": True, "activation": "relu2"},
+    {"embedding_skip": True, "prenorm": False, "activation": "relu2"},
 ]
 
 
@@ -43,9 +45,11 @@ def reference(model: nn.Module, ids: Tensor, v: dict[str, Any]) -> Tensor:
         scale = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return centred / scale * weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0)
 
-    def attention(x: Tensor, name: str) -> Tensor:
+    def attention(x: Tensor, name: str, layer: int) -> Tensor:
         out = torch.zeros(batch, length, dim)
         q, k, val = linear(x, f"{name}.qkv").split(dim, dim=-1)
+        if v.get("values"):
+            val = val + weights["value_embedding.gates"][layer] * weights["value_embedding.table.weight"][ids]
         size = dim // n_heads
         for head in range(n_heads):
             part = slice(head * size, (head + 1) * size)
@@ -74,13 +78,17 @@ def reference(model: nn.Module, ids: Tensor, v: dict[str, Any]) -> Tensor:
                 angle = t / 10000 ** (i / dim)
                 x[:, t, i] += math.sin(angle)
                 x[:, t, i + 1] += math.cos(angle)
+    embedded = x
     for layer in range(shape.n_layers):
         block = f"transformer.blocks.{layer}"
+        if v.get("embedding_skip"):
+            stream, skip = weights[f"{block}.embedding_skip.weight"]
+            x = stream * x + skip * embedded
         if shape.prenorm:
-            x = x + attention(norm(x, f"{block}.attention_norm"), f"{block}.attention")
+            x = x + attention(norm(x, f"{block}.attention_norm"), f"{block}.attention", layer)
             x = x + mlp(norm(x, f"{block}.mlp_norm"), f"{block}.mlp")
         else:
-            x = norm(x + attention(x, f"{block}.attention"), f"{block}.attention_norm")
+            x = norm(x + attention(x, f"{block}.attention", layer), f"{block}.attention_norm")
             x = norm(x + mlp(x, f"{block}.mlp"), f"{block}.mlp_norm")
     if shape.prenorm:
         x = norm(x, "transformer.final_norm")
@@ -110,6 +118,7 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
     "window": [{}, {"sliding_window": 1}, {"sliding_window": 5}],
     "bias": [{}, {"bias": False, "qkv_bias": False}, {"bias": False, "mlp_bias": True, "out_proj_bias": True}],
     "head": [{}, {"tie": False, "softcap": 3.0}],
+    "embedding": [{}, {"embedding_skip": True}, {"values": True}, {"values": True, "embedding_skip": True}],
 }
 
 

@@ -57,9 +57,16 @@ class Params:
 
 @dataclass(frozen=True)
 class TokenEmbeddingConfig:
-    """Token embedding."""
+    """Token embedding.
+
+    Attributes:
+        values: a second table, whose rows are added to the values that attention mixes, in each layer times a gate of
+            its own (Jordan et al. 2024, modded-nanogpt's value embeddings, here one for all layers).
+        freeze: both tables stay as they are.
+    """
 
     __pydantic_config__ = FORBID_EXTRA
+    values: Flag = False
     freeze: Flag = False
 
 
@@ -161,6 +168,8 @@ class TransformerConfig:
         bias: biases in the norms, and wherever a switch of its own is null.
         prenorm: norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1).
         parallel_residual: attention and MLP read the same input (GPT-J, Pythia).
+        embedding_skip: every block reads a learned mix of the residual stream and the token embedding that it began
+            with, at first the stream alone (Jordan et al. 2024, modded-nanogpt).
         zero_init: the projections that write into the residual stream begin at 0, so that every block begins as the
             identity (Zhang et al. 2019, Fixup).
     """
@@ -187,6 +196,7 @@ class TransformerConfig:
     parallel_residual: Flag = False
     norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
+    embedding_skip: Flag = False
     zero_init: Flag = False
     freeze: Flag = False
 

@@ -12,7 +12,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.pretrained import Pretrained
 
-_TOKEN_ROWS = ("token_embedding.weight", "output_projection.weight")
+_TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
 _POSITION_ROWS = "position_embedding.weight"
 
 

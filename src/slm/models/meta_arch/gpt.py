@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_position_embedding
+from slm.models.modules.embedding_paths import ValueEmbedding
 from slm.models.modules.kv_cache import KVCache, Positions
 from slm.models.modules.transformer import Transformer
 from slm.registry import register_model
@@ -27,6 +28,7 @@ class GPT(nn.Module):
         self.config = config
         rows = torch.empty(config.padded_vocab_size, modules.transformer.dim)
         self.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)  # draws nothing; `init_weights` does
+        self.value_embedding = _value_embedding(config) if modules.token_embedding.values else None
         self.position_embedding = build_position_embedding(config)
         self.emb_dropout = nn.Dropout(modules.emb_dropout.p)
         self.transformer = Transformer(modules.transformer)
@@ -89,7 +91,8 @@ class GPT(nn.Module):
         x = self.token_embedding(input_ids)
         rotation = self.position_embedding.rotation(x, places, end)  # type: ignore[operator]
         x = self.emb_dropout(self.position_embedding(x, places))
-        return self.transformer(x, rotation, cache, positions)
+        values = self.value_embedding(input_ids) if self.value_embedding is not None else None
+        return self.transformer(x, rotation, cache, positions, values)
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""
@@ -123,15 +126,21 @@ class GPT(nn.Module):
 
     def _freeze(self) -> None:
         modules = self.config.modules
-        frozen = {
-            self.token_embedding: modules.token_embedding.freeze,
-            self.position_embedding: modules.position_embedding.freeze,
-            self.transformer: modules.transformer.freeze,
-            self.output_projection: modules.output_projection.freeze,
-        }
-        for module, freeze in frozen.items():
+        frozen = [
+            (self.token_embedding, modules.token_embedding.freeze),
+            (self.value_embedding, modules.token_embedding.freeze),
+            (self.position_embedding, modules.position_embedding.freeze),
+            (self.transformer, modules.transformer.freeze),
+            (self.output_projection, modules.output_projection.freeze),
+        ]
+        for module, freeze in frozen:
             if module is not None and freeze:
                 module.requires_grad_(False)
+
+
+def _value_embedding(config: ModelConfig) -> ValueEmbedding:
+    shape = config.modules.transformer
+    return ValueEmbedding(config.padded_vocab_size, shape.n_layers, shape.n_kv_heads, shape.head_dim)
 
 
 def _writes_residual(name: str) -> bool:

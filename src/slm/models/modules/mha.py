@@ -38,7 +38,12 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=config.out_proj_bias)
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        values: Tensor | None = None,
     ) -> Tensor:
         """Mix `x` (B, T, C) over positions; with a cache the T positions follow those in it.
 
@@ -47,10 +52,13 @@ class MultiHeadAttention(nn.Module):
             rotation: by what queries and keys turn, from the position embedding.
             mask: (T, S) or (B, 1, T, S) bool, True where query t sees key s; None for the causal one.
             cache: past keys and values; takes those of `x` too.
+            values: (B, T, H_kv, head_dim), added to the values.
         """
         batch, length, _ = x.shape
         # (B, T, H, head_dim) each, then heads before positions
         q, k, v = self.qkv(x).view(batch, length, -1, self.head_dim).split(self.heads, dim=2)
+        if values is not None:
+            v = v + values.to(v.dtype)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

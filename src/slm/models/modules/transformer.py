@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from slm.models.config import TransformerConfig
 from slm.models.modules.attention_mask import attention_mask, packed_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
+from slm.models.modules.embedding_paths import EmbeddingSkip
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.kv_cache import KVCache
 from slm.models.native.stack import MOST_ROWS, Stack
@@ -32,15 +33,25 @@ class Block(nn.Module):
         self.mlp_norm = build_norm(config, config.dim)
         self.mlp = build_mlp(config)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.embedding_skip = EmbeddingSkip() if config.embedding_skip else None
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        embedded: Tensor,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        values: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, C) to (B, T, C); the rest is for the attention."""
+        """(B, T, C) to (B, T, C); `embedded` (B, T, C) is what the first block reads, the rest is for the attention."""
+        also = {} if values is None else {"values": values}  # attentions of others need not know of it
+        if self.embedding_skip is not None:
+            x = self.embedding_skip(x, embedded)
         if not self.prenorm:
-            x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask, cache)))
+            x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask, cache, **also)))
             return self.mlp_norm(x + self.dropout(self.mlp(x)))
-        mixed = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache))
+        mixed = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache, **also))
         return mixed + self.dropout(self.mlp(self.mlp_norm(x if self.parallel else mixed)))
 
 
@@ -61,11 +72,18 @@ class Transformer(nn.Module):
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
         positions: Tensor | None = None,
+        values: list[Tensor] | None = None,
     ) -> Tensor:
-        """Hidden states (B, T, C), ready for the head; `positions` (B, T) of rows that hold several texts."""
+        """Hidden states (B, T, C), ready for the head.
+
+        Args:
+            x, rotation, cache: embeddings (B, T, C), by what attention turns, and what it has seen.
+            positions: (B, T), of rows that hold several texts.
+            values: what each layer adds to the values of its attention, (B, T, H_kv, head_dim).
+        """
         length = x.shape[1]
         window = self.sliding_window
-        if cache is not None and (stack := self._stack(x)) is not None:
+        if cache is not None and values is None and (stack := self._stack(x)) is not None:
             x = stack(x, rotation, cache)
             cache.advance(1)
             return self.final_norm(x)
@@ -73,11 +91,12 @@ class Transformer(nn.Module):
             mask: Tensor | None = packed_mask(positions, window)
         else:
             mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
-        for block in self.blocks:
+        embedded = x
+        for block, added in zip(self.blocks, values or [None] * len(self.blocks), strict=True):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotation, mask, cache, use_reentrant=False)
+                x = checkpoint(block, x, embedded, rotation, mask, cache, added, use_reentrant=False)
             else:
-                x = block(x, rotation, mask, cache)
+                x = block(x, embedded, rotation, mask, cache, added)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)

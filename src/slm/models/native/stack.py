@@ -166,6 +166,8 @@ class Stack:
 
 def _is_known(block: Any, dtype: torch.dtype) -> bool:
     attention, mlp = block.attention, block.mlp
+    if block.embedding_skip is not None:
+        return False
     if type(attention) is not MultiHeadAttention or type(mlp) not in (MLP, GatedMLP):
         return False
     layers = [attention.qkv, attention.out_proj, mlp.up_proj, mlp.down_proj]
