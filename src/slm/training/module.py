@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -203,7 +204,8 @@ class LanguageModelModule(pl.LightningModule):
         assert self.lr_factor is not None, "this module was made for prediction"
         optimizer = self.build_optimizer()
         self._schedule = LambdaLR(optimizer, self.lr_factor)
-        self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        known = {"initial_lr", *inspect.signature(type(optimizer)).parameters} - {"params"}  # what counts steps is none
+        self._settings = [{k: v for k, v in group.items() if k in known} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
     def build_optimizer(self) -> Optimizer:

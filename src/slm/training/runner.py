@@ -31,9 +31,11 @@ from slm.schema import unknown_key
 from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
 from slm.training import run_folder
+from slm.training.callbacks.averaged_weights import AveragedWeights
 from slm.training.callbacks.bad_steps import BadSteps
 from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.checkpoints import Checkpoints, Period
+from slm.training.callbacks.compiled import Compiled
 from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
@@ -155,8 +157,6 @@ def _train(
     )
     if config.trainer.recompute:
         recompute_blocks(model)
-    if config.trainer.compile:
-        compile_in_place(model)
     checkpoints = _checkpoints(config, model_config, data)
     callbacks = [
         broken_off := BrokenOff(),
@@ -167,7 +167,9 @@ def _train(
         *own_callbacks,
         *more_callbacks,
         FrozenGarbage(),
+        *([Compiled()] if config.trainer.compile else []),
         RandomState(),
+        AveragedWeights(),
         checkpoints,
         StopOnSignal(signals, config.trainer.val_every, checkpoints.save_now),
     ]
@@ -224,11 +226,6 @@ def recompute_blocks(model: nn.Module) -> None:
     if not hasattr(transformer, "recompute"):
         raise UserError(f"trainer.recompute: {type(model).__name__} has no transformer of slm; leave it false")
     transformer.recompute = True
-
-
-def compile_in_place(model: nn.Module) -> None:
-    """`torch.compile` the blocks without renaming any parameter (no ``_orig_mod.`` in checkpoints)."""
-    getattr(model, "transformer", model).compile()
 
 
 # ---- data and model ----

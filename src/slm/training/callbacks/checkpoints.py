@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from slm.flush import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
+from slm.training.callbacks.averaged_weights import averaged_weights
 from slm.training.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
 from slm.training.checkpoint_io import CheckpointWriter
 from slm.training.retention import drop_old, keep_for_good
@@ -155,14 +156,20 @@ class Checkpoints(Checkpoint):
         if is_best:
             self.best_loss, self.best_step = pl_module.val_metrics["loss"], step  # type: ignore[assignment, index]
         if trainer.is_global_zero:
-            write_bundle = self._bundle(pl_module, step, is_best) if bundle else None
+            write_bundle = self._bundle(trainer, pl_module, step, is_best) if bundle else None
             self.writer.put_beside(partial(self._put_beside, self._save_under_way, write_bundle))
         trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
 
-    def _bundle(self, pl_module: pl.LightningModule, step: int, is_best: bool) -> Callable[[], None]:
+    def _bundle(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, is_best: bool
+    ) -> Callable[[], None]:
         """What writes the bundle of this step; the weights are taken now."""
         model: nn.Module = pl_module.model  # type: ignore[assignment]
-        weights = self.writer.copied({name: tensor.detach() for name, tensor in merged_state(model).items()})
+        with averaged_weights(trainer.optimizers) as others:
+            weights = {name: tensor.detach() for name, tensor in merged_state(model).items()}
+            if others:  # they lie only for now where the checkpoint's do
+                weights = {name: tensor.clone() for name, tensor in weights.items()}
+        weights = self.writer.copied(weights)
         facts = {"step": step, **(pl_module.val_metrics if is_best else {})}  # type: ignore[dict-item]
         return partial(self.write_bundle, weights, facts)
 

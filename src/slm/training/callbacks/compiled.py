@@ -1,0 +1,59 @@
+"""`torch.compile` where it works, and eager code where it does not."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from slm.models.contract import CausalLM
+from slm.notices import notice
+
+_SHOWN = 200  # characters of a reason
+
+
+class Compiled(pl.Callback):
+    """Compiles a model's blocks ahead of the first step, by a pass forward and backward over a batch of zeros.
+
+    Compilation can fail on a machine for reasons of its own: no C compiler, a graphics card too old, a fault of the
+    compiler. Then the blocks run as they were written, and a line says so. What only a batch of another shape brings
+    to light falls back in the same way, graph by graph, with torch's own warning. Nothing is drawn from the run's
+    random numbers, and no gradient is left behind.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compile, or say why not."""
+        model = cast(nn.Module, pl_module.model)
+        compiled_part(model).compile()
+        try:
+            with self._nothing_drawn(pl_module.device), trainer.precision_plugin.forward_context():
+                _pass(model, trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
+        except Exception as error:  # dynamo, inductor and the C compiler raise many kinds
+            compiled_part(model)._compiled_call_impl = None
+            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+            notice(
+                f"torch.compile failed, training goes on without it: {type(error).__name__}: {lines[0][:_SHOWN]} "
+                "(trainer.compile=false: no attempt)"
+            )
+        else:
+            torch._dynamo.config.suppress_errors = True
+
+    @staticmethod
+    def _nothing_drawn(device: torch.device) -> Any:
+        return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def compiled_part(model: nn.Module) -> nn.Module:
+    """What is compiled: the blocks, in place, so that no parameter is renamed (no ``_orig_mod.`` in checkpoints)."""
+    part = getattr(model, "transformer", model)
+    assert isinstance(part, nn.Module)
+    return part
+
+
+def _pass(model: nn.Module, datamodule: Any, device: torch.device) -> None:
+    ids = torch.zeros(datamodule.batch_size, datamodule.seq_len, dtype=torch.int64, device=device)
+    hidden = cast(CausalLM, model).hidden_states(ids)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(hidden.float().sum(), trained, allow_unused=True)  # leaves no gradient, wakes no rank
