@@ -1,8 +1,9 @@
 """Recipes after the same time of training: validation loss on `data=python_stdlib`, several seeds.
 
 A schedule falls over a number of steps, so each recipe is first timed for a few seconds and then given as many steps as
-fit. All recipes of a seed train side by side, each on a processor core of its own with one thread, so that whatever
-else the machine does hits all alike; what each really took is printed. Start-up and validation do not count.
+fit (or, with `--steps`, those that an earlier probe found). All recipes of a seed train side by side, each on a core of
+its own with one thread, so that whatever else the machine does hits all alike; what each really took is printed.
+Start-up and validation do not count.
 
     python benchmarks/quality_at_equal_time.py [--seconds 60] [--seeds 1 2 3] [--recipes gpt2 modern] [overrides …]
 """
@@ -93,11 +94,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, nargs="+", help="of each recipe, in the order of --recipes; no probe")
     parser.add_argument("--recipes", nargs="+", default=["gpt2", "modern"])
     arguments, given = parser.parse_known_args()
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.recipes}
     with tempfile.TemporaryDirectory() as place:
-        steps = steps_that_fit(arguments.recipes, Path(place) / "probe", given, arguments.seconds)
+        if arguments.steps:
+            steps = dict(zip(arguments.recipes, arguments.steps, strict=True))
+        else:
+            steps = steps_that_fit(arguments.recipes, Path(place) / "probe", given, arguments.seconds)
         overrides = {
             name: [*given, *(f"trainer.{key}={count}" for key in ("max_steps", "val_every", "save_every"))]
             for name, count in steps.items()

@@ -32,7 +32,6 @@ def test_a_run_is_the_same_whether_compilation_works_or_not(
         return graph
 
     monkeypatch.setattr(compile_fx, "compile_fx", compiler)
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
     torch._dynamo.reset()
     outcome = run_cli("train", *tiny, *RUN, "trainer.compile=true", "run_dir=compiled")
     assert outcome.status == 0, outcome.err

@@ -23,6 +23,9 @@ class Compiled(pl.Callback):
     random numbers, and no gradient is left behind.
     """
 
+    def __init__(self) -> None:
+        self._forgiving: Any = None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compile, or say why not."""
         model = cast(nn.Module, pl_module.model)
@@ -38,7 +41,14 @@ class Compiled(pl.Callback):
                 "(trainer.compile=false: no attempt)"
             )
         else:
-            torch._dynamo.config.suppress_errors = True
+            self._forgiving = torch._dynamo.config.patch(suppress_errors=True)
+            self._forgiving.__enter__()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Torch's settings as they were."""
+        if self._forgiving is not None:
+            self._forgiving, patch = None, self._forgiving
+            patch.__exit__(None, None, None)
 
     @staticmethod
     def _nothing_drawn(device: torch.device) -> Any:
