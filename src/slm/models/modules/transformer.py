@@ -92,7 +92,8 @@ class Transformer(nn.Module):
         else:
             mask = attention_mask(length, 0, window, x.device) if cache is None else cache.mask(length, window)
         embedded = x
-        for block, added in zip(self.blocks, values or [None] * len(self.blocks), strict=True):
+        of_layers: list[Tensor | None] = [*values] if values else [None] * len(self.blocks)
+        for block, added in zip(self.blocks, of_layers, strict=True):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, embedded, rotation, mask, cache, added, use_reentrant=False)
             else:
