@@ -311,6 +311,23 @@ def test_a_part_of_ones_own_is_not_passed_over() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("paths", [{"values": True}, {"embedding_skip": True}], ids=str)
+def test_what_the_stack_does_not_know_goes_by_the_modules(make_model: Any, paths: dict[str, bool]) -> None:
+    """A prepared model with value embeddings or skips decodes as it did before: the stack would pass over them."""
+    shape: dict[str, Any] = {"dim": 64, "mlp_dim": 128, **paths}
+    ids = torch.randint(29, (6, 2, 1), generator=torch.Generator().manual_seed(1))
+
+    def written(model: Any) -> Tensor:
+        cache = model.make_cache(2)
+        return torch.stack([model(token, cache) for token in ids])
+
+    before = written(make_model(**shape))
+    model = make_model(**shape)
+    prepare_for_inference(model)
+    torch.testing.assert_close(written(model), before, rtol=1e-3, atol=1e-3)
+
+
+@needs_kernels
 def test_a_copy_decodes_alike() -> None:
     import copy
 
