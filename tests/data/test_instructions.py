@@ -50,6 +50,7 @@ def test_forms_are_told_by_their_fields(values: dict[str, Any], expected: Any) -
         ({"messages": []}, "auto", "no list of messages"),
         ({"messages": [{"role": "user"}]}, "auto", "without a role and a content"),
         ({"messages": [ASKED]}, "auto", "no message of role assistant"),
+        ({"prompt": "q", "response": "a\ud800"}, "auto", "half a surrogate pair"),
     ],
 )
 def test_what_is_no_conversation_says_why(values: dict[str, Any], form: Any, said: str) -> None:

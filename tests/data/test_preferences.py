@@ -58,6 +58,7 @@ def test_forms_of_a_pair() -> None:
             "differ",
         ),
         ({"prompt": "hi", "chosen": [USER, said("assistant", "a")], "rejected": "b"}, "more than one message"),
+        ({"prompt": "hi", "chosen": "good", "rejected": "b\udc00"}, "half a surrogate pair"),
     ],
 )
 def test_what_is_no_pair(record: dict[str, Any], why: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import random
+import re
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from slm.data.faults import Faults
 from slm.data.parts import in_parts
 from slm.data.readers import hf_datasets
 from slm.data.readers import text as text_reader
+from slm.data.readers.half_pairs import HalfPairs
 from slm.data.readers.reader import WHOLE, Reader
 from slm.data.readers.reading import Reading
 from slm.data.readers.source import FileSource, Source, file_sources, reader_of
@@ -224,6 +227,13 @@ FAULTS: dict[str, tuple[str, bytes, str, str, int]] = {
         100,
     ),
     "half a pair": ("a.jsonl", lines_with(b'{"text": "\\ud800"}'), "not_utf8", r"line 51 of .* half a surrogate", 100),
+    "half a pair in an array": (
+        "a.json",
+        ARRAY[:-1] + b',{"text": "\\udc00"}]',
+        "not_utf8",
+        r"record #100 of '.*a.json' holds half a surrogate pair",
+        100,
+    ),
     "long line": ("a.jsonl", lines_with(b'{"text": "' + b"x" * 5000), "too_long", r"line 51 of .* is longer than", 100),
     "lines .gz cut off": ("a.jsonl.gz", gz_tail(b"".join(GOOD_LINES)), "cut_off", r"'.*a.jsonl.gz' is cut off", -1),
     "array cut off": ("a.json", ARRAY[:-20], "cut_off", r"'.*a.json' is cut off: its JSON has no end, after 99", 99),
@@ -291,6 +301,7 @@ def test_what_comes_before_a_break_is_kept(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "caf\xe9"}', "caf\ufffd"),
         ("a.jsonl", b'{"text": "a\\u0000"}', "a\ufffd"),
         ("a.json", b'[{"text": "caf\xe9"}]', "caf\ufffd"),
+        ("a.json", b'[{"text": "a\\ud83d b"}]', "a\ufffd b"),
     ],
 )
 def test_bytes_that_are_no_text_can_be_replaced(name: str, content: bytes, text: str, tmp_path: Path) -> None:
@@ -425,3 +436,18 @@ def test_a_data_set_that_is_not_there_is_said_in_one_line(saved: Path) -> None:
             UserError, match=r"\Adata.path: the data set '[^\n]*' \(split \w+\) cannot be loaded [^\n]*\Z"
         ):
             found.source(Reading()).spans()
+
+
+def test_halves_of_pairs_pass_a_parser_wherever_pieces_end() -> None:
+    """What is parsed is what Python's own parser makes of the whole, every half alike; whole pairs, escaped
+    backslashes and what looks like an escape behind one are no halves."""
+    draw = random.Random(0)
+    parts = ["\\\\", "\\n", '\\"', "\\ud800", "\\uDBFF", "\\udc00", "\\uD83D\\uDE00", "\\u4e2d", "ud800", "x", "é"]
+    for _ in range(3000):
+        text = '["' + "".join(draw.choices(parts, k=draw.randint(1, 8))) + '"]'
+        raw = text.encode()
+        cuts = [0, *sorted(draw.choices(range(len(raw)), k=3)), len(raw)]
+        halves = HalfPairs()
+        given = b"".join(halves.marked(raw[a:b] for a, b in itertools.pairwise(cuts)))
+        expected = re.sub("[\ud800-\udfff]", "\ud800", json.loads(text)[0])
+        assert halves.restored(json.loads(given)) == [expected], (text, cuts)

@@ -60,6 +60,28 @@ def test_a_run_in_parts_is_the_run(
     assert (outcome.status, "reference.safetensors is missing" in outcome.err) == (2, True)
 
 
+def test_a_damaged_cache_is_made_again(invoke: Any, run: tuple[str, ...], tmp_path: Path, cache_dir: Path) -> None:
+    """One flipped bit of a number, which the format itself cannot see, or an end cut off; a kept one is refused."""
+    command = ("train", *run, "trainer.max_steps=1")
+    assert invoke(tmp_path, *command, "run_dir=first").status == 0
+    kept = tmp_path / "first/reference.safetensors"
+    for damage, found in (
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "its checksum is another"),
+        (lambda content: content[:-5], "is damaged ("),
+    ):
+        for file in [kept, *(cache_dir / "references").glob("*.safetensors")]:
+            file.write_bytes(damage(file.read_bytes()))
+        outcome = invoke(tmp_path, *command, f"run_dir=next{len(found)}")
+        assert outcome.status == 0, outcome.err
+        assert found in outcome.err
+        assert "made again" in outcome.err
+        assert "reference log-probabilities of" in outcome.err
+    again = invoke(tmp_path, *command, "run_dir=again")
+    assert (again.status, "made again" in again.err) == (0, False)
+    outcome = invoke(tmp_path, "train", "resume=first", "trainer.max_steps=2")
+    assert (outcome.status, "restore it, or start a new run" in outcome.err) == (2, True)
+
+
 def test_the_batch_it_is_cut_into_changes_nothing(
     invoke: Any, run: tuple[str, ...], tmp_path: Path, metrics_of: Any
 ) -> None:

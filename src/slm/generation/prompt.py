@@ -32,7 +32,7 @@ class InteractivePrompt:
         self.commands = PromptCommands(settings, conversation)
 
     def run(self) -> None:
-        """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin.
+        """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.
 
         At a terminal nothing but leaving ends the session; elsewhere, Ctrl-C does.
         """
@@ -41,11 +41,13 @@ class InteractivePrompt:
             return
         for line in sys.stdin:
             try:
-                for _ in self.write(line.rstrip("\n"), chat=False):
+                for _ in self.write(line.rstrip("\n"), self.commands.chatting):
                     pass
             except UserError as error:
                 print(flush=True)
                 print(error, file=sys.stderr)
+            if self.commands.conversation is not None:
+                self.commands.conversation.messages.clear()
 
     def _talk(self) -> None:
         commands = self.commands

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slm.data.corpora.instructions import Form
+from slm.data.readers.unicode import is_unicode
 from slm.data.templates.renderer import Message
 
 _RESPONSE_NAMES = ("response", "completion")
@@ -26,9 +27,15 @@ def conversation_of(values: Mapping[str, Any], form: Form = "auto") -> list[Mess
         form: one of them, or ``auto`` for the one whose fields are there.
 
     Raises:
-        NotAConversationError: fields are missing, are no texts, or hold no response.
+        NotAConversationError: fields are missing, are no texts, hold no response, or half a character.
     """
-    form = _form_of(values) if form == "auto" else form
+    messages = _messages_of(values, _form_of(values) if form == "auto" else form)
+    if not all(is_unicode(text) for message in messages for text in message.values() if isinstance(text, str)):
+        raise NotAConversationError("holds half a surrogate pair, which is no character")
+    return messages
+
+
+def _messages_of(values: Mapping[str, Any], form: Form) -> list[Message]:
     if form == "messages":
         return _messages(values.get("messages"))
     if form == "alpaca":

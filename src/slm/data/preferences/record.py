@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slm.data.readers.unicode import is_unicode
+
 Message = Mapping[str, Any]
 
 
@@ -34,7 +36,7 @@ def pair_of(values: Mapping[str, Any]) -> Pair:
     Without ``prompt`` these lists are whole conversations, that differ in the last message alone.
 
     Raises:
-        NoPairError: fields are missing, of another form, or without text.
+        NoPairError: fields are missing, of another form, without text, or hold half a character.
     """
     if missing := [name for name in ("chosen", "rejected") if name not in values]:
         raise NoPairError(f"has no field '{missing[0]}' (fields: {', '.join(map(repr, list(values)[:8])) or 'none'})")
@@ -51,6 +53,9 @@ def pair_of(values: Mapping[str, Any]) -> Pair:
         raise NoPairError("has more than one message in 'chosen' or 'rejected' beside a 'prompt'")
     if begun[-1]["role"] == "assistant":
         raise NoPairError("has a prompt that ends with the assistant's words")
+    texts = [chosen, rejected, *(text for message in begun for text in message.values() if isinstance(text, str))]
+    if not all(map(is_unicode, texts)):
+        raise NoPairError("holds half a surrogate pair, which is no character")
     return Pair(begun, chosen, rejected)
 
 

@@ -10,6 +10,7 @@ import ijson
 
 from slm.data.faults import Faults
 from slm.data.readers.compression import BrokenFileError, pieces
+from slm.data.readers.half_pairs import HalfPairs
 from slm.data.readers.jsonl import JsonlReader
 from slm.data.readers.reader import WHOLE, Record, RecordReader, Span
 from slm.registry import register_reader
@@ -72,14 +73,15 @@ class JsonReader(RecordReader):
         parser = ijson.items_coro(found, "item", use_float=True)
         since = 0  # bytes since the last record was complete
         begun = False
-        for piece in _utf8(file, name, faults):
+        halves = HalfPairs()
+        for piece in halves.marked(_utf8(file, name, faults)):
             if not begun and (start := piece.lstrip(_BLANK)):
                 begun = True
                 if not start.startswith(b"["):
                     raise BrokenFileError("bad_json", f"'{file}' holds no array of records")
             problem = _fed(parser, piece)
             since = 0 if found else since + len(piece)
-            yield from found
+            yield from map(halves.restored, found)
             found.clear()
             if problem:
                 raise BrokenFileError("bad_json", f"'{file}' is not JSON ({problem})")

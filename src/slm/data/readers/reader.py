@@ -14,6 +14,7 @@ from slm.data.faults import Faults
 from slm.data.parts import PART_SIZE, in_parts
 from slm.data.readers.compression import is_compressed
 from slm.data.readers.reading import Reading
+from slm.data.readers.unicode import is_unicode, with_replacements
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ def text_of_record(
         faults.add("nul", name, lambda: f"{where()} holds NUL characters")
         if faults.replaces:
             yield from in_parts(name, text.replace("\0", "\ufffd"))
-    elif not _is_unicode(text):
+    elif not is_unicode(text):
         faults.add("not_utf8", name, lambda: f"{where()} holds half a surrogate pair")
         if faults.replaces:
-            yield from in_parts(name, text.encode(errors="surrogatepass").decode(errors="replace"))
+            yield from in_parts(name, with_replacements(text))
     else:
         yield from in_parts(name, text)
 
@@ -131,12 +132,3 @@ def byte_spans(file: Path, span_bytes: int) -> list[Span]:
     size = file.stat().st_size if file.is_file() else 0
     starts = [i * span_bytes for i in range(max(1, size // span_bytes))]
     return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can spell half a pair of surrogates, which is no character and has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -9,16 +9,20 @@ from typing import cast
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
+import slm
 from slm.data.preferences.dataset import PairDataset
 from slm.errors import UserError
 from slm.models.contract import CausalLM
 from slm.models.modules.losses import token_log_probs
+from slm.new_file import new_file
 from slm.notices import notice
 from slm.training.through_head import has_plain_head, log_probs_through_head
+
+_CHECKSUM = "sha256"  # of the tensors, in the file's metadata
 
 Batch = Mapping[str, Tensor]
 
@@ -56,14 +60,19 @@ def reference_of(
     Returns:
         By the split's name, (n, 2) fp32: chosen and rejected.
     """
-    key = hashlib.sha256(f"{fingerprint} {precision} {_weights_fingerprint(model)}".encode()).hexdigest()[:16]
+    inputs = f"{slm.__version__} {fingerprint} {device} {precision} {_weights_fingerprint(model)}"
+    key = hashlib.sha256(inputs.encode()).hexdigest()[:16]
     file = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{key}.lock"):  # of several ranks one computes
-        if not file.is_file():
-            found = {name: _log_probs(model, data, device, precision, batch_size) for name, data in datasets.items()}
-            write_reference(file, found)
-    return load_file(file)
+        if file.is_file():
+            try:
+                return _read(file)
+            except _DamagedError as error:
+                notice(f"{file} is damaged ({error}): made again")
+        found = {name: _log_probs(model, data, device, precision, batch_size) for name, data in datasets.items()}
+        write_reference(file, found)
+    return found
 
 
 def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str, Tensor]:
@@ -75,8 +84,8 @@ def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str,
     if not file.is_file():
         raise UserError(f"{file} is missing: what the reference thought of the pairs; restore it, or start a new run")
     try:
-        found: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError) as error:
+        found = _read(file)
+    except _DamagedError as error:
         raise UserError(f"{file} is damaged ({error}); restore it, or start a new run") from None
     if {name: tuple(tensor.shape) for name, tensor in found.items()} != {n: (len(d), 2) for n, d in datasets.items()}:
         raise UserError(f"{file} is of other pairs; restore the data, or start a new run")
@@ -84,10 +93,33 @@ def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str,
 
 
 def write_reference(file: Path, reference: Mapping[str, Tensor]) -> None:
-    """Beside its place and renamed into it."""
-    partial = file.with_name(f".{file.name}.partial")
-    save_file(dict(reference), partial)
-    partial.replace(file)
+    """Beside its place and renamed into it, with a checksum."""
+    with new_file(file) as out:
+        out.write(save(dict(reference), metadata={_CHECKSUM: _checksum(reference)}))
+
+
+class _DamagedError(ValueError):
+    """What is wrong with a file."""
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Raises `_DamagedError`; a file of before there were checksums is taken as it is."""
+    try:
+        with safe_open(file, "pt") as opened:
+            expected = (opened.metadata() or {}).get(_CHECKSUM)
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _DamagedError(str(error)) from None
+    if expected is not None and _checksum(found) != expected:
+        raise _DamagedError("its checksum is another")
+    return found
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        _add(digest, name, tensors[name])
+    return digest.hexdigest()
 
 
 def describe_reference(reference: Tensor, dataset: PairDataset) -> str:
@@ -125,6 +157,10 @@ def _log_probs(model: nn.Module, data: PairDataset, device: str, precision: str,
 def _weights_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        _add(digest, name, tensor)
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,0 +1,114 @@
+"""What instruction tuning leaves behind: a model that answers wherever it is asked, here and in transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import slm
+from slm.data.templates.renderer import ChatRenderer
+
+TALK = [
+    {"role": "user", "content": "say 3"},
+    {"role": "assistant", "content": "xx"},
+    {"role": "user", "content": "say\n4 <|im_end|"},
+]
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...]) -> list[str]:
+    """Settings of a run on made conversations, without those of a model."""
+    file = tmp_path_factory.mktemp("talks") / "talks.jsonl"
+    talks = [{"prompt": f"say {i % 7}", "response": "x" * (i % 5 + 1)} for i in range(40)]
+    file.write_text("".join(json.dumps(talk) + "\n" for talk in talks), encoding="utf-8")
+    kept = [s for s in tiny if not s.startswith(("data", "callbacks", "model.", "tokenizer"))]
+    return [*kept, "task=sft", f"data.path={file}", "task.answers=2", "task.max_answer_tokens=4"]
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory: pytest.TempPathFactory, invoke: Any, tiny: tuple[str, ...], sft: list[str]) -> Path:
+    """A run folder, to be read only."""
+    folder = tmp_path_factory.mktemp("sft")
+    model = [s for s in tiny if s.startswith(("model.", "tokenizer")) and "max_seq_len" not in s]
+    outcome = invoke(folder, "train", *sft, *model, "model.params.max_seq_len=96", "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    return folder / "run"
+
+
+def test_transformers_loads_it_and_writes_a_conversation_alike(run_cli: Any, chatting: Path, tmp_path: Path) -> None:
+    """Same logits, and the template in ``tokenizer_config.json`` gives the ids that ours gives."""
+    transformers = pytest.importorskip("transformers")
+    outcome = run_cli("convert", f"source={chatting}", "to=hf", "out=theirs")
+    assert outcome.status == 0, outcome.err
+    assert "im_start" in json.loads((tmp_path / "theirs/tokenizer_config.json").read_text())["chat_template"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    ours = slm.load(chatting)
+    prompt_ids = ChatRenderer(ours.tokenizer).prompt_ids(TALK)
+    assert tokenizer.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False) == prompt_ids
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").eval()
+    with torch.no_grad():
+        ids = torch.tensor([prompt_ids])
+        torch.testing.assert_close(model(ids).logits, ours.model(ids), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["prompt", "prompts", "stdin"])
+def test_a_prompt_is_a_message_unless_chat_is_off(
+    run_cli: Any, chatting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """``auto`` and ``true`` answer, ``false`` goes on with the text: on the command line, in a file, piped."""
+    import io
+    import sys
+
+    lines = ["say 5", "say 1"][: 1 if how == "prompt" else 2]
+    ours = slm.load(chatting)
+    message_ids = [ChatRenderer(ours.tokenizer).prompt_ids([{"role": "user", "content": line}]) for line in lines]
+    text_ids = [ours.tokenizer.encode(line) for line in lines]
+    greedy = slm.generation.config.GenerationConfig(greedy=True, max_new_tokens=12)
+    answers, texts = ([one.text for one in ours.complete_ids(ids, greedy)] for ids in (message_ids, text_ids))
+    assert answers != texts
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n")
+    asked = {"prompt": [f"prompt={lines[0]}"], "prompts": ["prompts=lines.txt"], "stdin": []}[how]
+    for chat, expected in (("auto", answers), ("true", answers), ("false", texts)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+        settings = [f"generation.chat={chat}", "generation=greedy", "generation.max_new_tokens=12"]
+        outcome = run_cli("generate", f"run={chatting}", *asked, *settings)
+        assert outcome.status == 0, outcome.err
+        found = {
+            "prompt": lambda out: [out],
+            "prompts": lambda out: [json.loads(row)["completion"] for row in out.splitlines()],
+            "stdin": lambda out: out.removesuffix("\n").split("\n"),
+        }[how](outcome.out)
+        assert found == expected, chat
+
+
+def test_lora_learns_to_answer_and_leaves_a_plain_model(
+    run_cli: Any, sft: list[str], chatting: Path, tmp_path: Path, metrics_of: Any
+) -> None:
+    """Resumed it is the unbroken run, answers too; the bundle is merged, chats, and scores as training did."""
+    command = [*sft, f"model.weights={chatting}", "adapter=lora", "adapter.rank=2"]
+    outcome = run_cli("train", *command, "run_dir=whole")
+    assert outcome.status == 0, outcome.err
+    assert run_cli("train", *command, "run_dir=parts", "stop_after=3").status == 0
+    assert run_cli("train", "resume=parts").status == 0
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    parts, whole, base = (
+        load_file(folder / "model/model.safetensors") for folder in (tmp_path / "parts", tmp_path / "whole", chatting)
+    )
+    assert whole.keys() == parts.keys() == base.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    real = slm.load(chatting).tokenizer.vocab_size  # rows beyond are padding
+    moved = {name for name in base if not torch.equal(base[name][:real], whole[name][:real])}
+    assert moved
+    assert all(name.startswith("transformer.blocks.") for name in moved)
+    checkpoint = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
+    assert all(".lora_" in name for name in checkpoint["state_dict"])
+    figures = json.loads(run_cli("evaluate", "run=whole").out)
+    summary = json.loads((tmp_path / "whole/summary.json").read_text())
+    assert figures["loss"] == pytest.approx(summary["best_val_loss"], abs=1e-5)
+    outcome = run_cli("generate", "run=whole", "prompt=say 2", "generation=greedy", "generation.max_new_tokens=4")
+    assert (outcome.status, bool(outcome.out)) == (0, True)
