@@ -19,6 +19,7 @@ COMMANDS = {
     "slm-prepare": ("data", "tokenizer"),
     "slm-convert": (),
     "slm-crawl": (),
+    "slm-reproduce": (),
 }
 
 

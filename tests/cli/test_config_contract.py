@@ -78,10 +78,10 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     assert config.run_dir.parts[0] == "outputs"
 
 
-@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl"])
+@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"])
 def test_every_command_composes(config: str) -> None:
     assert compose(config)
-    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl"}
+    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
 
 

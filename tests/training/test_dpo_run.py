@@ -55,6 +55,7 @@ def test_a_run_in_parts_is_the_run(
     assert float(rows[-1]["val/margin"]) > 0
     assert {"val/accuracy", "val/reward_chosen", "val/log_prob_chosen", "train/likelier"} <= rows[-1].keys()
     assert json.loads((tmp_path / "whole/run.json").read_text())["data"]["train"] == 16
+    assert invoke(tmp_path, "reproduce", "run=parts").status == 0
     (tmp_path / "parts/reference.safetensors").unlink()
     outcome = invoke(tmp_path, "train", "resume=parts", "trainer.max_steps=8")
     assert (outcome.status, "reference.safetensors is missing" in outcome.err) == (2, True)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.training.checkpoint_files import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record
 from slm.training.tasks.task import TaskData
+from slm.yaml_file import read_yaml_object
 
 
 def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,15 +29,15 @@ def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     file = run / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"run: '{run}' is no run folder ({CONFIG_FILE} is missing)")
+    composed: Any = read_yaml_object(file)
     try:
-        composed: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
         for key, value in {"resume": None, "stop_after": None, **changes}.items():
             *groups, name = key.split(".")
             node = composed
             for group in groups:
                 node = node[group]
             node[name] = value
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); restore it from a copy") from None
     if composed.get("adapter") and (run / START_BUNDLE).is_dir():  # the weights; where they came from may be gone
         composed["model"]["weights"] = str(run / START_BUNDLE)

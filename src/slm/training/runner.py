@@ -44,6 +44,7 @@ from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoint_files import CHECKPOINTS, newest_whole, remove_partials, say_what_is_taken
 from slm.training.checkpoint_io import CheckpointWriter
 from slm.training.csv_logger import CsvLogger
+from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
 from slm.training.guarded_logger import guarded
 from slm.training.module import LanguageModelModule
@@ -197,7 +198,8 @@ def _train(
         logger=list(loggers.values()),
     )
     leave_signals_alone(trainer)
-    _open_run_folder(config, composed, overrides, data, precision, loggers)
+    session = {**run_folder.provenance(), "environment": environment(trainer.world_size)}
+    _open_run_folder(config, composed, overrides, data, precision, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     try:
@@ -401,6 +403,7 @@ def _open_run_folder(
     data: TaskData,
     precision: Precision,
     loggers: Mapping[str, Logger],
+    session: Mapping[str, Any],
 ) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
@@ -410,7 +413,6 @@ def _open_run_folder(
     if data.keep is not None:
         data.keep(config.run_dir)
     earlier = run_folder.read_record(config.run_dir).get("sessions", [])
-    session = run_folder.provenance()
     overrides = [masked_argument(override) for override in overrides]
     run_folder.write_json(
         config.run_dir / run_folder.RECORD_FILE,

@@ -152,7 +152,8 @@ class BadSteps(pl.Callback):
     def _last_saved(self, trainer: pl.Trainer) -> Path | None:
         """Of the files there may be, that of the state this training saved last, or was resumed from: a run that was
         resumed from an earlier checkpoint has later ones, which are of no account."""
-        step = next(c.saved_step for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
+        step = checkpoints.last_saved_step(trainer)
         folder = self.run / CHECKPOINTS
         files = [folder / LAST_CHECKPOINT, step_file(folder, step), *([self.resumed_from] if self.resumed_from else [])]
         return next((file for file in files if file.is_file() and Resumed(file).step == step), None)

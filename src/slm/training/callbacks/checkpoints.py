@@ -126,9 +126,9 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._saved_step:
             self.save(trainer, trainer.lightning_module)
 
-    @property
-    def saved_step(self) -> int:
-        """Of the state saved last, or resumed from; 0 before there is one."""
+    def last_saved_step(self, trainer: pl.Trainer) -> int:
+        """Of the state saved last, once it lies there, or resumed from; 0 before there is one. Asked by all ranks."""
+        self._settle(trainer)
         return max(0, self._saved_step)
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class SampleText(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """How long the file is."""
-        return {"size": self._size}
+        return {"size": self._size or 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""

@@ -1,0 +1,101 @@
+"""slm-reproduce: is the first part of a run the same to the bit when it is made again?"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.cli.app import App, run_app
+from slm.cli.help import Help
+from slm.errors import UserError
+from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from slm.training.reproduce import Report
+
+DIVERGED_STATUS = 1
+
+HELP = Help(
+    summary="Make the first steps of a run once more from its folder, in a temporary one, and compare metrics and "
+    "checkpoints bit by bit. What differs in versions, machine and environment is named; other data is refused. "
+    "Status 0: equal, 1: diverged, 2: a mistake.",
+    usage="run=PATH [steps=N]",
+    examples=[
+        ("slm-reproduce run=outputs/2026-01-31_12-00-00", "the first 20 steps"),
+        ("slm-reproduce run=outputs/2026-01-31_12-00-00 steps=250", "as far as the first checkpoint"),
+        ("slm-reproduce run=outputs/2026-01-31_12-00-00 json=true", "for a script"),
+    ],
+    settings=[
+        ("run", "a run folder; it is only read"),
+        ("steps", "how many; it must reach a row of metrics.csv"),
+        ("json", "true: one JSON object in place of words"),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    __pydantic_config__ = FORBID_EXTRA
+    run: Text
+    steps: Count | None
+    json: Flag
+
+
+def reproduce(cfg: DictConfig) -> None:
+    """The Hydra task."""
+    settings = _checked(cfg)[1]
+
+    from slm.training.reproduce import reproduce as make_again
+
+    report = make_again(Path(settings.run).expanduser(), settings.steps)
+    print(_as_json(report) if settings.json else _in_words(report))
+    if report.divergence is not None:
+        sys.exit(DIVERGED_STATUS)
+
+
+def _as_json(report: Report) -> str:
+    content: dict[str, Any] = report.as_dict()
+    if report.divergence is not None and math.isnan(report.divergence.difference):
+        content["divergence"]["difference"] = None  # JSON knows no NaN
+    return json.dumps(content, allow_nan=False)
+
+
+def _in_words(report: Report) -> str:
+    lines = [f"not as then: {difference}" for difference in report.differences]
+    found = report.divergence
+    if found is None:
+        steps = ", ".join(map(str, report.checkpoints))
+        tensors = f", checkpoint step {steps}" if steps else ", no checkpoint"
+        lines.append(f"equal over {report.steps} steps ({report.values:,} values{tensors})")
+    else:
+        apart = "" if math.isnan(found.difference) else f" (difference {found.difference:g})"
+        lines.append(f"diverged at step {found.step}: {found.where}: {found.then} -> {found.now}{apart}")
+        lines.append(f"equal until then: {report.values:,} values")
+    return "\n".join(lines)
+
+
+def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
+    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
+    from slm.cli.composition import checked_values
+
+    def check(values: dict[str, Any]) -> _Settings:
+        if values.get("run") is None:
+            raise UserError("run is missing; give run=PATH, a run folder")
+        return checked(_Settings, values)
+
+    return checked_values(cfg, check)
+
+
+def main() -> None:
+    """Entry point."""
+    run_app(App("reproduce", reproduce, HELP, _checked, paths=("run",)))
+
+
+if __name__ == "__main__":
+    main()
