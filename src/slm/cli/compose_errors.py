@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -10,6 +11,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from slm.errors import did_you_mean
 
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
+
+
+_COMPOSER = re.compile(r"(hydra\.(_internal|core|grammar)|omegaconf|antlr4)\b(?!.*instantiate)")
 
 
 def explain(error: BaseException | None) -> str | None:
@@ -30,7 +34,20 @@ def explain(error: BaseException | None) -> str | None:
         return f"{_one_line(error)}; a group takes the name of one of its choices, e.g. model=base"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _one_line(error) or explain(error.__cause__)
+    if error is not None and _COMPOSER.match(_raised_in(error)):  # model=[1,2] is a TypeError deep inside Hydra
+        return (
+            f"these settings cannot be composed ({_one_line(error)}); a group takes the name of one of its choices, "
+            "e.g. model=base, any other setting a value, key=value"
+        )
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised it."""
+    innermost = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        innermost = frame.f_globals.get("__name__", "")
+    return innermost
 
 
 def could_not_override(error: Exception, override: str | None) -> str | None:
@@ -54,5 +71,5 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())

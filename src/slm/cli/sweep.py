@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from slm.masking import masked, masked_argument
+from slm.new_file import new_file
 from slm.notices import notice
 from slm.training.run_folder import RECORD_FILE, SUMMARY_FILE, read_record
 
@@ -46,12 +47,16 @@ class SweepTable(Callback):
 
 
 def _mask(file: Path) -> None:
-    if file.is_file() and not file.is_symlink():
-        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        for key in ("task", "hydra"):
-            overrides = content["hydra"]["overrides"][key]
-            overrides[:] = [masked_argument(override) for override in overrides]
-        OmegaConf.save(OmegaConf.create(masked(content)), file)
+    """Write it anew if there is anything to mask; several jobs may do so at a time."""
+    if not file.is_file():
+        return
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    told = masked(content)
+    for key, overrides in content["hydra"]["overrides"].items():
+        told["hydra"]["overrides"][key] = [masked_argument(override) for override in overrides]
+    if told != content:
+        with new_file(file) as out:
+            out.write(OmegaConf.to_yaml(OmegaConf.create(told)).encode())
 
 
 def _write_table(folder: Path) -> int:
