@@ -60,8 +60,9 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    from slm.training import checkpoint_io, runner
+    from slm.training import runner
     from slm.training.callbacks.checkpoints import Checkpoints
+    from slm.training.checkpoints import checkpoint_io
     from slm.training.run_config import RunConfig
 
     starts: list[float] = []

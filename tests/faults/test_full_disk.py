@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training.checkpoint_files import checkpoints_of
-from slm.training.checkpoint_io import read_checkpoint
-from slm.training.sealed_file import SealedWriter, fault_of
+from slm.training.checkpoints.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.files import checkpoints_of
+from slm.training.checkpoints.sealed_file import SealedWriter, fault_of
 
 SAVES = ("trainer.max_steps=8", "trainer.save_every=2", "trainer.val_every=100", "trainer.keep=0")
 MODES = ("trainer.async_save=true", "trainer.async_save=false")

@@ -16,7 +16,7 @@ from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.bpe import BpeTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
-from slm.training.checkpoint_io import write_checkpoint
+from slm.training.checkpoints.checkpoint_io import write_checkpoint
 from slm.weights.hugging_face_export import write_hugging_face
 
 _TEXT = "One two, 3 three.\nFour a b c d e f. " * 4

@@ -25,9 +25,9 @@ from slm.errors import UserError
 from slm.sources import find_source, open_source
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-from slm.training.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.resume import Resumed
 from slm.training.prompt_file import read_prompts
-from slm.training.resume import Resumed
 from slm.training.run_folder import read_record
 
 Target = Callable[[bytes, Path], bool]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training import checkpoint_io
-from slm.training.checkpoint_io import CheckpointWriter, read_checkpoint, write_checkpoint
-from slm.training.host_copy import HostCopy
-from slm.training.retention import dropped
+from slm.training.checkpoints import checkpoint_io
+from slm.training.checkpoints.checkpoint_io import CheckpointWriter, read_checkpoint, write_checkpoint
+from slm.training.checkpoints.host_copy import HostCopy
+from slm.training.checkpoints.retention import dropped
 
 
 def test_both_ways_write_the_same_files(train_tiny: Callable[..., Path]) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from slm.training.callbacks.checkpoints import Checkpoints, Period
-from slm.training.checkpoint_io import CheckpointWriter, write_checkpoint
+from slm.training.checkpoints.checkpoint_io import CheckpointWriter, write_checkpoint
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from slm.errors import UserError
-from slm.training.checkpoint_files import CHECKPOINTS, step_files
-from slm.training.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.files import CHECKPOINTS, step_files
 from slm.training.csv_logger import STEP, Row, read_metrics
 from slm.training.environment import environment
 from slm.training.recorded_code import refuse_config_of_others

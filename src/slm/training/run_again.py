@@ -9,7 +9,7 @@ from typing import Any
 
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
-from slm.training.checkpoint_files import newest_whole
+from slm.training.checkpoints.files import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record
 from slm.training.tasks.task import TaskData

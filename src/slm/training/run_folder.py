@@ -19,7 +19,7 @@ from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.masking import masked_argument
 from slm.schema import Text, checked
-from slm.training.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
+from slm.training.checkpoints.files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
 from slm.yaml_file import read_yaml_object
 
 CONFIG_FILE = "config.yaml"

@@ -13,10 +13,10 @@ import torch
 from slm.errors import UserError
 from slm.notices import notice
 from slm.training.callbacks.checkpoints import Checkpoints
-from slm.training.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
+from slm.training.checkpoints.files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
+from slm.training.checkpoints.resume import Resumed
+from slm.training.checkpoints.rewind import NoValidation, rewind
 from slm.training.module import LanguageModelModule
-from slm.training.resume import Resumed
-from slm.training.rewind import NoValidation, rewind
 from slm.training.step_figures import StepFigures
 from slm.training.step_log import StepLog
 

@@ -18,9 +18,9 @@ from slm.flush import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
 from slm.training.callbacks.averaged_weights import averaged_weights
-from slm.training.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
-from slm.training.checkpoint_io import CheckpointWriter
-from slm.training.retention import drop_old, keep_for_good
+from slm.training.checkpoints.checkpoint_io import CheckpointWriter
+from slm.training.checkpoints.files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
+from slm.training.checkpoints.retention import drop_old, keep_for_good
 
 WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
 

@@ -17,9 +17,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from slm.errors import UserError
 from slm.flush import flush_folder
 from slm.notices import notice
-from slm.training.host_copy import HostCopy
-from slm.training.sealed_file import SealedWriter, fault_in
-from slm.training.turns import Turns
+from slm.training.checkpoints.host_copy import HostCopy
+from slm.training.checkpoints.sealed_file import SealedWriter, fault_in
+from slm.training.checkpoints.turns import Turns
 
 Beside = Callable[[Path], None]
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from slm.data.datamodule import WindowDataModule
 from slm.errors import UserError
 from slm.models.modules.lora import base_names
-from slm.training.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.checkpoint_io import read_checkpoint
 
 _MODEL_PREFIX = "model."  # of the LightningModule's attribute
 _SHOWN = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.training.sealed_file import fault_of, is_sealed
+from slm.training.checkpoints.sealed_file import fault_of, is_sealed
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from slm.training.checkpoint_files import for_good_file, for_good_files, link, step_file, step_files
+from slm.training.checkpoints.files import for_good_file, for_good_files, link, step_file, step_files
 
 
 def keep_for_good(folder: Path, step: int, every_hours: float) -> None:

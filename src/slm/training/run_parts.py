@@ -1,0 +1,201 @@
+"""The parts that a run is made of, from its configuration: model, optimizer, loggers, callbacks, Trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from slm.bundle import write_bundle
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.models.modules.lora import add_lora
+from slm.schema import unknown_key
+from slm.sources import RUN_BUNDLE
+from slm.tokenizers.base import Tokenizer
+from slm.training import run_folder
+from slm.training.callbacks.bad_steps import BadSteps
+from slm.training.callbacks.checkpoints import Checkpoints, Period
+from slm.training.checkpoints.checkpoint_io import CheckpointWriter
+from slm.training.checkpoints.files import CHECKPOINTS
+from slm.training.csv_logger import CsvLogger
+from slm.training.guarded_logger import guarded
+from slm.training.precision import Precision, resolve_precision
+from slm.training.run_config import RunConfig
+from slm.training.tasks.task import TaskData
+from slm.weights.adapt import fine_tuned_model
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Let the transformer's blocks run again in the backward pass; raises `UserError` for a model without any."""
+    transformer: Any = getattr(model, "transformer", None)
+    if not hasattr(transformer, "recompute"):
+        raise UserError(f"trainer.recompute: {type(model).__name__} has no transformer of slm; leave it false")
+    transformer.recompute = True
+
+
+def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model's configuration with rows for every token; raises `UserError` where it has fewer and is not to grow."""
+    needed, given = tokenizer.vocab_size, config.model.params.vocab_size
+    if given is None or (config.fine_tuning and config.fine_tuning.grow_vocab and needed > given):
+        return config.model.with_vocab_size(needed)
+    if given < needed:
+        mend = (
+            "model.grow_vocab=mean gives the new ones rows"
+            if config.fine_tuning
+            else "leave it null to take it from the tokenizer"
+        )
+        raise UserError(f"model.params.vocab_size ({given}) must be at least the tokenizer's {needed}; {mend}")
+    return config.model
+
+
+def start_model(config: RunConfig, model_config: ModelConfig, resumed: bool) -> nn.Module:
+    """A new model, or that of the weights to start from; what a checkpoint will give is not read first."""
+    in_checkpoint = resumed and config.adapter is None  # else what LoRA leaves as it was is taken from the start again
+    if config.start is None or config.fine_tuning is None or in_checkpoint:
+        return build_model(model_config)
+    model = fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
+    if (lora := config.adapter) is not None:
+        add_lora(model, lora.rank, lora.scale, lora.dropout, lora.targets, lora.also_train)
+    return model
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise `UserError` if every parameter is frozen."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Attributes:
+    kind: "cpu", "cuda", …
+    count: how many, over all nodes.
+    """
+
+    kind: str
+    count: int
+
+    @classmethod
+    def of(cls, lightning: Mapping[str, Any]) -> Devices:
+        """What Lightning will run on, asked of Lightning itself before the real Trainer is made."""
+        keys = ("accelerator", "devices", "num_nodes", "strategy")
+        probe = make_trainer(
+            **{k: lightning[k] for k in keys if k in lightning},
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        return cls(probe.strategy.root_device.type, probe.world_size)
+
+
+def make_trainer(**settings: Any) -> pl.Trainer:
+    """Lightning's Trainer; what it refuses, as a `UserError`."""
+    try:
+        return pl.Trainer(**settings)
+    except Exception as error:  # Lightning raises several kinds for what it cannot do
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def precision_of(config: RunConfig, device: str, model: ModelConfig, resumed: bool) -> Precision:
+    """The configured one; what ``auto`` measured before an interruption stays."""
+    recorded = run_folder.read_record(config.run_dir).get("precision") if resumed else None
+    if recorded and str(config.trainer.precision) == "auto":
+        return Precision(recorded, "as before the interruption")
+    return resolve_precision(config.trainer.precision, device, model.modules.transformer.dim)
+
+
+def optimizer_factory(settings: Mapping[str, Any]) -> partial[Optimizer]:
+    """Parameter groups to an optimizer; arguments that its class does not take are refused here already."""
+    arguments = {key: value for key, value in settings.items() if key != "weight_decay"}
+    factory = instantiated({"optimizer": {**arguments, "_partial_": True}})[0]
+    known = list(inspect.signature(factory.func).parameters)
+    unknown = [unknown_key(f"optimizer.{key}", known) for key in factory.keywords if key not in known]
+    if unknown:
+        raise UserError("\n".join(unknown))
+    return factory
+
+
+def without_fused(factory: partial[Optimizer]) -> partial[Optimizer]:
+    """A fused step unscales fp16 gradients by itself, after they were clipped: not with a loss scale."""
+    return partial(factory, fused=False) if factory.keywords.get("fused") else factory
+
+
+def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> list[Any]:
+    """What the nodes' ``_target_``s make; an argument that one refuses is a `UserError`."""
+    built = []
+    for name, node in nodes.items():
+        try:
+            built.append(instantiate({**node, "_convert_": "all"}))
+        except UserError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, UserError):
+                raise cause from error
+            reason = " ".join(str(cause).split())
+            raise UserError(f"{group}{name}: {node['_target_']} cannot be made: {reason}") from error
+    return built
+
+
+def checkpoints_callback(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
+    """Writes checkpoints and the bundle of the best weights into the run folder."""
+    return Checkpoints(
+        folder=config.run_dir / CHECKPOINTS,
+        period=Period(
+            config.trainer.save_every, config.trainer.val_every, config.trainer.keep, config.trainer.keep_every_hours
+        ),
+        writer=CheckpointWriter(in_background=config.trainer.async_save),
+        write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
+    )
+
+
+def bad_steps_callback(config: RunConfig, resumed_from: Path | None) -> BadSteps:
+    """Decides what becomes of steps that are not finite."""
+    own = config.trainer
+    periods = (own.log_every, own.val_every, own.save_every)
+    return BadSteps(config.run_dir, own.on_bad_step, own.max_bad_steps, resumed_from, periods)
+
+
+def _write_run_bundle(
+    run: Path, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
+) -> None:
+    facts = {**facts, "data_fingerprint": data.datamodule.fingerprint, "tokens_per_byte": data.tokens_per_byte}
+    write_bundle(run / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
+
+
+def loggers_of(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:
+    """By name: the CSV table and those of the config, told where a resumed run goes on."""
+    ids = run_folder.read_record(config.run_dir).get("logger_ids", {}) if resumed_step is not None else {}
+    nodes = {}
+    for name, node in config.logger.items():
+        told = {"resumed_step": resumed_step, "resumed_id": ids.get(name)}
+        nodes[name] = {key: told.get(key, value) for key, value in node.items()}
+    csv_logger = CsvLogger(config.run_dir / run_folder.METRICS_FILE, keep_until=resumed_step)
+    others = zip(nodes, instantiated(nodes, "logger."), strict=True)
+    return {"csv": csv_logger, **{name: guarded(logger, name) for name, logger in others}}
+
+
+def callbacks_of(config: RunConfig) -> list[Any]:
+    """The configured ones; without progress bars if ``trainer.enable_progress_bar`` is false: Lightning would refuse
+    them."""
+    callbacks = instantiated(config.callbacks, "callbacks.")
+    if config.trainer.lightning.get("enable_progress_bar", True):
+        return callbacks
+    return [callback for callback in callbacks if not is_progress_bar(callback)]
+
+
+def is_progress_bar(callback: pl.Callback) -> bool:
+    """Whether Lightning takes it for one."""
+    return isinstance(callback, pl.callbacks.ProgressBar)
