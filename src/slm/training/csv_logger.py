@@ -92,7 +92,7 @@ class CsvLogger(Logger):
         try:
             if not self._is_open:
                 self._open()
-            if len(self._columns) != self._columns_on_disk:
+            elif len(self._columns) != self._columns_on_disk:
                 self._widen()
             else:
                 self._append()
@@ -113,9 +113,10 @@ class CsvLogger(Logger):
             whole = self.file.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last row
             columns, rows = _read(io.StringIO(whole.decode(), newline=""))
             self._columns = [*columns, *(name for name in self._columns if name not in columns)]
-        waiting = {row[STEP] for row in self._rows}
-        kept = [row for row in rows if int(row[STEP]) <= (self._keep_until or 0) and row[STEP] not in waiting]
-        self._replace(kept)
+        kept = {row[STEP]: row for row in rows if int(row[STEP]) <= (self._keep_until or 0)}
+        for row in self._rows:  # a checkpoint may be of before the validation that completes its row
+            row.update({name: value for name, value in kept.pop(row[STEP], {}).items() if name not in row})
+        self._replace(list(kept.values()))
         self._is_open = True
 
     def _widen(self) -> None:
