@@ -16,6 +16,7 @@ import numpy as np
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
+from slm.tokenizers.rust_panic import panics_refused
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,6 +26,23 @@ DESCRIPTIONS = ("special_names", "chat_template", "also_ends")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
+
+
+_MOST_IDS = 1 << 22
+"""No vocabulary has four million; tables as long as the largest id are made of it."""
+
+
+def ids_up_to(largest: int) -> int:
+    """The size of a vocabulary whose largest id is `largest`.
+
+    Raises:
+        UserError: no vocabulary has so many.
+    """
+    if not 0 <= largest < _MOST_IDS:
+        raise UserError(
+            f"the vocabulary has the token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged"
+        )
+    return largest + 1
 
 
 class StreamDecoder(ABC):
@@ -220,7 +238,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
     from_state = TOKENIZERS.get(kind).from_state
     try:
-        tokenizer: Tokenizer = from_state(state)
+        with panics_refused():
+            tokenizer: Tokenizer = from_state(state)
         if added is not None:
             from slm.tokenizers.extended import ExtendedTokenizer
 

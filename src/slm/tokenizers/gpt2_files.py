@@ -11,6 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from slm.bounded_text import bounded_text
 from slm.errors import UserError
 from slm.json_file import MOST_BYTES, json_text
+from slm.tokenizers.rust_panic import panics_refused
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
@@ -32,7 +33,8 @@ def read_gpt2_files(folder: Path) -> tokenizers.Tokenizer:
         vocab: dict[str, int] = json.loads(json_text(folder / ENCODER_FILE))
         _, *lines = bounded_text(folder / MERGES_FILE, MOST_BYTES).split("\n")  # the first is a version
         merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
-        backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+        with panics_refused():
+            backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     except UserError:
         raise
     except Exception as error:  # what the library raises has no narrower class

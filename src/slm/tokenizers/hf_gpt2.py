@@ -15,6 +15,7 @@ from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.rust_panic import panics_refused
 
 COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Tried in this order where no file beside the vocabulary names the end of text."""
@@ -107,7 +108,10 @@ def _read(path: Path) -> tokenizers.Tokenizer:
         return read_gpt2_files(path) if has_gpt2_files(path) else _convert(path)
     text = json_text(file)
     try:
-        return tokenizers.Tokenizer.from_str(text)
+        with panics_refused():
+            return tokenizers.Tokenizer.from_str(text)
+    except UserError:
+        raise
     except Exception as error:  # the library raises this very class
         raise UserError(f"{file} is not a tokenizer.json ({error}); give one that `tokenizers` can load") from error
 

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import tokenizers
 from tokenizers import decoders
 
-from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+from slm.tokenizers.rust_panic import panics_refused
 
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
@@ -55,7 +56,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._backend = backend
         self.begin_ids = _ids_in_front(backend) if begin_ids is None else tuple(begin_ids)
         id_of = backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(id_of.values()) + 1
+        self.vocab_size = ids_up_to(max(id_of.values()))
         self.eos_id = id_of[eos_token]
         self.also_ends = tuple(i for i in also_ends if 0 <= i < self.vocab_size and i != self.eos_id)
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
@@ -76,7 +77,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on several threads."""
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        with panics_refused():
+            found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of `text`, special tokens spelled in it being themselves."""

@@ -14,7 +14,7 @@ from tokenizers import decoders, models
 
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
-from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import cut_by, spelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
 from slm.tokenizers.export_check import check_export
@@ -39,7 +39,7 @@ class TiktokenTokenizer(Tokenizer):
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         self._encoding = encoding
-        self.vocab_size = encoding.n_vocab
+        self.vocab_size = ids_up_to(encoding.max_token_value)
         self.eos_id = encoding._special_tokens[EOS_TOKEN]
         self._token_bytes = [b""] * self.vocab_size  # special ids, and the gaps some encodings have, stay empty
         for token, token_id in encoding._mergeable_ranks.items():
