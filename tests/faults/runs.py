@@ -94,9 +94,10 @@ class Run:
         return self.report.read_text()[:12].strip()
 
     @property
-    def steps_when_signalled(self) -> int:
-        """Whole steps made when the signal came."""
-        return int(self.report.read_text()[12:])
+    def steps_when_signalled(self) -> tuple[int, int]:
+        """Whole steps made just before and just after the signal was sent."""
+        before, after = self.report.read_text()[12:].split()
+        return int(before), int(after)
 
     @property
     def file_changes(self) -> int:

@@ -85,9 +85,10 @@ class Watch:
 
     def _send(self, kill: Kill) -> None:
         time.sleep(kill.after)
-        if self.report is not None:
-            os.pwrite(self.report, f"{self.steps:8}".encode(), 12)
+        before = self.steps
         os.kill(os.getpid(), getattr(signal, kill.signal))
+        if self.report is not None:  # another thread may have made a step meanwhile
+            os.pwrite(self.report, f"{before:8}{self.steps:8}".encode(), 12)
 
 
 watch = Watch()
@@ -101,9 +102,11 @@ class Witness(pl.Callback):
         watch.enter("first step")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
-        watch.steps = trainer.global_step
         if index:
             watch.enter("step")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        watch.steps = trainer.global_step
 
     def on_validation_start(self, *_: Any) -> None:
         watch.enter("validation")

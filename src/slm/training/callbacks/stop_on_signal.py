@@ -52,7 +52,8 @@ class StopOnSignal(Checkpoint):
             self._group = distributed.new_group(backend="gloo")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on signals wait for the end of a step. Make up for the validation that an earlier run left."""
+        """From here on signals wait for the end of a step; of the run, once there is none left: to end while Lightning
+        takes its loops apart makes it fail. Make up for the validation that an earlier run left."""
         self._step = trainer.global_step
         self.signals.deferred = True
         due, self._validation_due = self._validation_due, False
@@ -82,10 +83,6 @@ class StopOnSignal(Checkpoint):
         """Stop after it where it was not cut short."""
         if not trainer.should_stop and self._asked(trainer):
             self._stop(trainer, validation_due=False)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All is saved: no signal has to wait any longer."""
-        self.signals.deferred = False
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, to whatever rank; asked by all ranks at the same places."""
