@@ -39,7 +39,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("batch", "heads", "kv_heads", "length", "dim"),
-    [(2, 3, 3, 64, 32), (1, 4, 2, 100, 64), (2, 2, 1, 129, 48), (1, 1, 1, 2, 16), (1, 2, 2, 200, 144)],
+    [(2, 3, 3, 64, 32), (1, 4, 2, 100, 64), (2, 2, 1, 129, 48), (32, 1, 1, 2, 16), (1, 2, 2, 200, 144)],
 )
 def test_values_and_gradients(batch: int, heads: int, kv_heads: int, length: int, dim: int, dtype: torch.dtype) -> None:
     """Whole and broken tiles of 64, shared key heads, widths of whole and broken panels, large scores."""

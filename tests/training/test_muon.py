@@ -133,6 +133,6 @@ def test_zero_init_makes_every_block_the_identity() -> None:
     """Forward alone; the gradient of the projections is not 0, so they learn."""
     model: Any = tiny_model(zero_init=True)
     x = torch.randn(2, 8, 16)
-    assert all(torch.equal(block(x), x) for block in model.transformer.blocks)
+    assert all(torch.equal(block(x, x), x) for block in model.transformer.blocks)
     model(torch.randint(20, (2, 8))).square().sum().backward()
     assert all(block.mlp.down_proj.weight.grad.abs().max() > 0 for block in model.transformer.blocks)

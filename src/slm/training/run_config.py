@@ -225,6 +225,8 @@ def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
 
 
 def _fine_tuning(model: Mapping[str, Any]) -> FineTuning | None:
+    if not {"weights", "name"} & model.keys():  # model=pretrained: all else is the weights'
+        raise UserError("model.weights is missing; set it")
     given = {key: model[key] for key in FINE_TUNING_KEYS if model.get(key) is not None}
     if given and "weights" not in given:
         raise UserError(f"model.{min(given)} is read only with model.weights; set that, or leave it out")
