@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from slm.training.callbacks.checkpoints import Checkpoints, Period
 from slm.training.checkpoints.checkpoint_io import CheckpointWriter, write_checkpoint
+from slm.training.run_folder import remove_leftovers
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -141,3 +142,14 @@ def test_a_progress_bar_can_be_left_out(train_tiny: Callable[..., Path]) -> None
     """By Lightning's own switch, which it would refuse beside a callback that is one."""
     run = train_tiny("plain", "callbacks=progress", "trainer.enable_progress_bar=false", "trainer.max_steps=1")
     assert (run / "summary.json").is_file()
+
+
+def test_what_a_killed_run_left_beside_its_files_goes(tmp_path: Path) -> None:
+    """Whoever was writing: checkpoints and folders under hidden names, other files as `new_file` calls them."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".model.x1").mkdir()
+    for name in ("checkpoints/.last.ckpt.x1", "answers.jsonl.7.unfinished", "run.json.7.unfinished"):
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").touch()
+    remove_leftovers(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["checkpoints", "run.json"]

@@ -18,6 +18,7 @@ from typing import Any
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.masking import masked_argument
+from slm.new_file import UNFINISHED, new_file
 from slm.schema import Text, checked
 from slm.training.checkpoints.files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
 from slm.yaml_file import read_yaml_object
@@ -28,7 +29,7 @@ RECORD_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
-_WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE, RECORD_FILE, SUMMARY_FILE, "answers.jsonl")
+_WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE)
 _VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
 
 
@@ -84,12 +85,8 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write beside the place and rename."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(file) as out:
+        out.write(json.dumps(content, indent=1).encode())
 
 
 def provenance() -> dict[str, Any]:
@@ -137,12 +134,12 @@ def check_free(run: Path, checkpoint: Path | None) -> None:
 
 def remove_leftovers(run: Path) -> None:
     """Remove what a killed run was writing beside its places: none of it is whole, and checkpoints are large."""
-    for name in _WRITTEN_BESIDE:
-        for left in [*run.glob(f".{name}.*"), *(run / CHECKPOINTS).glob(f".{name}.*")]:
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+    names = [f"*{UNFINISHED}", *(f".{name}.*" for name in _WRITTEN_BESIDE)]
+    for left in [left for name in names for folder in (run, run / CHECKPOINTS) for left in folder.glob(name)]:
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def run_of_checkpoint(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -22,7 +21,6 @@ from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
 from slm.models.summary import summarize
 from slm.notices import notice
-from slm.sources import RUN_BUNDLE
 from slm.training import run_folder
 from slm.training.callbacks.averaged_weights import AveragedWeights
 from slm.training.callbacks.broken_off import BrokenOff
@@ -32,7 +30,7 @@ from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.stop_on_signal import StopOnSignal
 from slm.training.callbacks.train_metrics import TrainMetrics
-from slm.training.checkpoints.files import newest_whole, remove_partials, say_what_is_taken
+from slm.training.checkpoints.files import newest_whole, say_what_is_taken
 from slm.training.checkpoints.resume import Resumed
 from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
@@ -284,10 +282,9 @@ def _open_run_folder(
     loggers: Mapping[str, Logger],
     session: Mapping[str, Any],
 ) -> None:
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first_rank():
         return
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    remove_partials(config.run_dir, RUN_BUNDLE)
     OmegaConf.save(OmegaConf.create(masked(composed)), config.run_dir / run_folder.CONFIG_FILE)
     if data.keep is not None:
         data.keep(config.run_dir)
@@ -311,7 +308,7 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
     """Write the shape and the tokenizer of the weights, and those themselves where checkpoints leave them out: they may
     be gone when the run is resumed."""
     place = config.run_dir / START_BUNDLE
-    if config.start is None or os.environ.get("LOCAL_RANK", "0") != "0" or (resumed and place.is_dir()):
+    if config.start is None or not is_first_rank() or (resumed and place.is_dir()):
         return
     weights = config.start.weights() if config.adapter is not None else {}
     write_bundle(place, config.start.config, weights, config.start.tokenizer, config.start.facts)

@@ -56,14 +56,6 @@ def link(source: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
-def remove_partials(run: Path, bundle: str) -> None:
-    """What a killed save left: files, and folders of a model `bundle`, that never got their name."""
-    for file in (run / CHECKPOINTS).glob(".*.ckpt.*"):
-        file.unlink(missing_ok=True)
-    for folder in run.glob(f".{bundle}.*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""

@@ -118,9 +118,11 @@ def fault_in(content: BinaryIO) -> str | None:
             return "it is empty"
         if _is_seal(end[-_SEAL_BYTES:]):
             matches = _digest(content, before=64) == end[-64:]
-            return _foreign_part(content) if matches else "its content does not match its checksum"
+            return (
+                _fault_of_archive(content, check_parts=False) if matches else "its content does not match its checksum"
+            )
         if _is_end(end[-_END_BYTES:]):
-            return _fault_of_unsealed(content)
+            return _fault_of_archive(content, check_parts=True)
         return "its end is missing or damaged"
     finally:
         content.seek(0)
@@ -152,22 +154,13 @@ def _digest(content: BinaryIO, before: int) -> bytes:
     return total.hexdigest().encode()
 
 
-def _foreign_part(content: BinaryIO) -> str | None:
-    """Anybody can make a checksum: a compressed part would still be a bomb."""
+def _fault_of_archive(content: BinaryIO, check_parts: bool) -> str | None:
+    """Anybody can make a checksum, and a compressed part would still be a bomb; of parts, their own CRC-32s."""
     try:
         with zipfile.ZipFile(content) as archive:
-            compressed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        return f"its archive is damaged: {error}"
-    return "torch did not write it" if compressed else None
-
-
-def _fault_of_unsealed(content: BinaryIO) -> str | None:
-    try:
-        with zipfile.ZipFile(content) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):  # a bomb, at worst
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 return "torch did not write it"
-            part = archive.testzip()
+            part = archive.testzip() if check_parts else None
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         return f"its archive is damaged: {error}"
     return f"its part '{part}' does not match its CRC-32" if part else None
