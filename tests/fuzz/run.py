@@ -6,12 +6,15 @@ What is found lies in ``tests/fuzz/findings`` afterwards; mended, it belongs int
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import random
 import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,10 @@ def main() -> None:
             fuzzed.run(data, folder)
         except UserError:
             pass
+        except Exception:  # atheris keeps it too, unless the error's own words cannot be printed
+            traceback.print_exc()
+            (findings / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            os._exit(1)
         finally:
             shutil.rmtree(folder)
 

@@ -113,12 +113,9 @@ def text_of_record(
         faults.add("no_text", name, lambda: f"{where()} {got} (fields: {has})")
     elif not text:
         faults.add_empty(name)
-    elif "\0" in text:
-        faults.add("nul", name, lambda: f"{where()} holds NUL characters")
-        if faults.replaces:
-            yield from in_parts(name, text.replace("\0", "\ufffd"))
-    elif not is_unicode(text):
-        faults.add("not_utf8", name, lambda: f"{where()} holds half a surrogate pair")
+    elif "\0" in text or not is_unicode(text):
+        kind, found = ("nul", "NUL characters") if "\0" in text else ("not_utf8", "half a surrogate pair")
+        faults.add(kind, name, lambda: f"{where()} holds {found}")
         if faults.replaces:
             yield from in_parts(name, with_replacements(text))
     else:

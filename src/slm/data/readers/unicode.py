@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_HALF = re.compile("[\ud800-\udfff]")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def is_unicode(text: str) -> bool:
@@ -17,5 +17,5 @@ def is_unicode(text: str) -> bool:
 
 
 def with_replacements(text: str) -> str:
-    """The same with U+FFFD for each half."""
-    return _HALF.sub("\ufffd", text)
+    """The same with U+FFFD for each half, and for each NUL."""
+    return _NO_TEXT.sub("\ufffd", text)
