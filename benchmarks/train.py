@@ -1,10 +1,11 @@
 """A training step of slm beside others: the same shape written plainly, transformers, litgpt where it is installed.
 
-Each contender is a process of its own, with its own allocator and its own peak of memory. They take turns, step by
-step, so that whatever else the machine does hits all alike; a turn also times a product of two 2,048 x 2,048 matrices,
-the rate that utilisation is stated against. A step is forward, backward, clipping and AdamW. Medians are compared.
+Each contender is a process of its own, with its own allocator and its own peak of memory. They take turns, so that
+whatever else the machine does hits all alike; a turn also times a product of two square matrices, the rate that
+utilisation is stated against. A step is forward, backward, clipping and AdamW. Medians are compared. On a CPU a turn is
+a step; on a GPU ten that nobody waits between, after two that are not counted, and then the memory is given back.
 
-    python benchmarks/train.py [--steps 5] [--model gpt2_base] [--batch 4] [--seq-len 512] [--precision bf16] …
+    python benchmarks/train.py [--turns 5] [--model gpt2_base] [--batch 4] [--seq-len 512] [--precision bf16] …
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 VOCAB_SIZE = 50304
-MATRIX = 2048
-WARMUP_STEPS = 1
+MATRIX = {"cpu": 2048, "cuda": 8192}
+STEPS_A_TURN = {"cpu": 1, "cuda": 10}
+SETTLING_STEPS = {"cpu": 0, "cuda": 2}  # of a turn, not counted
+WARMUP_TURNS = 1
 LOSS = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -53,12 +56,16 @@ def slm_config(arguments: argparse.Namespace) -> Any:
 def slm(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     """As `slm-train` makes a step; what Lightning adds, `train_overhead.py` measures."""
     from slm.models.modules.build import build_loss, build_model
+    from slm.training.callbacks.compiled import compiled_parts
     from slm.training.freed_memory import keep_freed_memory
 
     keep_freed_memory()
     config = slm_config(arguments)
     model: Any = build_model(config)
     loss = build_loss(config)
+    if arguments.device == "cuda":  # as trainer=gpu has it
+        for part in compiled_parts(model):
+            part.compile()
     return (
         model,
         lambda ids, labels: loss(model.hidden_states(ids), model.head_weight, labels, VOCAB_SIZE) / labels.numel(),
@@ -90,6 +97,13 @@ def transformers(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     return model, lambda ids, labels: model(input_ids=ids, labels=labels).loss
 
 
+def transformers_compiled(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
+    """The same, with what `torch_compile=True` of its Trainer does."""
+    model, loss = transformers(arguments)
+    model.compile()
+    return model, loss
+
+
 def litgpt(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     """litgpt's GPT of the same shape, the loss of its pretraining script."""
     from litgpt import GPT, Config
@@ -108,14 +122,20 @@ def litgpt(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     return model, lambda ids, labels: cross_entropy(model(ids).flatten(0, 1), labels.flatten())
 
 
-CONTENDERS = {"slm": slm, "plain": plain, "transformers": transformers, "litgpt": litgpt}
+CONTENDERS = {
+    "slm": slm,
+    "plain": plain,
+    "transformers": transformers,
+    "transformers_compiled": transformers_compiled,
+    "litgpt": litgpt,
+}
 
 
 # ---- a contender's process ----
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Make a step for every line that comes in; answer with its seconds and the peak of memory in MB."""
+    """Make a turn for every line that comes in; answer with the seconds of a step and the peak of memory in MB."""
     torch.manual_seed(0)
     device = torch.device(arguments.device)
     model, loss = CONTENDERS[arguments.worker](arguments)
@@ -124,18 +144,29 @@ def work(arguments: argparse.Namespace) -> None:
     ids = torch.randint(VOCAB_SIZE, (arguments.batch, arguments.seq_len + 1), device=device)
     bf16 = arguments.precision == "bf16"
     print(json.dumps(sum(p.numel() for p in model.parameters())), flush=True)
-    for _ in sys.stdin:
-        synchronize(device)
-        start = time.perf_counter()
+
+    def step() -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             mean = loss(ids[:, :-1], ids[:, 1:])
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        return mean.detach()
+
+    n_steps = STEPS_A_TURN[device.type]
+    for _ in sys.stdin:
+        for _ in range(SETTLING_STEPS[device.type]):
+            step()
         synchronize(device)
-        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(n_steps):
+            mean = step()
+        synchronize(device)
+        seconds = (time.perf_counter() - start) / n_steps
         print(json.dumps([seconds, peak_mb(device), mean.item()]), flush=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:
@@ -152,7 +183,7 @@ def peak_mb(device: torch.device) -> float:
 
 
 class Contender:
-    """A process that makes a step when it is told to."""
+    """A process that makes a turn when it is told to."""
 
     def __init__(self, name: str, given: list[str]) -> None:
         command = [sys.executable, __file__, "--worker", name, *given]
@@ -164,8 +195,8 @@ class Contender:
         self.peak_mb = 0.0
         self.loss = 0.0
 
-    def step(self) -> None:
-        """One step; its time is kept."""
+    def turn(self) -> None:
+        """One turn; its step's time is kept."""
         assert self.process.stdin
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -189,17 +220,25 @@ class Contender:
 
 def matrix_rate(precision: str, device: torch.device) -> float:
     """GFLOP/s of the best of a few products of square matrices."""
-    a, b = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
+    size, n_products = MATRIX[device.type], STEPS_A_TURN[device.type]
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
     if precision == "bf16":
         a, b = a.bfloat16(), b.bfloat16()
     best = float("inf")
     for _ in range(4):
         synchronize(device)
         start = time.perf_counter()
-        a @ b
+        for _ in range(n_products):
+            a @ b
         synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * MATRIX**3 / best / 1e9
+        best = min(best, (time.perf_counter() - start) / n_products)
+    return 2 * size**3 / best / 1e9
+
+
+def attention_flops_per_token(arguments: argparse.Namespace) -> float:
+    """``12 L H D T``: what attention takes beside the ``6 N`` of the parameters (Chowdhery et al. 2022, appendix B)."""
+    shape = slm_config(arguments).modules.transformer
+    return 12.0 * shape.n_layers * shape.n_heads * shape.head_dim * arguments.seq_len
 
 
 def compare(arguments: argparse.Namespace, given: list[str]) -> dict[str, Any]:
@@ -207,36 +246,43 @@ def compare(arguments: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     device = torch.device(arguments.device)
     contenders = [Contender(name, given) for name in arguments.contenders]
     rates = []
-    for turn in range(WARMUP_STEPS + arguments.steps):
+    for turn in range(WARMUP_TURNS + arguments.turns):
         rates.append(matrix_rate(arguments.precision, device))
         for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
-            contender.step()
+            contender.turn()
     for contender in contenders:
         contender.close()
     rate = statistics.median(rates)
     tokens = arguments.batch * arguments.seq_len
+    attention = attention_flops_per_token(arguments)
     figures: dict[str, Any] = {"benchmark": "train", **vars(arguments), "matrix_gflops": round(rate, 1)}
     for contender in contenders:
-        seconds = statistics.median(contender.seconds[WARMUP_STEPS:])
+        seconds = statistics.median(contender.seconds[WARMUP_TURNS:])
         figures[contender.name] = {
             "step_s": round(seconds, 4),
             "tokens_per_s": round(tokens / seconds, 1),
             "of_matrix_rate": round(6 * contender.parameters * tokens / seconds / 1e9 / rate, 4),
+            "mfu": round((6 * contender.parameters + attention) * tokens / seconds / 1e9 / rate, 4),
             "peak_mb": round(contender.peak_mb),
             "loss": round(contender.loss, 3),
         }
-    if {"slm", "transformers"} <= figures.keys():
-        ours, theirs = figures["slm"], figures["transformers"]
-        figures["times_transformers"] = round(ours["tokens_per_s"] / theirs["tokens_per_s"], 3)
-        figures["memory_of_transformers"] = round(ours["peak_mb"] / theirs["peak_mb"], 3)
+    for other in figures.keys() & {"transformers", "transformers_compiled"}:
+        ours, theirs = figures["slm"], figures[other]
+        figures[f"times_{other}"] = round(ours["tokens_per_s"] / theirs["tokens_per_s"], 3)
+        figures[f"memory_of_{other}"] = round(ours["peak_mb"] / theirs["peak_mb"], 3)
     return figures
+
+
+def is_missing(contender: str) -> bool:
+    """Whether its library is not installed."""
+    return contender not in ("slm", "plain") and importlib.util.find_spec(contender) is None
 
 
 def main() -> None:
     """Run, print the table, end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    installed = [name for name in CONTENDERS if name in ("slm", "plain") or importlib.util.find_spec(name)]
-    parser.add_argument("--steps", type=int, default=5)
+    installed = [name for name in ("slm", "plain", "transformers", "litgpt") if not is_missing(name)]
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--model", default="gpt2_base", help="one of gpt2_*")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=512)

@@ -43,3 +43,29 @@ def test_a_run_is_the_same_whether_compilation_works_or_not(
     assert list(compiled) == list(eager)
     for name, tensor in eager.items():
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_text_is_written_without_compiling_anything(
+    run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample between steps once made the compiler build a graph for every layer, for a minute, and then give up."""
+    shapes: list[Any] = []
+
+    def compiler(graph: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        shapes.append([tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor)])
+        return graph
+
+    monkeypatch.setattr(compile_fx, "compile_fx", compiler)
+    counts = {}
+    for sampled in (False, True):
+        shapes.clear()
+        torch._dynamo.reset()
+        callbacks = ("callbacks=default", "callbacks.sample_text.max_new_tokens=5") if sampled else ()
+        layers = ("model.modules.transformer.n_layers=3", f"run_dir=compiled{sampled}")
+        outcome = run_cli("train", *tiny, *RUN, "trainer.compile=true", *layers, *callbacks)
+        assert outcome.status == 0, outcome.err
+        counts[sampled] = len(shapes)
+    assert (tmp_path / "compiledTrue" / "samples.txt").is_file()
+    assert counts[True] == counts[False] < 5, (
+        "also one graph for all layers: in training, in validation, of a last batch"
+    )

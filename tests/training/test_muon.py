@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.training import muon
+from slm.training.left_out import leave_finding, takes_finding
 from slm.training.muon import Muon, orthogonalized
 from slm.training.optimizers import parameter_groups
 
@@ -81,6 +82,28 @@ def test_the_rest_steps_as_with_adamw() -> None:
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         if id(b) in others:
             assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_step_that_is_told_of_a_bad_gradient_changes_nothing(bad: float) -> None:
+    """By a tensor, as on a GPU; and the steps before and after are what they are without it."""
+    told, plain = tiny_model(), tiny_model()
+    optimizers = [Muon(parameter_groups(m, 0.1, by_role=True), adam_lr=0.01, fused=True) for m in (told, plain)]
+    assert takes_finding(optimizers[0])
+    for seed, value in ((0, None), (1, bad), (2, None)):
+        with_gradients(told, seed)
+        if value is not None:
+            told.transformer.blocks[0].mlp.up_proj.weight.grad[0, 0] = value  # type: ignore
+        leave_finding(optimizers[0], torch.stack([p.grad.norm() for p in told.parameters()]).norm())  # type: ignore
+        before = copy.deepcopy((told.state_dict(), optimizers[0].state_dict()["state"]))
+        optimizers[0].step()
+        if value is None:
+            with_gradients(plain, seed)
+            optimizers[1].step()
+        else:
+            after = told.state_dict(), optimizers[0].state_dict()["state"]
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+        assert all(torch.equal(a, b) for a, b in zip(told.parameters(), plain.parameters(), strict=True))
 
 
 def test_roles() -> None:

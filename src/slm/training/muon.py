@@ -32,7 +32,8 @@ class Muon(Optimizer):
         adam_lr: of everything else.
         momentum: of the average of gradients, with Nesterov's look-ahead.
         ns_steps: Newton-Schulz steps.
-        betas, eps, fused: AdamW's.
+        betas, eps, fused: AdamW's; fused, a step also heeds ``found_inf``, a tensor that is not 0 where the gradient is
+            not finite: then nothing changes, and no host has to know.
         weight_decay: decoupled, where a group has none of its own.
     """
 
@@ -55,6 +56,7 @@ class Muon(Optimizer):
         others = [group for group in self.param_groups if group["role"] != HIDDEN]
         # it completes those very dictionaries with its settings, and from then on steps on them
         self._adam = AdamW(others, betas=betas, eps=eps, fused=fused) if others else None
+        self._step_supports_amp_scaling = bool(fused)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -63,17 +65,21 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             if group["role"] == HIDDEN:
-                self._step_matrices(group)
+                self._step_matrices(group, None if found_inf is None else found_inf == 0)
         if self._adam is not None:
+            if found_inf is not None:
+                self._adam.found_inf = found_inf  # type: ignore[attr-defined]
             # a loaded state is made of other dictionaries
             self._adam.state = self.state
             self._adam.param_groups = [group for group in self.param_groups if group["role"] != HIDDEN]
             self._adam.step()
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
+    def _step_matrices(self, group: dict[str, Any], good: Tensor | None) -> None:
+        """Nothing changes where `good` is given and false."""
         weights = [p for p in group["params"] if p.grad is not None]
         if not weights:
             return
@@ -82,10 +88,17 @@ class Muon(Optimizer):
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         averages = [self.state[p]["momentum"] for p in weights]
+        kept: Tensor | float = 1 - group["lr"] * group["weight_decay"]
+        if good is not None:
+            gradients = [torch.where(good, g, average) for g, average in zip(gradients, averages, strict=True)]
+            kept = torch.where(good, kept, 1.0)
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        for p, update in zip(weights, orthogonalized(list(ahead), group["ns_steps"]), strict=True):
+        torch._foreach_mul_(weights, kept)
+        updates = orthogonalized(list(ahead), group["ns_steps"])
+        if good is not None:
+            torch._foreach_mul_(updates, good.to(updates[0].dtype))
+        for p, update in zip(weights, updates, strict=True):
             rows, columns = p.shape
             p.add_(update, alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
 

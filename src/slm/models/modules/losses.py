@@ -15,6 +15,10 @@ _CHUNK_BYTES = 2**25
 # Without the kernel they are held several times over, in fp32: 16 MiB stay near the last-level cache of a CPU.
 _CHUNK_ELEMENTS = 2**22
 _MIN_CHUNK_ROWS = 128
+# A GPU wants larger ones: few launches, and products that fill it. Never more than an eighth of the batch, beside whose
+# activations that is little.
+_GPU_CHUNK_BYTES = 2**26
+_GPU_CHUNKS = 8
 _HEAD_BLOCK_ELEMENTS = 2**21  # of the head's gradient, made at a time before it is added up
 
 
@@ -172,12 +176,18 @@ class _HeadGradient:
     def __init__(self, head_weight: Tensor) -> None:
         self.total = torch.empty_like(head_weight)
         self._begun = False
+        # cuBLAS adds halves up in fp32, in one go; PyTorch has offered it since 2.8
+        self._adds_halves = head_weight.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out")
 
     def add(self, grad_logits: Tensor, rows: Tensor) -> None:
         """Add ``grad_logits^T rows``, (n, V') and (n, C)."""
         if self.total.dtype == rows.dtype:
             # beta = 0: what the memory held before, nan even, does not count
             torch.addmm(self.total, grad_logits.t(), rows, beta=int(self._begun), out=self.total)
+        elif self._adds_halves and self.total.dtype == torch.float32:
+            torch.ops.aten.addmm.dtype_out(
+                self.total, grad_logits.t(), rows, torch.float32, beta=int(self._begun), out=self.total
+            )
         else:
             step = max(1, _HEAD_BLOCK_ELEMENTS // rows.shape[1])
             for start in range(0, len(self.total), step):
@@ -189,10 +199,13 @@ class _HeadGradient:
 
 def _chunks(rows: Tensor, weight: Tensor) -> list[slice]:
     """Chunks of like size that cover all rows, as large as memory should allow."""
-    if has_cross_entropy(rows.device, rows.dtype):
-        most = _CHUNK_BYTES // (weight.shape[0] * weight.element_size())
-    else:
+    row_bytes = weight.shape[0] * weight.element_size()
+    if not has_cross_entropy(rows.device, rows.dtype):
         most = _CHUNK_ELEMENTS // weight.shape[0]
+    elif rows.is_cuda:
+        most = max(_GPU_CHUNK_BYTES // row_bytes, -(-len(rows) // _GPU_CHUNKS))
+    else:
+        most = _CHUNK_BYTES // row_bytes
     n_chunks = max(1, -(-len(rows) // max(_MIN_CHUNK_ROWS, most)))
     step = max(1, -(-len(rows) // n_chunks))
     return [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]

@@ -96,8 +96,10 @@ class Transformer(nn.Module):
         for block, added in zip(self.blocks, of_layers, strict=True):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, embedded, rotation, mask, cache, added, use_reentrant=False)
-            else:
-                x = block(x, embedded, rotation, mask, cache, added)
+            elif cache is None:
+                x = block(x, embedded, rotation, mask, None, added)
+            else:  # not by what `torch.compile` made for training: that would be a graph for every layer and length
+                x = block._call_impl(x, embedded, rotation, mask, cache, added)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)

@@ -29,12 +29,15 @@ class Compiled(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compile, or say why not."""
         model = cast(nn.Module, pl_module.model)
-        compiled_part(model).compile()
+        parts = compiled_parts(model)
+        for part in parts:
+            part.compile()
         try:
             with self._nothing_drawn(pl_module.device), trainer.precision_plugin.forward_context():
                 _pass(model, trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
         except Exception as error:  # dynamo, inductor and the C compiler raise many kinds
-            compiled_part(model)._compiled_call_impl = None
+            for part in parts:
+                part._compiled_call_impl = None
             lines = [line for line in str(error).splitlines() if line.strip()] or [""]
             notice(
                 f"torch.compile failed, training goes on without it: {type(error).__name__}: {lines[0][:_SHOWN]} "
@@ -55,11 +58,11 @@ class Compiled(pl.Callback):
         return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def compiled_part(model: nn.Module) -> nn.Module:
-    """What is compiled: the blocks, in place, so that no parameter is renamed (no ``_orig_mod.`` in checkpoints)."""
-    part = getattr(model, "transformer", model)
-    assert isinstance(part, nn.Module)
-    return part
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """What is compiled: each block by itself, in place, so that no parameter is renamed (no ``_orig_mod.`` in
+    checkpoints) and that all blocks are one graph, compiled once; a model without blocks as a whole."""
+    blocks = getattr(getattr(model, "transformer", None), "blocks", None)
+    return list(blocks) if isinstance(blocks, nn.ModuleList) else [model]
 
 
 def _pass(model: nn.Module, datamodule: Any, device: torch.device) -> None:
