@@ -345,7 +345,10 @@ def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
     problems = []
     for name, node in nodes.items():
         if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
-            problems.append(f"{group}.{name}._target_ is missing; name the class to build")
+            problems.append(
+                f"{group}.{name}._target_ is missing; name the class to build, choose a {group}= that has "
+                f"'{name}', or leave out what sets it (an experiment's: '~{group}.{name}')"
+            )
         else:
             problems += _argument_problems(node, f"{group}.{name}")
     return problems

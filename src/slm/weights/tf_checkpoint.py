@@ -15,8 +15,11 @@ from torch import Tensor
 
 from slm.errors import UserError
 from slm.extras import require
+from slm.weights.tf_index import read_index
 
 CHECKPOINT_FILE = "checkpoint"
+_LONGEST_STATE = 64 << 10
+"""Bytes of ``checkpoint``; OpenAI's has 77."""
 _PICKLES = ("*.pkl", "*.pt", "*.pth", "*.bin")
 _DTYPES = {
     "float16": torch.float16,
@@ -51,27 +54,38 @@ class TensorFlowCheckpoint:
         _refuse_other_folders(folder)
         self._tensorflow = _tensorflow(f"the TensorFlow checkpoint in '{folder}'")
         with self._readable():
-            self._reader: Any = self._tensorflow.train.load_checkpoint(self._prefix(folder))
-            shapes = self._reader.get_variable_to_shape_map()
-            kinds = {name: kind.name for name, kind in self._reader.get_variable_to_dtype_map().items()}
+            prefix = self._prefix(folder)
+            variables = read_index(prefix)
+        kinds = {name: self._kind(variable.dtype) for name, variable in variables.items()}
         if others := sorted(name for name, kind in kinds.items() if kind not in _DTYPES):
             raise UserError(
                 f"the checkpoint in '{folder}' is not of GPT-2's layout: '{others[0]}' is {kinds[others[0]]}, "
                 f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
             )
-        self.shapes: Mapping[str, tuple[int, ...]] = {name: tuple(shapes[name]) for name in sorted(shapes)}
+        with self._readable():
+            self._reader: Any = self._tensorflow.compat.v1.train.NewCheckpointReader(str(prefix))
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: variables[name].shape for name in sorted(variables)}
         self.dtypes: Mapping[str, torch.dtype] = {name: _DTYPES[kinds[name]] for name in sorted(kinds)}
 
-    def _prefix(self, folder: Path) -> str:
+    def _kind(self, number: int) -> str:
+        try:
+            return str(self._tensorflow.dtypes.as_dtype(number).name)
+        except TypeError:
+            return f"of an unknown type ({number})"
+
+    def _prefix(self, folder: Path) -> Path:
         """Where the newest checkpoint's files lie, less their endings.
 
         ``checkpoint`` may name the place they were written to; they are where it is now, and never in another folder.
         """
+        if (folder / CHECKPOINT_FILE).stat().st_size > _LONGEST_STATE:
+            raise ValueError(f"{CHECKPOINT_FILE} is longer than {_LONGEST_STATE >> 10} KiB")
         with _silent_stderr():
             state = self._tensorflow.train.get_checkpoint_state(str(folder))
-        if state is None:
+        name = Path(state.model_checkpoint_path).name if state is not None else ""
+        if not name:
             raise ValueError(f"{CHECKPOINT_FILE} names no files")
-        return str(folder / Path(state.model_checkpoint_path).name)
+        return folder / name
 
     def read(self, name: str) -> Tensor:
         """The variable, in its own dtype, on the CPU; the memory is the caller's.
@@ -87,11 +101,11 @@ class TensorFlowCheckpoint:
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """TensorFlow's many errors in our words: `ValueError` for ``checkpoint``, `OpError` for the index and for a
-        checksum, `IndexError` for a data file cut short."""
+        """TensorFlow's many errors and `read_index`'s in our words: `ValueError` for ``checkpoint`` and the index,
+        `OpError` for a checksum, `IndexError` for a data file cut short since."""
         try:
             yield
-        except (self._tensorflow.errors.OpError, LookupError, ValueError, RuntimeError) as error:
+        except (self._tensorflow.errors.OpError, LookupError, OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"the checkpoint in '{self.where}' is damaged or not whole ({reason}); fetch it again"
