@@ -16,19 +16,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, Union
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
 
 from slm.errors import UserError, did_you_mean, suggestion
 
 T = TypeVar("T")
 
-Count = Annotated[int, Strict(), Gt(0)]
-NonNegativeInt = Annotated[int, Strict(), Ge(0)]
-Int = Annotated[int, Strict()]
-PositiveFloat = Annotated[float, Strict(), Gt(0)]
-NonNegativeFloat = Annotated[float, Strict(), Ge(0)]
-Probability = Annotated[float, Strict(), Ge(0), Lt(1)]
-Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
+# Whole numbers fit into 64 bits, as torch's do; others are finite.
+_MOST, _FINITE = 2**63 - 1, AllowInfNan(False)
+Count = Annotated[int, Strict(), Gt(0), Le(_MOST)]
+NonNegativeInt = Annotated[int, Strict(), Ge(0), Le(_MOST)]
+Int = Annotated[int, Strict(), Ge(-_MOST), Le(_MOST)]
+PositiveFloat = Annotated[float, Strict(), Gt(0), _FINITE]
+NonNegativeFloat = Annotated[float, Strict(), Ge(0), _FINITE]
+Probability = Annotated[float, Strict(), Ge(0), Lt(1), _FINITE]
+Fraction = Annotated[float, Strict(), Ge(0), Le(1), _FINITE]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
 

@@ -203,19 +203,21 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         if self.head_dim is None and self.dim % self.n_heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads}), or head_dim be set")
-        if self.mlp_dim is None and round(self.mlp_mult * self.dim) < 1:
-            raise ValueError(f"mlp_mult ({self.mlp_mult}) times dim ({self.dim}) must be at least 1")
+        width = self.mlp_mult * self.dim
+        if self.mlp_dim is None and not 0.5 < width < 2**63:
+            raise ValueError(f"mlp_mult ({self.mlp_mult}) times dim ({self.dim}) must be at least 1, and below 2^63")
+        mlp_dim = self.mlp_dim or round(width)
         derived = {
             "n_kv_heads": self.n_heads,
             "head_dim": self.dim // self.n_heads,
             "out_proj_bias": self.bias,
-            "mlp_dim": round(self.mlp_mult * self.dim),
+            "mlp_dim": mlp_dim,
             "mlp_bias": self.bias,
         }
         for name, value in derived.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "mlp_mult", self.mlp_dim / self.dim)
+        object.__setattr__(self, "mlp_mult", mlp_dim / self.dim)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
         if self.parallel_residual and not self.prenorm:

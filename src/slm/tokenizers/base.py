@@ -16,7 +16,7 @@ import numpy as np
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
-from slm.tokenizers.rust_panic import panics_refused
+from slm.tokenizers.rust_errors import panics_refused
 
 if TYPE_CHECKING:
     import tokenizers

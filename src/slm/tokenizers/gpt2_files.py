@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from slm.bounded_text import bounded_text
 from slm.errors import UserError
 from slm.json_file import MOST_BYTES, json_text
-from slm.tokenizers.rust_panic import panics_refused
+from slm.tokenizers.rust_errors import panics_refused
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"

@@ -15,7 +15,7 @@ from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.rust_panic import panics_refused
+from slm.tokenizers.rust_errors import panics_refused
 
 COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Tried in this order where no file beside the vocabulary names the end of text."""

@@ -14,7 +14,7 @@ from tokenizers import decoders
 from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
-from slm.tokenizers.rust_panic import panics_refused
+from slm.tokenizers.rust_errors import breakdowns_refused
 
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
@@ -77,7 +77,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, on several threads."""
-        with panics_refused():
+        with breakdowns_refused():
             found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
@@ -85,7 +85,8 @@ class HuggingFaceTokenizer(Tokenizer):
         """Ids of `text`, special tokens spelled in it being themselves."""
         self._backend.encode_special_tokens = False  # a copy of a large vocabulary would take a second
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+            with breakdowns_refused():
+                ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         finally:
             self._backend.encode_special_tokens = True
         return ids
@@ -99,7 +100,8 @@ class HuggingFaceTokenizer(Tokenizer):
         checked = self.check_ids(ids)
         if self._token_bytes is not None:
             return decode_bytes(self._token_bytes, checked)
-        text: str = self._backend.decode(checked, skip_special_tokens=True)
+        with breakdowns_refused():
+            text: str = self._backend.decode(checked, skip_special_tokens=True)
         return text
 
     def stream_decoder(self) -> StreamDecoder:

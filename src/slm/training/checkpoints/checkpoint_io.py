@@ -144,7 +144,7 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"resume: there is no checkpoint '{file}'") from None
     except Exception as error:  # torch raises many kinds for what is no checkpoint
-        fault = _first_line(error)
+        fault = _first_line(error) or type(error).__name__
     if fault:
         raise UserError(f"resume: '{file}' is not a checkpoint that can be read ({fault})")
     if not isinstance(content, dict) or "state_dict" not in content:
