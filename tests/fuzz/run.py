@@ -34,12 +34,12 @@ LONGEST_S = 10
 
 def main() -> None:
     """Fuzz one target for so many seconds."""
-    known = targets()
-    if len(sys.argv) < 3 or sys.argv[1] not in known:
-        print("\n".join(known))
+    name = sys.argv[1] if len(sys.argv) > 2 else None
+    fuzzed = targets(name).get(name or "")
+    if name is None or fuzzed is None:
+        print("\n".join(targets()))
         return
-    name, seconds = sys.argv[1], int(sys.argv[2])
-    fuzzed = known[name]
+    seconds = int(sys.argv[2])
     place = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     seeds, findings = place / "seeds", HERE / "findings"
     seeds.mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from released_gpt2 import VOCAB, random_variables, write_tf_checkpoint, write_vocabulary
 
 from slm.bundle import write_bundle
 from slm.models.config import ModelConfig
@@ -58,6 +59,32 @@ def hugging_face_files() -> dict[str, bytes]:
 
 
 HF_CONFIG: dict[str, Any] = json.loads(hugging_face_files()["config.json"])
+
+
+HPARAMS = {"n_vocab": len(VOCAB), "n_ctx": 8, "n_embd": 4, "n_head": 1, "n_layer": 1}
+
+
+@functools.cache
+def gpt2_vocabulary_files() -> dict[str, bytes]:
+    """``encoder.json`` and ``vocab.bpe``."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_vocabulary(folder)
+
+    return _written(write)
+
+
+@functools.cache
+def tf_checkpoint_files() -> dict[str, bytes]:
+    """A TensorFlow checkpoint of the model that `HPARAMS` is of; the graph, which nobody reads, is left out."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_tf_checkpoint(folder, random_variables(HPARAMS))
+        (folder / "model.ckpt.meta").unlink()
+
+    return _written(write)
 
 
 @functools.cache

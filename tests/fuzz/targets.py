@@ -7,6 +7,7 @@ process that dies, seconds, hundreds of megabytes) is a finding.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_model_folder import HF_CONFIG, bundle_files, checkpoint_bytes, hugging_face_files, store_files
+from released_gpt2 import random_variables
+from small_model_folder import (
+    HF_CONFIG,
+    HPARAMS,
+    bundle_files,
+    checkpoint_bytes,
+    gpt2_vocabulary_files,
+    hugging_face_files,
+    store_files,
+    tf_checkpoint_files,
+)
+from tf_table_writer import signed
+from torch import Tensor
 
 from slm.data.faults import Faults
 from slm.data.readers.reading import Reading
@@ -24,11 +37,22 @@ from slm.data.token_store import TokenStore
 from slm.errors import UserError
 from slm.sources import find_source, open_source
 from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.training.checkpoints.checkpoint_io import read_checkpoint
 from slm.training.checkpoints.resume import Resumed
 from slm.training.prompt_file import read_prompts
 from slm.training.run_folder import read_record
+from slm.weights.gpt2_tf import gpt2_tf_table, read_hparams
+from slm.weights.pretrained import Pretrained
+from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+
+TENSORFLOW_TARGETS = {
+    "tf_state": "checkpoint",
+    "tf_index": "model.ckpt.index",
+    "tf_data": "model.ckpt.data-00000-of-00001",
+}
+"""The file of each; they are left out where TensorFlow is not installed."""
 
 Target = Callable[[bytes, Path], bool]
 """Says whether the file was taken."""
@@ -89,11 +113,60 @@ def _open_model(folder: Path) -> None:
     model(ids)
 
 
+class _Variables:
+    """Those of a released GPT-2, without TensorFlow."""
+
+    def __init__(self) -> None:
+        self.where = "here"
+        self.shapes = {name: values.shape for name, values in random_variables(HPARAMS).items()}
+        self.dtypes = dict.fromkeys(self.shapes, torch.float32)
+
+    def read(self, name: str) -> Tensor:
+        return torch.zeros(self.shapes[name])
+
+
+def _open_released(folder: Path) -> None:
+    config = read_hparams(folder)
+    model = Pretrained(config, gpt2_tf_table(config), _Variables(), build_tokenizer("byte", {}, []), {}).model()
+    model(torch.tensor([[0, 1]]))
+
+
+def _read_variables(folder: Path) -> None:
+    checkpoint = TensorFlowCheckpoint(folder)
+    for name in checkpoint.shapes:
+        checkpoint.read(name)
+
+
+def _also_signed(run: Target) -> Target:
+    """What is changed fails by its checksum, which whoever means harm mends: both are tried."""
+
+    def both(data: bytes, folder: Path) -> bool:
+        is_taken = run(data, folder)
+        return run(signed(data), folder) or is_taken
+
+    return both
+
+
+def _tensorflow_targets() -> dict[str, Fuzzed]:
+    if importlib.util.find_spec("tensorflow") is None:
+        return {}
+    files = tf_checkpoint_files()
+    made = {
+        name: Fuzzed(_in_folder(files, file, _read_variables), (files[file],))
+        for name, file in TENSORFLOW_TARGETS.items()
+    }
+    return {**made, "tf_index": Fuzzed(_also_signed(made["tf_index"].run), made["tf_index"].seeds)}
+
+
 def _use_tokenizer(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("One two, 3.\n")
     tokenizer.decode(ids)
     stream = tokenizer.stream_decoder()
     "".join([*(stream.push(token_id) for token_id in ids), stream.flush()])
+
+
+def _use_their_tokenizer(folder: Path) -> None:
+    _use_tokenizer(HfGpt2Tokenizer.create((), name=str(folder)))
 
 
 def _resume(folder: Path) -> None:
@@ -118,12 +191,17 @@ def _zst(content: bytes) -> bytes:
     return compressed
 
 
-def targets() -> dict[str, Fuzzed]:
-    """By name; made anew, since their seeds take a moment."""
+def targets(only: str | None = None) -> dict[str, Fuzzed]:
+    """By name; made anew, since their seeds take a moment.
+
+    Args:
+        only: the one that is wanted: TensorFlow, which takes half a gigabyte, is not loaded for another.
+    """
     lines = b'{"text": "one"}\n{"text": "two \\ud83d\\ude00", "n": [1, 2.5, null]}\n'
     array = json.dumps([{"text": "one"}, {"text": "two", "more": {"a": [1, 2]}}]).encode()
     bundle, theirs, store = bundle_files(), hugging_face_files(), store_files()
     saved, tokenizer_file = bundle["slm_tokenizer.json"], theirs["tokenizer.json"]
+    gpt2 = gpt2_vocabulary_files()
     return {
         "text": Fuzzed(_reader("a.txt"), (b"One.\nTwo.", "\ufeffÄ\u0301 😀".encode())),
         "jsonl": Fuzzed(_reader("a.jsonl"), (lines,)),
@@ -144,11 +222,7 @@ def targets() -> dict[str, Fuzzed]:
             _in_folder(bundle, "slm_tokenizer.json", lambda f: _use_tokenizer(load_tokenizer(f))), (saved,), True
         ),
         "hf_config": Fuzzed(_in_folder(theirs, "config.json", _open_model), (json.dumps(HF_CONFIG).encode(),), True),
-        "hf_tokenizer": Fuzzed(
-            _in_folder(theirs, "tokenizer.json", lambda f: _use_tokenizer(HfGpt2Tokenizer.create((), name=str(f)))),
-            (tokenizer_file,),
-            True,
-        ),
+        "hf_tokenizer": Fuzzed(_in_folder(theirs, "tokenizer.json", _use_their_tokenizer), (tokenizer_file,), True),
         "hf_index": Fuzzed(
             _in_folder(
                 {
@@ -161,6 +235,10 @@ def targets() -> dict[str, Fuzzed]:
             (json.dumps({"weight_map": {"transformer.wte.weight": "a.safetensors"}}).encode(),),
             True,
         ),
+        "gpt2_encoder": Fuzzed(_in_folder(gpt2, "encoder.json", _use_their_tokenizer), (gpt2["encoder.json"],), True),
+        "gpt2_merges": Fuzzed(_in_folder(gpt2, "vocab.bpe", _use_their_tokenizer), (gpt2["vocab.bpe"],)),
+        "gpt2_hparams": Fuzzed(_in_folder({}, "hparams.json", _open_released), (json.dumps(HPARAMS).encode(),), True),
+        **(_tensorflow_targets() if only is None or only in TENSORFLOW_TARGETS else {}),
         "checkpoint": Fuzzed(_in_folder({}, "last.ckpt", _resume), (checkpoint_bytes(),)),
         "run_record": Fuzzed(
             _in_folder({}, "run.json", read_record),

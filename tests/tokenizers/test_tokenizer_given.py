@@ -196,6 +196,9 @@ def test_openais_own_pair_of_files(tmp_path: Path) -> None:
     (tmp_path / "vocab.bpe").write_text("#version: 0.2\nq zz\n")
     with pytest.raises(UserError, match=r"encoder\.json and vocab\.bpe are not GPT-2's.*tokenizer\.json\Z"):
         HfGpt2Tokenizer.create([], name=str(tmp_path))
+    (tmp_path / "vocab.bpe").write_bytes(b"#version: 0.2\n" + b"h e\n" * (1 << 20))
+    with pytest.raises(UserError, match=r"vocab\.bpe is longer than 4,096 KiB"):  # 48 MiB of it took 3 GB
+        HfGpt2Tokenizer.create([], name=str(tmp_path))
 
 
 def test_openais_files_of_gpt2_give_tiktokens_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,6 +259,7 @@ def no_tokenizer(folder: Path) -> None:
         (with_setting(rope_parameters={"rope_theta": "1e4"}), "rope_parameters.rope_theta='1e4' (a number above 0"),
         (with_setting(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 (only 1.0 can be followed)"),
         (with_setting(num_hidden_layers=10**9), "no model is so large: modules.transformer.n_layers"),
+        (with_setting(num_hidden_layers=1025), "no model is so large: modules.transformer.n_layers"),
         (with_setting(intermediate_size=10**30), "no model is so large: modules.transformer.mlp_dim"),
     ],
 )  # fmt: skip

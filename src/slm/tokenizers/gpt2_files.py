@@ -10,12 +10,14 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from slm.bounded_text import bounded_text
 from slm.errors import UserError
-from slm.json_file import MOST_BYTES, json_text
+from slm.json_file import json_text
 from slm.tokenizers.rust_errors import panics_refused
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
 EOS_TOKEN = "<|endoftext|>"
+_LONGEST_MERGES = 4 << 20
+"""Bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory."""
 
 
 def has_gpt2_files(folder: Path) -> bool:
@@ -31,7 +33,7 @@ def read_gpt2_files(folder: Path) -> tokenizers.Tokenizer:
     """
     try:
         vocab: dict[str, int] = json.loads(json_text(folder / ENCODER_FILE))
-        _, *lines = bounded_text(folder / MERGES_FILE, MOST_BYTES).split("\n")  # the first is a version
+        _, *lines = bounded_text(folder / MERGES_FILE, _LONGEST_MERGES).split("\n")  # the first is a version
         merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
         with panics_refused():
             backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
