@@ -14,8 +14,9 @@ FUZZ_SECONDS ?= 600
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.base  ## install, train the default model (about a minute), let it write
-	@run=$$($(BIN)/slm-train $(TRAIN_ARGS)) && \
+demo: $(VENV)/.base  ## install, train a small model for a minute, let it write
+	@echo '$$ slm-train experiment=speedrun_stdlib $(TRAIN_ARGS)'
+	@run=$$($(BIN)/slm-train experiment=speedrun_stdlib $(TRAIN_ARGS)) && \
 	echo && echo '$$ slm-generate run='"$$run"' prompt="$(PROMPT)"' && printf '%s' '$(PROMPT)' && \
 	$(BIN)/slm-generate run="$$run" prompt='$(PROMPT)' generation.seed=1 && echo
 
