@@ -177,7 +177,8 @@ class _HeadGradient:
         self.total = torch.empty_like(head_weight)
         self._begun = False
         # cuBLAS adds halves up in fp32, in one go; PyTorch has offered it since 2.8
-        self._adds_halves = head_weight.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out")
+        nvidia = head_weight.is_cuda and torch.version.hip is None
+        self._adds_halves = nvidia and hasattr(torch.ops.aten.addmm, "dtype_out")
 
     def add(self, grad_logits: Tensor, rows: Tensor) -> None:
         """Add ``grad_logits^T rows``, (n, V') and (n, C)."""

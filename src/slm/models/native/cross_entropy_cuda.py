@@ -21,19 +21,20 @@ def cross_entropy_cuda_(
     nll = torch.empty(rows, dtype=torch.float32, device=logits.device)
     block = min(_MOST_BLOCK, triton.next_power_of_2(width))
     if rows:
-        _rows[(rows,)](
-            logits,
-            labels.contiguous(),
-            nll,
-            logits.stride(0),
-            width,
-            vocab_size,
-            softcap or 1.0,
-            capped=softcap is not None,
-            with_gradient=with_gradient,
-            block=block,
-            num_warps=max(1, min(8, block // 256)),
-        )
+        with torch.cuda.device_of(logits):
+            _rows[(rows,)](
+                logits,
+                labels.contiguous(),
+                nll,
+                logits.stride(0),
+                width,
+                vocab_size,
+                softcap or 1.0,
+                capped=softcap is not None,
+                with_gradient=with_gradient,
+                block=block,
+                num_warps=max(1, min(8, block // 256)),
+            )
     return nll
 
 
