@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 with atheris.instrument_imports(include=["slm", "json"]):
     from mutate import mutated_json
-    from targets import targets
+    from targets import Fuzzed, targets
 
 from slm.errors import UserError  # noqa: E402
 
@@ -39,8 +39,17 @@ def main() -> None:
     if name is None or fuzzed is None:
         print("\n".join(targets()))
         return
-    seconds = int(sys.argv[2])
-    place = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-", dir=memory) as place:
+        child = os.fork()  # libFuzzer ends its process without a word to Python, and the folder would stay
+        if child == 0:
+            fuzz(name, fuzzed, int(sys.argv[2]), Path(place))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.exit(status)
+
+
+def fuzz(name: str, fuzzed: Fuzzed, seconds: int, place: Path) -> None:
+    """Until a finding or the end of the time; never returns."""
     seeds, findings = place / "seeds", HERE / "findings"
     seeds.mkdir()
     findings.mkdir(exist_ok=True)
@@ -78,6 +87,7 @@ def main() -> None:
     atheris.Setup(arguments, one, custom_mutator=mutate)
     print(json.dumps({"target": name, "seconds": seconds, "began": began}), flush=True)
     atheris.Fuzz()
+    os._exit(0)
 
 
 if __name__ == "__main__":
