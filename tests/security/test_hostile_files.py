@@ -272,6 +272,20 @@ def prompts_of_a_gigabyte(folder: Path) -> None:
     sparse(folder / "p.jsonl", b'{"prompt": "', GIGABYTE, b'"}')
 
 
+@case("is damaged", *PREPARE, "data=parquet", "data.path=a.parquet")
+def parquet_page_that_is_said_to_be_long(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    found = Path(__file__).parent.parent / "fuzz" / "corpus" / "parquet" / "page_of_a_gigabyte"
+    shutil.copy(found, folder / "a.parquet")
+
+
+@case("no text does", *PREPARE, "data=parquet", "data.path=a.parquet")
+def parquet_page_that_is_a_bomb(folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"text": ["a" * (40 << 20)]})
+    parquet.write_table(table, folder / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
+
+
 def bomb(head: bytes = b"") -> bytes:
     """200 MiB in 200 KiB."""
     out = io.BytesIO()

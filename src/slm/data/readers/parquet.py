@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.faults import Faults
+from slm.data.readers.parquet_memory import rows_at_once
 from slm.data.readers.reader import WHOLE, Record, RecordReader, Span
 from slm.errors import UserError
 from slm.extras import require
@@ -14,6 +15,7 @@ from slm.registry import register_reader
 
 _BATCH_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 1024
+_MOST_ITEMS = 100_000  # row groups, columns: Arrow takes a kB for each that a file says it has
 
 
 @register_reader("parquet")
@@ -47,12 +49,38 @@ class ParquetReader(RecordReader):
             table = _opened(file)
             _check_columns(table, file, fields)
             number = sum(group.num_rows for group in _groups(table.metadata)[: span.start])
-            for values in _rows(table, range(span.start, span.end), fields):
-                yield Record(f"#{number}", values)
+            for values in self._rows(file, table, range(span.start, span.end), fields):
+                if values is None:
+                    self._too_long(file, name, f"#{number}", faults)
+                else:
+                    yield Record(f"#{number}", values)
                 number += 1
         except _Damaged as error:
             words = f"'{file}' is damaged ({error})"
             faults.add("unreadable", f"{name}#{number}", lambda: words)
+
+    def _too_long(self, file: Path, name: str, place: str, faults: Faults) -> None:
+        limit = self.reading.max_record_bytes
+        faults.add(
+            "too_long",
+            name + place,
+            lambda: f"{self.where(file, place)} is longer than data.max_record_bytes ({limit:,})",
+        )
+
+    def _rows(
+        self, file: Path, table: Any, groups: range, fields: Sequence[str] | None
+    ) -> Iterator[dict[str, Any] | None]:
+        """Those of some row groups; None for one that is too long."""
+        columns = None if fields is None else list(fields)
+        try:
+            for group in groups:
+                about = table.metadata.row_group(group)
+                wanted = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)))
+                rows = rows_at_once(file, table, group, fields, wanted)
+                for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
+                    yield from _values(batch, self.reading.max_record_bytes)
+        except _damage() as error:
+            raise _Damaged(_first_line(error)) from None
 
 
 class _Damaged(Exception):  # noqa: N818
@@ -62,7 +90,9 @@ class _Damaged(Exception):  # noqa: N818
 def _opened(file: Path) -> Any:
     parquet = require("pyarrow.parquet", "data", "reading Parquet files")
     try:
-        return parquet.ParquetFile(file, buffer_size=_BATCH_BYTES, pre_buffer=False)
+        return parquet.ParquetFile(
+            file, buffer_size=_BATCH_BYTES, pre_buffer=False, thrift_container_size_limit=_MOST_ITEMS
+        )
     except _damage() as error:
         raise _Damaged(_first_line(error)) from None
 
@@ -76,17 +106,14 @@ def _groups(metadata: Any) -> list[Any]:
     return [metadata.row_group(i) for i in range(metadata.num_row_groups)]
 
 
-def _rows(table: Any, groups: range, fields: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    metadata = table.metadata
-    chosen = [metadata.row_group(i) for i in groups]
-    size, rows = sum(group.total_byte_size for group in chosen), sum(group.num_rows for group in chosen)
-    at_once = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * rows // max(1, size)))
-    columns = None if fields is None else list(fields)
-    try:
-        for batch in table.iter_batches(batch_size=at_once, row_groups=list(groups), columns=columns):
-            yield from batch.to_pylist()
-    except _damage() as error:
-        raise _Damaged(_first_line(error)) from None
+def _values(batch: Any, limit: int) -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch; one that is longer than the limit never becomes objects of Python."""
+    if batch.nbytes <= min(limit, 2 * _BATCH_BYTES):
+        yield from batch.to_pylist()
+        return
+    for i in range(batch.num_rows):
+        row = batch.slice(i, 1)
+        yield row.to_pylist()[0] if row.nbytes <= limit else None
 
 
 def _check_columns(table: Any, file: Path, fields: Sequence[str] | None) -> None:
