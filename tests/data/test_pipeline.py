@@ -127,10 +127,12 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, small_units: None) -> N
     )
     out = tmp_path / "killed"
     program = PROGRAM.format(path=TEST_FOLDERS, text=str(text), out=str(out))
-    began = time.monotonic()
-    timed = PROGRAM.format(path=TEST_FOLDERS, text=str(text), out=str(tmp_path / "timed"))
-    subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True)
-    whole_s = time.monotonic() - began
+    whole_s = 60.0
+    for attempt in range(2):  # the first writes bytecode in a fresh checkout: kills timed by it alone came too late
+        timed = PROGRAM.format(path=TEST_FOLDERS, text=str(text), out=str(tmp_path / f"timed{attempt}"))
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True)
+        whole_s = min(whole_s, time.monotonic() - began)
     draw = random.Random(0)
     n_killed = 0
     for _ in range(40):
