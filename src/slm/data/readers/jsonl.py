@@ -30,7 +30,7 @@ class JsonlReader(RecordReader):
         try:
             for offset, line in self._lines(file, span):
                 if line is None:
-                    self._too_long(file, name, offset, faults)
+                    self.too_long(file, name, f"@{offset}", faults)
                 elif line.strip():
                     values = self._values(line, file, name, offset, faults)
                     if values is not None:
@@ -51,14 +51,6 @@ class JsonlReader(RecordReader):
             lines = _lines(pieces(file, span.start - 1), span.start - 1, span.end, limit)
             next(lines, None)
             yield from lines
-
-    def _too_long(self, file: Path, name: str, offset: int, faults: Faults) -> None:
-        limit = self.reading.max_record_bytes
-        faults.add(
-            "too_long",
-            f"{name}@{offset}",
-            lambda: f"{self.where(file, f'@{offset}')} is longer than data.max_record_bytes ({limit:,})",
-        )
 
     def _values(self, line: bytes, file: Path, name: str, offset: int, faults: Faults) -> dict[str, Any] | None:
         """The line's object; None, and a fault counted, if it holds none."""

@@ -51,21 +51,13 @@ class ParquetReader(RecordReader):
             number = sum(group.num_rows for group in _groups(table.metadata)[: span.start])
             for values in self._rows(file, table, range(span.start, span.end), fields):
                 if values is None:
-                    self._too_long(file, name, f"#{number}", faults)
+                    self.too_long(file, name, f"#{number}", faults)
                 else:
                     yield Record(f"#{number}", values)
                 number += 1
         except _Damaged as error:
             words = f"'{file}' is damaged ({error})"
             faults.add("unreadable", f"{name}#{number}", lambda: words)
-
-    def _too_long(self, file: Path, name: str, place: str, faults: Faults) -> None:
-        limit = self.reading.max_record_bytes
-        faults.add(
-            "too_long",
-            name + place,
-            lambda: f"{self.where(file, place)} is longer than data.max_record_bytes ({limit:,})",
-        )
 
     def _rows(
         self, file: Path, table: Any, groups: range, fields: Sequence[str] | None

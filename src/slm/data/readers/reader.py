@@ -94,6 +94,15 @@ class RecordReader(Reader):
         """A record for a message."""
         return f"record {place} of '{file}'"
 
+    def too_long(self, file: Path, name: str, place: str, faults: Faults) -> None:
+        """Count a record that is longer than ``max_record_bytes``; its arguments are as of `read` and `where`."""
+        limit = self.reading.max_record_bytes
+        faults.add(
+            "too_long",
+            name + place,
+            lambda: f"{self.where(file, place)} is longer than data.max_record_bytes ({limit:,})",
+        )
+
     def read(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Document]:
         """The text of each record."""
         field = self.reading.field
