@@ -42,9 +42,9 @@ def test_merged_is_a_plain_model_of_the_same_logits(make_model: Any, ids: torch.
 
 
 def test_it_begins_as_the_model_it_adapts(make_model: Any, ids: torch.Tensor) -> None:
-    """To the bit: B is zeros."""
+    """B is zeros. To rounding, and not to the bit: an MLP that has no adapter may run by a kernel of its own."""
     base = make_model()
-    assert torch.equal(adapted(base, trained=False)(ids), base(ids))
+    torch.testing.assert_close(adapted(base, trained=False)(ids), base(ids), rtol=1e-6, atol=1e-6)
     assert base_names(base) == set()
 
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from slm.models.native.cross_entropy import cross_entropy_, has_cross_entropy
 from slm.registry import register_loss
 
-# Logits held at a time. Large chunks make fast products; these keep head and loss of 50,304 tokens under 150 MB.
-_CHUNK_BYTES = 2**25
+# Logits held at a time. Large chunks make fast products, and so do whole tiles of rows; these keep head and loss of
+# 50,304 tokens under 150 MB.
+_CHUNK_BYTES = 50 * 2**20
+_TILE_ROWS = 64
 # Without the kernel they are held several times over, in fp32: 16 MiB stay near the last-level cache of a CPU.
 _CHUNK_ELEMENTS = 2**22
 _MIN_CHUNK_ROWS = 128
@@ -19,7 +21,7 @@ _MIN_CHUNK_ROWS = 128
 # activations that is little.
 _GPU_CHUNK_BYTES = 2**26
 _GPU_CHUNKS = 8
-_HEAD_BLOCK_ELEMENTS = 2**21  # of the head's gradient, made at a time before it is added up
+_HEAD_BLOCK_ELEMENTS = 2**19  # of the head's gradient, made at a time before it is added up
 
 
 @register_loss("cross_entropy")
@@ -76,14 +78,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
         with torch.autocast(device, enabled=False):
-            rows, weight = hidden.to(dtype), head_weight.to(dtype)
-            grad_hidden = torch.empty_like(rows) if needs_hidden else None
+            weight = head_weight.to(dtype)
+            grad_hidden = torch.empty_like(hidden, dtype=dtype) if needs_hidden else None
             grad_weight = _HeadGradient(head_weight) if needs_weight else None
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            chunks = _chunks(rows, weight)
-            room = rows.new_empty(max((chunk.stop - chunk.start for chunk in chunks), default=0), weight.shape[0])
+            chunks = _chunks(len(hidden), weight)
+            room = weight.new_empty(max((chunk.stop - chunk.start for chunk in chunks), default=0), weight.shape[0])
             for chunk in chunks:
-                logits = torch.mm(rows[chunk], weight.t(), out=room[: chunk.stop - chunk.start])
+                rows = hidden[chunk].to(dtype)
+                logits = torch.mm(rows, weight.t(), out=room[: len(rows)])
                 nll, grad_logits = _nll_and_gradient(
                     logits, labels[chunk], vocab_size, softcap, needs_hidden or needs_weight
                 )
@@ -91,7 +94,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[chunk])
                 if grad_weight is not None:
-                    grad_weight.add(grad_logits, rows[chunk])
+                    grad_weight.add(grad_logits, rows)
         ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.total
         ctx.hidden_dtype = hidden.dtype
         return total
@@ -145,7 +148,7 @@ class _TokenLogProbs(torch.autograd.Function):
         found = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
         with torch.autocast(device, enabled=False):
             rows, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
-            for chunk in _chunks(rows, weight) if len(rows) else []:
+            for chunk in _chunks(len(rows), weight) if len(rows) else []:
                 nll, _ = _nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)
                 found[chunk] = -nll
         return found
@@ -158,7 +161,7 @@ class _TokenLogProbs(torch.autograd.Function):
         grad_weight = _HeadGradient(head_weight) if needs_weight and len(rows) else None
         of_nll = -grad_outputs[0].to(ctx.dtype)[:, None]
         inputs, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
-        for chunk in _chunks(inputs, weight) if len(rows) else []:
+        for chunk in _chunks(len(rows), weight) if len(rows) else []:
             logits = inputs[chunk] @ weight.t()
             gradient = _nll_and_gradient(logits, labels[chunk], ctx.vocab_size, ctx.softcap, True)[1].mul_(
                 of_nll[chunk]
@@ -198,18 +201,21 @@ class _HeadGradient:
         self._begun = True
 
 
-def _chunks(rows: Tensor, weight: Tensor) -> list[slice]:
-    """Chunks of like size that cover all rows, as large as memory should allow."""
+def _chunks(n_rows: int, weight: Tensor) -> list[slice]:
+    """Chunks of like size that cover all rows, as large as memory should allow; for a CPU's kernel whole tiles."""
     row_bytes = weight.shape[0] * weight.element_size()
-    if not has_cross_entropy(rows.device, rows.dtype):
+    tile = 1
+    if not has_cross_entropy(weight.device, weight.dtype):
         most = _CHUNK_ELEMENTS // weight.shape[0]
-    elif rows.is_cuda:
-        most = max(_GPU_CHUNK_BYTES // row_bytes, -(-len(rows) // _GPU_CHUNKS))
+    elif weight.is_cuda:
+        most = max(_GPU_CHUNK_BYTES // row_bytes, -(-n_rows // _GPU_CHUNKS))
     else:
-        most = _CHUNK_BYTES // row_bytes
-    n_chunks = max(1, -(-len(rows) // max(_MIN_CHUNK_ROWS, most)))
-    step = max(1, -(-len(rows) // n_chunks))
-    return [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+        tile = _TILE_ROWS
+        most = _CHUNK_BYTES // row_bytes // tile * tile
+    n_chunks = max(1, -(-n_rows // max(_MIN_CHUNK_ROWS, most)))
+    step = max(1, -(-n_rows // n_chunks))
+    step = -(-step // tile) * tile
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
 def _nll_and_gradient(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
+from slm.models.native.train_activation import activate_and_project, serves_activation
 from slm.registry import ACTIVATIONS, register_mlp
 
 
@@ -20,7 +21,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        return self.down_proj(self.activation(self.up_proj(x)))
+        return _down(self.up_proj(x), None, self.activation, self.down_proj)
 
 
 @register_mlp("glu")
@@ -36,4 +37,12 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return _down(self.gate_proj(x), self.up_proj(x), self.activation, self.down_proj)
+
+
+def _down(x: Tensor, up: Tensor | None, activation: nn.Module, projection: nn.Linear) -> Tensor:
+    if serves_activation(x, activation, projection):
+        return activate_and_project(x, up, activation, projection)
+    read = activation(x)
+    y: Tensor = projection(read if up is None else read * up)
+    return y

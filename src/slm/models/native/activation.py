@@ -9,7 +9,7 @@ from slm.models.modules.activations import GELU, GELUTanh, ReLU, ReLUSquared, Si
 from slm.models.native.library import library
 from slm.models.native.products import serves
 
-_KINDS: tuple[type[nn.Module], ...] = (GELU, GELUTanh, ReLU, ReLUSquared, SiLU)  # in the order of stack.c
+_KINDS: tuple[type[nn.Module], ...] = (GELU, GELUTanh, ReLU, ReLUSquared, SiLU)  # in the order of activations.h
 _FASTER = (GELUTanh, ReLUSquared)  # than torch's, of many numbers
 _WIDTH = 16  # numbers that the kernel takes at a time
 
@@ -21,13 +21,15 @@ class NativeActivation(nn.Module):
         source: one that `has_kernel`.
 
     Attributes:
-        kind: its number in stack.c.
+        kind: its number in activations.h.
     """
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
         self.source = source
-        self.kind = _KINDS.index(type(source))
+        kind = kind_of(source)
+        assert kind is not None
+        self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
@@ -39,6 +41,11 @@ class NativeActivation(nn.Module):
         return x
 
 
+def kind_of(activation: object) -> int | None:
+    """The number in activations.h of a module of this class; None for one of others."""
+    return _KINDS.index(type(activation)) if type(activation) in _KINDS else None
+
+
 def has_kernel(activation: object) -> bool:
     """Whether there is one for a module of this class."""
-    return type(activation) in _KINDS and library() is not None
+    return kind_of(activation) is not None and library() is not None

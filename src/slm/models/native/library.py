@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "activate": [_P, _I, _I, _L, _I],
     "largest_places": [_P, _P, _I, _L, _L, _L, _I],
     "cross_entropy": [_P],
+    "train_activation": [_P],
     "train_attention": [_P, _I],
     "has_train_attention": [_I],
 }

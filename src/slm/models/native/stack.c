@@ -1,6 +1,6 @@
 // One new token a row through all blocks, as `Transformer` does it, in one call: between products nothing waits.
+#include "activations.h"
 #include "kernels.h"
-#include "vectors.h"
 #include <math.h>
 
 typedef struct {
@@ -31,8 +31,6 @@ typedef struct {
     int activation, prenorm, parallel, half, threads;
 } Step;
 
-enum { GELU, GELU_TANH, RELU, RELU2, SILU };
-
 static int multiply(const Step *s, const Linear *w, const void *x, void *y) {
     if (w->kind == 1)
         return product_int8(w->weight, w->scale, w->totals, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
@@ -62,33 +60,11 @@ INLINE void normalize(const Norm *norm, const int half, const void *x, void *y, 
     }
 }
 
-// 1 - 2 / (e^2x + 1).
-INLINE floats tanh_of(floats x) { return 1 - 2 / (exp_of(2 * x) + 1); }
-
-// Abramowitz and Stegun 1964, 7.1.26: to 1.5e-7.
-INLINE floats erf_of(floats x) {
-    const floats size = (floats)((words)x & 0x7fffffff), t = 1 / (1 + 0.3275911f * size);
-    const floats y = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    const floats found = 1 - y * exp_of(-size * size);
-    return (floats)((words)found | ((words)x & 0x80000000));
-}
-
-INLINE floats activated(const int activation, floats x) {
-    const floats positive = choose(x <= 0, (floats){0}, x);  // nan stays
-    switch (activation) {
-        case GELU: return 0.5f * x * (1 + erf_of(x * 0.70710678f));
-        case GELU_TANH: return 0.5f * x * (1 + tanh_of(0.79788456f * (x + 0.044715f * x * x * x)));
-        case RELU: return positive;
-        case RELU2: return positive * positive;
-        default: return x / (1 + exp_of(-x));
-    }
-}
-
 // x = activation(x), or activation(x) * up.
 INLINE void activate_each(const int activation, const int half, void *x, const void *up, long n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long t = 0; t < n; t += LANES) {
-        floats v = activated(activation, load(x, half, t));
+        floats v = activated(activation, load(x, half, t), NULL);
         if (up) v *= load(up, half, t);
         store(x, half, t, v);
     }
@@ -102,13 +78,8 @@ static void activated_by(int activation, int half, void *x, const void *up, long
         else                                                      \
             activate_each(kind, 0, x, up, n, threads);            \
         break;
-    switch (activation) {
-        CASE(GELU)
-        CASE(GELU_TANH)
-        CASE(RELU)
-        CASE(RELU2)
-        CASE(SILU)
-    }
+    switch (activation) { EACH_ACTIVATION(CASE) }
+#undef CASE
 }
 
 // x (n) = activation(x), n a multiple of 16.

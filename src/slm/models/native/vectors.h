@@ -60,9 +60,14 @@ INLINE floats load(const void *p, int half, long i) {
 
 INLINE void store(void *p, int half, long i, floats x) {
     if (half) {
+#ifdef __AVX512BF16__
+        const __m256bh found = _mm512_cvtneps_pbh((__m512)x);
+        memcpy((bf16 *)p + i, &found, sizeof found);
+#else
         const words bits = (words)x, rounded = bits + 0x7fff + ((bits >> 16) & 1);
         const words found = (words)choose((ints)(x == x), (floats)rounded, (floats)((words){0} + 0x7fc00000));
         *(halves *)((bf16 *)p + i) = __builtin_convertvector(found >> 16, halves);
+#endif
     } else {
         *(floats *)((float *)p + i) = x;
     }
