@@ -21,7 +21,7 @@ _MIN_CHUNK_ROWS = 128
 # activations that is little.
 _GPU_CHUNK_BYTES = 2**26
 _GPU_CHUNKS = 8
-_HEAD_BLOCK_ELEMENTS = 2**19  # of the head's gradient, made at a time before it is added up
+_HEAD_BLOCK_ELEMENTS = 2**20  # of the head's gradient, made at a time before it is added up
 
 
 @register_loss("cross_entropy")
