@@ -41,7 +41,7 @@ def gradients(y: Tensor, mlp: Any, x: Tensor, grad: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "relu2", "silu"])
 @pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=["fp32", "bf16"])
 def test_values_and_gradients(kind: str, activation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearer to those of double precision than twice PyTorch's own distance, or equal to rounding."""
+    """Those of double precision, to the rounding of a few operations."""
     calls = []
     run = train_activation._run
     monkeypatch.setattr(train_activation, "_run", lambda *given: calls.append(given) or run(*given))
@@ -50,15 +50,14 @@ def test_values_and_gradients(kind: str, activation: str, dtype: torch.dtype, mo
     grad = torch.randn(2, 5, 24)
     found = gradients(mlp(x), mlp, x, grad)
     assert len(calls) == 2
-    theirs = gradients(plain(mlp, x), mlp, x, grad)
     exact = make_mlp(mlp=kind, activation=activation).double()
     exact.load_state_dict(mlp.state_dict())
     x64 = x.detach().double().requires_grad_()
     wanted = gradients(plain(exact, x64), exact, x64, grad.to(dtype))
-    for ours, torchs, right in zip(found, theirs, wanted, strict=True):
+    tolerance = 1e-6 if dtype == torch.float32 else 1.5e-2
+    for ours, right in zip(found, wanted, strict=True):
         assert ours.dtype == dtype
-        allowed = 2 * (torchs - right).norm() + 1e-6 * right.norm()
-        assert (ours - right).norm() <= allowed
+        assert (ours - right).norm() <= tolerance * right.norm()
 
 
 @needs_kernels

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slm.models.compute_dtype import compute_dtype
 from slm.models.native.cross_entropy import cross_entropy_, has_cross_entropy
 from slm.registry import register_loss
 
@@ -74,10 +75,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         # needs_input_grad alone says yes under no_grad too, which would cost validation two products more
         needs_hidden, needs_weight = (needed and with_gradient for needed in ctx.needs_input_grad[:2])
-        device = hidden.device.type
-        autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-        with torch.autocast(device, enabled=False):
+        dtype = compute_dtype(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
             weight = head_weight.to(dtype)
             grad_hidden = torch.empty_like(hidden, dtype=dtype) if needs_hidden else None
             grad_weight = _HeadGradient(head_weight) if needs_weight else None
@@ -141,12 +140,11 @@ class _TokenLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None
     ) -> Tensor:
-        device = rows.device.type
-        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
+        ctx.dtype = compute_dtype(rows)
         ctx.vocab_size, ctx.softcap = vocab_size, softcap
         ctx.save_for_backward(rows, head_weight, labels)
         found = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(rows.device.type, enabled=False):
             rows, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
             for chunk in _chunks(len(rows), weight) if len(rows) else []:
                 nll, _ = _nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)

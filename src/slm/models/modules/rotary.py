@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from slm.models.compute_dtype import compute_dtype
 from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
 from slm.models.modules.embeddings import PositionEmbedding, Rotation
 from slm.models.modules.kv_cache import Positions
@@ -30,9 +31,7 @@ class RotaryPositions(PositionEmbedding):
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation:
         """Cosines and sines of the positions that `x` (B, T, C) stands at."""
-        device = x.device
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
+        device, dtype = x.device, compute_dtype(x)
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < end:
             # twice the need, so that a text that grows a token at a time makes few tables, one that slides too

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from slm.models.compute_dtype import compute_dtype
 from slm.models.native.activation import kind_of
 from slm.models.native.library import library
 
@@ -28,14 +29,13 @@ class _Activation(ctypes.Structure):
 def serves_activation(x: Tensor, activation: nn.Module, projection: nn.Module) -> bool:
     """Whether there is a kernel for this non-linearity of `x`, before a plain projection, and nobody watches them."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.numel() % _WIDTH == 0
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(projection) is nn.Linear
-        and x.dtype
-        == (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else projection.weight.dtype)
+        and x.dtype == compute_dtype(projection.weight)
         and not any(_hooks(module) for module in (activation, projection))
-        and not torch.compiler.is_compiling()
         and kind_of(activation) is not None
         and library() is not None
     )

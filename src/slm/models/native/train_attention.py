@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slm.models.compute_dtype import compute_dtype
 from slm.models.native.library import has_train_attention, library
 
 _WIDTH = 16  # numbers that the kernel takes at a time
@@ -31,7 +32,7 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
         q.device.type == "cpu"
         and q.shape[2] == k.shape[2]
         and q.shape[-1] % _WIDTH == 0
-        and (dtype := _dtype(q)) in (torch.float32, torch.bfloat16)
+        and (dtype := compute_dtype(q)) in (torch.float32, torch.bfloat16)
         and (torch.is_autocast_enabled("cpu") or k.dtype == v.dtype == dtype)
         and not torch.compiler.is_compiling()
         and has_train_attention(dtype == torch.bfloat16)
@@ -48,13 +49,9 @@ def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q: (B, H, T, D).
         k, v: (B, H_kv, T, D), H a multiple of H_kv.
     """
-    dtype = _dtype(q)
+    dtype = compute_dtype(q)
     mixed: Tensor = _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
     return mixed
-
-
-def _dtype(q: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
 
 
 class _Attention(torch.autograd.Function):
