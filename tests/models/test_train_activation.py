@@ -61,6 +61,19 @@ def test_values_and_gradients(kind: str, activation: str, dtype: torch.dtype, mo
 
 
 @needs_kernels
+@pytest.mark.parametrize("shape", [(24,), (0, 24), (2, 0, 24), (2, 3, 1, 24), (3, 24)])
+@pytest.mark.parametrize("kind", ["mlp", "glu"])
+def test_any_number_of_rows_in_any_order(kind: str, shape: tuple[int, ...]) -> None:
+    """One, none, several dimensions of them; of the gradient the memory's order does not count."""
+    mlp = make_mlp(mlp=kind)
+    x = torch.randn(shape, requires_grad=True)
+    grad = torch.randn(shape[::-1]).permute(*range(len(shape))[::-1])
+    found = gradients(mlp(x), mlp, x, grad)
+    for ours, theirs in zip(found, gradients(plain(mlp, x), mlp, x, grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@needs_kernels
 def test_slopes_over_all_sizes_of_numbers() -> None:
     """In the tails, where a sigmoid's distance to 1 is lost if it is subtracted; nan stays nan."""
     x = torch.cat([torch.linspace(-100, 100, 2000), torch.linspace(-8, 8, 1999), torch.tensor([float("nan")])])

@@ -72,7 +72,7 @@ class _ActivatedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, up, weight = ctx.saved_tensors
         needs_x, needs_up, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad = grad_outputs[0].flatten(0, -2)
+        grad = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
         grad_x = grad_up = grad_weight = None
         read = torch.empty_like(x)
         if needs_x or needs_up:
@@ -83,7 +83,7 @@ class _ActivatedProduct(torch.autograd.Function):
         elif needs_weight:
             _run(ctx.kind, x, up, read)
         if needs_weight:
-            grad_weight = grad.t() @ read.flatten(0, -2)
+            grad_weight = grad.t() @ read.view(-1, read.shape[-1])
         return grad_x, grad_up, grad_weight, grad.sum(0) if needs_bias else None, None
 
 
