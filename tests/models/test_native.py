@@ -18,7 +18,7 @@ from slm.models.modules.mlp import MLP
 from slm.models.modules.packed import PackedLinear
 from slm.models.modules.quantized import Int4Linear, Int8Linear
 from slm.models.native import library as native
-from slm.models.native.activation import NativeActivation
+from slm.models.native.activation import NativeActivation, activate
 from slm.models.native.largest import largest_places
 from slm.models.native.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
 from slm.models.native.prompt_attention import attend_prompt, serves_prompt
@@ -195,9 +195,7 @@ def test_a_non_linearity_is_torchs(kind: str, dtype: torch.dtype) -> None:
     x[:2] = torch.tensor([float("nan"), float("inf")])
     expected = source(x)
     found = x.clone()
-    library = native.library()
-    assert library is not None
-    library.activate(found.data_ptr(), NativeActivation(source).kind, dtype == torch.bfloat16, len(x), 1)
+    activate(NativeActivation(source).kind, found, None, found)
     tolerance = 1e-2 if dtype == torch.bfloat16 else 2e-6
     torch.testing.assert_close(found[2:], expected[2:], rtol=tolerance, atol=2e-6)
     assert found[0].isnan()

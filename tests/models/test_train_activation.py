@@ -43,8 +43,8 @@ def gradients(y: Tensor, mlp: Any, x: Tensor, grad: Tensor) -> list[Tensor]:
 def test_values_and_gradients(kind: str, activation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of double precision, to the rounding of a few operations."""
     calls = []
-    run = train_activation._run
-    monkeypatch.setattr(train_activation, "_run", lambda *given: calls.append(given) or run(*given))
+    run = train_activation.activate
+    monkeypatch.setattr(train_activation, "activate", lambda *given: calls.append(given) or run(*given))
     mlp = make_mlp(mlp=kind, activation=activation).to(dtype)
     x = (3 * torch.randn(2, 5, 24)).to(dtype).requires_grad_()
     grad = torch.randn(2, 5, 24)
@@ -85,7 +85,7 @@ def test_slopes_over_all_sizes_of_numbers() -> None:
         x64 = x.double().requires_grad_()
         (wanted,) = torch.autograd.grad(activation(x64).sum(), x64)
         y, slope = torch.empty_like(x), torch.ones_like(x)
-        train_activation._run(kind, x, None, y, slope)
+        train_activation.activate(kind, x, None, y, slope)
         torch.testing.assert_close(slope[:-1].double(), wanted[:-1], rtol=1e-6, atol=1e-6)
         assert y[-1].isnan()
         assert slope[-1].isnan() or name in ("relu", "relu2")

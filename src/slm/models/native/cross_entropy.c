@@ -1,5 +1,5 @@
 // Rows of logits to negative log-likelihoods and, in the place of the logits, their gradients.
-#include "activations.h"
+#include "vectors.h"
 #include <math.h>
 
 typedef struct {
@@ -26,6 +26,8 @@ INLINE void store_at(void *x, const int half, long t, long n, floats values) {
     else
         for (int i = 0; t + i < n; i++) put(x, half, t + i, values[i]);
 }
+
+INLINE floats tanh_of(floats x) { return 1 - 2 / (exp_of(2 * x) + 1); }
 
 INLINE floats bent(floats x, const int capped, float cap) { return capped ? cap * tanh_of(x / cap) : x; }
 

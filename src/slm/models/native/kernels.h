@@ -42,3 +42,13 @@ typedef struct {
     long window;                          // positions that a query sees, its own among them; 0 for all before it
     int half, threads;                    // bf16 instead of fp32
 } Prompt;
+
+typedef struct {
+    const void *x, *up;       // (n), n a multiple of 16; `up` NULL where the result has no second factor
+    void *y;                  // (n) activation(x), or activation(x) * up; may be `x`, where there is no gradient
+    void *grad, *grad_up;     // (n) of y, and then of x; of up. NULL on the way forward
+    long n;
+    int kind, half, threads;  // of the non-linearity; bf16 instead of fp32
+} Activation;
+
+void activate(const Activation *a);

@@ -27,10 +27,9 @@ _ARGUMENTS = {
     "widen_int4": [_P, _P, _P, _L, _L, _I],
     "decode_step": [_P],
     "attend_prompt": [_P],
-    "activate": [_P, _I, _I, _L, _I],
+    "activate": [_P],
     "largest_places": [_P, _P, _I, _L, _L, _L, _I],
     "cross_entropy": [_P],
-    "train_activation": [_P],
     "train_attention": [_P, _I],
     "has_train_attention": [_I],
 }

@@ -1,6 +1,6 @@
 // One new token a row through all blocks, as `Transformer` does it, in one call: between products nothing waits.
-#include "activations.h"
 #include "kernels.h"
+#include "vectors.h"
 #include <math.h>
 
 typedef struct {
@@ -58,33 +58,6 @@ INLINE void normalize(const Norm *norm, const int half, const void *x, void *y, 
         if (norm->bias) v += load(norm->bias, half, t);
         store(y, half, t, v);
     }
-}
-
-// x = activation(x), or activation(x) * up.
-INLINE void activate_each(const int activation, const int half, void *x, const void *up, long n, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long t = 0; t < n; t += LANES) {
-        floats v = activated(activation, load(x, half, t), NULL);
-        if (up) v *= load(up, half, t);
-        store(x, half, t, v);
-    }
-}
-
-static void activated_by(int activation, int half, void *x, const void *up, long n, int threads) {
-#define CASE(kind)                                                \
-    case kind:                                                    \
-        if (half)                                                 \
-            activate_each(kind, 1, x, up, n, threads);            \
-        else                                                      \
-            activate_each(kind, 0, x, up, n, threads);            \
-        break;
-    switch (activation) { EACH_ACTIVATION(CASE) }
-#undef CASE
-}
-
-// x (n) = activation(x), n a multiple of 16.
-EXPORT void activate(void *x, int activation, int half, long n, int threads) {
-    activated_by(activation, half, x, NULL, n, threads);
 }
 
 // y = norm(x) for every row.
@@ -147,7 +120,8 @@ INLINE int mlp(const Step *s, const Block *b, const int half, const Room *r, con
     const int gated = b->gate.n > 0;
     if (!multiply(s, gated ? &b->gate : &b->up, x, r->wide)) return 0;
     if (gated && !multiply(s, &b->up, x, r->up)) return 0;
-    activated_by(s->activation, half, r->wide, gated ? r->up : NULL, s->rows * b->up.n, s->threads);
+    activate(&(Activation){.x = r->wide, .up = gated ? r->up : NULL, .y = r->wide, .n = s->rows * b->up.n,
+                           .kind = s->activation, .half = half, .threads = s->threads});
     return multiply(s, &b->down, r->wide, r->out);
 }
 

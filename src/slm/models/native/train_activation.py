@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -11,19 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from slm.models.compute_dtype import compute_dtype
-from slm.models.native.activation import kind_of
+from slm.models.native.activation import WIDTH, activate, kind_of
 from slm.models.native.library import library
-
-_WIDTH = 16  # numbers that the kernel takes at a time
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-
-
-class _Activation(ctypes.Structure):
-    _fields_ = [
-        *((name, _P) for name in ("x", "up", "y", "grad", "grad_up")),
-        ("n", _L),
-        *((name, _I) for name in ("kind", "half", "threads")),
-    ]
 
 
 def serves_activation(x: Tensor, activation: nn.Module, projection: nn.Module) -> bool:
@@ -31,7 +19,7 @@ def serves_activation(x: Tensor, activation: nn.Module, projection: nn.Module) -
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
-        and x.numel() % _WIDTH == 0
+        and x.numel() % WIDTH == 0
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(projection) is nn.Linear
         and x.dtype == compute_dtype(projection.weight)
@@ -63,7 +51,7 @@ class _ActivatedProduct(torch.autograd.Function):
         ctx.save_for_backward(x, up, weight)
         ctx.kind = kind
         read = torch.empty_like(x)
-        _run(kind, x, up, read)
+        activate(kind, x, up, read)
         with torch.autocast("cpu", enabled=False):
             return linear(read, weight, bias)
 
@@ -78,23 +66,13 @@ class _ActivatedProduct(torch.autograd.Function):
         if needs_x or needs_up:
             grad_x = grad @ weight
             grad_up = None if up is None else torch.empty_like(up)
-            _run(ctx.kind, x, up, read, grad_x, grad_up)
+            activate(ctx.kind, x, up, read, grad_x, grad_up)
             grad_x = grad_x.view_as(x)
         elif needs_weight:
-            _run(ctx.kind, x, up, read)
+            activate(ctx.kind, x, up, read)
         if needs_weight:
             grad_weight = grad.t() @ read.view(-1, read.shape[-1])
         return grad_x, grad_up, grad_weight, grad.sum(0) if needs_bias else None, None
-
-
-def _run(
-    kind: int, x: Tensor, up: Tensor | None, y: Tensor, grad: Tensor | None = None, grad_up: Tensor | None = None
-) -> None:
-    places = (None if tensor is None else tensor.data_ptr() for tensor in (x, up, y, grad, grad_up))
-    activation = _Activation(*places, x.numel(), kind, x.dtype == torch.bfloat16, torch.get_num_threads())
-    found = library()
-    assert found is not None
-    found.train_activation(ctypes.byref(activation))
 
 
 def _hooks(module: nn.Module) -> bool:

@@ -1,14 +1,8 @@
-// The MLP's non-linearities.
-#pragma once
+// The MLP's non-linearity; for training its result is made again on the way back, in the pass that makes the gradients.
+#include "kernels.h"
 #include "vectors.h"
 
 enum { GELU, GELU_TANH, RELU, RELU2, SILU };
-
-// Of a kind known when this is compiled, its cases.
-#define EACH_ACTIVATION(CASE) CASE(GELU) CASE(GELU_TANH) CASE(RELU) CASE(RELU2) CASE(SILU)
-
-// 1 - 2 / (e^2x + 1).
-INLINE floats tanh_of(floats x) { return 1 - 2 / (exp_of(2 * x) + 1); }
 
 // Abramowitz and Stegun 1964, 7.1.26: to 1.5e-7.
 INLINE floats erf_of(floats x) {
@@ -44,4 +38,34 @@ INLINE floats activated(const int activation, floats x, floats *slope) {
             return x * s;
         }
     }
+}
+
+INLINE void activate_all(const Activation *a, const int kind, const int half, const int gated, const int backward) {
+#pragma omp parallel for num_threads(a->threads) schedule(static)
+    for (long t = 0; t < a->n; t += LANES) {
+        floats slope;
+        const floats value = activated(kind, load(a->x, half, t), backward ? &slope : NULL);
+        const floats up = gated ? load(a->up, half, t) : (floats){0};
+        if (backward) {
+            const floats grad = load(a->grad, half, t);
+            store(a->grad, half, t, gated ? grad * up * slope : grad * slope);
+            if (gated) store(a->grad_up, half, t, grad * value);
+        }
+        store(a->y, half, t, gated ? value * up : value);
+    }
+}
+
+INLINE void activate_gated(const Activation *a, const int kind, const int half, const int backward) {
+    a->up ? activate_all(a, kind, half, 1, backward) : activate_all(a, kind, half, 0, backward);
+}
+
+INLINE void activate_half(const Activation *a, const int kind, const int backward) {
+    a->half ? activate_gated(a, kind, 1, backward) : activate_gated(a, kind, 0, backward);
+}
+
+EXPORT void activate(const Activation *a) {
+#define CASE(kind) \
+    case kind: a->grad ? activate_half(a, kind, 1) : activate_half(a, kind, 0); break;
+    switch (a->kind) { CASE(GELU) CASE(GELU_TANH) CASE(RELU) CASE(RELU2) CASE(SILU) }
+#undef CASE
 }
