@@ -17,6 +17,7 @@ from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_request import Prompt
 from slm.generation.stop_strings import StopStrings
 from slm.models.contract import CausalLM
+from slm.models.native.waiting import heed_others
 from slm.models.prepare import prepare_for_inference
 from slm.schema import checked
 from slm.sources import Source, find_source, open_source
@@ -235,6 +236,7 @@ def load(
     Raises:
         UserError: there is no model there, it is damaged, or slm cannot be what it says.
     """
+    heed_others()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     opened = open_source(source if isinstance(source, Source) else find_source(source))
     if dtype is None and place.type == "cuda" and torch.cuda.is_bf16_supported():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from slm.models.contract import CausalLM
+from slm.models.native.waiting import heed_others
 from slm.notices import notice
 from slm.training.module import LanguageModelModule
 from slm.training.precision import resolve_precision
@@ -29,6 +30,7 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
         The figures that training calls ``val/…``, and ``split``, the report of `data` and ``seq_len``.
     """
     quiet_lightning()
+    heed_others()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
     notice(f"precision {used.name} ({used.reason})")

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from slm.bundle import write_bundle
 from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
+from slm.models.native.waiting import heed_others
 from slm.models.summary import summarize
 from slm.notices import notice
 from slm.training import run_folder
@@ -114,6 +115,7 @@ def _train(
 ) -> Result:
     quiet_lightning()
     keep_freed_memory()
+    threads_wait = heed_others()
     checkpoint = _checkpoint_to_go_on_from(config)
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
@@ -176,7 +178,7 @@ def _train(
         logger=list(loggers.values()),
     )
     leave_signals_alone(trainer)
-    session = {**run_folder.provenance(), "environment": environment(trainer.world_size)}
+    session = {**run_folder.provenance(), "environment": environment(trainer.world_size), "threads_wait": threads_wait}
     _open_run_folder(config, composed, overrides, data, precision, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
