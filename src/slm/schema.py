@@ -26,6 +26,7 @@ T = TypeVar("T")
 _MOST, _FINITE = 2**63 - 1, AllowInfNan(False)
 Count = Annotated[int, Strict(), Gt(0), Le(_MOST)]
 NonNegativeInt = Annotated[int, Strict(), Ge(0), Le(_MOST)]
+Seed = Annotated[int, Strict(), Ge(0), Le(2**32 - 1)]  # as far as NumPy's go
 Int = Annotated[int, Strict(), Ge(-_MOST), Le(_MOST)]
 PositiveFloat = Annotated[float, Strict(), Gt(0), _FINITE]
 NonNegativeFloat = Annotated[float, Strict(), Ge(0), _FINITE]

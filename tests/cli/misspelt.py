@@ -14,7 +14,7 @@ KEYS = [
     ("Trainer.max_steps=10", "trainer.max_steps"),
     ("trainer.grad_clipping=1.0", "trainer.grad_clip"),
     ("scheduler.warmup=100", "scheduler.warmup_steps"),
-    ("scheduler.min_learning_rate=1e-5", "scheduler.min_lr"),
+    ("scheduler.min_learning_rate=1e-5", "scheduler.min_lr_ratio"),
     ("model.dim=256", "model.modules.transformer.dim"),
     ("model.transformer.n_heads=4", "model.modules.transformer.n_heads"),
     ("model.modules.transfomer.n_layers=4", "model.modules.transformer.n_layers"),
@@ -70,7 +70,7 @@ OTHER_TOOLS = [
     ("block_size=256", "model.params.max_seq_len|data.seq_len"),
     ("max_iters=5000", "trainer.max_steps"),
     ("device=cuda", "trainer=gpu|trainer.accelerator=gpu"),
-    ("num_train_epochs=3", "trainer.max_steps"),
+    ("num_train_epochs=3", "trainer.max_epochs"),
     ("per_device_train_batch_size=8", "trainer.batch_size"),
     ("bf16=true", "trainer.precision=bf16"),
 ]

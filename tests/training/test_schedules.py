@@ -14,15 +14,15 @@ from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.schema import checked
-from slm.training.config import SchedulerConfig, TrainerConfig
+from slm.training.config import SCHEDULES, SchedulerConfig, TrainerConfig
 from slm.training.optimizers import parameter_groups
 from slm.training.schedules import lr_factor
 
-PEAK, FLOOR = 2e-3, 2e-4
 
 
 def factor(name: str, **settings: Any) -> Callable[[int], float]:
-    return lr_factor(SchedulerConfig(name, **{"warmup_steps": 10, "min_lr": FLOOR, **settings}), 110, PEAK)
+    read = {key: value for key, value in (("warmup_steps", 10), ("min_lr_ratio", 0.1)) if key in SCHEDULES[name]}
+    return lr_factor(checked(SchedulerConfig, {"name": name, **read, **settings}), 110)
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd", "constant"])
@@ -43,6 +43,9 @@ def test_warmup(name: str) -> None:
         ("none", {}, {0: 1.0, 500: 1.0}),
         ("cosine", {"warmup_steps": 0}, {0: 1.0, 55: 0.55}),
         ("cosine", {"warmup_steps": 200}, {109: 110 / 201}),
+        ("constant", {"warmup_steps": 0.1}, {0: 1 / 12, 10: 11 / 12, 11: 1.0}),
+        # a warmup that lasts into the decay delays it: once the factor fell from 0.98 to 0.67 there, and never was 1
+        ("wsd", {"warmup_steps": 55, "decay_fraction": 0.75}, {54: 55 / 56, 55: 1.0, 56: 1 - 0.9 / 55, 110: 0.1}),
     ],
 )
 def test_corners(name: str, settings: dict[str, Any], expected: dict[int, float]) -> None:
@@ -52,9 +55,9 @@ def test_corners(name: str, settings: dict[str, Any], expected: dict[int, float]
 def test_the_logged_rate_is_that_of_the_step(train_tiny: Any, metrics_of: Any) -> None:
     """The schedule has moved on when the row is written; the row must hold what the step was made with."""
     run = train_tiny(
-        "run", "scheduler=linear", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "scheduler.min_lr=0.001"
+        "run", "scheduler=linear", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "scheduler.min_lr_ratio=0.1"
     )
-    schedule = lr_factor(SchedulerConfig("linear", 2, 0.001), 6, 0.01)
+    schedule = lr_factor(SchedulerConfig("linear", 2, 0.1), 6)
     logged = [float(row["train/lr"]) for row in metrics_of(run)]
     assert logged == pytest.approx([0.01 * schedule(step) for step in range(6)])
 

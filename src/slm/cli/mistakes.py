@@ -23,7 +23,7 @@ from slm.cli.compose_errors import could_not_override, explain
 from slm.cli.composition import compose, config_loader, without_hydra
 from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
-from slm.training.config import DERIVED, derived_setting
+from slm.training.config import no_setting
 
 
 @dataclass
@@ -180,9 +180,8 @@ def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
         elif isinstance(known.keys[key], dict) and not isinstance(override.value(), dict) and value is not None:
             _refuse_value_of_mapping(one, key, value, known)
         return
-    section, _, name = key.rpartition(".")
-    if section == "trainer" and name in DERIVED and not one.flag:
-        one.refuse(derived_setting(name))
+    if (line := no_setting(key)) and not one.flag:
+        one.refuse(line)
         return
     meant = nearest_settings(key, value, known)
     settings = [setting if "=" in setting or value is None else f"{setting}={value}" for setting in meant]

@@ -51,7 +51,7 @@ HELP = Help(
         "experiment",
     ),
     settings=[
-        ("trainer.max_steps", "optimizer steps"),
+        ("trainer.max_steps", "optimizer steps; or trainer.max_epochs, passes over the data"),
         ("trainer.batch_size", "windows a device takes at once; trainer.global_batch_size accumulates"),
         ("trainer.precision", "auto, 32, bf16, 16, …"),
         ("trainer.log_every", "period of metrics in steps; so val_every, save_every"),
@@ -74,6 +74,7 @@ HELP = Help(
 )
 
 _PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")
+_HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 
@@ -108,7 +109,14 @@ def main() -> None:
 
 
 def _with_what_follows(arguments: list[str]) -> list[str]:
-    return fine_tuning_arguments(resumed_arguments(arguments))
+    return implied_arguments(resumed_arguments(arguments))
+
+
+def implied_arguments(arguments: Sequence[str]) -> list[str]:
+    """With ``trainer.max_epochs=…`` no count of steps, unless one is typed; then what `fine_tuning_arguments` adds."""
+    keys = {argument.partition("=")[0] for argument in arguments}
+    by_passes = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
+    return fine_tuning_arguments([*(["trainer.max_steps=null"] if by_passes else []), *arguments])
 
 
 def fine_tuning_arguments(arguments: Sequence[str]) -> list[str]:
@@ -147,6 +155,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
             return list(arguments)
     new = [setting for setting in settings if not setting.startswith("resume=")]
     changed = {setting.partition("=")[0] for setting in new}
+    changed |= _HOW_LONG if changed & _HOW_LONG else set()
     place = [] if "run_dir" in given else [f"run_dir={run}"]
     recorded = repeated_settings(run, changed, with_config_dir=config_dir(flags) is None)
     return [*flags, *recorded, *new, *place, f"resume={resume}"]

@@ -37,7 +37,10 @@ class WindowDataModule(pl.LightningDataModule):
         position: samples consumed over all ranks since the start of training. It is the whole
             state of the data: saved in every checkpoint, it makes a resumed run read on with the
             very next sample, at any number of workers or ranks.
+        noun: what a sample is called.
     """
+
+    noun = "windows"
 
     def __init__(
         self,

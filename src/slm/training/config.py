@@ -6,9 +6,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
-from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
+from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
 
-SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
+AUTO = "auto"
+_WINDOWS_AT_ONCE = 8  # of batch_size=auto
+
+# Each schedule, and what it reads.
+SCHEDULES = {
+    "cosine": ("warmup_steps", "min_lr_ratio"),
+    "linear": ("warmup_steps", "min_lr_ratio"),
+    "wsd": ("warmup_steps", "min_lr_ratio", "decay_fraction"),
+    "constant": ("warmup_steps",),
+    "none": (),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,6 @@ DERIVED = {
     "log_every_n_steps": "trainer.log_every",
     "val_check_interval": "trainer.val_every",
     "check_val_every_n_epoch": "trainer.val_every",
-    "max_epochs": "trainer.max_steps",
     "min_epochs": "trainer.max_steps",
     "min_steps": "trainer.max_steps",
     "callbacks": "callbacks",
@@ -69,9 +78,19 @@ DERIVED = {
 }
 
 
-def derived_setting(name: str) -> str:
-    """The line that refuses a setting of Lightning's that follows from others here."""
-    return f"trainer.{name} follows from other settings here; set {DERIVED[name]}"
+# Settings of before, and what stands in their place.
+REPLACED = {
+    "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
+    "scheduler.min_lr_ratio (min_lr / optimizer.lr)",
+}
+
+
+def no_setting(key: str) -> str | None:
+    """The line that refuses a setting of Lightning's that follows from others here, or one of before; else None."""
+    section, _, name = key.rpartition(".")
+    if section == "trainer" and name in DERIVED:
+        return f"trainer.{name} follows from other settings here; set {DERIVED[name]}"
+    return REPLACED.get(key)
 
 
 @dataclass(frozen=True)
@@ -80,16 +99,16 @@ class SchedulerConfig:
 
     Attributes:
         name: cosine, linear, wsd, constant (warmup only) or none.
-        warmup_steps: linear rise from 0 to ``optimizer.lr``.
-        min_lr: where the decay ends, at ``trainer.max_steps``.
+        warmup_steps: of the linear rise from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps.
+        min_lr_ratio: where the decay ends, at ``trainer.max_steps``, as a fraction of the peak.
         decay_fraction: share of the steps that wsd's last phase takes.
     """
 
     __pydantic_config__ = FORBID_EXTRA
     name: Text = "cosine"
-    warmup_steps: NonNegativeInt = 0
-    min_lr: NonNegativeFloat = 0.0
-    decay_fraction: NonNegativeFloat = 0.2
+    warmup_steps: NonNegativeFloat | None = None
+    min_lr_ratio: Fraction | None = None
+    decay_fraction: Fraction | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -97,8 +116,21 @@ class SchedulerConfig:
                 f"no schedule is called '{self.name}'{did_you_mean(self.name, SCHEDULES)} "
                 f"(known: {', '.join(SCHEDULES)})"
             )
-        if self.decay_fraction > 1:
-            raise ValueError(f"decay_fraction must be at most 1; got {self.decay_fraction}")
+        given = [name for name in SCHEDULES["wsd"] if getattr(self, name) is not None]
+        if unread := [name for name in given if name not in SCHEDULES[self.name]]:
+            raise ValueError(f"{' and '.join(unread)} does not go with the schedule '{self.name}'; leave it out")
+        warmup = self.warmup_steps or 0
+        if warmup >= 1 and warmup != int(warmup):
+            raise ValueError(f"warmup_steps must be a whole number, or a share of all steps below 1; got {warmup}")
+
+    def warmup(self, max_steps: int) -> int:
+        """Steps of the warmup, of a run of so many."""
+        return steps_of(self.warmup_steps or 0, max_steps)
+
+
+def steps_of(steps_or_share: float, max_steps: int) -> int:
+    """Steps; a number below 1 is a share of `max_steps`."""
+    return round(steps_or_share * max_steps if steps_or_share < 1 else steps_or_share)
 
 
 @dataclass(frozen=True)
@@ -107,7 +139,10 @@ class TrainerConfig:
 
     Attributes:
         max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
-        batch_size: windows a micro-batch on one device.
+        max_epochs: the same as passes over the training data, in place of `max_steps`; of a mixture a pass is as many
+            windows as all parts have.
+        batch_size: windows a micro-batch on one device; ``auto``: 8, or in fine-tuning on a CPU fewer,
+            accumulated to 8.
         global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
             device. Gradients are accumulated to reach it.
         log_every, val_every, save_every: period of metrics, validation and checkpoints.
@@ -127,11 +162,12 @@ class TrainerConfig:
     """
 
     __pydantic_config__ = FORBID_EXTRA
-    max_steps: Count
-    batch_size: Count
+    max_steps: Count | None
+    batch_size: Count | Literal["auto"]
     log_every: Count
     val_every: Count
     save_every: Count
+    max_epochs: PositiveFloat | None = None
     global_batch_size: Count | None = None
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
@@ -144,17 +180,36 @@ class TrainerConfig:
     max_bad_steps: NonNegativeInt = 10
     lightning: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if (self.max_steps is None) == (self.max_epochs is None):
+            given = (
+                "neither" if self.max_steps is None else f"max_steps={self.max_steps} and max_epochs={self.max_epochs}"
+            )
+            raise ValueError(f"how long to train is said by max_steps or by max_epochs, the other null; got {given}")
+
+    @property
+    def steps(self) -> int:
+        """`max_steps`, when `slm.training.plan.with_steps` has seen the data."""
+        assert self.max_steps is not None
+        return self.max_steps
+
+    @property
+    def windows_at_once(self) -> int:
+        """`batch_size`; until `slm.training.plan.with_batches` has seen the device, the most that ``auto`` may be."""
+        return _WINDOWS_AT_ONCE if self.batch_size == AUTO else int(self.batch_size)
+
     def accumulation(self, n_devices: int) -> int:
         """Micro-batches each device takes in one optimizer step.
 
         Raises:
             UserError: ``global_batch_size`` is not a multiple of what the devices take at once.
         """
-        at_once = self.batch_size * n_devices
+        size = self.windows_at_once
+        at_once = size * n_devices
         wanted = self.global_batch_size or at_once
         if wanted % at_once:
             raise UserError(
                 f"trainer.global_batch_size ({wanted}) must be a multiple of batch_size x devices "
-                f"({self.batch_size} x {n_devices} = {at_once}); set it to {max(1, round(wanted / at_once)) * at_once}"
+                f"({size} x {n_devices} = {at_once}); set it to {max(1, round(wanted / at_once)) * at_once}"
             )
         return wanted // at_once

@@ -23,7 +23,7 @@ def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
     """
     require("tensorboard", "tensorboard", "logger=tensorboard")
     purge: dict[str, Any] = {} if resumed_step is None else {"purge_step": resumed_step + 1}
-    return TensorBoardLogger(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
+    return _TensorBoard(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 
 def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = None, **settings: Any) -> Logger:
@@ -41,6 +41,15 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
     # absolute, since W&B writes from a process of its own that may have been started in another folder
     folder = str(Path(save_dir).absolute())
     return _Wandb(project=project, save_dir=folder, offline=offline, id=run_id, resume="allow", **told)
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Writes ``hparams.yaml`` anew when a run is resumed: Lightning leaves that of the first session."""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        super().log_hyperparams(params, *args, **kwargs)
 
 
 class _Wandb(WandbLogger):

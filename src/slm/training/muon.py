@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from slm.training.optimizers import HIDDEN
+from slm.training.optimizers import HIDDEN, TABLE, VECTOR
 
 # Of p(x) = a x + b x^3 + c x^5, which brings every singular value near 1 in five steps (Jordan et al. 2024).
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -38,6 +38,11 @@ class Muon(Optimizer):
     """
 
     takes_roles = True
+    settings_of_roles: ClassVar[dict[str, tuple[str, ...]]] = {
+        HIDDEN: ("lr", "momentum", "ns_steps"),
+        TABLE: ("adam_lr", "betas", "eps"),
+        VECTOR: ("adam_lr", "betas", "eps"),
+    }
 
     def __init__(
         self,
@@ -51,6 +56,8 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         fused: bool | None = None,
     ) -> None:
+        if not 0 <= momentum < 1 or ns_steps < 1:
+            raise ValueError(f"momentum must be from 0 on and below 1, ns_steps at least 1; got {momentum}, {ns_steps}")
         groups = [_with_settings(group, lr, adam_lr, momentum, ns_steps) for group in params]
         super().__init__(groups, {"weight_decay": weight_decay})
         others = [group for group in self.param_groups if group["role"] != HIDDEN]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
+
+from slm.notices import notice
 
 HIDDEN, TABLE, VECTOR = "hidden", "table", "vector"
 
@@ -33,6 +37,21 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = Fals
         {**_group(vectors, 0.0), "role": VECTOR},
     ]
     return [group for group in groups if group["params"]]
+
+
+def say_unread(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
+    """Say which of its settings no parameter takes that is trained.
+
+    An optimizer that treats parameters by what they do has ``settings_of_roles``: role -> names of settings.
+    """
+    groups = optimizer.param_groups
+    of_roles: Mapping[str, tuple[str, ...]] = getattr(optimizer, "settings_of_roles", {})
+    taken = {name for group in groups for name in of_roles.get(group.get("role", ""), ())}
+    unread = [name for name in dict.fromkeys(sum(of_roles.values(), ())) if name not in taken]
+    if settings.get("weight_decay") and not any(group.get("weight_decay") for group in groups):
+        unread.append("weight_decay")
+    if unread:
+        notice(f"optimizer: nothing that is trained takes {', '.join(unread)}; what they are set to changes nothing")
 
 
 def _group(parameters: list[nn.Parameter], weight_decay: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,28 +12,13 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
-from slm.schema import (
-    Count,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    Probability,
-    checked,
-    together,
-    unknown_key,
-)
+from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
-from slm.training.config import (
-    DERIVED,
-    LIGHTNING,
-    LightningConfig,
-    SchedulerConfig,
-    TrainerConfig,
-    derived_setting,
-)
+from slm.training.config import LIGHTNING, LightningConfig, SchedulerConfig, TrainerConfig, no_setting
+from slm.training.optimizer_config import optimizer_problems, with_rates
 from slm.training.precision_names import check_precision
 from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
-from slm.training.target_arguments import arguments_of
+from slm.training.target_arguments import argument_problems
 from slm.training.tasks.task import Task, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -42,13 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AUTO = "auto"
-# May be auto: so many times the rule's rate. adam_lr is Muon's, of what is no hidden matrix: tables bear more than the
-# matrices that Adam's rule is for (measured, docs/log.md).
-RATES = {"lr": 1.0, "adam_lr": 5.0}
-LR_TIMES_WIDTH = 2e-3 * 192
-FINE_TUNING_LR = 0.1  # of the rate from scratch
-LORA_LR = 10.0  # of that of training all weights
 FINE_TUNING_SEQ_LEN = 1024  # a published model may take 131,072 tokens; nobody wants windows of that by default
 PRETRAINED = "pretrained"  # the tokenizer that comes with the weights
 START_BUNDLE = "start"  # in the folder of a run from weights: all of them but their tensors, for when it is resumed
@@ -119,12 +97,12 @@ class RunConfig:
         task = found.collect(lambda: task_of(values["task"]))
         if task and data:
             found.collect(lambda: task.check(data.corpus))
-        scheduler = found.collect(lambda: checked(SchedulerConfig, values["scheduler"], "scheduler"))
+        scheduler = found.collect(lambda: _scheduler_config(values["scheduler"]))
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
         generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
         scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
         found.add(_tokenizer_problems(values, fine_tuning))
-        found.add(_optimizer_problems(values["optimizer"]))
+        found.add(optimizer_problems(values["optimizer"]))
         for group in ("callbacks", "logger"):
             found.add(_target_problems(values[group] or {}, group))
         found.add(_window_problems(values))
@@ -143,7 +121,12 @@ class RunConfig:
             tokenizer=dict(values["tokenizer"]),
             data=data,
             task=task,
-            optimizer=_with_lr(values["optimizer"], model, fine_tuning, adapter),
+            optimizer=with_rates(
+                values["optimizer"],
+                model.modules.transformer.dim,
+                task.fine_tuning_lr if fine_tuning else None,
+                adapter is not None,
+            ),
             scheduler=scheduler,
             trainer=trainer,
             callbacks=dict(values["callbacks"] or {}),
@@ -167,23 +150,12 @@ def checked_plugins(modules: Any) -> list[str]:
 @dataclass(frozen=True)
 class _Scalars:
     run_dir: str
-    seed: NonNegativeInt
+    seed: Seed
     resume: str | None
     stop_after: Count | None
 
 
 _SCALARS = tuple(field.name for field in fields(_Scalars))
-
-
-@dataclass(frozen=True)
-class _OptimizerRanges:
-    """Ranges of the settings that optimizers share."""
-
-    lr: PositiveFloat = LR_TIMES_WIDTH  # may be "auto", checked apart
-    adam_lr: PositiveFloat = LR_TIMES_WIDTH
-    weight_decay: NonNegativeFloat = 0.0
-    eps: PositiveFloat = 1e-8
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
 
 
 class _Problems:
@@ -205,13 +177,18 @@ class _Problems:
             raise UserError("\n".join(self.lines))
 
 
+def _scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
+    lines = [line for key in values if (line := no_setting(f"scheduler.{key}"))]
+    if lines:
+        raise UserError("\n".join(lines))
+    return checked(SchedulerConfig, values, "scheduler")
+
+
 def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
     problems = []
     for key in values.keys() - _OWN_TRAINER_KEYS - set(LIGHTNING):
-        if key in DERIVED:
-            problems.append(derived_setting(key))
-        else:
-            problems.append(unknown_key(f"trainer.{key}", [*_OWN_TRAINER_KEYS, *LIGHTNING]))
+        line = no_setting(f"trainer.{key}")
+        problems.append(line or unknown_key(f"trainer.{key}", [*_OWN_TRAINER_KEYS, *LIGHTNING]))
     if problems:
         raise UserError("\n".join(sorted(problems)))
     own = {key: value for key, value in values.items() if key in _OWN_TRAINER_KEYS}
@@ -310,37 +287,6 @@ def _window_problems(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_lr(
-    optimizer: Mapping[str, Any], model: ModelConfig, fine_tuning: FineTuning | None, adapter: Lora | None
-) -> dict[str, Any]:
-    """The optimizer's settings with ``lr=auto`` made a number.
-
-    Adam's best rate falls as one over the width (Yang et al. 2021, table 3); the constant was measured
-    at width 192, where 2e-3 was best. From weights that exist it is a tenth: 5e-5 at GPT-2's 768. LoRA's best rate is
-    about ten times that of training them all, whatever the rank (Schulman et al. 2025, "LoRA without regret").
-    """
-    factor = (LORA_LR if adapter else 1.0) * (FINE_TUNING_LR if fine_tuning else 1.0)
-    rate = factor * LR_TIMES_WIDTH / model.modules.transformer.dim
-    return {**optimizer, **{key: times * rate for key, times in RATES.items() if optimizer.get(key) == AUTO}}
-
-
-def _optimizer_problems(values: Mapping[str, Any]) -> list[str]:
-    problems = []
-    if not isinstance(values.get("_target_"), str):
-        problems.append("optimizer._target_ is missing; name a class, e.g. torch.optim.AdamW")
-    else:
-        problems += _argument_problems(values, "optimizer", given=("params",))
-    if "lr" not in values:
-        problems.append("optimizer.lr is missing; give a number, or auto for one that follows the model's width")
-    shared = {field.name for field in fields(_OptimizerRanges)}
-    numbers = {key: value for key, value in values.items() if key in shared and not (key in RATES and value == AUTO)}
-    try:
-        checked(_OptimizerRanges, numbers, "optimizer")
-    except UserError as error:
-        problems.append(str(error))
-    return problems
-
-
 def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
     problems = []
     for name, node in nodes.items():
@@ -350,14 +296,5 @@ def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
                 f"'{name}', or leave out what sets it (an experiment's: '~{group}.{name}')"
             )
         else:
-            problems += _argument_problems(node, f"{group}.{name}")
+            problems += argument_problems(node, f"{group}.{name}")
     return problems
-
-
-def _argument_problems(node: Mapping[str, Any], where: str, given: Collection[str] = ()) -> list[str]:
-    """A line for each argument that the ``_target_`` of `node` does not take, as far as its source tells."""
-    takes = arguments_of(node["_target_"])
-    if takes is None:
-        return []
-    own = sorted(key for key in node.keys() - takes if not (key.startswith("_") and key.endswith("_")))
-    return [unknown_key(f"{where}.{key}", takes - set(given)) for key in own]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.bundle import write_bundle
+from slm.data.datamodule import WindowDataModule
+from slm.data.samplers import EvalBatches
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -30,6 +33,7 @@ from slm.training.checkpoints.checkpoint_io import CheckpointWriter
 from slm.training.checkpoints.files import CHECKPOINTS
 from slm.training.csv_logger import CsvLogger
 from slm.training.guarded_logger import guarded
+from slm.training.optimizers import parameter_groups
 from slm.training.precision import Precision, resolve_precision
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
@@ -76,6 +80,17 @@ def check_trainable(model: nn.Module) -> None:
         raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
 
 
+def check_validation(data: WindowDataModule, limit: float | None, n_devices: int) -> None:
+    """Raise `UserError` if ``limit_val_batches`` is so small a share that it leaves no batch of a part."""
+    for part in data.parts("val"):
+        batches = len(EvalBatches(len(part), data.batch_size, n_devices - 1, n_devices))
+        if limit is not None and 0 < limit < 1 and batches * limit < 1:
+            raise UserError(
+                f"trainer.limit_val_batches={limit} of {batches} batches is less than one; give a number of batches, "
+                f"or a share of at least {ceil(1000 / batches) / 1000 if batches else 1}"
+            )
+
+
 @dataclass(frozen=True)
 class Devices:
     """Attributes:
@@ -116,15 +131,32 @@ def precision_of(config: RunConfig, device: str, model: ModelConfig, resumed: bo
     return resolve_precision(config.trainer.precision, device, model.modules.transformer.dim)
 
 
-def optimizer_factory(settings: Mapping[str, Any]) -> partial[Optimizer]:
-    """Parameter groups to an optimizer; arguments that its class does not take are refused here already."""
+def optimizer_factory(settings: Mapping[str, Any], lora: bool) -> partial[Optimizer]:
+    """Parameter groups to an optimizer; what its class does not take is refused here already, and thin matrices
+    by one that treats matrices by what they do."""
     arguments = {key: value for key, value in settings.items() if key != "weight_decay"}
     factory = instantiated({"optimizer": {**arguments, "_partial_": True}})[0]
     known = list(inspect.signature(factory.func).parameters)
     unknown = [unknown_key(f"optimizer.{key}", known) for key in factory.keywords if key not in known]
     if unknown:
         raise UserError("\n".join(unknown))
+    by_role = getattr(factory.func, "takes_roles", False)
+    if lora and by_role:
+        raise UserError(
+            f"adapter=lora does not go with {settings['_target_']}: it orthogonalises hidden matrices, and for LoRA's "
+            "thin ones there is no rule that holds; take optimizer=adamw, or leave adapter out"
+        )
+    _try(factory, str(settings["_target_"]), by_role)
     return factory
+
+
+def _try(factory: partial[Optimizer], target: str, by_role: bool) -> None:
+    """Make one, of a model of two numbers; what it refuses is a `UserError` ahead of any work."""
+    tiny = nn.Linear(1, 1)
+    try:
+        factory(parameter_groups(tiny, weight_decay=0.1, by_role=by_role))
+    except Exception as error:  # any kind that somebody else's class raises
+        raise UserError(f"optimizer: {target} cannot be made: {' '.join(str(error).split())}") from error
 
 
 def without_fused(factory: partial[Optimizer]) -> partial[Optimizer]:

@@ -27,6 +27,7 @@ from slm.training.callbacks.averaged_weights import AveragedWeights
 from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.compiled import Compiled
 from slm.training.callbacks.garbage import FrozenGarbage
+from slm.training.callbacks.logged_settings import LoggedSettings
 from slm.training.callbacks.random_state import RandomState
 from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.stop_on_signal import StopOnSignal
@@ -36,6 +37,9 @@ from slm.training.checkpoints.resume import Resumed
 from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
 from slm.training.module import LanguageModelModule
+from slm.training.optimizer_config import with_warmup_steps
+from slm.training.optimizers import say_unread
+from slm.training.plan import describe_plan, resolved, settings_for_loggers, with_batches, with_steps
 from slm.training.precision import Precision
 from slm.training.quiet import quiet_lightning
 from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
@@ -47,6 +51,7 @@ from slm.training.run_parts import (
     bad_steps_callback,
     callbacks_of,
     check_trainable,
+    check_validation,
     checkpoints_callback,
     fit_vocabulary,
     is_progress_bar,
@@ -119,19 +124,23 @@ def _train(
     checkpoint = _checkpoint_to_go_on_from(config)
     resumed = Resumed(checkpoint) if checkpoint else None
     resumed_step = resumed.step if resumed else None
-    last_step = min(config.trainer.max_steps, config.stop_after or config.trainer.max_steps)
-    is_over = resumed is not None and config.resume == "auto" and resumed.step >= last_step
-    if is_over and (done := run_folder.read_summary(config.run_dir)).get("step") == resumed_step:
-        notice(f"nothing is left to do: '{config.run_dir}' is at step {resumed_step} of {config.trainer.max_steps}")
-        return Result(done["best_val_loss"], config.run_dir)
-    make_optimizer = optimizer_factory(config.optimizer)
+    if config.trainer.max_steps and (done := _nothing_left(config, resumed)):
+        return done
+    optimizer_factory(with_warmup_steps(config.optimizer, 1), config.adapter is not None)  # refuses what it can
     own_callbacks = callbacks_of(config)
     loggers = loggers_of(config, resumed_step)
     devices = Devices.of(config.trainer.lightning)
+    config = with_batches(config, devices.kind, devices.count)
     accumulate = config.trainer.accumulation(devices.count)
     began = time.perf_counter()
     data = config.task.data(config)
     notice(data.said)
+    check_validation(data.datamodule, config.trainer.lightning.get("limit_val_batches"), devices.count)
+    config = with_steps(config, data.datamodule, devices.count)
+    if done := _nothing_left(config, resumed):
+        return done
+    last_step = _last_step(config)
+    make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
     model_config = fit_vocabulary(config, data.tokenizer)
     pl.seed_everything(config.seed, verbose=False)
     model = start_model(config, model_config, resumed=checkpoint is not None)
@@ -140,15 +149,19 @@ def _train(
 
     precision = precision_of(config, devices.kind, model_config, resumed=checkpoint is not None)
     notice(f"precision {precision.name} ({precision.reason})")
+    notice(describe_plan(config, composed, data.datamodule, devices.count))
+    numbers = resolved(config, composed, precision.name, model_config)
     if data.prepare is not None:
         resumed_from = run_folder.run_of_checkpoint(checkpoint) if checkpoint else None
         data.prepare(model, Preparing(devices.kind, precision.name, resumed_from))
     module = _module(config, model, data, make_optimizer, precision)
     if config.trainer.recompute:
         recompute_blocks(model)
+    say_unread(module.build_optimizer(), config.optimizer)
     checkpoints = checkpoints_callback(config, model_config, data)
     callbacks = [
         broken_off := BrokenOff(),
+        LoggedSettings(settings_for_loggers(composed, numbers, model_config)),
         bad_steps_callback(config, checkpoint),
         TrainMetrics(config.trainer.log_every),
         StopAfter(last_step),
@@ -163,7 +176,7 @@ def _train(
         StopOnSignal(signals, config.trainer.val_every, checkpoints.save_now),
     ]
     if resumed:
-        if not is_over:
+        if not _is_over(config, resumed):
             resumed.check_ends_after(last_step)
         resumed.check_data(data.datamodule)
         resumed.check_model(model)
@@ -179,16 +192,35 @@ def _train(
     )
     leave_signals_alone(trainer)
     session = {**run_folder.provenance(), "environment": environment(trainer.world_size), "threads_wait": threads_wait}
-    _open_run_folder(config, composed, overrides, data, precision, loggers, session)
+    _open_run_folder(config, composed, overrides, data, precision, numbers, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     _fit(trainer, module, data, checkpoint, broken_off, config.run_dir)
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
     if trainer.is_global_zero:
         unwritten = _write_summary(config.run_dir, summary)
-        notice(describe(summary, config.run_dir, config.trainer.max_steps))
+        notice(describe(summary, config.run_dir, config.trainer.steps))
         _refuse_unsaved(checkpoints.failure or unwritten, config.run_dir)
     return Result(summary["best_val_loss"], config.run_dir)
+
+
+def _last_step(config: RunConfig) -> int:
+    return min(config.trainer.steps, config.stop_after or config.trainer.steps)
+
+
+def _is_over(config: RunConfig, resumed: Resumed) -> bool:
+    return config.resume == "auto" and resumed.step >= _last_step(config)
+
+
+def _nothing_left(config: RunConfig, resumed: Resumed | None) -> Result | None:
+    """What a run came to that is at its end and has been summed up."""
+    if resumed is None or not _is_over(config, resumed):
+        return None
+    done = run_folder.read_summary(config.run_dir)
+    if done.get("step") != resumed.step:
+        return None
+    notice(f"nothing is left to do: '{config.run_dir}' is at step {resumed.step} of {config.trainer.steps}")
+    return Result(done["best_val_loss"], config.run_dir)
 
 
 def _checkpoint_to_go_on_from(config: RunConfig) -> Path | None:
@@ -209,7 +241,7 @@ def _module(
         model,
         make_optimizer=without_fused(make_optimizer) if precision.name == "16-mixed" else make_optimizer,
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
-        lr_factor=lr_factor(config.scheduler, config.trainer.max_steps, config.optimizer["lr"]),
+        lr_factor=lr_factor(config.scheduler, config.trainer.steps),
         grad_clip=config.trainer.grad_clip,
         tokens_per_byte=data.tokens_per_byte,
         val_shares=data.val_shares,
@@ -222,7 +254,7 @@ def _lightning_settings(config: RunConfig, accumulate: int) -> dict[str, Any]:
     """Those of Lightning's Trainer that follow from the configuration alone; periods count micro-batches there."""
     return {
         **{name: value for name, value in config.trainer.lightning.items() if name != "enable_progress_bar"},
-        "max_steps": config.trainer.max_steps,
+        "max_steps": config.trainer.steps,
         "max_epochs": -1,
         "accumulate_grad_batches": accumulate,
         "val_check_interval": config.trainer.val_every * accumulate,
@@ -281,6 +313,7 @@ def _open_run_folder(
     overrides: list[str],
     data: TaskData,
     precision: Precision,
+    numbers: Mapping[str, Any],
     loggers: Mapping[str, Logger],
     session: Mapping[str, Any],
 ) -> None:
@@ -297,6 +330,7 @@ def _open_run_folder(
         {
             "overrides": overrides,
             "precision": precision.name,
+            "resolved": dict(numbers),
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from slm.schema import unknown_key
+
+
+def argument_problems(node: Mapping[str, Any], where: str, given: Collection[str] = ()) -> list[str]:
+    """A line for each argument that the ``_target_`` of `node` does not take, as far as its source tells.
+
+    Args:
+        node: ``_target_`` and arguments.
+        where: dotted name of `node` in the configuration.
+        given: arguments that the program itself passes.
+    """
+    takes = arguments_of(node["_target_"])
+    if takes is None:
+        return []
+    own = sorted(key for key in node.keys() - takes if not (key.startswith("_") and key.endswith("_")))
+    return [unknown_key(f"{where}.{key}", takes - set(given)) for key in own]
 
 
 def arguments_of(target: str) -> frozenset[str] | None:

@@ -18,6 +18,8 @@ class PairDataModule(WindowDataModule):
         **others: as `WindowDataModule` takes them.
     """
 
+    noun = "pairs"
+
     def __init__(self, datasets: Mapping[str, PairDataset], fingerprint: str, *arguments: Any, **others: Any) -> None:
         super().__init__(fingerprint, *arguments, **others)
         self.datasets = datasets

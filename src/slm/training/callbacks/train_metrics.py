@@ -13,7 +13,7 @@ from slm.models.flops import training_flops_per_token
 
 
 class TrainMetrics(pl.Callback):
-    """Every `log_every` optimizer steps, and at the last one, a row to all loggers.
+    """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.
 
     ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
     validation and saving left out: ``tokens_per_s`` over all ranks, ``step_ms``, ``data_wait_percent``
@@ -59,7 +59,7 @@ class TrainMetrics(pl.Callback):
     ) -> None:
         """Log when a step is due."""
         step = trainer.global_step
-        if step == self._logged_step or (step % self.log_every and step < trainer.max_steps):
+        if step == self._logged_step or (step % self.log_every and 1 < step < trainer.max_steps):
             return
         steps = step - self._logged_step
         self._logged_step = step

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, Strict
@@ -16,6 +16,7 @@ from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
+from slm.training.optimizer_config import preference_lr
 from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData, TemplateName
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Dpo(Task):
     """
 
     __pydantic_config__ = FORBID_EXTRA
+    rows_a_sample: ClassVar[int] = 2
     loss: Annotated[Text, AfterValidator(_loss)] = "dpo"
     beta: Annotated[float, Strict(), Gt(0)] | None = None
     label_smoothing: Annotated[float, Strict(), Ge(0), Lt(0.5)] | None = None
@@ -72,6 +74,11 @@ class Dpo(Task):
             raise UserError(f"task=dpo needs pairs of answers (data=pairs data.path=…); data.kind is {corpus.kind}")
         if problems := call_problems(PREFERENCE_LOSSES.get(self.loss), self.loss_settings, "task"):
             raise UserError("\n".join(problems))
+
+    def fine_tuning_lr(self, width: int) -> float:
+        """See `Task`; a loss that learns the chosen answers, as SFT does, has SFT's rate."""
+        supervised = getattr(PREFERENCE_LOSSES.get(self.loss), "supervised", False)
+        return super().fine_tuning_lr(width) if supervised else preference_lr(width)
 
     @property
     def loss_settings(self) -> dict[str, Any]:
@@ -93,7 +100,7 @@ class Dpo(Task):
         seq_len = run.data.seq_len  # the last token of all is a label alone
         splits = read_pairs(run.data.corpus, ChatRenderer(tokenizer), seq_len + 1, self.too_long)
         datasets = {name: PairDataset(part, seq_len) for name, part in (("train", splits.train), ("val", splits.val))}
-        settings = (seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        settings = (seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed)
         datamodule = PairDataModule(datasets, fingerprint([*splits.train, *splits.val]), *settings)
         loss = self._loss_made()
         said = f"data {len(splits.train):,} training and {len(splits.val):,} validation pairs"
@@ -176,7 +183,7 @@ def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: 
         reference = load_reference(how.resumed_from / REFERENCE_FILE, data.datasets)
     else:
         cache = Path(run.data.corpus.cache_dir).expanduser() / "references"
-        at_once = run.trainer.batch_size
+        at_once = run.trainer.windows_at_once
         reference = reference_of(model, data.datasets, data.fingerprint, cache, how.device, how.precision, at_once)
         notice(f"before training, validation: {describe_reference(reference['val'], data.datasets['val'])}")
     for name, dataset in data.datasets.items():

@@ -39,7 +39,9 @@ class Pretrain(Task):
 
         began = time.perf_counter()
         store = _store(run)
-        datamodule = TextDataModule(store, run.data.seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        datamodule = TextDataModule(
+            store, run.data.seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed
+        )
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)

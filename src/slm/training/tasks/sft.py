@@ -69,7 +69,7 @@ class Sft(Task):
         parts = read_conversations(run.data.corpus, faults)
         tokenizer = self._tokenizer(run, parts)
         samples = self._samples({"train": parts.train, "val": parts.val}, tokenizer, run.data.seq_len)
-        windows = (run.data.seq_len, run.trainer.batch_size, run.data.num_workers, run.seed)
+        windows = (run.data.seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed)
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
         report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
         if self.packing:

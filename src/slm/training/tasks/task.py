@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
@@ -14,6 +14,7 @@ from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import Text, checked
+from slm.training.optimizer_config import fine_tuning_lr
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -115,7 +116,13 @@ class Evaluation:
 
 
 class Task(ABC):
-    """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives."""
+    """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives.
+
+    Attributes:
+        rows_a_sample: that the model is given for one sample of the data.
+    """
+
+    rows_a_sample: ClassVar[int] = 1
 
     @abstractmethod
     def check(self, corpus: CorpusConfig) -> None:
@@ -128,6 +135,10 @@ class Task(ABC):
         Raises:
             UserError: files are missing or not what they should be, or settings do not fit them.
         """
+
+    def fine_tuning_lr(self, width: int) -> float:
+        """Adam's peak rate (``lr=auto``) for all weights of a model that exists, of this width."""
+        return fine_tuning_lr(width)
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The same for a model that is only scored: `TaskData.report` is part of what it is told beside the figures.

@@ -1,0 +1,112 @@
+"""What a run's settings come to that follow from its data and device: steps, batches, rates. Told and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+from slm.data.datamodule import WindowDataModule
+from slm.masking import masked
+from slm.models.config import ModelConfig
+from slm.training.config import AUTO, SCHEDULES
+from slm.training.optimizer_config import with_warmup_steps
+from slm.training.run_config import RunConfig
+from slm.training.schedules import describe_schedule
+
+_AT_ONCE_ON_CPU = 1024  # tokens of fine-tuning: 8 windows of 1,024 of a model of 135 M take 11 GB
+
+
+def with_batches(config: RunConfig, device: str, n_devices: int) -> RunConfig:
+    """`config` with ``trainer.batch_size=auto`` made a number: what an optimizer step has of windows a device, in
+    fine-tuning on a CPU only so many at once as hold 1,024 tokens (the step is the same, but for rounding).
+
+    Args:
+        config: checked.
+        device: kind of device.
+        n_devices: over all nodes.
+    """
+    own = config.trainer
+    if own.batch_size != AUTO:
+        return config
+    whole = own.global_batch_size or own.windows_at_once * n_devices
+    most = own.windows_at_once
+    if config.fine_tuning is not None and device == "cpu":
+        most = min(most, max(1, _AT_ONCE_ON_CPU // (config.data.seq_len * config.task.rows_a_sample)))
+    at_once = max(size for size in range(1, most + 1) if whole % (size * n_devices) == 0 or size == 1)
+    return replace(config, trainer=replace(own, batch_size=at_once, global_batch_size=whole))
+
+
+def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> RunConfig:
+    """`config` with ``trainer.max_epochs`` made steps, and with steps of the optimizer's own warmup."""
+    own = config.trainer
+    if own.max_epochs is not None:
+        per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
+        own = replace(own, max_steps=ceil(own.max_epochs * _n_windows(data) / per_step), max_epochs=None)
+    return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
+
+
+def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, model: ModelConfig) -> dict[str, Any]:
+    """Dotted setting -> what it came to, of those that `composed` leaves open or gives as a share."""
+    numbers = {
+        **{f"optimizer.{name}": value for name, value in config.optimizer.items()},
+        "data.seq_len": config.data.seq_len,
+        "trainer.max_steps": config.trainer.steps,
+        "trainer.batch_size": config.trainer.batch_size,
+        "trainer.global_batch_size": config.trainer.global_batch_size,
+        "model.params.vocab_size": model.params.vocab_size,
+        "model.params.max_seq_len": model.params.max_seq_len,
+    }
+    if "warmup_steps" in SCHEDULES[config.scheduler.name]:
+        numbers["scheduler.warmup_steps"] = config.scheduler.warmup(config.trainer.steps)
+    if str(config.trainer.precision) == AUTO:
+        numbers["trainer.precision"] = precision
+    return {key: value for key, value in numbers.items() if _at(composed, key) != value}
+
+
+def settings_for_loggers(composed: Mapping[str, Any], numbers: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """``config.yaml``'s settings, as masked as they are there, with `numbers` in their places and the whole shape."""
+    settings: dict[str, Any] = deepcopy(masked(composed))
+    settings["model"] = {**settings["model"], **model.to_dict()}
+    for key, value in numbers.items():
+        *groups, name = key.split(".")
+        node = settings
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return settings
+
+
+def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDataModule, n_devices: int) -> str:
+    """For the person at the terminal: steps and passes over the data, then rates and schedule."""
+    own, noun = config.trainer, data.noun
+    per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
+    sizes = [len(part) for part in data.parts("train")]
+    names = [
+        f"{size:,} {noun}{f' of {name}' if name else ''}" for size, name in zip(sizes, data.part_names, strict=True)
+    ]
+    passes = [share * own.steps * per_step / size for share, size in zip(data.shares, sizes, strict=True)]
+    told = ", ".join(f"{count:.3g} over {name}" for count, name in zip(passes, names, strict=True))
+    pieces = f", {own.windows_at_once} at once" if per_step > own.windows_at_once * n_devices else ""
+    rates = [
+        f"{name} {config.optimizer[name]:.3g}{' (auto)' if composed['optimizer'].get(name) == AUTO else ''}"
+        for name in ("lr", "adam_lr")
+        if name in config.optimizer
+    ]
+    return (
+        f"steps {own.steps:,} of {per_step} {noun}{pieces}; passes: {told}\n"
+        f"learning rates {', '.join(rates)}; {describe_schedule(config.scheduler, own.steps)}"
+    )
+
+
+def _n_windows(data: WindowDataModule) -> int:
+    return sum(len(part) for part in data.parts("train"))
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
