@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from slm.training.csv_logger import CsvLogger, read_metrics
+
+SECRET = "hf_ABCDEFGHIJKLMNOPQRSTUVWX"
 
 
 def test_csv_one_row_a_step(tmp_path: Path) -> None:
@@ -72,9 +75,13 @@ def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_
     pytest.importorskip("wandb")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    outcome = run_cli("train", *tiny, "logger=[tensorboard,wandb]", "run_dir=run", "trainer.keep=0", "stop_after=3")
+    changes = ("optimizer.lr=auto", f"+logger.wandb.notes={SECRET}", "trainer.keep=0", "stop_after=3")
+    outcome = run_cli("train", *tiny, "logger=[tensorboard,wandb]", "run_dir=run", *changes)
     assert outcome.status == 0, outcome.err
-    outcome = run_cli("train", "resume=run/checkpoints/step_00000002.ckpt")
+    hparams = yaml.safe_load((tmp_path / "run/tensorboard/hparams.yaml").read_text())
+    assert hparams["optimizer"]["weight_decay"] == 0.1
+    again = ("resume=run/checkpoints/step_00000002.ckpt", "optimizer.weight_decay=0.2", f"+logger.wandb.notes={SECRET}")
+    outcome = run_cli("train", *again)
     assert outcome.status == 0, outcome.err
 
     with (tmp_path / "run/metrics.csv").open() as lines:
@@ -92,6 +99,16 @@ def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_
     recorded = {step: loss for file in sorted(files) for step, loss in wandb_losses(file)}
     assert recorded == {int(row["step"]): pytest.approx(float(row["train/loss"])) for row in rows}
 
+    # both know the settings, and what auto became (2e-3 at width 192, so 0.012 at 32); they knew none
+    hparams = yaml.safe_load((tmp_path / "run/tensorboard/hparams.yaml").read_text())
+    configs = [hparams, *(wandb_config(file) for file in files)]
+    for config in configs:
+        assert config["optimizer"]["lr"] == pytest.approx(0.012)
+        assert config["model"]["params"]["vocab_size"] == 258
+        assert config["logger"]["wandb"]["notes"] == "***"
+    assert hparams["optimizer"]["weight_decay"] == 0.2
+    assert sorted(config["optimizer"]["weight_decay"] for config in configs[1:]) == [0.1, 0.2]
+
 
 def wandb_losses(file: Path) -> list[tuple[int, float]]:
     """(step, training loss) of every row of an offline W&B file."""
@@ -104,6 +121,18 @@ def wandb_losses(file: Path) -> list[tuple[int, float]]:
         items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
         if "train/loss" in items:
             found.append((int(items["trainer/global_step"]), float(items["train/loss"])))
+    return found
+
+
+def wandb_config(file: Path) -> dict[str, Any]:
+    """The settings that an offline W&B file holds."""
+    from wandb.proto import wandb_internal_pb2
+
+    found: dict[str, Any] = {}
+    for data in leveldb_records(file.read_bytes(), start=7):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        found |= {item.key: json.loads(item.value_json) for item in record.config.update if item.key}
     return found
 
 

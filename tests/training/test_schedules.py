@@ -19,7 +19,6 @@ from slm.training.optimizers import parameter_groups
 from slm.training.schedules import lr_factor
 
 
-
 def factor(name: str, **settings: Any) -> Callable[[int], float]:
     read = {key: value for key, value in (("warmup_steps", 10), ("min_lr_ratio", 0.1)) if key in SCHEDULES[name]}
     return lr_factor(checked(SchedulerConfig, {"name": name, **read, **settings}), 110)

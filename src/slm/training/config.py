@@ -182,10 +182,8 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         if (self.max_steps is None) == (self.max_epochs is None):
-            given = (
-                "neither" if self.max_steps is None else f"max_steps={self.max_steps} and max_epochs={self.max_epochs}"
-            )
-            raise ValueError(f"how long to train is said by max_steps or by max_epochs, the other null; got {given}")
+            given = f"max_steps={self.max_steps} and max_epochs={self.max_epochs:g}" if self.max_epochs else "neither"
+            raise ValueError(f"give max_steps or max_epochs, and the other as null; got {given}")
 
     @property
     def steps(self) -> int:
