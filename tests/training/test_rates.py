@@ -239,6 +239,14 @@ def test_passes_or_steps(run_cli: Any, tiny: Any, train_tiny: Any, tmp_path: Any
     assert metrics_of(tmp_path / "parts")[-1]["step"] == "8"
 
 
+def test_auto_finds_a_run_whose_settings_imply_others(run_cli: Any, tiny: Any, tiny_run: Any) -> None:
+    """``model=pretrained`` is recorded and not typed: each time another run began."""
+    own = [s for s in tiny if not s.startswith(("model.", "tokenizer", "trainer.max_steps"))]
+    command = (*own, f"model.weights={tiny_run}", "trainer.max_epochs=0.004", "resume=auto")
+    assert "nothing is left to do" not in run_cli("train", *command).err
+    assert "nothing is left to do" in run_cli("train", *command).err
+
+
 def test_settings_that_nothing_trained_takes_are_told(run_cli: Any, tiny: Any) -> None:
     """With all hidden matrices frozen, Muon's rate could be anything."""
     frozen = "model.modules.transformer.freeze=true"

@@ -144,7 +144,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     flags, settings = split_flags(arguments)
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(settings)]
+        same = [masked_argument(setting) for setting in _repeatable(implied_arguments(settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return list(arguments)
