@@ -44,7 +44,8 @@ def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> Run
     own = config.trainer
     if own.max_epochs is not None:
         per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
-        own = replace(own, max_steps=ceil(own.max_epochs * _n_windows(data) / per_step), max_epochs=None)
+        steps = ceil(round(own.max_epochs * _n_windows(data) / per_step, 6))  # 0.7 x 10 is not 8
+        own = replace(own, max_steps=max(1, steps), max_epochs=None)
     return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
 
 

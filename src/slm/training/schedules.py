@@ -46,10 +46,12 @@ def _decay_begins(config: SchedulerConfig, max_steps: int) -> int:
 def describe_schedule(config: SchedulerConfig, max_steps: int) -> str:
     """In words, for a run of `max_steps`; what of it does not fit is said too."""
     warmup = config.warmup(max_steps)
+    if config.name == "none":
+        return "none: the same in every step"
     if warmup >= max_steps:
         return f"{config.name}: the warmup of {warmup} steps outlasts the run, which never reaches these rates"
     parts = [f"{warmup} steps of warmup"] if warmup else []
-    if config.name not in ("none", "constant"):
+    if config.name != "constant":
         parts.append(f"down to {100 * (config.min_lr_ratio or 0.0):.3g} % of the peak")
     if config.name == "wsd":
         begin = _decay_begins(config, max_steps)
