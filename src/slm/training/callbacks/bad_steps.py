@@ -84,7 +84,8 @@ class BadSteps(pl.Callback):
         if step == self._seen_step:
             return
         self._seen_step = step
-        read_anyway = step >= trainer.max_steps or any(step % period == 0 for period in self.periods)
+        logged = step == 1 or step >= trainer.max_steps
+        read_anyway = logged or any(step % period == 0 for period in self.periods)
         self._settle(trainer, pl_module, wait=read_anyway)
         if self._go_back_from is not None:
             self._rewind(trainer, pl_module)
