@@ -102,7 +102,6 @@ class Dpo(Task):
         return TaskData(
             datamodule,
             tokenizer,
-            tokens_per_byte=1.0,
             said="\n".join(lines),
             report={"train": len(splits.train), "val": len(splits.val), "faults": splits.faults.as_dict()},
             make_module=partial(PreferenceModule, preference=loss, sft_weight=self.sft_weight),
@@ -137,7 +136,6 @@ class Dpo(Task):
         return TaskData(
             datamodule,
             asked.tokenizer,
-            tokens_per_byte=1.0,
             said="\n".join(f"data: {line}" for line in splits.faults.lines()),
             report={
                 "pairs": len(dataset),
