@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -112,15 +113,36 @@ def test_what_workers_fetched_ahead_is_fetched_again(store: TokenStore) -> None:
 
 
 def test_workers_change_nothing(store: TokenStore) -> None:
-    """Neither training, past the batches that are looked up at once, nor validation."""
-    for loader in ("train_dataloader", "val_dataloader"):
+    """Neither training, past the batches that are looked up at once, nor validation, which knows its text's bytes."""
+    told: dict[str, set[str]] = {"train_dataloader": set(), "val_dataloader": {"text_bytes"}}
+    for loader in told:
         alone, helped = (
             list(islice(getattr(module_of(store, num_workers=workers), loader)(), 70)) for workers in (0, 2)
         )
         assert len(alone) == len(helped) == (70 if loader == "train_dataloader" else 6)
         for one, other in zip(alone, helped, strict=True):
-            assert one.keys() == other.keys() == {"input_ids", "labels"}
-            assert all(torch.equal(one[name], other[name]) for name in one)
+            assert one.keys() == other.keys() == {"input_ids", "labels"} | told[loader]
+            assert all(torch.equal(one[name], other[name]) for name in ("input_ids", "labels"))
+            assert one.get("text_bytes") == other.get("text_bytes")
+
+
+def test_a_loader_that_is_not_forked_gets_a_path(tmp_path: Path) -> None:
+    """macOS, Windows, and Linux from Python 3.14 start loaders afresh and send them the data set: it was every token,
+    to each. Of one file and of several; what they read is the same."""
+    texts = [Document(f"{i}.txt", "".join(random.Random(i).choices("abcdefghij", k=50_000))) for i in range(6)]
+    for documents_a_shard in (10**9, 2):
+        made = write_store(
+            tmp_path / str(documents_a_shard), split_documents(texts, 0.4), ByteTokenizer(), documents_a_shard
+        )
+        assert (len(made.meta["train"]["shards"]) > 1) == (documents_a_shard == 2)
+        for loader in ("train_dataloader", "val_dataloader"):
+            alone, helped = (getattr(module_of(made, num_workers=workers), loader)() for workers in (0, 1))
+            assert len(pickle.dumps(helped.dataset)) < 10_000 < made.meta["val"]["tokens"]
+            helped.multiprocessing_context = "spawn"
+            helped.worker_init_fn = None
+            for one, other in zip(islice(alone, 3), islice(helped, 3), strict=True):
+                assert rows(one) == rows(other)
+                assert one.get("text_bytes") == other.get("text_bytes")
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

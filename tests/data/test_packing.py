@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 import random
 import textwrap
 from typing import Any
@@ -31,7 +32,8 @@ def sample_set(lengths: list[int], seed: int = 0) -> SampleSet:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     learnt = draw.random(n) < 0.5
     learnt[offsets[1:] - 1] = True
-    return SampleSet(draw.integers(VOCAB, size=n).astype(np.int32), learnt, offsets, list(range(len(lengths))), 0, 0, 0)
+    ids, n_bytes = draw.integers(VOCAB, size=n).astype(np.int32), draw.integers(5, size=n).astype(np.int32)
+    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0, n_bytes)
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=80), seed=st.integers(0, 3))
@@ -134,6 +136,17 @@ def made_loss(made: Any, hidden: torch.Tensor, labels: torch.Tensor) -> float:
     return build_loss(made.config)(hidden, made.head_weight, labels, VOCAB).item()
 
 
+def test_a_loader_that_is_not_forked_gets_shared_memory() -> None:
+    """It was sent every token, and has the same samples."""
+    samples = sample_set([20_000, 3])
+    _, (arrays, _) = samples.__reduce__()
+    assert sum(isinstance(array, torch.Tensor) for array in arrays) == 4
+    again = pickle.loads(pickle.dumps(PackedSamples(samples, 30_000, seed=0)))
+    batch, other = (packed.__getitems__([0]) for packed in (again, PackedSamples(samples, 30_000, seed=0)))
+    assert all(torch.equal(batch[name], other[name]) for name in batch)
+    assert again.text_bytes([0]) == PackedSamples(samples, 30_000, seed=0).text_bytes([0])
+
+
 def test_what_is_learnt_is_the_successor() -> None:
     """Shifted once: at a position stands the label of the next token, where that is learnt."""
     samples = SampleSet(
@@ -144,10 +157,12 @@ def test_what_is_learnt_is_the_successor() -> None:
         0,
         0,
         0,
+        np.array([1, 2, 3, 4, 5], dtype=np.int32),
     )
     batch = PackedSamples(samples, 4, seed=0).__getitems__([0])
     assert batch["input_ids"].tolist() == [[7, 8, 5, 0]]
     assert batch["labels"].tolist() == [[8, 9, 6, -100]]
+    assert PackedSamples(samples, 4, seed=0).text_bytes([0]) == 2 + 3 + 5
     assert batch["positions"].tolist() == [[0, 1, 0, 0]]
     batch = PaddedSamples(samples, 8).__getitems__([1, 0])
     assert batch["input_ids"].tolist() == [[5] + [0] * 7, [7, 8] + [0] * 6]

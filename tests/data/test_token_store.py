@@ -88,15 +88,40 @@ def test_meta_counts_what_was_read_and_written(store: TokenStore) -> None:
         "bytes": 17,
         "documents": 2,
         "sha256": digest,
-        "shards": [{"file": "train_00000.bin", "tokens": 19, "sha256": digest}],
+        "shards": [{"file": "train_00000.bin", "tokens": 19, "others": 0, "sha256": digest}],
     }
     assert (store.folder / "train_00000.bin").read_bytes() == tokens.tobytes()
     assert {k: store.meta["val"][k] for k in ("tokens", "bytes", "documents")} == {
         "tokens": 12, "bytes": 11, "documents": 1,
     }  # fmt: skip
-    assert store.tokens_per_byte("train") == 19 / 17
+    assert store.token_bytes("train")(np.arange(19), tokens).tolist() == [1] * 6 + [0] + [1] * 11 + [0]
     assert store.meta["vocab_size"] == 258
     assert store.meta["tokenizer"] == {"kind": "byte", "fingerprint": ByteTokenizer().fingerprint}
+
+
+def test_bytes_are_the_texts_whatever_an_id_stands_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unknown characters have their own, over several shards; what stands before a text has none. A store of format 2,
+    which did not note them, is read, and gives those of its text as a whole."""
+    tokenizer = SimpleTokenizer(list("abc"))
+    split = Split(documents("aüb", "日c🙂"), documents("c", "ééa"))
+    made = write_store(tmp_path / "store", split, tokenizer, documents_a_shard=1)
+    assert made.meta["train"]["shards"][1]["others"] == 2
+    expected = {"train": [1, 2, 1, 0, 3, 1, 4, 0], "val": [1, 0, 2, 2, 1, 0]}
+    for name, sizes in expected.items():
+        where = np.arange(len(sizes))[::-1]
+        assert made.token_bytes(name)(where, made.tokens(name)[where]).tolist() == sizes[::-1]
+    begun = write_store(tmp_path / "begun", Split(documents("a"), documents("b")), Begun())
+    assert begun.token_bytes("train")(np.arange(4), begun.tokens("train")).tolist() == [0, 0, 1, 0]
+
+    meta = json.loads((made.folder / META_FILE).read_text())
+    for name in expected:
+        for shard_meta in meta[name]["shards"]:
+            shard_meta.pop("others")
+    (made.folder / META_FILE).write_text(json.dumps({**meta, "format": 2}))
+    older = TokenStore.open(made.folder)
+    found = older.token_bytes("val")(np.arange(6), older.tokens("val")[np.arange(6)])
+    assert found.sum() == pytest.approx(6)
+    assert "bits per byte are estimates; prepare it again" in capsys.readouterr().err
 
 
 def test_what_is_opened_is_what_was_written(store: TokenStore) -> None:
@@ -175,7 +200,7 @@ DAMAGE: dict[str, tuple[str, Any, str]] = {
     "meta gone": (META_FILE, Path.unlink, r"is no token store \(meta\.json is missing\); make one: slm-prepare"),
     "meta of something else": (META_FILE, lambda file: file.write_text("[]"), r"meta\.json is damaged \(it holds no"),
     "meta without a split": (META_FILE, without_val, r"meta\.json is damaged \(val is missing\); delete the folder"),
-    "another format": (META_FILE, of_format_0, r"has token store format 0, expected 2; prepare again"),
+    "another format": (META_FILE, of_format_0, r"has token store format 0, expected 3; prepare again"),
     "tokenizer gone": (TOKENIZER_FILE, Path.unlink, r"slm_tokenizer\.json is missing"),
     "tokenizer cut": (TOKENIZER_FILE, cut_short, r"slm_tokenizer\.json is damaged"),
 }

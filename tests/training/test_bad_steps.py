@@ -245,7 +245,7 @@ def test_read_a_step_late() -> None:
 
     reader, events = StepReader(), [Event(), Event()]
     for step, event in enumerate(events):
-        reader.put(StepFigures(step, (0, 1), 0.0, 2, 2, 0.0), torch.tensor(6.0), torch.tensor(1.0))
+        reader.put(StepFigures(step, (0, 1), 0.0, 2, 2, 0.0), torch.tensor([[6.0], [0.0]]), torch.tensor(1.0))
         reader._under_way[-1] = (*reader._under_way[-1][:2], event)  # type: ignore[assignment]
     (first,) = reader.take(wait=False)
     assert (first.step, first.loss, events[0].waited, events[1].waited) == (0, 3.0, True, False)

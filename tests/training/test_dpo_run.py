@@ -89,7 +89,7 @@ def test_the_batch_it_is_cut_into_changes_nothing(
     """Six pairs at once or two at a time: every pair weighs the same, whatever its length."""
     losses = []
     for size in (6, 2):
-        more = ("trainer.global_batch_size=6", f"trainer.batch_size={size}", "model.params.dropout=0.0")
+        more = ("trainer.global_batch_size=6", f"trainer.batch_size={size}")
         outcome = invoke(tmp_path, "train", *run, *more, f"run_dir=by{size}", "task.sft_weight=0.3")
         assert outcome.status == 0, outcome.err
         rows = metrics_of(tmp_path / f"by{size}")
@@ -97,6 +97,19 @@ def test_the_batch_it_is_cut_into_changes_nothing(
         of_chosen = -0.3 * float(rows[0]["train/log_prob_chosen"])
         assert losses[-1][0] - of_chosen == pytest.approx(math.log(2), abs=1e-4), "the model is its own reference"
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_dropout_is_off(invoke: Any, run: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
+    """A model with dropout was compared with a reference without: the first loss, before any step, was not ln 2."""
+    for adapter, more in (("none", ()), ("lora", ("adapter.dropout=0.5", "model.params.dropout=0.0"))):
+        folder = tmp_path / adapter
+        folder.mkdir()
+        outcome = invoke(folder, "train", *run, f"adapter={adapter}", *more, "trainer.max_steps=1", "run_dir=run")
+        assert outcome.status == 0, outcome.err
+        assert "task=dpo: dropout is off" in outcome.err
+        first = metrics_of(folder / "run")[0]
+        assert float(first["train/loss"]) == pytest.approx(math.log(2), abs=2e-6)
+        assert abs(float(first["train/margin"])) < 1e-5
 
 
 @pytest.mark.parametrize("loss", ["ipo", "orpo", "simpo"])

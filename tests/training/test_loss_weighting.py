@@ -10,13 +10,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from slm.data.instructions.datamodule import InstructionDataModule
 from slm.data.instructions.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.training.module import LanguageModelModule, text_metrics
+from slm.training.module import LanguageModelModule
+from slm.training.text_figures import text_metrics
 
 T, VOCAB = 12, 30
 
@@ -111,7 +112,7 @@ def samples(request: pytest.FixtureRequest) -> SampleSet:
     learnt = draw.random(offsets[-1]) < 0.4
     learnt[offsets[1:] - 1] = True
     ids = draw.integers(VOCAB, size=offsets[-1]).astype(np.int32)
-    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0)
+    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0, np.ones(len(ids), dtype=np.int32))
 
 
 def loss_of_each_alone(model: Any, samples: SampleSet) -> tuple[torch.Tensor, int]:
@@ -152,8 +153,11 @@ def test_conversations_weigh_alike_in_any_micro_batch(samples: SampleSet, batch_
 @pytest.mark.parametrize("batch_size", [8, 3])
 def test_validation_is_the_mean_over_all_tokens(windows: Any, batch_size: int) -> None:
     """Not the mean of batches' means: the last batch is smaller, windows are of unequal weight."""
-    module = LanguageModelModule(tiny_model(), tokens_per_byte=0.5)
-    trainer().validate(module, datamodule=Windows(windows, batch_size), verbose=False)
+    module = LanguageModelModule(tiny_model())
+    data = Windows(windows, batch_size)
+    told = lambda rows: {**(batch := default_collate(rows)), "text_bytes": 2.0 * int((batch["labels"] >= 0).sum())}  # noqa: E731
+    data.val_dataloader = lambda: DataLoader(windows, batch_size, collate_fn=told)  # type: ignore[arg-type, method-assign]
+    trainer().validate(module, datamodule=data, verbose=False)
     expected = plain_loss(tiny_model(), windows).item()
     assert module.val_metrics["loss"] == pytest.approx(expected, abs=1e-6)
     assert module.val_metrics["bits_per_byte"] == pytest.approx(expected / 0.6931471805599453 / 2, rel=1e-6)
@@ -174,3 +178,4 @@ def test_bits_per_byte() -> None:
         {"loss": 0.693147, "perplexity": 2, "bits_per_byte": 1}
     )
     assert text_metrics(1e6, 1.0)["perplexity"] > 1e300
+    assert str(text_metrics(1.0, 0.0)["bits_per_byte"]) == "nan"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from slm.errors import UserError
-from slm.training.run_lock import LOCK_FILE, only_writer
+from slm.training.run_lock import HOLDER_FILE, LOCK_FILE, only_writer
 
 HOLD = """
 import os, sys, time
@@ -23,7 +23,7 @@ from slm.training.run_lock import only_writer
 with only_writer(Path(sys.argv[1])):
     if not os.fork():
         os.close(1)  # as a loader process would: it outlives a parent that is killed
-        time.sleep(20)
+        time.sleep(600)
     print("held", flush=True)
     time.sleep(600)
 """
@@ -48,12 +48,57 @@ def test_a_folder_in_use_is_refused(holder: Any, run_cli: Any, tiny: tuple[str, 
     assert outcome.status == 2
     (line,) = outcome.err.splitlines()
     assert line.startswith(f"slm-train: run_dir: 'run' is in use by process {holder.pid} on ")
-    assert {file.name for file in (tmp_path / "run").iterdir()} == {LOCK_FILE}
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {LOCK_FILE, HOLDER_FILE}
     holder.kill()
     holder.wait()
     outcome = run_cli("train", *tiny, "run_dir=run")
     assert outcome.status == 0, outcome.err
     assert not (tmp_path / "run" / LOCK_FILE).exists()
+
+
+def test_a_process_forked_under_it_does_not_let_go_of_it(tmp_path: Path) -> None:
+    """It has no lock, and one that leaves the block by an exception leaves that of its parent alone."""
+    try:
+        with only_writer(tmp_path):
+            child = os.fork()
+            if not child:
+                raise ZeroDivisionError
+            assert os.waitpid(child, 0)[1] == 0
+            with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "), only_writer(tmp_path):
+                pass
+            assert (tmp_path / LOCK_FILE).is_file()
+    except ZeroDivisionError:
+        os._exit(0)
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """Of several that come together, and again and again, one holds it at a time: none is let in by a lock file that
+    another one removes."""
+    command = [sys.executable, "-c", TAKE, str(tmp_path / "run"), str(tmp_path / "inside")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    taken = [int(process.communicate(timeout=120)[0]) for process in processes]
+    assert sum(taken) > 30
+    assert not list((tmp_path / "run").iterdir())
+
+
+TAKE = """
+import sys, time
+from pathlib import Path
+from slm.errors import UserError
+from slm.training.run_lock import only_writer
+taken, until = 0, time.monotonic() + 3
+while time.monotonic() < until:
+    try:
+        with only_writer(Path(sys.argv[1])):
+            inside = Path(sys.argv[2])
+            inside.open("x").close()
+            time.sleep(0.001)
+            inside.unlink()
+            taken += 1
+    except UserError as error:
+        assert "in use" in str(error), error
+print(taken)
+"""
 
 
 def test_it_is_let_go_of(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from slm.data.mixture import Store, shares_of, stores_of
 from slm.data.mixture_order import MixtureOrder
 from slm.data.order import window_at
 from slm.data.samplers import EvalBatches, Order, TrainBatches
-from slm.data.windows import MixtureWindows, WindowDataset, Windows
+from slm.data.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
 
@@ -70,6 +70,10 @@ class WindowDataModule(pl.LightningDataModule):
         """The windows of "train" or "val", of each part by itself."""
         raise NotImplementedError
 
+    def eval_parts(self) -> Sequence[Windows]:
+        """The windows of `eval_split`, of each part; bits per byte are known of `CountedWindows`."""
+        return self.parts(self.eval_split)
+
     @property
     def shares(self) -> Sequence[float]:
         """Of each part in the order of training."""
@@ -116,8 +120,7 @@ class WindowDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
         """Every window of `eval_split`, once; of a mixture, a loader for each part."""
         loaders: list[DataLoader[dict[str, Tensor]]] = [
-            self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()))
-            for part in self.parts(self.eval_split)
+            self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks())) for part in self.eval_parts()
         ]
         return loaders[0] if len(loaders) == 1 else loaders
 
@@ -182,6 +185,14 @@ class TextDataModule(WindowDataModule):
     def parts(self, split: str) -> list[WindowDataset]:
         """The windows of each store."""
         return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
+
+    def eval_parts(self) -> list[Windows]:
+        """Those that say how many bytes of text they stand for."""
+        bytes_of = [store.token_bytes(self.eval_split) for store in stores_of(self.store).values()]
+        return [
+            CountedWindows(part, partial(part.text_bytes, token_bytes=of_part))
+            for part, of_part in zip(self.parts(self.eval_split), bytes_of, strict=True)
+        ]
 
     @property
     def shares(self) -> list[float]:

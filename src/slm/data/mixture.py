@@ -54,10 +54,6 @@ class MixtureStore:
         }
         return {**sums, "vocab_size": metas[0]["vocab_size"]}
 
-    def tokens_per_byte(self, split: str) -> float:
-        """Of text that is mixed as training is: each part has its share of the tokens."""
-        return 1 / sum(share / self.stores[name].tokens_per_byte(split) for name, share in self.shares.items())
-
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the parts, their names, order and shares."""

@@ -20,6 +20,7 @@ class ShardedTokens:
 
     def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
+        self._arguments = files, lengths, dtype
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._starts = self._ends - lengths
         self._shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
@@ -27,8 +28,14 @@ class ShardedTokens:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def __reduce__(self) -> Any:
+        """To a process that is not forked go the paths, not the tokens."""
+        return ShardedTokens, self._arguments
+
     def __getitem__(self, where: np.ndarray) -> np.ndarray:
         """The tokens at positions `where`, of any shape, each in ``0 .. len - 1``."""
+        if len(self._shards) == 1:
+            return self._shards[0][where]
         shard_of = np.searchsorted(self._ends, where, side="right")
         found = np.empty(where.shape, self.dtype)
         for shard in np.unique(shard_of).tolist():

@@ -1,6 +1,7 @@
 """Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
 
 train_00000.bin, …     token ids, uint16 or uint32, one document after another; so too val_00000.bin, …
+train_00000.bytes, …   which of them stand for other bytes of text than their ids do as a rule, if any do
 meta.json              counts, checksums, the tokenizer's fingerprint
 slm_tokenizer.json     the tokenizer itself
 data_card.json         sources with their checksums, what was left out, faults; README.md says it to people
@@ -20,15 +21,19 @@ import numpy as np
 from filelock import FileLock
 
 from slm.data.sharded_tokens import ShardedTokens
+from slm.data.token_bytes import TokenBytes, others_file
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.new_file import new_file
+from slm.notices import notice
 from slm.schema import Count, NonNegativeInt, Text, checked
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 
 META_FILE = "meta.json"
-FORMAT = 2
+FORMAT = 3
+_READ = (2, FORMAT)  # of 2, it is not known which tokens stand for other bytes than their ids do
 SPLITS = ("train", "val")
+_BLOCK = 1 << 20  # tokens that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,9 @@ class TokenStore:
         meta = _read_meta(folder)
         for shard in (shard for split in SPLITS for shard in meta[split]["shards"]):
             file = folder / shard["file"]
-            expected = shard["tokens"] * np.dtype(meta["dtype"]).itemsize
-            size = file.stat().st_size if file.is_file() else 0
-            if size != expected:
-                raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
+            _check_size(file, shard["tokens"] * np.dtype(meta["dtype"]).itemsize)
+            if others := shard.get("others"):
+                _check_size(others_file(file), 8 * others)
         return cls(folder, meta, load_tokenizer(folder))
 
     def tokens(self, split: str) -> np.ndarray | ShardedTokens:
@@ -71,9 +75,23 @@ class TokenStore:
             return np.memmap(files[0], dtype=dtype, mode="r")
         return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
 
-    def tokens_per_byte(self, split: str) -> float:
-        """Tokens a UTF-8 byte of text: what turns nats per token into bits per byte."""
-        return self.meta[split]["tokens"] / self.meta[split]["bytes"]
+    def token_bytes(self, split: str) -> TokenBytes:
+        """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte.
+
+        Of a store of format 2, made by a tokenizer whose ids do not tell it, those of the ids in proportion to the
+        split's.
+        """
+        shards, of_id = self.meta[split]["shards"], self.tokenizer.bytes_of_id
+        if self.meta["format"] < FORMAT and not self.tokenizer.spells_exactly():
+            of_id = of_id * (self.meta[split]["bytes"] / max(1, self._sum_by_id(split)))
+            notice(f"'{self.folder}' was made by an older version: bits per byte are estimates; prepare it again")
+        files = [others_file(self.folder / shard["file"]) if shard.get("others") else None for shard in shards]
+        return TokenBytes(of_id, [shard["tokens"] for shard in shards], files)
+
+    def _sum_by_id(self, split: str) -> int:
+        tokens = self.tokens(split)
+        blocks = (np.arange(start, min(start + _BLOCK, len(tokens))) for start in range(0, len(tokens), _BLOCK))
+        return sum(int(self.tokenizer.bytes_of_id[tokens[block]].sum()) for block in blocks)
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +118,7 @@ def write_meta(
     }
     for split in SPLITS:
         written = [shard[split] for shard in shards]
-        filled = [{key: of[key] for key in ("file", "tokens", "sha256")} for of in written if of["tokens"]]
+        filled = [{key: of[key] for key in ("file", "tokens", "others", "sha256")} for of in written if of["tokens"]]
         meta[split] = {
             "tokens": sum(of["tokens"] for of in written),
             "bytes": sum(of["bytes"] for of in written),
@@ -140,10 +158,17 @@ def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore
         return make(folder)
 
 
+def _check_size(file: Path, expected: int) -> None:
+    size = file.stat().st_size if file.is_file() else 0
+    if size != expected:
+        raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
+
+
 @dataclass(frozen=True)
 class _Shard:
     file: Text
     tokens: Count
+    others: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +195,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"'{folder}' is no token store ({META_FILE} is missing); make one: slm-prepare")
     meta = read_json_object(file)
-    if meta.get("format", FORMAT) != FORMAT:
+    if meta.setdefault("format", FORMAT) not in _READ:
         raise UserError(f"'{folder}' has token store format {meta['format']}, expected {FORMAT}; prepare again")
     try:
         checked(_Meta, meta)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from slm.data.sharded_tokens import ShardedTokens
+from slm.data.token_bytes import TokenBytes
 from slm.errors import UserError
 
 IGNORE_INDEX = -100
+TEXT_BYTES = "text_bytes"
 
 
 class Windows(Protocol):
@@ -53,6 +56,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self.tokens = tokens
         self.seq_len = seq_len
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to a loader process that is not forked: of a mapped file its path."""
+        tokens = self.tokens
+        if isinstance(tokens, np.memmap) and tokens.filename is not None:
+            tokens = ShardedTokens([Path(tokens.filename)], [len(tokens)], tokens.dtype)
+        return {**self.__dict__, "tokens": tokens}
+
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.seq_len)
 
@@ -69,6 +79,34 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def text_bytes(self, indices: Sequence[int] | np.ndarray, token_bytes: TokenBytes) -> float:
+        """Bytes of text that the labels of these windows stand for, together."""
+        first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
+        where = (first + np.arange(1, self.seq_len + 1)).ravel()
+        where = where[where < len(self.tokens)]
+        return float(token_bytes(where, self.tokens[where]).sum())
+
+
+class CountedWindows(Dataset[dict[str, Any]]):
+    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number.
+
+    Args:
+        windows: what batches are made of.
+        text_bytes: tells it of given windows.
+    """
+
+    def __init__(self, windows: Windows, text_bytes: Callable[[np.ndarray], float]) -> None:
+        self.windows = windows
+        self.seq_len = windows.seq_len
+        self.text_bytes = text_bytes
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, Any]:
+        """The batch of these windows."""
+        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.text_bytes(indices)}
 
 
 class MixtureWindows(Dataset[dict[str, Tensor]]):

@@ -17,6 +17,7 @@ from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
 from slm.tokenizers.rust_errors import panics_refused
+from slm.tokenizers.text_bytes import stretched
 
 if TYPE_CHECKING:
     import tokenizers
@@ -121,6 +122,22 @@ class Tokenizer(ABC):
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text as (n,) integers: for texts of millions of tokens, which as Python's numbers take long."""
         return [np.array(ids, dtype=np.int64) for ids in self.encode_batch(texts)]
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """(vocab_size,) int64: bytes of UTF-8 that each id stands for as a rule, special ones 0."""
+        return np.array([len(self.decode([i]).encode()) for i in range(self.vocab_size)])
+
+    def spells_exactly(self) -> bool:
+        """Whether the bytes of each token of any text are `bytes_of_id`."""
+        return False
+
+    def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
+        """How many bytes of `text` each of `ids` (n,), which it is encoded as, stands for: (n,) int64, together all.
+
+        Where a kind knows no better, those of the ids, in proportion.
+        """
+        return stretched(self.bytes_of_id[ids], len(text.encode()))
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a `text` that a chat template wrote: the special tokens spelled in it become themselves.

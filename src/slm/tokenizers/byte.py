@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -48,6 +50,15 @@ class ByteTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         return decode_bytes(_TOKEN_BYTES, self.check_ids(ids))
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """(vocab_size,) int64: one each."""
+        return np.array(list(map(len, _TOKEN_BYTES)))
+
+    def spells_exactly(self) -> bool:
+        """True."""
+        return True
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back incomplete characters."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
@@ -46,6 +49,19 @@ class ExtendedTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As the other."""
         return self.inner.encode_batch(texts)
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """The other's, and nothing for what was added."""
+        return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
+
+    def spells_exactly(self) -> bool:
+        """As the other."""
+        return self.inner.spells_exactly()
+
+    def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
+        """As the other."""
+        return self.inner.text_bytes(text, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; added ones contribute nothing."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders
 
@@ -15,6 +17,13 @@ from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
 from slm.tokenizers.rust_errors import breakdowns_refused
+from slm.tokenizers.text_bytes import (
+    by_ends,
+    bytes_of_spellings,
+    spells_bytes,
+    spells_bytes_after_a_space,
+    stretched,
+)
 
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
@@ -103,6 +112,37 @@ class HuggingFaceTokenizer(Tokenizer):
         with breakdowns_refused():
             text: str = self._backend.decode(checked, skip_special_tokens=True)
         return text
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """(vocab_size,) int64: bytes that each id is spelt with."""
+        if self._token_bytes is not None:
+            return np.array(list(map(len, self._token_bytes)))
+        return bytes_of_spellings(self._backend, self.vocab_size)
+
+    @functools.cached_property
+    def _keeps_text(self) -> bool:
+        kept = spells_bytes if self._token_bytes is not None else spells_bytes_after_a_space
+        return kept(self._backend)
+
+    def spells_exactly(self) -> bool:
+        """Of a vocabulary of bytes alone, if it leaves texts as they are."""
+        return self._token_bytes is not None and self._keeps_text
+
+    def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
+        """Those of the ids where they spell the text out, else by where each token lies in it."""
+        found, size = self.bytes_of_id[ids], len(text.encode())
+        too_many = int(found.sum()) - size
+        if too_many == 1 and self._keeps_text and self._token_bytes is None:
+            found[0] -= 1  # the space that this vocabulary puts before every text
+            return found
+        if too_many == 0 and (self._keeps_text or self.decode(ids.tolist()) == text):
+            return found
+        with breakdowns_refused():
+            encoding = self._backend.encode(text, add_special_tokens=False)
+        if encoding.ids != ids.tolist():  # it was encoded beside other text
+            return stretched(found, size)
+        return by_ends(text, [end for _, end in encoding.offsets], found)
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back what later ids can still change."""

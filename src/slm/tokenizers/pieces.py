@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -57,6 +59,24 @@ class PieceTokenizer(Tokenizer):
         backend.decoder = decoders.Replace(unk, REPLACEMENT)
         backend.add_special_tokens([eos, pad])
         return backend
+
+    @abstractmethod
+    def split(self, text: str) -> Sequence[str]:
+        """The pieces of `text`, one for each of its ids."""
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """(vocab_size,) int64: those of the pieces, and of one character for an unknown one."""
+        return np.array([1, 0, 0, *(len(piece.encode()) for piece in self._pieces)])
+
+    def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
+        """An unknown piece stands for what is written there."""
+        found = self.bytes_of_id[ids]
+        unknown = np.flatnonzero(ids == self.unk_id)
+        if len(unknown):
+            pieces = self.split(text)
+            found[unknown] = [len(pieces[i].encode()) for i in unknown.tolist()]
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""

@@ -78,7 +78,11 @@ class RegexTokenizer(PieceTokenizer):
     def encode(self, text: str) -> list[int]:
         """One id a piece."""
         id_of = self._id_of_piece.get
-        return [id_of(piece, self.unk_id) for piece in _split(self._pattern, text)]
+        return [id_of(piece, self.unk_id) for piece in self.split(text)]
+
+    def split(self, text: str) -> list[str]:
+        """Matches of the pattern and what lies between them."""
+        return _split(self._pattern, text)
 
     def _rust_regex(self) -> tokenizers.Regex:
         return rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True)

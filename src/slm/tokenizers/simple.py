@@ -46,6 +46,10 @@ class SimpleTokenizer(PieceTokenizer):
         ids: list[int] = self._id_of_code[np.minimum(codes, len(self._id_of_code) - 1)].tolist()
         return ids
 
+    def split(self, text: str) -> str:
+        """Its characters."""
+        return text
+
     def _rust_regex(self) -> tokenizers.Regex:
         return tokenizers.Regex(r"[\s\S]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -84,6 +85,15 @@ class TiktokenTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`."""
         return decode_bytes(self._token_bytes, self.check_ids(ids))
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        """(vocab_size,) int64."""
+        return np.array(list(map(len, self._token_bytes)))
+
+    def spells_exactly(self) -> bool:
+        """True: whatever the pattern leaves out is none of its encodings."""
+        return True
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back incomplete characters."""

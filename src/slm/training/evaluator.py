@@ -27,7 +27,8 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
         precision: as in training; what is really used is said.
 
     Returns:
-        The figures that training calls ``val/…``, and ``split``, the report of `data` and ``seq_len``.
+        The figures that training calls ``val/…``, and ``scored_tokens``, the ``scored_bytes`` of text that those stand
+        for, ``split``, the report of `data` and ``seq_len``.
     """
     quiet_lightning()
     heed_others()
@@ -36,9 +37,7 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
     notice(f"precision {used.name} ({used.reason})")
     if data.prepare is not None:
         data.prepare(model, Preparing(device, used.name, resumed_from=None))
-    module = (data.make_module or LanguageModelModule)(
-        model, tokens_per_byte=data.tokens_per_byte, val_shares=data.val_shares, tokenizer=data.tokenizer
-    )
+    module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
     if not has_plain_head(model):
         module.loss = LossThroughHead(model)
     trainer = pl.Trainer(
@@ -53,5 +52,9 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
         callbacks=list(data.callbacks),
     )
     trainer.validate(module, datamodule=data.datamodule, verbose=False)
+    scored = module.scored.values()
+    counts = {"scored_tokens": sum(part.tokens for part in scored)} if scored else {}
+    if any(part.text_bytes for part in scored):
+        counts["scored_bytes"] = round(sum(part.text_bytes for part in scored))
     about = {"split": data.datamodule.eval_split, **data.report, "seq_len": data.datamodule.seq_len}
-    return {**module.val_metrics, **about}
+    return {**module.val_metrics, **counts, **about}

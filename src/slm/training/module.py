@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from slm.data.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_request import Prompt
@@ -21,9 +23,11 @@ from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
+from slm.training.exact_sum import ExactSum
 from slm.training.left_out import contagious, leave_out_if_bad
 from slm.training.optimizers import parameter_groups
 from slm.training.step_figures import StepFigures, StepReader
+from slm.training.text_figures import Scored, text_figures
 
 Batch = dict[str, Tensor]
 
@@ -40,7 +44,6 @@ class LanguageModelModule(pl.LightningModule):
         weight_decay: for the matrices.
         lr_factor: optimizer step -> factor of the learning rate.
         grad_clip: largest global norm of the gradient; 0 for no clipping.
-        tokens_per_byte: of the validation text, for bits per byte.
         val_shares: name -> share in the validation loss, for each validation loader; by default there is one.
         tokenizer: what `predict_step` reads prompts and writes text with.
         generation: settings of `predict_step`.
@@ -54,7 +57,6 @@ class LanguageModelModule(pl.LightningModule):
         weight_decay: float = 0.0,
         lr_factor: Callable[[int], float] | None = None,
         grad_clip: float = 0.0,
-        tokens_per_byte: float = 1.0,
         val_shares: Mapping[str, float] | None = None,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
@@ -69,7 +71,6 @@ class LanguageModelModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.lr_factor = lr_factor
         self.grad_clip = grad_clip
-        self.tokens_per_byte = tokens_per_byte
         self.val_shares = dict(val_shares or {"": 1.0})
         self.tokenizer = tokenizer
         self.generation = generation
@@ -77,14 +78,15 @@ class LanguageModelModule(pl.LightningModule):
         self.grad_norm: Tensor | None = None
         self.tokens_trained = 0
         self._batch_tokens = 0
-        self._step_nll: Tensor | float = 0.0  # of the optimizer step under way, on this rank
+        self._batch_bytes = 0.0
+        self._step_sums = ExactSum()  # of the optimizer step under way, on this rank
         self._step_tokens = 0
         self._step_valid = 0  # valid tokens over all ranks
         self._steps = StepReader()
-        self._logged_nll: Tensor | float = 0.0
+        self._logged_nll = 0.0
         self._logged_tokens = 0
-        self._eval_nll: list[Tensor | float] = []  # of each validation loader
-        self._eval_tokens: list[int] = []
+        self._scored: dict[str, Scored] = {}  # of each validation loader, on this rank
+        self.scored: dict[str, Scored] = {}  # the last validation's, on all
         self.val_metrics: dict[str, float] = {}
         self.settled: list[StepFigures] = []  # what `settle_steps` gave last
         self.bad_steps = 0  # so far, as the callback of that name counts them
@@ -99,10 +101,13 @@ class LanguageModelModule(pl.LightningModule):
         return self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Count the valid tokens while the labels are still on the host, so that no step waits for it."""
+        """Count the valid tokens while the labels are still on the host, so that no step waits for it; the text's bytes
+        stay there."""
         if isinstance(batch, dict) and "labels" in batch:
             labels = batch["labels"]
             self._batch_tokens = int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())
+            self._batch_bytes = batch.get(TEXT_BYTES, 0.0)
+            batch = {name: tensor for name, tensor in batch.items() if name != TEXT_BYTES}
         return batch
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -118,7 +123,7 @@ class LanguageModelModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Summed loss over the places a batch has at most; `on_before_optimizer_step` corrects the divisor."""
         nll = self.model_step(batch)
-        self._step_nll = self._step_nll + nll.detach()
+        self._step_sums.add(nll)
         self._step_tokens += self._batch_tokens
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         return contagious(nll) / (datamodule.batch_size * datamodule.seq_len)  # batches of unequal width weigh alike
@@ -153,19 +158,14 @@ class LanguageModelModule(pl.LightningModule):
         taken = datamodule.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
         positions = (datamodule.position - taken, datamodule.position)
         step = self.trainer.global_step + 1
-        loss_sum, count = self._take_step_loss(torch.isfinite(grad_norm))
-        known = StepFigures(step, positions, math.nan, count, self._step_valid, math.nan)
-        self._steps.put(known, loss_sum, grad_norm)
+        known = StepFigures(step, positions, math.nan, self._take_step_count(), self._step_valid, math.nan)
+        self._steps.put(known, self._step_sums.take(), grad_norm)
         self.tokens_trained += self._step_valid
         self._step_tokens = 0
 
-    def _take_step_loss(self, is_finite: Tensor) -> tuple[Tensor, int]:
-        """This rank's summed loss of the step that ends, and how many it is of; kept for the log if it counts."""
-        nll = torch.as_tensor(self._step_nll)
-        self._logged_nll = self._logged_nll + torch.where(is_finite, nll, 0.0)
-        self._logged_tokens += self._step_tokens
-        self._step_nll = 0.0
-        return nll, self._step_tokens
+    def _take_step_count(self) -> int:
+        """How many the loss of the step that ends is of, on this rank."""
+        return self._step_tokens
 
     def settle_steps(self, wait: bool) -> list[StepFigures]:
         """The steps whose figures have become known since the last call, in order; tokens of those that were left out
@@ -176,13 +176,23 @@ class LanguageModelModule(pl.LightningModule):
         """
         self.settled = self._steps.take(wait)
         for figures in self.settled:
-            if not figures.is_finite:
-                self.tokens_trained -= figures.tokens
-                self._leave_out(figures)
+            self._settle(figures)
         return self.settled
 
-    def _leave_out(self, figures: StepFigures) -> None:
-        self._logged_tokens -= figures.count
+    def _settle(self, figures: StepFigures) -> None:
+        if figures.is_finite:
+            self._add_to_log(figures)
+        else:
+            self.tokens_trained -= figures.tokens
+
+    def _settle_rest(self) -> None:
+        """Steps that no callback has settled before a row is due."""
+        for figures in self._steps.take(wait=True):
+            self._settle(figures)
+
+    def _add_to_log(self, figures: StepFigures) -> None:
+        self._logged_nll += figures.loss_sum
+        self._logged_tokens += figures.count
 
     def mean_over_ranks(self, total: float, count: int) -> float:
         """Mean of what all ranks have `count` of, which together is `total`; called on all of them."""
@@ -191,7 +201,8 @@ class LanguageModelModule(pl.LightningModule):
 
     def take_train_loss(self) -> float:
         """Mean loss (nats per token) over all ranks since the last call."""
-        nll, tokens = float(self._logged_nll), self._logged_tokens
+        self._settle_rest()
+        nll, tokens = self._logged_nll, self._logged_tokens
         self._logged_nll, self._logged_tokens = 0.0, 0
         return self.mean_over_ranks(nll, tokens)
 
@@ -227,26 +238,20 @@ class LanguageModelModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._eval_nll, self._eval_tokens = [0.0] * len(self.val_shares), [0] * len(self.val_shares)
+        self._scored = {name: Scored() for name in self.val_shares}
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add to the sums."""
-        self._eval_nll[dataloader_idx] = self._eval_nll[dataloader_idx] + self.model_step(batch).double()
-        self._eval_tokens[dataloader_idx] += self._batch_tokens
+        part = list(self._scored.values())[dataloader_idx]
+        part.add(self.model_step(batch), self._batch_tokens, self._batch_bytes)
 
     def on_validation_epoch_end(self) -> None:
         """``val/loss`` in nats per token, ``val/perplexity``, ``val/bits_per_byte``: exact sums over all ranks.
 
         Of several loaders also ``val/loss/<name>`` of each; the whole is their mean, weighted by the shares.
         """
-        losses = {}
-        for name, nll, tokens in zip(self.val_shares, self._eval_nll, self._eval_tokens, strict=True):
-            losses[name] = self.mean_over_ranks(float(nll), tokens)
-        loss = sum(share * losses[name] for name, share in self.val_shares.items())
-        metrics = text_metrics(loss, self.tokens_per_byte)
-        if len(losses) > 1:
-            metrics.update({f"loss/{name}": value for name, value in losses.items()})
-        self.report_validation(metrics)
+        self.scored = {name: part.over(self._sum_over_ranks) for name, part in self._scored.items()}
+        self.report_validation(text_figures(self.scored, self.val_shares))
 
     def report_validation(self, metrics: dict[str, float]) -> None:
         """Log `metrics` as ``val/…``, and keep them; ``loss`` is among them."""
@@ -282,7 +287,7 @@ class LanguageModelModule(pl.LightningModule):
         for name in base_names(self.model):
             del checkpoint["state_dict"][f"model.{name}"]
         checkpoint["train_sums"] = {
-            "logged_nll": self._sum_over_ranks(float(self._logged_nll)),
+            "logged_nll": self._sum_over_ranks(self._logged_nll),
             "logged_tokens": self._sum_over_ranks(self._logged_tokens),
             "tokens_trained": self.tokens_trained,
         }
@@ -305,24 +310,10 @@ class LanguageModelModule(pl.LightningModule):
             counts.update(dict.fromkeys(counts, taken))
 
     def _sum_over_ranks(self, value: Any) -> Any:
-        """A number summed over all ranks; on one rank the number itself, with no tensor made."""
+        """A number summed over all ranks and rounded once, so alike on all; on one rank the number itself, without a
+        tensor. Its 64 bits travel as an integer, which every device has."""
         if self.trainer.world_size == 1:
             return value
-        total = self.trainer.strategy.reduce(
-            torch.tensor(float(value), dtype=torch.float64, device=self.device), reduce_op="sum"
-        )
-        return type(value)(total.item())
-
-
-def text_metrics(loss: float, tokens_per_byte: float) -> dict[str, float]:
-    """What a mean loss in nats per token means.
-
-    Returns:
-        ``loss``; ``perplexity`` = exp(loss); ``bits_per_byte`` = loss / ln 2 * tokens per byte,
-        which compares models of different tokenizers.
-    """
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_byte": loss / math.log(2) * tokens_per_byte,
-    }
+        bits = np.float64(value).view(np.int64)
+        of_ranks = cast(Tensor, self.all_gather(torch.tensor(bits, device=self.device)))
+        return type(value)(math.fsum(np.array(of_ranks.tolist()).view(np.float64)))

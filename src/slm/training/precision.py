@@ -43,6 +43,10 @@ def resolve_precision(asked: str | int, device: str, dim: int) -> Precision:
     if name in ("16-mixed", "16-true") and device == "cpu":
         instead = name.replace("16", "bf16")
         return Precision(instead, f"{asked} was asked for, but fp16 needs a GPU; on this CPU bf16 takes its place")
+    if name == "16-mixed" and device == "mps":  # torch's asks for float64 before 2.8
+        return Precision(
+            "bf16-mixed", f"{asked} was asked for, but fp16's loss scale is not for {device}; bf16 is taken"
+        )
     return Precision(name, "as set")
 
 

@@ -203,7 +203,7 @@ def bad_steps_callback(config: RunConfig, resumed_from: Path | None) -> BadSteps
 def _write_run_bundle(
     run: Path, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
-    facts = {**facts, "data_fingerprint": data.datamodule.fingerprint, "tokens_per_byte": data.tokens_per_byte}
+    facts = {**facts, "data_fingerprint": data.datamodule.fingerprint}
     write_bundle(run / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
 
 

@@ -243,7 +243,6 @@ def _module(
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
         lr_factor=lr_factor(config.scheduler, config.trainer.steps),
         grad_clip=config.trainer.grad_clip,
-        tokens_per_byte=data.tokens_per_byte,
         val_shares=data.val_shares,
         tokenizer=data.tokenizer,
         generation=config.generation,

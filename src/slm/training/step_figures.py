@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from slm.training.exact_sum import joined
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class StepFigures:
         count: how many that are: valid tokens, or pairs.
         tokens: valid tokens over all ranks.
         grad_norm: of the whole step, before clipping.
+        others: what else the module sums up beside the loss.
     """
 
     step: int
@@ -29,6 +32,7 @@ class StepFigures:
     count: int
     tokens: int
     grad_norm: float
+    others: tuple[float, ...] = ()
 
     @property
     def is_finite(self) -> bool:
@@ -48,12 +52,18 @@ class StepReader:
     def __init__(self) -> None:
         self._under_way: deque[tuple[StepFigures, Tensor, torch.cuda.Event | None]] = deque()
 
-    def put(self, known: StepFigures, loss_sum: Tensor, grad_norm: Tensor) -> None:
-        """Take in a step; of `known` the two figures that may still be on the device are filled in later."""
-        values = torch.stack([loss_sum.double(), grad_norm.double()])
+    def put(self, known: StepFigures, sums: Tensor, grad_norm: Tensor) -> None:
+        """Take in a step.
+
+        Args:
+            known: what is known of it; the rest, which may still be on the device, is filled in later.
+            sums: (2, k), what `ExactSum` gave, the loss first.
+            grad_norm: a scalar on the same device.
+        """
+        values = torch.cat([sums.flatten(), grad_norm.detach().to(sums.dtype).reshape(1)])
         event = None
         if values.is_cuda:
-            host = torch.empty(2, dtype=torch.float64, pin_memory=True)
+            host = torch.empty_like(values, device="cpu", pin_memory=True)
             values = host.copy_(values, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
@@ -70,6 +80,8 @@ class StepReader:
             known, values, event = self._under_way.popleft()
             if event is not None:
                 event.synchronize()
-            loss_sum, grad_norm = values.tolist()
-            taken.append(StepFigures(known.step, known.positions, loss_sum, known.count, known.tokens, grad_norm))
+            *parts, grad_norm = values.tolist()
+            size = len(parts) // 2
+            loss_sum, *others = joined(parts[:size], parts[size:])
+            taken.append(replace(known, loss_sum=loss_sum, grad_norm=grad_norm, others=tuple(others)))
         return taken

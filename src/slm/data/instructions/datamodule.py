@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from slm.data.datamodule import WindowDataModule
 from slm.data.instructions.samples import SampleSet
 from slm.data.instructions.windows import PackedSamples, PaddedSamples
+from slm.data.windows import CountedWindows, Windows
 
 
 class InstructionDataModule(WindowDataModule):
@@ -42,6 +43,10 @@ class InstructionDataModule(WindowDataModule):
     def parts(self, split: str) -> list[PackedSamples | PaddedSamples]:
         """The windows of a part."""
         return [self.dataset(split)]
+
+    def eval_parts(self) -> list[Windows]:
+        """Those that say how many bytes of text they stand for."""
+        return [CountedWindows(part, part.text_bytes) for part in self.parts(self.eval_split)]
 
     def dataset(self, split: str) -> PackedSamples | PaddedSamples:
         """The windows of a part."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from slm.data.templates.renderer import ChatRenderer, Message, Sample
 from slm.errors import UserError
@@ -18,7 +19,7 @@ LossOn = Literal["responses", "all"]
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples one after another, five bytes a token.
+    """Samples one after another, nine bytes a token.
 
     Attributes:
         ids: (n,) int32, all tokens.
@@ -28,6 +29,7 @@ class SampleSet:
         too_long: conversations longer than a window, dropped or cut.
         cut: of these, those that were cut.
         without: conversations that were left out since nothing to learn is in them, or was left of them.
+        n_bytes: (n,) int32, bytes of text that each token stands for.
     """
 
     ids: np.ndarray
@@ -37,6 +39,13 @@ class SampleSet:
     too_long: int
     cut: int
     without: int
+    n_bytes: np.ndarray
+
+    def __reduce__(self) -> Any:
+        """A loader process that is not forked gets tensors, which torch hands over as shared memory."""
+        arrays = [torch.from_numpy(getattr(self, name)) for name in _ARRAYS]
+        others = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
+        return _received, (arrays, others)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -46,6 +55,11 @@ class SampleSet:
         """(k,) positions that each sample takes in a window: one fewer than its tokens, since the last is only
         predicted."""
         return np.diff(self.offsets) - 1
+
+    def text_bytes(self, sample: int) -> int:
+        """Bytes of text that a sample's labels stand for: of what is learnt, its first token left out."""
+        labels = slice(self.offsets[sample] + 1, self.offsets[sample + 1])
+        return int(self.n_bytes[labels][self.learnt[labels]].sum())
 
     @property
     def fingerprint(self) -> str:
@@ -60,11 +74,19 @@ class SampleSet:
         return {
             "samples": len(self),
             "tokens": len(self.ids),
-            "learnt_tokens": int(self.learnt.sum()),
+            "learnt_tokens": int(self.learnt.sum() - self.learnt[self.offsets[:-1]].sum()),  # no label holds the first
             "too_long_dropped": self.too_long - self.cut,
             "too_long_cut": self.cut,
             "nothing_to_learn": self.without,
         }
+
+
+_ARRAYS = ("ids", "learnt", "offsets", "n_bytes")
+
+
+def _received(arrays: Sequence[torch.Tensor], others: dict[str, Any]) -> SampleSet:
+    named: dict[str, Any] = dict(zip(_ARRAYS, (array.numpy() for array in arrays), strict=True))
+    return SampleSet(**named, **others)
 
 
 def make_samples(
@@ -84,6 +106,7 @@ def make_samples(
     """
     ids: list[np.ndarray] = []
     learnt: list[np.ndarray] = []
+    n_bytes: list[np.ndarray] = []
     kept: list[int] = []
     n_long = n_cut = n_without = 0
     for number, messages in enumerate(conversations):
@@ -105,6 +128,7 @@ def make_samples(
         kept.append(number)
         ids.append(np.array(sample.ids[part], dtype=np.int32))
         learnt.append(np.array(sample.learnt[part], dtype=np.bool_))
+        n_bytes.append(np.array(sample.n_bytes[part], dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
     empty = np.empty(0)
     return SampleSet(
@@ -115,10 +139,12 @@ def make_samples(
         n_long,
         n_cut,
         n_without,
+        np.concatenate(n_bytes) if n_bytes else empty.astype(np.int32),
     )
 
 
 def _trimmed(sample: Sample, loss_on: LossOn) -> Sample:
     """Without what stands behind the last response, which nothing is learnt from."""
     end = max(i for i, learnt in enumerate(sample.learnt) if learnt) + 1
-    return Sample(sample.ids[:end], [True] * end if loss_on == "all" else sample.learnt[:end])
+    learnt = [True] * end if loss_on == "all" else sample.learnt[:end]
+    return Sample(sample.ids[:end], learnt, sample.n_bytes[:end])

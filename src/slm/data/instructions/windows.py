@@ -58,6 +58,10 @@ class PackedSamples(Dataset[dict[str, Tensor]]):
         """One window, (T,) each."""
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
+    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+        """Bytes of text that the labels of these windows stand for, together."""
+        return float(sum(self.samples.text_bytes(sample) for i in indices for sample in self.windows[int(i)]))
+
 
 class PaddedSamples(Dataset[dict[str, Tensor]]):
     """A sample a row, padded at its end, where nothing sees it, to the batch's longest (rounded up to 8).
@@ -85,6 +89,10 @@ class PaddedSamples(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One sample, (T,) each."""
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+        """Bytes of text that the labels of these samples stand for, together."""
+        return float(sum(self.samples.text_bytes(int(sample)) for sample in indices))
 
 
 def _place(samples: SampleSet, sample: int, ids: np.ndarray, labels: np.ndarray) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from slm.data.faults import Faults, OnBad
 from slm.data.pipeline.selection import SPLIT_NAMES, Chosen
 from slm.data.pipeline.units import Unit
 from slm.data.pipeline.worker import Report
+from slm.data.token_bytes import others_file
 from slm.data.token_store import token_dtype
 from slm.json_file import read_json_object
 from slm.new_file import new_file
@@ -100,8 +101,8 @@ def write_shard(
         report: told of the bytes of text that are done.
 
     Returns:
-        Of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text) and ``sha256`` (of the file). A split without
-        tokens has no file.
+        Of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text), ``sha256`` (of the file) and ``others``: how many
+        tokens stand for other bytes than their ids do as a rule. A split without tokens has no file.
     """
     dtype = token_dtype(tokenizer.vocab_size)
     files = {split: folder / f"{split}_{number:05d}.bin" for split in SPLIT_NAMES.values()}
@@ -116,6 +117,7 @@ def write_shard(
     for split, file in files.items():
         if not outs[split].n_tokens:
             file.unlink()
+        outs[split].write_others(file)
     return {split: {"file": files[split].name, **out.counts()} for split, out in outs.items()}
 
 
@@ -125,7 +127,8 @@ class _Out:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        self.n_tokens = self.n_bytes = 0
+        self.n_tokens = self.n_bytes = self.n_others = 0
+        self._others: list[np.ndarray] = []  # (2, k): where they are, and their bytes
 
     def write(self, document: Document, ids: np.ndarray, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
         """The document's ids, what stands before a text where it begins, and the end of text where it ends."""
@@ -134,12 +137,29 @@ class _Out:
         tokens = np.concatenate([begin, ids, end], dtype=dtype, casting="unsafe")
         self._digest.update(tokens.data)
         self._file.write(tokens.data)
+        if not (tokenizer.spells_exactly() and _stand_for_nothing(tokenizer, (*begin, *end))):
+            sizes = np.zeros(len(tokens), dtype=np.int64)
+            sizes[len(begin) : len(tokens) - len(end)] = tokenizer.text_bytes(document.text, ids)
+            where = np.flatnonzero(sizes != tokenizer.bytes_of_id[tokens])
+            self._others.append(np.stack([where + self.n_tokens, sizes[where]]))
+            self.n_others += len(where)
         self.n_tokens += len(tokens)
         self.n_bytes += len(document.text.encode())
 
+    def write_others(self, file: Path) -> None:
+        """Beside the tokens' `file`, those whose bytes their ids do not tell; nothing where there are none."""
+        if self.n_others:
+            with new_file(others_file(file)) as out:
+                out.write(np.concatenate(self._others, axis=1).astype("<u4").tobytes())
+
     def counts(self) -> dict[str, Any]:
         """For the note."""
-        return {"tokens": self.n_tokens, "bytes": self.n_bytes, "sha256": self._digest.hexdigest()}
+        counts = {"tokens": self.n_tokens, "bytes": self.n_bytes, "others": self.n_others}
+        return {**counts, "sha256": self._digest.hexdigest()}
+
+
+def _stand_for_nothing(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    return not any(tokenizer.bytes_of_id[i] for i in ids)
 
 
 def _batches(documents: Iterable[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from slm.data.templates.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, compiled
 from slm.data.templates.limited_renderer import LimitedRenderer
 from slm.errors import UserError
 from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.text_bytes import stretched
 
 Message = Mapping[str, Any]
 """``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
@@ -30,10 +33,12 @@ class Sample:
     Attributes:
         ids: all of it, begin and end included.
         learnt: for each, whether it belongs to a response (what ends the response does).
+        n_bytes: for each, how many bytes of the text it stands for; special tokens for none.
     """
 
     ids: list[int]
     learnt: list[bool]
+    n_bytes: list[int]
 
 
 class ChatRenderer:
@@ -85,22 +90,45 @@ class ChatRenderer:
             raise UserError("the conversation has no response to learn: no message of role assistant")
         ids: list[int] = []
         learnt: list[bool] = []
+        n_bytes: list[int] = []
         for part, is_response in self._parts(text, spans):
             new = self._encode(part)
             ids += new
             learnt += [is_response] * len(new)
+            n_bytes += self._text_bytes(part, new)
         if not any(learnt):
             raise UserError("the conversation has no response to learn: the chat template writes none")
         if learnt[-1] and ids[-1] not in self._tokenizer.special_tokens.values():
             ids.append(self._tokenizer.eos_id)
             learnt.append(True)
-        return Sample(ids, learnt)
+            n_bytes.append(0)
+        return Sample(ids, learnt, n_bytes)
 
     def plain_texts(self, messages: Sequence[Message]) -> list[str]:
         """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
-        parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
-        plain = [part for part in parts if part not in self._tokenizer.special_tokens]
-        return [_QUOTED.sub(lambda quote: self._specials[int(quote[1])], part) for part in plain if part]
+        return self._plain(_MARK.sub("", self._render(messages)))
+
+    def _plain(self, text: str) -> list[str]:
+        """A rendered text without the special tokens that the template wrote, in parts."""
+        parts = self._tokenizer.special_pattern.split(text)
+        plain = [part for part in parts if part and part not in self._tokenizer.special_tokens]
+        return [_QUOTED.sub(lambda quote: self._specials[int(quote[1])], part) for part in plain]
+
+    def _text_bytes(self, text: str, ids: Sequence[int]) -> list[int]:
+        """How many bytes of a rendered `text` each of its `ids` stands for."""
+        found = self._tokenizer.bytes_of_id[list(ids)]
+        plain = self._plain(text)
+        size = sum(len(part.encode()) for part in plain)
+        if int(found.sum()) != size:
+            specials = np.isin(ids, list(self._tokenizer.special_tokens.values()))
+            places = np.flatnonzero(~specials)
+            runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+            if len(runs) == len(plain):
+                for run, part in zip(runs, plain, strict=True):
+                    found[run] = self._tokenizer.text_bytes(part, np.array(ids)[run])
+            else:
+                found[places] = stretched(found[places], size)
+        return found.tolist()
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from slm.models.contract import CausalLM
 from slm.notices import notice
+from slm.training.callbacks.random_state import nothing_drawn
 
 _SHOWN = 200  # characters of a reason
 
@@ -33,7 +34,7 @@ class Compiled(pl.Callback):
         for part in parts:
             part.compile()
         try:
-            with self._nothing_drawn(pl_module.device), trainer.precision_plugin.forward_context():
+            with nothing_drawn(), trainer.precision_plugin.forward_context():
                 _pass(model, trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
         except Exception as error:  # dynamo, inductor and the C compiler raise many kinds
             for part in parts:
@@ -52,10 +53,6 @@ class Compiled(pl.Callback):
         if self._forgiving is not None:
             self._forgiving, patch = None, self._forgiving
             patch.__exit__(None, None, None)
-
-    @staticmethod
-    def _nothing_drawn(device: torch.device) -> Any:
-        return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:

@@ -40,7 +40,7 @@ class HostCopy:
         buffer = self._buffers.get(place)
         if buffer is None or (buffer.shape, buffer.stride(), buffer.dtype) != identity[2:]:
             buffer = self._buffers[place] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-        buffer.copy_(tensor, non_blocking=True)
+        buffer.copy_(tensor, non_blocking=tensor.is_cuda)  # only CUDA's stream is waited for in `take`
         self._taken[identity] = (tensor, buffer)
         return buffer
 

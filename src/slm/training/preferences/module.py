@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.models.contract import CausalLM
+from slm.training.exact_sum import ExactSum, joined
 from slm.training.left_out import contagious
 from slm.training.module import Batch, LanguageModelModule
 from slm.training.preferences.pair_loss import PairLogProbs, PairLosses, PreferenceLoss
@@ -29,6 +30,9 @@ FIGURES = (
 """Means over pairs: the loss; how often the chosen answer's reward is the larger (equal ones count half); how often it
 is likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats."""
 
+_COUNTED = len(FIGURES) + 1
+"""Their sums, and how many pairs they are of."""
+
 
 class PreferenceModule(LanguageModelModule):
     """Trains on batches of pairs (`PairDataset`). Every figure is the mean over pairs: over all micro-batches and ranks
@@ -45,10 +49,10 @@ class PreferenceModule(LanguageModelModule):
         super().__init__(model, **settings)
         self.preference = preference
         self.sft_weight = sft_weight
-        self._step = _Sums()
+        self._step_sums = ExactSum(_COUNTED)
         self._step_pairs = 0
-        self._logged = _Sums()
-        self._evaluated = _Sums()
+        self._logged = [0.0] * _COUNTED
+        self._evaluated = ExactSum(_COUNTED)
 
     def pair_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of each pair, (B,), and its figures, (B, len(FIGURES)) without gradient."""
@@ -66,7 +70,7 @@ class PreferenceModule(LanguageModelModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of the pairs; all micro-batches have as many, so the mean over them is that over all pairs."""
         losses, figures = self.pair_step(batch)
-        self._step.add(figures)
+        self._step_sums.add_rows(_counted(figures))
         self._step_pairs += len(losses)
         self._step_tokens += self._batch_tokens
         return contagious(losses.mean())
@@ -75,74 +79,54 @@ class PreferenceModule(LanguageModelModule):
         """Count the answers' tokens; every pair weighs the same, whatever its length."""
         self._step_valid = self._sum_over_ranks(self._step_tokens)
 
-    def _take_step_loss(self, is_finite: Tensor) -> tuple[Tensor, int]:
-        sums, pairs = self._step.take_tensor(), self._step_pairs
-        self._step_pairs = 0
-        self._logged.add_sums(torch.where(is_finite, sums, 0.0))
-        return sums[0], pairs
+    def _take_step_count(self) -> int:
+        pairs, self._step_pairs = self._step_pairs, 0
+        return pairs
 
-    def _leave_out(self, figures: StepFigures) -> None:
-        """Their pairs are counted on the device, with the sums."""
+    def _add_to_log(self, figures: StepFigures) -> None:
+        of_step = (figures.loss_sum, *figures.others)
+        self._logged = [before + new for before, new in zip(self._logged, of_step, strict=True)]
 
     def take_train_metrics(self) -> dict[str, float]:
         """The figures over all ranks since the last call, as ``train/…``."""
-        return {f"train/{name}": value for name, value in self._means(self._logged.take()).items()}
+        self._settle_rest()
+        sums, self._logged = self._logged, [0.0] * _COUNTED
+        return {f"train/{name}": value for name, value in self._means(sums).items()}
 
     # ---- validation ----
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._evaluated = _Sums()
+        self._evaluated = ExactSum(_COUNTED)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add to the sums."""
-        self._evaluated.add(self.pair_step(batch)[1])
+        self._evaluated.add_rows(_counted(self.pair_step(batch)[1]))
 
     def on_validation_epoch_end(self) -> None:
         """The figures as ``val/…``, over the whole split and all ranks."""
-        self.report_validation(self._means(self._evaluated.take()))
+        self.report_validation(self._means(joined(*self._evaluated.take().tolist())))
 
     # ---- state ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for a language model, with the sums of a later log row."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["train_sums"]["figures"] = [self._sum_over_ranks(value) for value in self._logged.values()]
+        checkpoint["train_sums"]["figures"] = [self._sum_over_ranks(value) for value in self._logged]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`."""
         super().on_load_checkpoint(checkpoint)
-        self._logged = _Sums(checkpoint["train_sums"]["figures"] if self.trainer.is_global_zero else None)
+        self._logged = list(checkpoint["train_sums"]["figures"]) if self.trainer.is_global_zero else [0.0] * _COUNTED
 
     def _means(self, sums: list[float]) -> dict[str, float]:
         *totals, count = (self._sum_over_ranks(value) for value in sums)
         return {name: total / count if count else math.nan for name, total in zip(FIGURES, totals, strict=True)}
 
 
-class _Sums:
-    """Sums of the figures, and how many pairs they are of; on the device until somebody asks."""
-
-    def __init__(self, values: list[float] | None = None) -> None:
-        self._sums: Tensor = torch.tensor(values or [0.0] * (len(FIGURES) + 1), dtype=torch.float64)
-
-    def add(self, figures: Tensor) -> None:
-        counted = torch.cat([figures, torch.ones_like(figures[:, :1])], dim=1)
-        self.add_sums(counted.double().sum(dim=0))
-
-    def add_sums(self, sums: Tensor) -> None:
-        self._sums = self._sums.to(sums.device) + sums
-
-    def values(self) -> list[float]:
-        found: list[float] = self._sums.tolist()
-        return found
-
-    def take_tensor(self) -> Tensor:
-        found, self._sums = self._sums, torch.zeros_like(self._sums)
-        return found
-
-    def take(self) -> list[float]:
-        found: list[float] = self.take_tensor().tolist()
-        return found
+def _counted(figures: Tensor) -> Tensor:
+    """(B, _COUNTED): a column of ones more, whose sum is how many pairs there are."""
+    return torch.cat([figures, torch.ones_like(figures[:, :1])], dim=1)
 
 
 @torch.no_grad()

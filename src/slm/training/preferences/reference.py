@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -125,15 +126,11 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 def describe_reference(reference: Tensor, dataset: PairDataset) -> str:
     """What a model thinks before training, in a line: how likely the chosen answers are, and how often likelier."""
     tokens = sum(pair.chosen.end - pair.chosen.start for pair in dataset.pairs)
-    likelier = _share_likelier(reference[:, 0], reference[:, 1])
+    likelier = int((reference[:, 0] > reference[:, 1]).sum()) / len(reference)
     return (
-        f"chosen answers {reference[:, 0].double().sum() / tokens:.4f} nats/token, likelier than the rejected in "
+        f"chosen answers {math.fsum(reference[:, 0].tolist()) / tokens:.4f} nats/token, likelier than the rejected in "
         f"{100 * likelier:.1f} % of pairs"
     )
-
-
-def _share_likelier(chosen: Tensor, rejected: Tensor) -> float:
-    return float((chosen > rejected).double().mean())
 
 
 @torch.no_grad()

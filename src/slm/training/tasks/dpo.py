@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from slm.data.preferences.datamodule import PairDataModule
     from slm.data.preferences.dataset import PairDataset
     from slm.tokenizers.base import Tokenizer
+    from slm.training.module import LanguageModelModule
     from slm.training.preferences.pair_loss import PreferenceLoss
     from slm.training.run_config import RunConfig
 
@@ -93,7 +94,6 @@ class Dpo(Task):
         from slm.data.preferences.read import read_pairs
         from slm.data.preferences.tokens import fingerprint
         from slm.data.templates.renderer import ChatRenderer
-        from slm.training.preferences.module import PreferenceModule
 
         began = time.perf_counter()
         tokenizer = self._tokenizer(run)
@@ -109,10 +109,9 @@ class Dpo(Task):
         return TaskData(
             datamodule,
             tokenizer,
-            tokens_per_byte=1.0,
             said="\n".join(lines),
             report={"train": len(splits.train), "val": len(splits.val), "faults": splits.faults.as_dict()},
-            make_module=partial(PreferenceModule, preference=loss, sft_weight=self.sft_weight),
+            make_module=partial(_without_dropout, preference=loss, sft_weight=self.sft_weight),
             prepare=partial(_ask_reference, datamodule, run) if loss.needs_reference else None,
             keep=partial(_keep_reference, datamodule) if loss.needs_reference else None,
         )
@@ -144,7 +143,6 @@ class Dpo(Task):
         return TaskData(
             datamodule,
             asked.tokenizer,
-            tokens_per_byte=1.0,
             said="\n".join(f"data: {line}" for line in splits.faults.lines()),
             report={
                 "pairs": len(dataset),
@@ -172,6 +170,16 @@ class Dpo(Task):
         own = tokenizer.chat_template is not None or self.template_file is not None
         kind = ("hf" if own else "alpaca") if self.template == AUTO else self.template
         return with_template(tokenizer, kind, self.template_file)
+
+
+def _without_dropout(model: nn.Module, **settings: Any) -> LanguageModelModule:
+    from slm.notices import notice
+    from slm.training.preferences.dropout import switch_off_dropout
+    from slm.training.preferences.module import PreferenceModule
+
+    if switch_off_dropout(model):
+        notice("task=dpo: dropout is off; answers are compared with each other, and with a reference that has none")
+    return PreferenceModule(model, **settings)
 
 
 def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: Preparing) -> None:

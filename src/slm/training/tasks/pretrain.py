@@ -45,7 +45,7 @@ class Pretrain(Task):
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)
-        return TaskData(datamodule, store.tokenizer, store.tokens_per_byte("val"), said, val_shares=shares_of(store))
+        return TaskData(datamodule, store.tokenizer, said, val_shares=shares_of(store))
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """Every token of a split but its first, in windows; no context crosses a window's border."""
@@ -57,8 +57,7 @@ class Pretrain(Task):
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
         counts = {name: store.meta[asked.part][name] for name in ("tokens", "bytes", "documents")}
-        tokens_per_byte = store.tokens_per_byte(asked.part)
-        return TaskData(datamodule, store.tokenizer, tokens_per_byte, "", counts, val_shares=shares_of(store))
+        return TaskData(datamodule, store.tokenizer, "", counts, val_shares=shares_of(store))
 
 
 def _store(run: RunConfig) -> Store:

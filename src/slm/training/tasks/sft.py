@@ -78,8 +78,7 @@ class Sft(Task):
         lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
         asked = self._questions(parts.val, samples["val"], tokenizer, run.model, self.answers)
         callbacks = self._asking(asked, run.run_dir / ANSWERS_FILE)
-        per_byte = _tokens_per_byte(samples["val"], tokenizer)
-        return TaskData(datamodule, tokenizer, per_byte, "\n".join(lines), report, callbacks)
+        return TaskData(datamodule, tokenizer, "\n".join(lines), report, callbacks)
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The responses of one part of the data; its questions, too."""
@@ -100,7 +99,6 @@ class Sft(Task):
         return TaskData(
             datamodule,
             asked.tokenizer,
-            _tokens_per_byte(made, asked.tokenizer),
             "\n".join(f"data: {line}" for line in faults.lines()),
             {"loss_on": self.loss_on, **made.report(), "faults": faults.as_dict(), "answered": len(questions)},
             self._asking(questions, asked.answers_file),
@@ -184,12 +182,6 @@ class Sft(Task):
         renderer = ChatRenderer(with_template(ByteTokenizer(), kind, self.template_file))
         for conversation in parts.train:
             yield from renderer.plain_texts(conversation)
-
-
-def _tokens_per_byte(samples: SampleSet, tokenizer: Tokenizer) -> float:
-    """Learnt tokens a byte of the text that they write."""
-    learnt = samples.ids[samples.learnt].tolist()
-    return len(learnt) / max(1, len(tokenizer.decode(learnt).encode()))
 
 
 def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:

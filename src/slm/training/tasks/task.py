@@ -53,7 +53,6 @@ class TaskData:
     Attributes:
         datamodule: batches.
         tokenizer: whose ids they hold; it goes into the bundle.
-        tokens_per_byte: of what validation scores, for bits per byte.
         said: about the data, for the person at the terminal.
         report: counts for ``run.json``, plain types.
         callbacks: that the task adds to the run's.
@@ -65,7 +64,6 @@ class TaskData:
 
     datamodule: WindowDataModule
     tokenizer: Tokenizer
-    tokens_per_byte: float
     said: str
     report: Mapping[str, Any] = field(default_factory=dict)
     callbacks: tuple[pl.Callback, ...] = ()
