@@ -60,11 +60,8 @@ def test_thirty_and_thirty_are_sixty(
     assert [row["step"] for row in metrics_of(run)] == [str(step) for step in range(1, 31)]
     outcome = run_cli("train", "resume=run")
     assert outcome.status == 0, outcome.err
-    rows = {row["step"]: row for row in metrics_of(run)}
-    assert len(rows) == len(metrics_of(run)) == 60
-    del rows["30"]["val/loss"], rows["30"]["val/perplexity"], rows["30"]["val/bits_per_byte"]  # the end of a part
-    for row in metrics_of(expected):
-        assert {name: row[name] for name in rows[row["step"]]} == rows[row["step"]]
+    assert metrics_of(run) == metrics_of(expected)
+    assert (run / "samples.txt").read_text() == (expected / "samples.txt").read_text()
     assert same_weights(run, expected)
 
 
@@ -204,7 +201,7 @@ def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_o
     run = train_tiny("run", *changes, "trainer.batch_size=2", "stop_after=4", "trainer.val_every=5")
     expected = train_tiny("expected", *changes, "trainer.batch_size=2", "trainer.val_every=5")
     assert run_cli("train", "resume=run", "trainer.batch_size=4").status == 0
-    assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["4", "5", "10", "12"]
+    assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["5", "10", "12"]
     assert {file.name for file in (run / "checkpoints").iterdir()} >= {
         f"step_{step:08d}.ckpt" for step in (3, 6, 9, 12)
     }

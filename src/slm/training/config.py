@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
+from slm.training.time_budget import TimeBudget
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant", "none")
 
@@ -24,7 +25,6 @@ class LightningConfig:
     enable_progress_bar: Flag = True
     inference_mode: Flag = True
     limit_val_batches: NonNegativeFloat | None = None
-    max_time: Any = None
     num_nodes: Count = 1
     profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = None
     strategy: Text = "auto"
@@ -107,6 +107,8 @@ class TrainerConfig:
 
     Attributes:
         max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
+        max_time: seconds that one session trains, from its first step; then it ends as after ``stop_after``. None for
+            any number.
         batch_size: windows a micro-batch on one device.
         global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
             device. Gradients are accumulated to reach it.
@@ -132,6 +134,7 @@ class TrainerConfig:
     log_every: Count
     val_every: Count
     save_every: Count
+    max_time: TimeBudget = None
     global_batch_size: Count | None = None
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None

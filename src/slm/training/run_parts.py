@@ -15,8 +15,10 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from slm.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.bundle import write_bundle
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
@@ -149,8 +151,12 @@ def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     return built
 
 
-def checkpoints_callback(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
+def checkpoints_callback(
+    config: RunConfig, model_config: ModelConfig, data: TaskData, resumed_from: Path | None
+) -> Checkpoints:
     """Writes checkpoints and the bundle of the best weights into the run folder."""
+    is_other = resumed_from and run_folder.run_of_checkpoint(resumed_from).resolve() != config.run_dir.resolve()
+    is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
         period=Period(
@@ -158,7 +164,18 @@ def checkpoints_callback(config: RunConfig, model_config: ModelConfig, data: Tas
         ),
         writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
+        bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),
+        branches=bool(is_other) or is_named,
     )
+
+
+def _bundled_step(bundle: Path) -> int | None:
+    """Of the weights that a run's bundle holds; None where there is none that can be read."""
+    try:
+        step = read_json_object(bundle / BUNDLE_CONFIG)["facts"]["step"]
+    except (UserError, LookupError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def bad_steps_callback(config: RunConfig, resumed_from: Path | None) -> BadSteps:

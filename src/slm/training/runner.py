@@ -27,8 +27,8 @@ from slm.training.callbacks.averaged_weights import AveragedWeights
 from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.compiled import Compiled
 from slm.training.callbacks.garbage import FrozenGarbage
+from slm.training.callbacks.planned_stop import PlannedStop
 from slm.training.callbacks.random_state import RandomState
-from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.stop_on_signal import StopOnSignal
 from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoints.files import newest_whole, say_what_is_taken
@@ -146,12 +146,11 @@ def _train(
     module = _module(config, model, data, make_optimizer, precision)
     if config.trainer.recompute:
         recompute_blocks(model)
-    checkpoints = checkpoints_callback(config, model_config, data)
+    checkpoints = checkpoints_callback(config, model_config, data, checkpoint)
     callbacks = [
         broken_off := BrokenOff(),
         bad_steps_callback(config, checkpoint),
         TrainMetrics(config.trainer.log_every),
-        StopAfter(last_step),
         *data.callbacks,
         *own_callbacks,
         *more_callbacks,
@@ -159,6 +158,7 @@ def _train(
         *([Compiled()] if config.trainer.compile else []),
         RandomState(),
         AveragedWeights(),
+        PlannedStop(last_step, config.trainer.val_every, config.trainer.max_time),
         checkpoints,
         StopOnSignal(signals, config.trainer.val_every, checkpoints.save_now),
     ]
@@ -183,6 +183,8 @@ def _train(
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
     _fit(trainer, module, data, checkpoint, broken_off, config.run_dir)
+    if resumed and not is_over and trainer.global_step == resumed_step:
+        notice("no step was made: a callback asked for the end before the first one")
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
     if trainer.is_global_zero:
         unwritten = _write_summary(config.run_dir, summary)

@@ -19,16 +19,20 @@ def summarize_run(
 ) -> dict[str, Any]:
     """Steps, tokens, losses and speed, plain types: what ``summary.json`` holds.
 
-    ``best_val_loss`` is nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
+    ``best_val_loss`` and ``best_step`` are of the model in the run folder: of a part of a run that ended before its
+    first validation, of its end. nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
     """
     metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    best_loss, best_step = checkpoints.best_loss, checkpoints.best_step
+    if best_loss is None and "loss" in module.val_metrics:
+        best_loss, best_step = module.val_metrics["loss"], trainer.global_step
     return {
         "step": trainer.global_step,
         "tokens": module.tokens_trained,
         "bad_steps": module.bad_steps,
-        "best_val_loss": checkpoints.best_loss if checkpoints.best_loss is not None else math.nan,
-        "best_step": checkpoints.best_step,
+        "best_val_loss": best_loss if best_loss is not None else math.nan,
+        "best_step": best_step,
         **{f"val_{name}": value for name, value in module.val_metrics.items()},
         "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
         "seconds": seconds,
