@@ -77,6 +77,19 @@ def test_from_a_checkpoint_in_the_middle(straight: Any, train_tiny: Any, run_cli
     assert same_weights(run, straight(1)), "how often is logged must not change what is learnt"
 
 
+def test_what_goes_is_told(train_tiny: Any, run_cli: Any) -> None:
+    """Steps that a table holds and that are made again; a step that is of more windows than until now."""
+    train_tiny("run", "trainer.max_steps=9", "trainer.save_every=3", "trainer.keep=0")
+    outcome = run_cli("train", "resume=run/checkpoints/step_00000003.ckpt", "trainer.batch_size=8", "stop_after=4")
+    said = "run/metrics.csv goes to step 9: 6 rows of after step 3 are dropped and made again"
+    assert said in outcome.err.splitlines()
+    said = "a step takes 8 windows from here on, 4 until now; trainer.global_batch_size=4 keeps that"
+    assert said in outcome.err.splitlines()
+    outcome = run_cli("train", "resume=run", "stop_after=5")
+    assert "made again" not in outcome.err
+    assert "a step takes" not in outcome.err
+
+
 def test_auto_goes_on_or_starts(
     train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any
 ) -> None:

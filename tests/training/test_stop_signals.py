@@ -286,6 +286,7 @@ def test_ranks_stop_at_the_same_step(started: Any, tiny: tuple[str, ...], tmp_pa
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 75, err
     assert "Traceback" not in err
+    assert "a step takes 8 windows, over 2 devices (trainer.global_batch_size sets how many)" in err
     content = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert len(content["random_states"]) == 2
     assert f"after step {content['global_step']};" in err.splitlines()[-1]

@@ -35,6 +35,7 @@ from slm.training.checkpoints.files import newest_whole, say_what_is_taken
 from slm.training.checkpoints.resume import Resumed
 from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
+from slm.training.logged_steps import log_under_own_steps
 from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision
 from slm.training.quiet import quiet_lightning
@@ -59,8 +60,9 @@ from slm.training.run_parts import (
     without_fused,
 )
 from slm.training.schedules import lr_factor
+from slm.training.start_notices import say_batch, say_what_is_made_again
 from slm.training.stop_signals import StopSignals, leave_signals_alone
-from slm.training.summary import describe, summarize_run
+from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
 
 
@@ -178,14 +180,21 @@ def _train(
         logger=list(loggers.values()),
     )
     leave_signals_alone(trainer)
-    session = {**run_folder.provenance(), "environment": environment(trainer.world_size), "threads_wait": threads_wait}
+    log_under_own_steps(trainer)
+    windows = config.trainer.batch_size * devices.count * accumulate
+    say_batch(windows, devices.count, run_folder.read_record(config.run_dir) if resumed else {})
+    about = {"environment": environment(trainer.world_size), "threads_wait": threads_wait, "global_batch_size": windows}
+    session = {**run_folder.provenance(), **about}
     _open_run_folder(config, composed, overrides, data, precision, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
+    if resumed_step is not None:
+        say_what_is_made_again(config.run_dir / run_folder.METRICS_FILE, resumed_step)
     _fit(trainer, module, data, checkpoint, broken_off, config.run_dir)
     if resumed and not is_over and trainer.global_step == resumed_step:
         notice("no step was made: a callback asked for the end before the first one")
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
+    summary |= logged_by_others(config.run_dir / run_folder.METRICS_FILE, summary)
     if trainer.is_global_zero:
         unwritten = _write_summary(config.run_dir, summary)
         notice(describe(summary, config.run_dir, config.trainer.max_steps))
@@ -228,6 +237,7 @@ def _lightning_settings(config: RunConfig, accumulate: int) -> dict[str, Any]:
         "max_epochs": -1,
         "accumulate_grad_batches": accumulate,
         "val_check_interval": config.trainer.val_every * accumulate,
+        "log_every_n_steps": config.trainer.log_every,
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,

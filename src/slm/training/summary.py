@@ -10,7 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from slm.training.callbacks.checkpoints import Checkpoints
-from slm.training.callbacks.train_metrics import TrainMetrics
+from slm.training.callbacks.train_metrics import LOGGED, TrainMetrics
+from slm.training.csv_logger import STEP, read_metrics
 from slm.training.module import LanguageModelModule
 
 
@@ -37,6 +38,21 @@ def summarize_run(
         "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
         "seconds": seconds,
     }
+
+
+def logged_by_others(table: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """``logged``: of each column of ``metrics.csv`` that a callback or a model of the user's wrote, the last value.
+
+    Args:
+        table: ``metrics.csv``.
+        summary: what `summarize_run` gave, for the names of our own.
+    """
+    columns, rows = read_metrics(table) if table.is_file() else ([], [])
+    figures = [name.removeprefix("val_") for name in summary if name.startswith("val_")]
+    own = {STEP, *(f"{part}/{name}" for part in ("train", "val") for name in figures), *LOGGED}
+    others = [name for name in columns if name not in own and not name.startswith("speed/")]
+    last = {name: float(row[name]) for name in others for row in rows if row[name]}
+    return {"logged": last} if last else {}
 
 
 def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
