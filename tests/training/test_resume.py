@@ -124,6 +124,31 @@ def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path:
     assert (tmp_path / "new" / "model").is_dir()
 
 
+def test_from_another_folder(
+    invoke: Any, tiny: tuple[str, ...], tmp_path: Path, text_file: Path, metrics_of: Any
+) -> None:
+    """Settings are kept as they were typed, so a relative path once meant another file, or none, wherever the run was
+    gone on with. Twice, and what a later folder holds under the same name is not what was meant."""
+    here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
+    for folder in (here, there, elsewhere):
+        (folder / "conf" / "experiment").mkdir(parents=True)
+    for part in (1, 2):
+        (here / f"part {part}.txt").write_text(text_file.read_text()[part:])
+        (there / f"part {part}.txt").write_text("another text " * 100)
+    (here / "conf" / "experiment" / "slow.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.001\n")
+    changes = ("data.path=['part 1.txt', part*2.txt]", "--config-dir=conf", "experiment=slow")
+    arguments = [argument for argument in tiny if not argument.startswith(("data.path", "optimizer.lr"))]
+    assert invoke(here, "train", *arguments, *changes, "run_dir=unbroken").status == 0
+    assert invoke(here, "train", *arguments, *changes, "run_dir=run", "stop_after=2").status == 0
+    for folder, stop in ((there, "4"), (elsewhere, "null")):
+        outcome = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}")
+        assert outcome.status == 0, outcome.err
+    assert metrics_of(here / "run") == metrics_of(here / "unbroken")
+    assert invoke(there, "evaluate", "run=../here/run").status == 0
+    outcome = invoke(there, "reproduce", "run=../here/unbroken")
+    assert outcome.out.startswith("equal over 6 steps"), outcome.err
+
+
 def test_from_a_checkpoint_by_itself(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """One that was copied out of its run goes on in a new run folder, with the settings that are typed."""
     run = train_tiny("run", "stop_after=2")

@@ -125,10 +125,13 @@ def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, 
 
     from slm.data.config import DataConfig
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
-    from slm.training.run_folder import CONFIG_FILE
+    from slm.training.run_folder import CONFIG_FILE, read_record
+    from slm.training.start_folder import settings_from_start
     from slm.yaml_file import read_yaml_object
 
-    of_run: Any = OmegaConf.create(read_yaml_object(path / CONFIG_FILE)) if (path / CONFIG_FILE).is_file() else None
+    of_run: Any = None
+    if (path / CONFIG_FILE).is_file():
+        of_run = OmegaConf.create(settings_from_start(read_yaml_object(path / CONFIG_FILE), read_record(path)))
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if of_run is None:

@@ -60,6 +60,7 @@ from slm.training.run_parts import (
     without_fused,
 )
 from slm.training.schedules import lr_factor
+from slm.training.start_folder import DIRECTORY
 from slm.training.start_notices import say_batch, say_what_is_made_again
 from slm.training.stop_signals import StopSignals, leave_signals_alone
 from slm.training.summary import describe, logged_by_others, summarize_run
@@ -308,6 +309,7 @@ def _open_run_folder(
         config.run_dir / run_folder.RECORD_FILE,
         {
             "overrides": overrides,
+            DIRECTORY: str(Path.cwd()),
             "precision": precision.name,
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
