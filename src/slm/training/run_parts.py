@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from slm.training.checkpoints.checkpoint_io import CheckpointWriter
 from slm.training.checkpoints.files import CHECKPOINTS
 from slm.training.csv_logger import CsvLogger
 from slm.training.guarded_logger import guarded
+from slm.training.module import LanguageModelModule
 from slm.training.precision import Precision, resolve_precision
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
@@ -211,6 +212,17 @@ def callbacks_of(config: RunConfig) -> list[Any]:
     if config.trainer.lightning.get("enable_progress_bar", True):
         return callbacks
     return [callback for callback in callbacks if not is_progress_bar(callback)]
+
+
+def check_callbacks(callbacks: Sequence[pl.Callback], module: LanguageModelModule) -> None:
+    """Let each look at what it will work with, so that none fails an hour later.
+
+    One that has something to look at has a method ``check_before_training(module)``, which raises `UserError`.
+    """
+    for callback in callbacks:
+        check = getattr(callback, "check_before_training", None)
+        if check is not None:
+            check(module)
 
 
 def is_progress_bar(callback: pl.Callback) -> bool:

@@ -47,6 +47,7 @@ from slm.training.run_parts import (
     Devices,
     bad_steps_callback,
     callbacks_of,
+    check_callbacks,
     check_trainable,
     checkpoints_callback,
     fit_vocabulary,
@@ -147,6 +148,7 @@ def _train(
         resumed_from = run_folder.run_of_checkpoint(checkpoint) if checkpoint else None
         data.prepare(model, Preparing(devices.kind, precision.name, resumed_from))
     module = _module(config, model, data, make_optimizer, precision)
+    check_callbacks([*own_callbacks, *more_callbacks], module)
     if config.trainer.recompute:
         recompute_blocks(model)
     checkpoints = checkpoints_callback(config, model_config, data, checkpoint)
