@@ -43,7 +43,7 @@ HELP = Help(
     ],
     groups=("data",),
     settings=[
-        ("run", "a run folder; its best model is taken"),
+        ("run", "a run folder; its best model is taken, or checkpoint=last"),
         ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
         ("split", "val or train; of conversations and pairs also all"),
         (
@@ -208,7 +208,7 @@ def _checked(cfg: DictConfig) -> _Settings:
 
     settings, *_ = together(
         lambda: checked(_Settings, {name: cfg[name] for name in _SETTINGS}),
-        lambda: reject_unknown(cfg, {"run", "model_dir", "data", "task", "plugins", *_SETTINGS}),
+        lambda: reject_unknown(cfg, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *_SETTINGS}),
         lambda: check_precision(cfg["precision"], "precision"),
     )
     return cast("_Settings", settings)

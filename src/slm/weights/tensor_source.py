@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +43,28 @@ class TensorSource(Protocol):
 
     def read(self, name: str) -> Tensor:
         """The tensor, in its own dtype, on the CPU."""
+
+
+@dataclass(frozen=True)
+class TensorsInMemory:
+    """Tensors that are there already; `where` says where they came from."""
+
+    tensors: Mapping[str, Tensor]
+    where: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of every tensor, by name."""
+        return {name: tensor.dtype for name, tensor in self.tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor."""
+        return self.tensors[name]
 
 
 class SafetensorsFiles:
