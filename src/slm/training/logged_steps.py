@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.trainer.connectors.logger_connector import _LoggerConnector
+from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from pytorch_lightning.trainer.states import TrainerFn
 
 
@@ -26,7 +26,8 @@ class _OwnSteps(_LoggerConnector):
         if trainer.state.fn != TrainerFn.FITTING or not trainer.training:
             return super().should_update_logs
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # of the step that is under way, or just made
-        return step % trainer.log_every_n_steps == 0 or step >= trainer.max_steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return step % every == 0 or step >= trainer.max_steps
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """At the optimizer step; one of the metric's own name is no other step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -45,12 +44,12 @@ class TensorSource(Protocol):
         """The tensor, in its own dtype, on the CPU."""
 
 
-@dataclass(frozen=True)
 class TensorsInMemory:
     """Tensors that are there already; `where` says where they came from."""
 
-    tensors: Mapping[str, Tensor]
-    where: str
+    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        self.tensors = tensors
+        self.where = where
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
