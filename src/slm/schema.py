@@ -34,6 +34,17 @@ Probability = Annotated[float, Strict(), Ge(0), Lt(1), _FINITE]
 Fraction = Annotated[float, Strict(), Ge(0), Le(1), _FINITE]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
+RANGES = (
+    "Count",
+    "NonNegativeInt",
+    "Int",
+    "PositiveFloat",
+    "NonNegativeFloat",
+    "Probability",
+    "Fraction",
+    "Flag",
+    "Text",
+)
 
 _AS_FLAG = {**dict.fromkeys(("yes", "on", "y", "t"), "true"), **dict.fromkeys(("no", "off", "n", "f"), "false")}
 FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -153,12 +164,18 @@ def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where
             if not takes_any:
                 problems.append(unknown_key(path, named))
         elif name in hints:
-            try:
-                TypeAdapter(hints[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                allowed = dict.fromkeys(map(_allowed, error.errors()))
-                problems.append(f"{path} {' or '.join(allowed)}; got {value!r}{_meant(error.errors()[0])}")
+            problems += value_problems(hints[name], value, path)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in values:
             problems.append(f"{where}.{name} is missing; set it")
     return problems
+
+
+def value_problems(hint: Any, value: Any, path: str) -> list[str]:
+    """The line that says what is wrong with `value` of the type `hint`, called `path`; none if it fits."""
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        allowed = dict.fromkeys(map(_allowed, error.errors()))
+        return [f"{path} {' or '.join(allowed)}; got {value!r}{_meant(error.errors()[0])}"]
+    return []

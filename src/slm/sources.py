@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,11 +35,13 @@ class Source:
         format: in which format.
         folder: where it is.
         name: what it is called by, where that is not its place: a name on the hub, or a release's.
+        opened: opens it, where it is more than what lies in the folder: a checkpoint of a run.
     """
 
     format: Format
     folder: Path
     name: str | None = None
+    opened: Callable[[], Pretrained] | None = None
 
 
 def find_source(name: str | Path, format: Format | None = None, mirror: str | None = None) -> Source:
@@ -83,7 +86,7 @@ def find_bundle(path: str | Path) -> Path:
     if (folder / BUNDLE_CONFIG).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
-        raise UserError(f"the run '{path}' holds no model yet: no validation has finished; slm-train resume={path}")
+        raise UserError(f"the run '{path}' holds no {RUN_BUNDLE}/; the next save writes it: slm-train resume={path}")
     raise UserError(f"'{path}' is neither a run folder nor a model bundle: it holds no {BUNDLE_CONFIG}")
 
 
@@ -93,6 +96,8 @@ def open_source(source: Source) -> Pretrained:
     Raises:
         UserError: a file is missing or damaged, or our model cannot be what it says.
     """
+    if source.opened is not None:
+        return source.opened()
     if source.format == "slm":
         return open_bundle(source.folder)
     tokenizer = _given_tokenizer(source.folder)

@@ -134,7 +134,7 @@ def test_trainer_yaml_names_what_there_is() -> None:
     default = yaml.safe_load((CONF / "trainer/default.yaml").read_text(encoding="utf-8"))
     assert set(default) == OWN | set(LIGHTNING)
     of_lightning = set(inspect.signature(pl.Trainer).parameters)
-    assert set(LIGHTNING) | set(DERIVED) | {"max_steps", "max_epochs", "precision"} == of_lightning
+    assert set(LIGHTNING) | set(DERIVED) | {"max_steps", "max_epochs", "max_time", "precision"} == of_lightning
     assert not set(LIGHTNING) & set(DERIVED)
     assert not OWN & set(DERIVED)
 

@@ -70,14 +70,14 @@ class Run:
         (folder / "cache").mkdir(parents=True)
         (folder / "cache" / "native").symlink_to(kernels)
 
-    def go(self, kill: Kill | None = None) -> int:
-        """Start the command, or start it again; its status."""
-        pid = self.start(kill)
+    def go(self, kill: Kill | None = None, *settings: str) -> int:
+        """Start the command, or start it again, with `settings` of this session's own; its status."""
+        pid = self.start(kill, *settings)
         return self.wait(pid)
 
-    def start(self, kill: Kill | None = None) -> int:
+    def start(self, kill: Kill | None = None, *settings: str) -> int:
         return self.server.ask(
-            arguments=self.arguments,
+            arguments=[*self.arguments, *settings],
             folder=str(self.folder),
             environment={"SLM_CACHE_DIR": "cache"},  # relative, so that all runs have the same configuration
             log=str(self.log),
@@ -87,6 +87,12 @@ class Run:
 
     def wait(self, pid: int) -> int:
         return self.server.ask(wait=pid)["status"]
+
+    @property
+    def step(self) -> int:
+        """Of the state saved last; 0 before there is one."""
+        last = self.run / "checkpoints" / "last.ckpt"
+        return torch.load(last, weights_only=True)["global_step"] if last.is_file() else 0
 
     @property
     def phase(self) -> str:

@@ -1,4 +1,4 @@
-"""SIGKILL at random instants, the same command again until it succeeds: the run folder is that of an untouched run.
+"""Stopped at random instants, the same command again until it succeeds: the run folder is that of an untouched run.
 
 All of it is compared to the last bit but timings: weights, optimizer, random states and every other entry of the
 checkpoints, the bundle, the table, the samples. ``make faults`` kills a hundred times and says what it met.
@@ -16,15 +16,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from runs import ForkServer, Run, contents, differences, random_kill
 from witness import PHASES, Kill
 
 LONG = os.environ.get("SLM_FAULTS") == "long"
 KILLS = 17 if LONG else 3  # of each case
 KILLS_OF_A_RUN = 6
+
+LAST_STEP = 24
 
 MODEL = (
     "tokenizer=byte",
@@ -38,7 +40,7 @@ TRAINING = (
     "trainer.precision=32",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
-    "trainer.max_steps=24",
+    f"trainer.max_steps={LAST_STEP}",
     "trainer.batch_size=2",
     "trainer.log_every=2",
     "trainer.val_every=7",
@@ -145,10 +147,7 @@ def test_killed_anywhere_it_ends_the_same(
 def test_signalled_anywhere_it_saves_within_a_step(
     name: str, new_run: Callable[[Case], Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGTERM at random instants: status 75, the step under way saved, and in the end the untouched run.
-
-    But for Lightning's counts of validation batches, which nothing reads: those of a validation cut short are in them.
-    """
+    """SIGTERM at random instants: status 75, the step under way saved, and in the end the untouched run."""
     case, draw, met = CASES[name], random.Random(name), 0
     expected = contents(untouched(new_run, case).run)
     while met < 10:
@@ -158,15 +157,53 @@ def test_signalled_anywhere_it_saves_within_a_step(
                 continue
             assert status == 75, run.log.read_text()[-3000:]
             signals += 1
-            last = run.run / "checkpoints" / "last.ckpt"
-            saved = torch.load(last, weights_only=True)["global_step"] if last.is_file() else 0
+            saved = run.step
             before, after = run.steps_when_signalled
             assert run.phase == "preparation" or before <= saved <= after + 1
-        found = differences(expected, contents(run.run))
-        assert [name for name in found if "/epoch_loop.val_loop.batch_progress/" not in name] == []
+        assert differences(expected, contents(run.run)) == []
         met += signals
     with capsys.disabled():
         print(f"\n{name}: {met} of {met} SIGTERM, each saved within a step, identical")
+
+
+STATUSES = {"stop_after": (0,), "max_time": (0,), "SIGTERM": (75, -15), "SIGKILL": (-9,)}
+"""Of each way to end a session; -15 where it had not begun to heed signals."""
+NO_BUDGET = "trainer.max_time=null"  # a session has that of the one before, anew
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "accumulating 3" in name][: 3 if LONG else 1])
+def test_stopped_by_whatever_cause_it_ends_the_same(
+    name: str, new_run: Callable[[Case], Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sessions are ended as planned, by steps or by time, or by a signal, one cause after the other in a drawn order;
+    a validation that only the end of a session asked for leaves nothing behind."""
+    case, draw = CASES[name], random.Random(f"causes of {name}")
+    expected = contents(untouched(new_run, case).run)
+    met: Counter[str] = Counter()
+    while min(met[cause] for cause in STATUSES) < (10 if LONG else 1):
+        run, causes = new_run(case), []
+        for cause in draw.sample(list(STATUSES), len(STATUSES)):
+            status = run.go(*_ending(cause, run, draw))
+            if status == 0 and run.step == LAST_STEP:  # before its time was over, or its signal came
+                break
+            assert status in STATUSES[cause], (causes, cause, run.log.read_text()[-3000:])
+            causes.append(cause)
+        else:
+            assert run.go(None, NO_BUDGET) == 0, (causes, run.log.read_text()[-3000:])
+            assert differences(expected, contents(run.run)) == [], causes
+            met.update(causes)
+    with capsys.disabled():
+        print(f"\n{name}: {met.total()} of {met.total()} stops, identical ({', '.join(map(str, met.items()))})")
+
+
+def _ending(cause: str, run: Run, draw: random.Random) -> list[Any]:
+    """Arguments of `Run.go` for a session that ends so, early enough to leave steps to others."""
+    if cause == "stop_after":
+        return [None, NO_BUDGET, f"stop_after={run.step + draw.randint(1, 6)}"]
+    if cause == "max_time":
+        return [None, f"trainer.max_time={{milliseconds: {draw.randint(1, 80)}}}"]
+    phase = draw.choice(["preparation", "first step", "step", "step", "step", "validation", "save"])
+    return [Kill(phase, draw.randint(1, 15) if phase == "step" else 1, draw.uniform(0, 0.02), cause), NO_BUDGET]
 
 
 @pytest.mark.skipif(not LONG, reason="part of make faults")

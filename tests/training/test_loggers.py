@@ -68,6 +68,61 @@ def test_csv_resumed_drops_what_is_made_again(tmp_path: Path) -> None:
     assert file.read_text() == "step,loss\n1,1.0\n", "a new run starts a new table"
 
 
+def test_csv_late_rows_find_their_place(tmp_path: Path) -> None:
+    """A callback of Lightning's own logs a step that is over; and one that gives none means the last. Resumed, too."""
+    file = tmp_path / "metrics.csv"
+    logger = CsvLogger(file)
+    logger.log_metrics({"loss": 1.0}, step=10)
+    logger.log_metrics({"loss": 2.0, "tokens": 2**60 + 1}, step=20)
+    logger.log_metrics({"lr": 0.5}, step=19)
+    logger.log_metrics({"lr": 0.25}, step=10)
+    logger.log_metrics({"late": 7.0})
+    expected = [
+        {"step": "10", "loss": "1.0", "tokens": "", "lr": "0.25", "late": ""},
+        {"step": "19", "loss": "", "tokens": "", "lr": "0.5", "late": ""},
+        {"step": "20", "loss": "2.0", "tokens": str(2**60 + 1), "lr": "", "late": "7.0"},
+    ]
+    assert read_metrics(file)[1] == expected
+    resumed = CsvLogger(file, keep_until=20)
+    resumed.log_metrics({"lr": 0.125}, step=19)
+    resumed.log_metrics({"loss": 3.0}, step=30)
+    expected[1]["lr"] = "0.125"
+    more = {"step": "30", "loss": "3.0", "tokens": "", "lr": "", "late": ""}
+    assert read_metrics(file)[1] == [*expected, more]
+
+
+def test_what_a_callback_logs(
+    train_tiny: Any, run_cli: Any, metrics_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Lightning's `log`, in training and in validation: in the row of its step (it once stood in one of the step
+    before, behind it), at every `log_every`, also where a part of the run ends; the last of each in summary.json."""
+    (tmp_path / "logging_callback.py").write_text(
+        "import pytorch_lightning as pl\n"
+        "class Logging(pl.Callback):\n"
+        "    def on_train_batch_end(self, trainer, module, *_):\n"
+        "        self.log('train/mine', float(trainer.global_step))\n"
+        "        self.log('step', 1000.0)\n"
+        "    def on_validation_epoch_end(self, trainer, module):\n"
+        "        self.log('seen', 100.0 + trainer.global_step)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = (
+        *("trainer.max_steps=9", "trainer.log_every=2", "trainer.val_every=4", "trainer.global_batch_size=8"),
+        "+callbacks.logging._target_=logging_callback.Logging",
+    )
+    run = train_tiny("run", *settings)
+    rows = metrics_of(run)
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "9"]
+    assert [float(row["train/mine"]) for row in rows] == [2, 4, 6, 8, 9]
+    assert [row["seen"] for row in rows] == ["", "104.0", "", "108.0", "109.0"]
+    assert json.loads((run / "summary.json").read_text())["logged"] == {"train/mine": 9.0, "seen": 109.0}
+    assert "epoch" not in rows[0]
+    assert [row["train/tokens"] for row in rows] == [str(int(row["step"]) * 8 * 16) for row in rows]
+    parts = train_tiny("parts", *settings, "stop_after=5")
+    assert run_cli("train", "resume=parts").status == 0
+    assert metrics_of(parts) == rows
+
+
 def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Both beside metrics.csv; event files read back, W&B in its offline mode. Resumed from a step before the
     last one: every step stands once in the events, and W&B goes on in a second session of the same run id

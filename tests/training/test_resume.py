@@ -60,11 +60,8 @@ def test_thirty_and_thirty_are_sixty(
     assert [row["step"] for row in metrics_of(run)] == [str(step) for step in range(1, 31)]
     outcome = run_cli("train", "resume=run")
     assert outcome.status == 0, outcome.err
-    rows = {row["step"]: row for row in metrics_of(run)}
-    assert len(rows) == len(metrics_of(run)) == 60
-    del rows["30"]["val/loss"], rows["30"]["val/perplexity"], rows["30"]["val/bits_per_byte"]  # the end of a part
-    for row in metrics_of(expected):
-        assert {name: row[name] for name in rows[row["step"]]} == rows[row["step"]]
+    assert metrics_of(run) == metrics_of(expected)
+    assert (run / "samples.txt").read_text() == (expected / "samples.txt").read_text()
     assert same_weights(run, expected)
 
 
@@ -78,6 +75,19 @@ def test_from_a_checkpoint_in_the_middle(straight: Any, train_tiny: Any, run_cli
     assert metrics_of(run) == metrics_of(expected)
     assert same_weights(run, expected)
     assert same_weights(run, straight(1)), "how often is logged must not change what is learnt"
+
+
+def test_what_goes_is_told(train_tiny: Any, run_cli: Any) -> None:
+    """Steps that a table holds and that are made again; a step that is of more windows than until now."""
+    train_tiny("run", "trainer.max_steps=9", "trainer.save_every=3", "trainer.keep=0")
+    outcome = run_cli("train", "resume=run/checkpoints/step_00000003.ckpt", "trainer.batch_size=8", "stop_after=4")
+    said = "run/metrics.csv goes to step 9: 6 rows of after step 3 are dropped and made again"
+    assert said in outcome.err.splitlines()
+    said = "a step takes 8 windows from here on, 4 until now; trainer.global_batch_size=4 keeps that"
+    assert said in outcome.err.splitlines()
+    outcome = run_cli("train", "resume=run", "stop_after=5")
+    assert "made again" not in outcome.err
+    assert "a step takes" not in outcome.err
 
 
 def test_auto_goes_on_or_starts(
@@ -112,6 +122,31 @@ def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path:
     assert outcome.status == 0, outcome.err
     assert (run / "metrics.csv").read_text() == before
     assert (tmp_path / "new" / "model").is_dir()
+
+
+def test_from_another_folder(
+    invoke: Any, tiny: tuple[str, ...], tmp_path: Path, text_file: Path, metrics_of: Any
+) -> None:
+    """Settings are kept as they were typed, so a relative path once meant another file, or none, wherever the run was
+    gone on with. Twice, and what a later folder holds under the same name is not what was meant."""
+    here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
+    for folder in (here, there, elsewhere):
+        (folder / "conf" / "experiment").mkdir(parents=True)
+    for part in (1, 2):
+        (here / f"part {part}.txt").write_text(text_file.read_text()[part:])
+        (there / f"part {part}.txt").write_text("another text " * 100)
+    (here / "conf" / "experiment" / "slow.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.001\n")
+    changes = ("data.path=['part 1.txt', part*2.txt]", "--config-dir=conf", "experiment=slow")
+    arguments = [argument for argument in tiny if not argument.startswith(("data.path", "optimizer.lr"))]
+    assert invoke(here, "train", *arguments, *changes, "run_dir=unbroken").status == 0
+    assert invoke(here, "train", *arguments, *changes, "run_dir=run", "stop_after=2").status == 0
+    for folder, stop in ((there, "4"), (elsewhere, "null")):
+        outcome = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}")
+        assert outcome.status == 0, outcome.err
+    assert metrics_of(here / "run") == metrics_of(here / "unbroken")
+    assert invoke(there, "evaluate", "run=../here/run").status == 0
+    outcome = invoke(there, "reproduce", "run=../here/unbroken")
+    assert outcome.out.startswith("equal over 6 steps"), outcome.err
 
 
 def test_from_a_checkpoint_by_itself(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
@@ -204,7 +239,7 @@ def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_o
     run = train_tiny("run", *changes, "trainer.batch_size=2", "stop_after=4", "trainer.val_every=5")
     expected = train_tiny("expected", *changes, "trainer.batch_size=2", "trainer.val_every=5")
     assert run_cli("train", "resume=run", "trainer.batch_size=4").status == 0
-    assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["4", "5", "10", "12"]
+    assert [row["step"] for row in metrics_of(run) if row["val/loss"]] == ["5", "10", "12"]
     assert {file.name for file in (run / "checkpoints").iterdir()} >= {
         f"step_{step:08d}.ckpt" for step in (3, 6, 9, 12)
     }

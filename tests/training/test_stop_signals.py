@@ -234,6 +234,50 @@ def test_a_second_ctrl_c_ends_at_once(started: Any, tiny: tuple[str, ...], tmp_p
     assert "Traceback" not in err
 
 
+STUCK = """
+import ctypes, os, threading, time
+from pathlib import Path
+from slm.training.stop_signals import StopSignals
+
+def tell():
+    seen = ""
+    while not seen.endswith("S" * 10):  # asleep in the lock
+        time.sleep(0.05)
+        seen += Path(f"/proc/self/task/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[0]
+    print("stuck", flush=True)
+
+with StopSignals() as signals:
+    signals.deferred = True
+    threads, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    threads.pthread_mutex_lock(lock)
+    threading.Thread(target=tell, daemon=True).start()
+    threads.pthread_mutex_lock(lock)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a lock of zeros is Linux's")
+def test_an_operation_that_takes_minutes() -> None:
+    """Python hears of no signal before an operation is done; a backward pass of gpt2_medium took six minutes, in which
+    Ctrl-C was not answered, and a second one did nothing. Here it is a lock that nobody opens."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "stuck\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("SIGINT: stops at the end of this step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_ranks_stop_at_the_same_step(started: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """One of them alone is signalled; both save one state, and a run of one rank goes on from it."""
     process = started(*tiny, *LONG, "trainer.devices=2")
@@ -242,6 +286,7 @@ def test_ranks_stop_at_the_same_step(started: Any, tiny: tuple[str, ...], tmp_pa
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 75, err
     assert "Traceback" not in err
+    assert "a step takes 8 windows, over 2 devices (trainer.global_batch_size sets how many)" in err
     content = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert len(content["random_states"]) == 2
     assert f"after step {content['global_step']};" in err.splitlines()[-1]

@@ -34,6 +34,7 @@ HELP = Help(
     settings=[
         ("source", "a run, a bundle, a Hugging Face folder or hub name, a folder with GPT-2's released files, or "
          "gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m"),
+        ("checkpoint", "of a run: best, last, or another name in its checkpoints"),
         ("out", "the folder to make; must not exist yet"),
         ("to", "slm (a bundle) or hf"),
         ("format", "what the source must be; default whatever it is"),
@@ -48,6 +49,7 @@ HELP = Help(
 class _Settings:
     source: Text | int
     out: Text | int
+    checkpoint: Text
     to: Literal["slm", "hf"]
     format: Literal["slm", "hf", "gpt2_tf"] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
@@ -66,12 +68,16 @@ def convert(cfg: DictConfig) -> None:
     from safetensors import SafetensorError
 
     from slm.bundle import write_bundle
+    from slm.cli.sources import BEST, run_source
     from slm.models.prepare import prepare_for_inference
     from slm.sources import find_source, open_source
     from slm.weights.hugging_face_export import write_hugging_face
     from slm.weights.laid_out import lay_out
 
-    opened = open_source(find_source(str(settings.source), settings.format, settings.mirror))
+    source = find_source(str(settings.source), settings.format, settings.mirror)
+    if settings.checkpoint != BEST:
+        source = run_source(str(settings.source), settings.checkpoint)
+    opened = open_source(source)
     dtype = getattr(torch, settings.dtype) if settings.dtype else None
     quantize = settings.quantize or opened.quantize
     if quantize is not None and settings.to == "hf":

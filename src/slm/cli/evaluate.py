@@ -43,7 +43,7 @@ HELP = Help(
     ],
     groups=("data",),
     settings=[
-        ("run", "a run folder; its best model is taken"),
+        ("run", "a run folder; its best model is taken, or checkpoint=last"),
         ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
         ("split", "val or train; of conversations and pairs also all"),
         (
@@ -125,10 +125,13 @@ def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, 
 
     from slm.data.config import DataConfig
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
-    from slm.training.run_folder import CONFIG_FILE
+    from slm.training.run_folder import CONFIG_FILE, read_record
+    from slm.training.start_folder import settings_from_start
     from slm.yaml_file import read_yaml_object
 
-    of_run: Any = OmegaConf.create(read_yaml_object(path / CONFIG_FILE)) if (path / CONFIG_FILE).is_file() else None
+    of_run: Any = None
+    if (path / CONFIG_FILE).is_file():
+        of_run = OmegaConf.create(settings_from_start(read_yaml_object(path / CONFIG_FILE), read_record(path)))
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if of_run is None:
@@ -205,7 +208,7 @@ def _checked(cfg: DictConfig) -> _Settings:
 
     settings, *_ = together(
         lambda: checked(_Settings, {name: cfg[name] for name in _SETTINGS}),
-        lambda: reject_unknown(cfg, {"run", "model_dir", "data", "task", "plugins", *_SETTINGS}),
+        lambda: reject_unknown(cfg, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *_SETTINGS}),
         lambda: check_precision(cfg["precision"], "precision"),
     )
     return cast("_Settings", settings)

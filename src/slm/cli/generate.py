@@ -35,7 +35,7 @@ HELP = Help(
     ],
     groups=("generation",),
     settings=[
-        ("run", "a run folder; its best model is taken"),
+        ("run", "a run folder; its best model is taken, or checkpoint=last"),
         ("model_dir", "a model bundle, a Hugging Face folder or hub name, GPT-2's released files or their name"),
         ("prompt", "the text to continue, taken as typed"),
         ("prompts", "a file: a prompt a line, or .jsonl with a field `prompt`"),
@@ -112,7 +112,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
     from slm.generation.config import GenerationConfig
     from slm.schema import checked, together
 
-    keys = {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
+    keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
 
     def check(values: dict[str, Any]) -> GenerationConfig:
         settings, *_ = together(

@@ -12,6 +12,8 @@ from slm.schema import unknown_key
 if TYPE_CHECKING:
     from slm.sources import Source
 
+BEST = "best"
+
 
 def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Raise `UserError` for keys of a composed config that its command does not read."""
@@ -21,8 +23,9 @@ def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 
 def model_source(values: Mapping[str, Any]) -> Source:
-    """What ``run`` or ``model_dir`` means, exactly one of which must be given; ``plugins`` are imported."""
-    from slm.sources import Source, find_bundle, find_source
+    """What ``run`` (with ``checkpoint``) or ``model_dir`` means, exactly one of which must be given; ``plugins`` are
+    imported."""
+    from slm.sources import find_source
     from slm.training.run_config import checked_plugins
 
     given = [key for key in ("run", "model_dir") if values[key] is not None]
@@ -35,7 +38,20 @@ def model_source(values: Mapping[str, Any]) -> Source:
     path = str(values[given[0]])
     plugins = values["plugins"]  # of a composed config no plain list
     _import_plugins_of(Path(path).expanduser(), checked_plugins(plugins if isinstance(plugins, str) else [*plugins]))
-    return Source("slm", find_bundle(path)) if given == ["run"] else find_source(path)
+    if given == ["model_dir"] and values["checkpoint"] != BEST:
+        raise UserError("checkpoint is one of a run's; give run=PATH, or leave it out")
+    return run_source(path, values["checkpoint"]) if given == ["run"] else find_source(path)
+
+
+def run_source(run: str, checkpoint: str) -> Source:
+    """The model of the run in folder `run`: its best one, or that of another checkpoint."""
+    from slm.sources import Source, find_bundle
+
+    if checkpoint == BEST:
+        return Source("slm", find_bundle(run))
+    from slm.training.checkpoint_model import checkpoint_source
+
+    return checkpoint_source(Path(run).expanduser(), str(checkpoint))
 
 
 def _import_plugins_of(run: Path, typed: list[str]) -> None:

@@ -175,11 +175,13 @@ def repeated_settings(run: Path, changed: Collection[str], with_config_dir: bool
     from slm.masking import MASK
     from slm.training.recorded_code import is_own, refuse_code_of_others
     from slm.training.run_folder import read_record
+    from slm.training.start_folder import from_start, override_from_start
 
     record = read_record(run)
-    settings = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
+    kept = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
+    settings = [override_from_start(override, record) for override in kept]
     if record.get("sessions") and with_config_dir and (folder := config_dir(record["sessions"][-1]["command"])):
-        settings.insert(0, f"--config-dir={folder}")
+        settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
     if not is_own(run, record):
         refuse_code_of_others(run, settings)
     if masked := [setting for setting in settings if MASK in setting]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
 from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
+from slm.training.time_budget import TimeBudget
 
 AUTO = "auto"
 _WINDOWS_AT_ONCE = 8  # of batch_size=auto
@@ -34,7 +35,6 @@ class LightningConfig:
     enable_progress_bar: Flag = True
     inference_mode: Flag = True
     limit_val_batches: NonNegativeFloat | None = None
-    max_time: Any = None
     num_nodes: Count = 1
     profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = None
     strategy: Text = "auto"
@@ -141,6 +141,8 @@ class TrainerConfig:
         max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
         max_epochs: the same as passes over the training data, in place of `max_steps`; of a mixture a pass is as many
             windows as all parts have.
+        max_time: seconds that one session trains, from its first step; then it ends as after ``stop_after``. None for
+            any number.
         batch_size: windows a micro-batch on one device; ``auto``: 8, or in fine-tuning on a CPU fewer,
             accumulated to 8.
         global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
@@ -168,6 +170,7 @@ class TrainerConfig:
     val_every: Count
     save_every: Count
     max_epochs: PositiveFloat | None = None
+    max_time: TimeBudget = None
     global_batch_size: Count | None = None
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None

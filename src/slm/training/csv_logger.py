@@ -41,6 +41,7 @@ class CsvLogger(Logger):
         self._columns_on_disk = 0
         self._keep_until = keep_until
         self._is_open = False
+        self._is_late = False  # a row that waits belongs before one that is on disk
         self._failing = False
 
     @property
@@ -59,12 +60,16 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write the row, or complete the last one if it is of the same step."""
-        values = {STEP: str(step), **{name: repr(float(value)) for name, value in metrics.items()}}
-        if self._rows and self._rows[-1][STEP] == values[STEP]:
-            self._rows[-1].update(values)
+        """Write the row, or complete that of the same step; without a step it is the last one's."""
+        latest = int(self._rows[-1][STEP]) if self._rows else 0
+        step = latest if step is None else step
+        values = {**{name: _written(value) for name, value in metrics.items()}, STEP: str(step)}
+        row = next((row for row in self._rows if row[STEP] == values[STEP]), None)
+        if row is None:
+            self._is_late |= step < latest
+            self._rows = sorted([*self._rows, values], key=_step)
         else:
-            self._rows.append(values)
+            row.update(values)
         self._columns += [name for name in values if name not in self._columns]
         self._write()
 
@@ -92,7 +97,7 @@ class CsvLogger(Logger):
         try:
             if not self._is_open:
                 self._open()
-            elif len(self._columns) != self._columns_on_disk:
+            elif self._is_late or len(self._columns) != self._columns_on_disk:
                 self._widen()
             else:
                 self._append()
@@ -113,10 +118,7 @@ class CsvLogger(Logger):
             whole = self.file.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last row
             columns, rows = _read(io.StringIO(whole.decode(), newline=""))
             self._columns = [*columns, *(name for name in self._columns if name not in columns)]
-        kept = {row[STEP]: row for row in rows if int(row[STEP]) <= (self._keep_until or 0)}
-        for row in self._rows:  # a checkpoint may be of before the validation that completes its row
-            row.update({name: value for name, value in kept.pop(row[STEP], {}).items() if name not in row})
-        self._replace(list(kept.values()))
+        self._replace([row for row in rows if _step(row) <= (self._keep_until or 0)])
         self._is_open = True
 
     def _widen(self) -> None:
@@ -125,11 +127,14 @@ class CsvLogger(Logger):
         self._replace(_read(io.StringIO(settled, newline=""))[1])
 
     def _replace(self, before: list[Row]) -> None:
-        """A new file of the rows `before` and those that wait."""
+        """A new file of the rows `before` and those that wait, in the order of steps."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        rows = {row[STEP]: row for row in before}
+        for row in self._rows:  # a checkpoint may be of before the validation that completes its row
+            rows[row[STEP]] = {**rows.get(row[STEP], {}), **row}
+        ordered = sorted(rows.values(), key=_step)
         header = _lines([{name: name for name in self._columns}], self._columns)
-        settled = header + _lines([*before, *self._rows[:-1]], self._columns)
-        last = _lines(self._rows[-1:], self._columns)
+        settled, last = header + _lines(ordered[:-1], self._columns), _lines(ordered[-1:], self._columns)
         partial = self.file.with_name(f".{self.file.name}.partial")
         try:
             partial.write_bytes(settled + last)
@@ -138,6 +143,7 @@ class CsvLogger(Logger):
             partial.unlink(missing_ok=True)
             raise
         self._settled, self._last, self._columns_on_disk = len(settled), last, len(self._columns)
+        self._rows, self._is_late = ordered[-1:], False
 
     def _append(self) -> None:
         """Leave what is there and whole as it is, and write over whatever a failure left behind it."""
@@ -150,6 +156,15 @@ class CsvLogger(Logger):
             out.truncate()
             out.write(text[len(kept) :])
         self._settled, self._last = self._settled + len(settled), last
+
+
+def _step(row: Row) -> int:
+    return int(row[STEP])
+
+
+def _written(value: Any) -> str:
+    """Counts as the whole numbers that they are."""
+    return str(value) if isinstance(value, int) else repr(float(value))
 
 
 def _lines(rows: Iterable[Row], columns: list[str]) -> bytes:

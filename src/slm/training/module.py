@@ -292,9 +292,11 @@ class LanguageModelModule(pl.LightningModule):
             "tokens_trained": self.tokens_trained,
         }
         checkpoint["val_metrics"] = dict(self.val_metrics)
-        # Lightning's own count, read by nothing here, is one less after some resumes
-        loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
-        loop["_batches_that_stepped"] = checkpoint["global_step"]
+        # Lightning's own counts, read by nothing here: one less after some resumes; of validations that were cut short
+        loop = checkpoint["loops"]["fit_loop"]
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+        for counts in (loop["epoch_loop.val_loop.batch_progress"][kind] for kind in ("total", "current")):
+            counts.update(dict.fromkeys(counts, 0))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""

@@ -12,6 +12,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.training.checkpoints.files import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record
+from slm.training.start_folder import settings_from_start
 from slm.training.tasks.task import TaskData
 from slm.yaml_file import read_yaml_object
 
@@ -29,7 +30,7 @@ def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     file = run / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"run: '{run}' is no run folder ({CONFIG_FILE} is missing)")
-    composed: Any = read_yaml_object(file)
+    composed: Any = settings_from_start(read_yaml_object(file), read_record(run))
     try:
         for key, value in {"resume": None, "stop_after": None, **changes}.items():
             *groups, name = key.split(".")

@@ -19,6 +19,7 @@ from slm.training.optimizer_config import optimizer_problems, with_rates
 from slm.training.precision_names import check_precision
 from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
 from slm.training.target_arguments import argument_problems
+from slm.training.target_ranges import range_problems
 from slm.training.tasks.task import Task, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -297,4 +298,5 @@ def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
             )
         else:
             problems += argument_problems(node, f"{group}.{name}")
+            problems += range_problems(node, f"{group}.{name}")
     return problems

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -21,6 +21,7 @@ from slm.masking import masked_argument
 from slm.new_file import UNFINISHED, new_file
 from slm.schema import Text, checked
 from slm.training.checkpoints.files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
+from slm.training.start_folder import absolute_override, start_folder
 from slm.yaml_file import read_yaml_object
 
 CONFIG_FILE = "config.yaml"
@@ -46,6 +47,7 @@ class _Record:
     sessions: list[_Session] = field(default_factory=list)
     logger_ids: dict[Text, Text] = field(default_factory=dict)
     precision: Text = ""
+    directory: Text = ""
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -149,12 +151,17 @@ def run_of_checkpoint(path: Path) -> Path:
 
 def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
     """The newest run under `root` that was started with these overrides and has a checkpoint."""
+    wanted = sorted(absolute_override(override, Path.cwd()) for override in overrides)
     candidates = [
         file.parent
         for file in root.glob(f"*/{RECORD_FILE}")
-        if checkpoints_of(file.parent) and sorted(read_record(file.parent).get("overrides", [])) == sorted(overrides)
+        if checkpoints_of(file.parent) and _overrides(read_record(file.parent)) == wanted
     ]
     return max(candidates, key=lambda run: (_started(run), run.name), default=None)
+
+
+def _overrides(record: Mapping[str, Any]) -> list[str]:
+    return sorted(absolute_override(override, start_folder(record)) for override in record.get("overrides", []))
 
 
 def _started(run: Path) -> float:

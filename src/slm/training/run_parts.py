@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -16,10 +16,12 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from slm.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.bundle import write_bundle
 from slm.data.datamodule import WindowDataModule
 from slm.data.samplers import EvalBatches
 from slm.errors import UserError
+from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
@@ -33,6 +35,7 @@ from slm.training.checkpoints.checkpoint_io import CheckpointWriter
 from slm.training.checkpoints.files import CHECKPOINTS
 from slm.training.csv_logger import CsvLogger
 from slm.training.guarded_logger import guarded
+from slm.training.module import LanguageModelModule
 from slm.training.optimizers import parameter_groups
 from slm.training.precision import Precision, resolve_precision
 from slm.training.run_config import RunConfig
@@ -181,8 +184,12 @@ def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     return built
 
 
-def checkpoints_callback(config: RunConfig, model_config: ModelConfig, data: TaskData) -> Checkpoints:
+def checkpoints_callback(
+    config: RunConfig, model_config: ModelConfig, data: TaskData, resumed_from: Path | None
+) -> Checkpoints:
     """Writes checkpoints and the bundle of the best weights into the run folder."""
+    is_other = resumed_from and run_folder.run_of_checkpoint(resumed_from).resolve() != config.run_dir.resolve()
+    is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
         period=Period(
@@ -190,7 +197,18 @@ def checkpoints_callback(config: RunConfig, model_config: ModelConfig, data: Tas
         ),
         writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
+        bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),
+        branches=bool(is_other) or is_named,
     )
+
+
+def _bundled_step(bundle: Path) -> int | None:
+    """Of the weights that a run's bundle holds; None where there is none that can be read."""
+    try:
+        step = read_json_object(bundle / BUNDLE_CONFIG)["facts"]["step"]
+    except (UserError, LookupError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def bad_steps_callback(config: RunConfig, resumed_from: Path | None) -> BadSteps:
@@ -226,6 +244,17 @@ def callbacks_of(config: RunConfig) -> list[Any]:
     if config.trainer.lightning.get("enable_progress_bar", True):
         return callbacks
     return [callback for callback in callbacks if not is_progress_bar(callback)]
+
+
+def check_callbacks(callbacks: Sequence[pl.Callback], module: LanguageModelModule) -> None:
+    """Let each look at what it will work with, so that none fails an hour later.
+
+    One that has something to look at has a method ``check_before_training(module)``, which raises `UserError`.
+    """
+    for callback in callbacks:
+        check = getattr(callback, "check_before_training", None)
+        if check is not None:
+            check(module)
 
 
 def is_progress_bar(callback: pl.Callback) -> bool:

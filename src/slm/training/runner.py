@@ -28,14 +28,15 @@ from slm.training.callbacks.broken_off import BrokenOff
 from slm.training.callbacks.compiled import Compiled
 from slm.training.callbacks.garbage import FrozenGarbage
 from slm.training.callbacks.logged_settings import LoggedSettings
+from slm.training.callbacks.planned_stop import PlannedStop
 from slm.training.callbacks.random_state import RandomState
-from slm.training.callbacks.stop_after import StopAfter
 from slm.training.callbacks.stop_on_signal import StopOnSignal
 from slm.training.callbacks.train_metrics import TrainMetrics
 from slm.training.checkpoints.files import newest_whole, say_what_is_taken
 from slm.training.checkpoints.resume import Resumed
 from slm.training.environment import environment
 from slm.training.freed_memory import keep_freed_memory
+from slm.training.logged_steps import log_under_own_steps
 from slm.training.module import LanguageModelModule
 from slm.training.optimizer_config import with_warmup_steps
 from slm.training.optimizers import say_unread
@@ -50,6 +51,7 @@ from slm.training.run_parts import (
     Devices,
     bad_steps_callback,
     callbacks_of,
+    check_callbacks,
     check_trainable,
     check_validation,
     checkpoints_callback,
@@ -64,8 +66,10 @@ from slm.training.run_parts import (
     without_fused,
 )
 from slm.training.schedules import lr_factor
+from slm.training.start_folder import DIRECTORY
+from slm.training.start_notices import say_batch, say_what_is_made_again
 from slm.training.stop_signals import StopSignals, leave_signals_alone
-from slm.training.summary import describe, summarize_run
+from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
 
 
@@ -155,16 +159,16 @@ def _train(
         resumed_from = run_folder.run_of_checkpoint(checkpoint) if checkpoint else None
         data.prepare(model, Preparing(devices.kind, precision.name, resumed_from))
     module = _module(config, model, data, make_optimizer, precision)
+    check_callbacks([*own_callbacks, *more_callbacks], module)
     if config.trainer.recompute:
         recompute_blocks(model)
     say_unread(module.build_optimizer(), config.optimizer)
-    checkpoints = checkpoints_callback(config, model_config, data)
+    checkpoints = checkpoints_callback(config, model_config, data, checkpoint)
     callbacks = [
         broken_off := BrokenOff(),
         LoggedSettings(settings_for_loggers(composed, numbers, model_config)),
         bad_steps_callback(config, checkpoint),
         TrainMetrics(config.trainer.log_every),
-        StopAfter(last_step),
         *data.callbacks,
         *own_callbacks,
         *more_callbacks,
@@ -172,6 +176,7 @@ def _train(
         *([Compiled()] if config.trainer.compile else []),
         RandomState(),
         AveragedWeights(),
+        PlannedStop(last_step, config.trainer.val_every, config.trainer.max_time),
         checkpoints,
         StopOnSignal(signals, config.trainer.val_every, checkpoints.save_now),
     ]
@@ -191,12 +196,21 @@ def _train(
         logger=list(loggers.values()),
     )
     leave_signals_alone(trainer)
-    session = {**run_folder.provenance(), "environment": environment(trainer.world_size), "threads_wait": threads_wait}
+    log_under_own_steps(trainer)
+    windows = config.trainer.windows_at_once * devices.count * accumulate
+    say_batch(windows, devices.count, run_folder.read_record(config.run_dir) if resumed else {})
+    about = {"environment": environment(trainer.world_size), "threads_wait": threads_wait, "global_batch_size": windows}
+    session = {**run_folder.provenance(), **about}
     _open_run_folder(config, composed, overrides, data, precision, numbers, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
+    if resumed_step is not None:
+        say_what_is_made_again(config.run_dir / run_folder.METRICS_FILE, resumed_step)
     _fit(trainer, module, data, checkpoint, broken_off, config.run_dir)
+    if resumed and not _is_over(config, resumed) and trainer.global_step == resumed_step:
+        notice("no step was made: a callback asked for the end before the first one")
     summary = summarize_run(trainer, module, callbacks, time.perf_counter() - began)
+    summary |= logged_by_others(config.run_dir / run_folder.METRICS_FILE, summary)
     if trainer.is_global_zero:
         unwritten = _write_summary(config.run_dir, summary)
         notice(describe(summary, config.run_dir, config.trainer.steps))
@@ -257,6 +271,7 @@ def _lightning_settings(config: RunConfig, accumulate: int) -> dict[str, Any]:
         "max_epochs": -1,
         "accumulate_grad_batches": accumulate,
         "val_check_interval": config.trainer.val_every * accumulate,
+        "log_every_n_steps": config.trainer.log_every,
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
@@ -328,6 +343,7 @@ def _open_run_folder(
         config.run_dir / run_folder.RECORD_FILE,
         {
             "overrides": overrides,
+            DIRECTORY: str(Path.cwd()),
             "precision": precision.name,
             "resolved": dict(numbers),
             "data_fingerprint": data.datamodule.fingerprint,

@@ -10,7 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from slm.training.callbacks.checkpoints import Checkpoints
-from slm.training.callbacks.train_metrics import TrainMetrics
+from slm.training.callbacks.train_metrics import LOGGED, TrainMetrics
+from slm.training.csv_logger import STEP, read_metrics
 from slm.training.module import LanguageModelModule
 
 
@@ -19,20 +20,39 @@ def summarize_run(
 ) -> dict[str, Any]:
     """Steps, tokens, losses and speed, plain types: what ``summary.json`` holds.
 
-    ``best_val_loss`` is nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
+    ``best_val_loss`` and ``best_step`` are of the model in the run folder: of a part of a run that ended before its
+    first validation, of its end. nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
     """
     metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
     checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    best_loss, best_step = checkpoints.best_loss, checkpoints.best_step
+    if best_loss is None and "loss" in module.val_metrics:
+        best_loss, best_step = module.val_metrics["loss"], trainer.global_step
     return {
         "step": trainer.global_step,
         "tokens": module.tokens_trained,
         "bad_steps": module.bad_steps,
-        "best_val_loss": checkpoints.best_loss if checkpoints.best_loss is not None else math.nan,
-        "best_step": checkpoints.best_step,
+        "best_val_loss": best_loss if best_loss is not None else math.nan,
+        "best_step": best_step,
         **{f"val_{name}": value for name, value in module.val_metrics.items()},
         "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
         "seconds": seconds,
     }
+
+
+def logged_by_others(table: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """``logged``: of each column of ``metrics.csv`` that a callback or a model of the user's wrote, the last value.
+
+    Args:
+        table: ``metrics.csv``.
+        summary: what `summarize_run` gave, for the names of our own.
+    """
+    columns, rows = read_metrics(table) if table.is_file() else ([], [])
+    figures = [name.removeprefix("val_") for name in summary if name.startswith("val_")]
+    own = {STEP, *(f"{part}/{name}" for part in ("train", "val") for name in figures), *LOGGED}
+    others = [name for name in columns if name not in own and not name.startswith("speed/")]
+    last = {name: float(row[name]) for name in others for row in rows if row[name]}
+    return {"logged": last} if last else {}
 
 
 def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:

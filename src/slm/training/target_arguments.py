@@ -33,6 +33,12 @@ def arguments_of(target: str) -> frozenset[str] | None:
     Args:
         target: its dotted path, e.g. ``torch.optim.AdamW``; names that a module takes from another are followed.
     """
+    function = signature_of(target)
+    return None if function is None else _names(function, given=int(function.name == "__init__"))
+
+
+def signature_of(target: str) -> ast.FunctionDef | None:
+    """The function, or ``__init__`` of the class, as it is written; None where its source does not tell."""
     module, _, name = target.rpartition(".")
     try:
         found = _definition(module, name, set())
@@ -42,12 +48,11 @@ def arguments_of(target: str) -> frozenset[str] | None:
         found = next(
             (node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None
         )
-        return _names(found, 1)
-    return _names(found, 0)
+    return found if isinstance(found, ast.FunctionDef) else None
 
 
-def _names(function: ast.stmt | None, given: int) -> frozenset[str] | None:
-    if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+def _names(function: ast.FunctionDef, given: int) -> frozenset[str] | None:
+    if function.decorator_list:
         return None
     takes = function.args
     if takes.vararg or takes.kwarg:

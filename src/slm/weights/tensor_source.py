@@ -44,6 +44,28 @@ class TensorSource(Protocol):
         """The tensor, in its own dtype, on the CPU."""
 
 
+class TensorsInMemory:
+    """Tensors that are there already; `where` says where they came from."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        self.tensors = tensors
+        self.where = where
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of every tensor, by name."""
+        return {name: tensor.dtype for name, tensor in self.tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor."""
+        return self.tensors[name]
+
+
 class SafetensorsFiles:
     """Tensors of one or several safetensors files, memory-mapped: reading one copies nothing.
 

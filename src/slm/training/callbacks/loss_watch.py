@@ -11,7 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from slm.errors import UserError
 from slm.notices import notice
+from slm.schema import Count, NonNegativeFloat
 from slm.training.module import LanguageModelModule
 from slm.training.step_figures import StepFigures
 from slm.training.step_log import StepLog
@@ -30,11 +32,16 @@ class LossWatch(pl.Callback):
     the step is looked at. A jump of many steps is said once, each of them written down.
 
     Args:
-        window: steps; nothing is said before half of them are made.
+        window: steps, at least two; nothing is said before half of them are made.
         sigmas, factor: how far above the median.
+
+    Raises:
+        UserError: `window` is too small to tell by.
     """
 
-    def __init__(self, window: int = 100, sigmas: float = 6.0, factor: float = 1.2) -> None:
+    def __init__(self, window: Count = 100, sigmas: NonNegativeFloat = 6.0, factor: NonNegativeFloat = 1.2) -> None:
+        if window < 2:
+            raise UserError(f"callbacks.loss_watch.window must be at least 2 steps, to have a difference; got {window}")
         self.sigmas = sigmas
         self.factor = factor
         self._recent: deque[float] = deque(maxlen=window)
@@ -87,7 +94,7 @@ class LossWatch(pl.Callback):
 
     def _limit(self) -> float:
         """The largest loss that is not remarkable."""
-        if 2 * len(self._recent) < (self._recent.maxlen or 0):
+        if len(self._recent) < max(2, (self._recent.maxlen or 0) / 2):
             return math.inf
         usual = median(self._recent)
         losses = list(self._recent)

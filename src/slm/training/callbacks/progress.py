@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from slm.training.callbacks.stop_after import StopAfter
+from slm.training.callbacks.pace import Pace
+from slm.training.callbacks.planned_stop import PlannedStop
 from slm.training.callbacks.train_metrics import TrainMetrics
 
 
@@ -40,6 +44,9 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         self._metrics = next(c for c in trainer.callbacks if isinstance(c, TrainMetrics))  # type: ignore[attr-defined]
+        self._planned = next(c for c in trainer.callbacks if isinstance(c, PlannedStop))  # type: ignore[attr-defined]
+        self._pace = Pace(self._planned.val_every)
+        self._shown_step = trainer.global_step
         if not sys.stderr.isatty():
             return
         self._progress = Progress(
@@ -48,7 +55,7 @@ class RunProgress(ProgressBar):
             _Figures(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Left(lambda: self._left(trainer)),
             console=self.console,
             expand=True,
             refresh_per_second=4,
@@ -64,13 +71,19 @@ class RunProgress(ProgressBar):
         if step == self._shown_step:
             return
         self._shown_step = step
+        self._pace.step(step)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, figures=self._figures())
         elif self._metrics.latest_step == step:
             self.print(f"step {step}/{self._last_step(trainer)}  {self._figures()}")
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Time it."""
+        self._pace.validation_begins()
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new validation loss."""
+        self._pace.validation_ends()
         self._val_loss = float(trainer.callback_metrics["val/loss"])
         if self._progress is None:
             self.print(f"step {trainer.global_step}/{self._last_step(trainer)}  val loss {self._val_loss:.4f}")
@@ -91,8 +104,14 @@ class RunProgress(ProgressBar):
             self._progress = None
 
     def _last_step(self, trainer: pl.Trainer) -> int:
-        stops = [c.last_step for c in trainer.callbacks if isinstance(c, StopAfter)]  # type: ignore[attr-defined]
-        return min([trainer.max_steps, *stops])
+        return min(trainer.max_steps, self._planned.last_step)
+
+    def _left(self, trainer: pl.Trainer) -> float | None:
+        """Seconds until the last step, or until the time is over."""
+        left, ends_at = self._pace.left(self._last_step(trainer)), self._planned.ends_at
+        if left is None or ends_at is None:
+            return left
+        return min(left, max(0.0, ends_at - time.monotonic()))
 
     def _figures(self) -> str:
         latest = self._metrics.latest
@@ -107,3 +126,15 @@ class RunProgress(ProgressBar):
 class _Figures(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(task.fields.get("figures", ""))
+
+
+class _Left(ProgressColumn):
+    max_refresh = 0.5
+
+    def __init__(self, left: Callable[[], float | None]) -> None:
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        left = self._left()
+        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")

@@ -8,9 +8,12 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
+from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
+from slm.schema import Count, NonNegativeInt, PositiveFloat, Text
+from slm.training.module import LanguageModelModule
 
 SAMPLES_FILE = "samples.txt"
 
@@ -27,7 +30,14 @@ class SampleText(pl.Callback):
         max_new_tokens, temperature, top_k, seed: as in `GenerationConfig`.
     """
 
-    def __init__(self, prompt: str, max_new_tokens: int, temperature: float, top_k: int, seed: int) -> None:
+    def __init__(
+        self,
+        prompt: Text,
+        max_new_tokens: Count,
+        temperature: PositiveFloat,
+        top_k: NonNegativeInt,
+        seed: NonNegativeInt,
+    ) -> None:
         self.prompt = prompt
         self.settings = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
         self._size: int | None = None  # of the file, in bytes
@@ -40,6 +50,21 @@ class SampleText(pl.Callback):
         """The inverse of `state_dict`."""
         self._size = state_dict["size"]
 
+    def check_before_training(self, module: LanguageModelModule) -> None:
+        """Let the untrained model write a token: what it refuses now it would refuse at the first validation.
+
+        Raises:
+            UserError: the prompt leaves no room for one.
+        """
+        training = module.model.training
+        module.model.eval()
+        try:
+            self._language_model(module).generate(self.prompt, self.settings, max_new_tokens=1)
+        except UserError as error:
+            raise UserError(f"callbacks: sample_text.prompt: {error}") from error
+        finally:
+            module.model.train(training)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut off what is of after the checkpoint, or of a run that was killed before its first."""
         file = Path(trainer.default_root_dir) / SAMPLES_FILE
@@ -51,8 +76,7 @@ class SampleText(pl.Callback):
         """Write a sample."""
         if not trainer.is_global_zero:
             return
-        model = LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]
-        text = self.prompt + model.generate(self.prompt, self.settings)
+        text = self.prompt + self._language_model(pl_module).generate(self.prompt, self.settings)
         file = Path(trainer.default_root_dir) / SAMPLES_FILE
         file.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         with file.open("a", encoding="utf-8") as out:
@@ -61,3 +85,6 @@ class SampleText(pl.Callback):
         bar = trainer.progress_bar_callback
         if bar is not None:
             bar.print(f"--- sample at step {trainer.global_step}\n{text}\n---")
+
+    def _language_model(self, pl_module: pl.LightningModule) -> LanguageModel:
+        return LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]

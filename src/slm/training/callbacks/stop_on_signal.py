@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Checkpoint
-from torch import distributed
 
 from slm.errors import Stopped
+from slm.training.any_rank import AnyRank
 from slm.training.stop_signals import StopSignals
 
 
@@ -36,7 +35,7 @@ class StopOnSignal(Checkpoint):
         self.save = save
         self._validation_due = False
         self._step = 0  # the last whole one
-        self._group: Any = None  # of ranks, over their processors
+        self._any_rank = AnyRank()
 
     def state_dict(self) -> dict[str, Any]:
         """Whether the state is of before the validation of its step."""
@@ -45,11 +44,6 @@ class StopOnSignal(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self._validation_due = state_dict["validation_due"]
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A group of their own for ranks to agree over: that of the gradients may be one of GPUs, to be waited for."""
-        if trainer.world_size > 1:
-            self._group = distributed.new_group(backend="gloo")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on signals wait for the end of a step; of the run, once there is none left: to end while Lightning
@@ -86,12 +80,7 @@ class StopOnSignal(Checkpoint):
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, to whatever rank; asked by all ranks at the same places."""
-        asked = self.signals.received is not None
-        if trainer.world_size == 1:
-            return asked
-        flag = torch.tensor(int(asked))
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group)
-        return bool(flag)
+        return self._any_rank.has(self.signals.received is not None, trainer.world_size)
 
     def _stop(self, trainer: pl.Trainer, validation_due: bool) -> None:
         self._validation_due = validation_due

@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 from slm.models.flops import training_flops_per_token
 
+LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
+"""Beside what the module itself says, and ``speed/*``."""
+
 
 class TrainMetrics(pl.Callback):
     """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.

@@ -1,0 +1,70 @@
+"""The model of a run's checkpoint, by name: that of its last step, say, where its best one is another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm.bundle import open_bundle
+from slm.errors import UserError
+from slm.models.config import ModelConfig
+from slm.models.modules.lora import merged_state
+from slm.sources import Source, find_bundle
+from slm.training.callbacks.averaged_weights import averaged_weights
+from slm.training.checkpoints.checkpoint_io import read_checkpoint
+from slm.training.checkpoints.files import CHECKPOINTS
+from slm.training.module import LanguageModelModule
+from slm.training.recorded_code import refuse_config_of_others
+from slm.training.run_again import composed_of
+from slm.training.run_config import RunConfig
+from slm.training.run_folder import read_record
+from slm.training.run_parts import optimizer_factory, start_model
+from slm.weights.pretrained import Pretrained
+from slm.weights.tensor_source import TensorsInMemory
+
+_PREFIX = "model."  # of the LightningModule's attribute
+
+
+def checkpoint_source(run: Path, name: str) -> Source:
+    """The model of checkpoint `name` of the run in folder `run`: ``last``, ``step_00000250``, ….
+
+    Raises:
+        UserError: there is no such run, or checkpoint.
+    """
+    bundle = find_bundle(run)
+    file = run / CHECKPOINTS / f"{name.removesuffix('.ckpt')}.ckpt"
+    if not file.is_file():
+        there = ", ".join(sorted(other.stem for other in file.parent.glob("*.ckpt"))) or "none"
+        raise UserError(f"checkpoint: the run '{run}' has no '{name}'; there are: {there}")
+    return Source("slm", bundle, opened=lambda: _open(run, bundle, file))
+
+
+def _open(run: Path, bundle: Path, file: Path) -> Pretrained:
+    refuse_config_of_others(run, read_record(run))
+    opened = open_bundle(bundle)
+    try:
+        content = read_checkpoint(file)
+    except UserError as error:
+        raise UserError(str(error).replace("resume: ", "checkpoint: ", 1)) from None
+    tensors = TensorsInMemory(_weights(run, opened.config, content), str(file))
+    return replace(opened, tensors=tensors, facts={"step": content["global_step"], "checkpoint": file.name})
+
+
+def _weights(run: Path, shape: ModelConfig, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
+    config = RunConfig.from_dict(composed_of(run, {"run_dir": str(run), "resume": str(run)}))
+    model = start_model(config, shape, resumed=True)
+    trained = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
+    model.load_state_dict(trained, strict=config.adapter is None)
+    make_optimizer = optimizer_factory(config.optimizer)
+    decay = float(config.optimizer.get("weight_decay", 0.0))
+    optimizer = LanguageModelModule(model, make_optimizer, decay).build_optimizer()
+    if hasattr(optimizer, "eval"):
+        optimizer.load_state_dict(content["optimizer_states"][0])
+    with torch.no_grad(), averaged_weights([optimizer]):
+        return {name: tensor.detach().clone() for name, tensor in merged_state(model).items()}
