@@ -261,7 +261,7 @@ def test_settings_that_nothing_trained_takes_are_told(run_cli: Any, tiny: Any) -
         (("optimizer=sgd", "optimizer.momentum=0"), "nesterov looks ahead"),
         (("seed=4294967296",), "seed should be less than or equal to 4294967295; got 4294967296"),
         (("trainer.limit_val_batches=0.001",), "trainer.limit_val_batches=0.001 of 32 batches is less than one"),
-        (("trainer.max_time=soon",), "trainer: "),
+        (("trainer.max_time=soon",), "trainer.max_time: must be"),
         (("scheduler.min_lr=1e-4",), "the floor is a fraction of the peak rate, scheduler.min_lr_ratio"),
         (("+scheduler.min_lr=1e-4",), "the floor is a fraction of the peak rate, scheduler.min_lr_ratio"),
     ],

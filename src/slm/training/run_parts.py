@@ -107,7 +107,7 @@ class Devices:
     @classmethod
     def of(cls, lightning: Mapping[str, Any]) -> Devices:
         """What Lightning will run on, asked of Lightning itself before the real Trainer is made."""
-        keys = ("accelerator", "devices", "num_nodes", "strategy", "max_time")  # the last to be checked alone
+        keys = ("accelerator", "devices", "num_nodes", "strategy")
         probe = make_trainer(
             **{k: lightning[k] for k in keys if k in lightning},
             logger=False,
