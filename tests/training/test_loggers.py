@@ -112,9 +112,9 @@ def test_what_a_callback_logs(
     )
     run = train_tiny("run", *settings)
     rows = metrics_of(run)
-    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "9"]
-    assert [float(row["train/mine"]) for row in rows] == [2, 4, 6, 8, 9]
-    assert [row["seen"] for row in rows] == ["", "104.0", "", "108.0", "109.0"]
+    assert [row["step"] for row in rows] == ["1", "2", "4", "6", "8", "9"]
+    assert [float(row["train/mine"]) for row in rows] == [1, 2, 4, 6, 8, 9]
+    assert [row["seen"] for row in rows] == ["", "", "104.0", "", "108.0", "109.0"]
     assert json.loads((run / "summary.json").read_text())["logged"] == {"train/mine": 9.0, "seen": 109.0}
     assert "epoch" not in rows[0]
     assert [row["train/tokens"] for row in rows] == [str(int(row["step"]) * 8 * 16) for row in rows]

@@ -9,6 +9,11 @@ from pytorch_lightning.trainer.connectors.logger_connector.logger_connector impo
 from pytorch_lightning.trainer.states import TrainerFn
 
 
+def is_logged(step: int, log_every: int, last_step: int) -> bool:
+    """Whether the optimizer step, from 1 on, has a row: the first, every `log_every` and the last."""
+    return step == 1 or step % log_every == 0 or step >= last_step
+
+
 def log_under_own_steps(trainer: pl.Trainer) -> None:
     """Let rows of one optimizer step be one row.
 
@@ -21,13 +26,13 @@ def log_under_own_steps(trainer: pl.Trainer) -> None:
 class _OwnSteps(_LoggerConnector):
     @property
     def should_update_logs(self) -> bool:
-        """Every ``log_every_n_steps``, and at the last step."""
+        """At the steps of `is_logged`."""
         trainer = self.trainer
         if trainer.state.fn != TrainerFn.FITTING or not trainer.training:
             return super().should_update_logs
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # of the step that is under way, or just made
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return step % every == 0 or step >= trainer.max_steps
+        return is_logged(step, every, trainer.max_steps)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """At the optimizer step; one of the metric's own name is no other step."""

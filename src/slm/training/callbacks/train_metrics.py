@@ -10,6 +10,7 @@ from lightning_fabric.utilities.throughput import get_available_flops
 from torch.optim import Optimizer
 
 from slm.models.flops import training_flops_per_token
+from slm.training.logged_steps import is_logged
 
 LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
 """Beside what the module itself says, and ``speed/*``."""
@@ -62,7 +63,7 @@ class TrainMetrics(pl.Callback):
     ) -> None:
         """Log when a step is due."""
         step = trainer.global_step
-        if step == self._logged_step or (step % self.log_every and 1 < step < trainer.max_steps):
+        if step == self._logged_step or not is_logged(step, self.log_every, trainer.max_steps):
             return
         steps = step - self._logged_step
         self._logged_step = step
