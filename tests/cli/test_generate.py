@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,20 @@ def test_several_of_a_prompt_and_stop_strings(run_cli: Any, tiny_run: Path) -> N
     assert texts[0] == run_cli(*command).out
     stopped = run_cli(*command, f'generation.stop=["{texts[0][3]}"]').out
     assert stopped == texts[0][: texts[0].index(texts[0][3])]
+
+
+def test_the_readme_s_stop_string_stops(run_cli: Any, tiny_run: Path) -> None:
+    """Its "\\n" was a backslash and an n. The model is made to write line ends alone, so nothing is left."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in readme.splitlines() if line.startswith("slm-generate") and "generation.stop=" in line)
+    words = [word for word in shlex.split(line, comments=True)[1:] if not word.startswith("run=")]
+    command = (f"run={tiny_run}", "generation.max_new_tokens=3", "+generation.logit_bias.10=1e9")
+    plain = run_cli("generate", *command, *(word for word in words if "stop" not in word))
+    assert (plain.out, plain.err) == ("\n\n\n", "")
+    stopped = run_cli("generate", *command, *words)
+    assert (stopped.status, stopped.out) == (0, ""), stopped.err
+    told = run_cli("generate", *command, "prompt=a", r"generation.stop=[\n]")
+    assert "the shell took" in told.err
 
 
 MISTAKES = [

@@ -12,7 +12,7 @@ from typing import Any
 import slm
 from slm.cli.flags import MULTIRUN, config_dir, split_flags, unknown_flags
 from slm.cli.help import Help, choices, render
-from slm.cli.quoting import as_typed, quote
+from slm.cli.quoting import as_typed, quote, with_escapes
 from slm.errors import Stopped, UserError
 
 USER_ERROR_STATUS = 2
@@ -46,9 +46,10 @@ class App:
 
     def quoted(self, arguments: Sequence[str]) -> list[str]:
         """The command line in Hydra's grammar."""
+        meant = [with_escapes(argument, {*self.literal, *self.paths}) for argument in arguments]
         if MULTIRUN & set(arguments):
-            return list(arguments)
-        return [quote(argument, self.literal, self.paths) for argument in arguments]
+            return meant
+        return [quote(argument, self.literal, self.paths) for argument in meant]
 
 
 class _JobError(UserError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,7 +48,7 @@ HELP = Help(
         ("generation.temperature", "below 1 safer, above 1 wilder"),
         ("generation.top_k, top_p", "sample among the likeliest only"),
         ("generation.seed", "the same text each time"),
-        ("generation.stop", 'strings that end the text: generation.stop=["\\n"]'),
+        ("generation.stop", "strings that end the text: generation.stop='[\"\\n\"]'"),
         ("generation.n", "continuations of each prompt"),
         ("generation.quantize", "int8 or int4: less memory, faster on a CPU"),
     ],
@@ -61,6 +62,7 @@ def generate(cfg: DictConfig) -> None:
     from slm.cli.sources import model_source
 
     values, settings = _checked(cfg)
+    _tell_of_lost_quotes(settings.stop)
     source = model_source(values)
     prompts, out = None, None
     if values["prompts"] is not None:
@@ -135,6 +137,12 @@ def _check_choices(values: Mapping[str, Any]) -> None:
             problems.append(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'{hint}")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _tell_of_lost_quotes(stop: Sequence[str]) -> None:
+    if lost := [text for text in stop if re.fullmatch(r"(\\[ntr])+", text)]:
+        shown = f"""generation.stop='["{lost[0]}"]'"""
+        notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
 
 
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import Strict
 
-from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, Int, NonNegativeInt, PositiveFloat, Text
+from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeInt, PositiveFloat, Text
 
+_TokenId = Annotated[int, Ge(0)]  # not strict: a key that is typed on the command line is a text
 _Penalty = Annotated[float, Strict(), Ge(-10), Le(10)]
 
 
@@ -54,7 +55,7 @@ class GenerationConfig:
     presence_penalty: _Penalty = 0.0
     frequency_penalty: _Penalty = 0.0
     no_repeat_ngram: NonNegativeInt = 0
-    logit_bias: dict[Int, float] = field(default_factory=dict)
+    logit_bias: dict[_TokenId, float] = field(default_factory=dict)
     stop: list[Text] = field(default_factory=list)
     seed: NonNegativeInt | None = None
     n: Count = 1
