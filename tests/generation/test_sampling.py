@@ -150,7 +150,7 @@ def test_log_probabilities_are_of_the_model_itself() -> None:
 def test_settings_work_together(settings: dict[str, float], probabilities: Tensor) -> None:
     """The order is temperature, top-k, top-p, as in transformers."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(10_000, -1)
-    config = GenerationConfig(**settings)
+    config = GenerationConfig(**{"temperature": 1.0, **settings})
     assert chi_square(next_tokens(logits, config, uniforms(10_000)), probabilities) < 23.5
 
 

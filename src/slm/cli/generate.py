@@ -45,8 +45,8 @@ HELP = Help(
         ("dtype", "of the weights: auto (as stored), float32, bfloat16, float16"),
         ("generation.max_new_tokens", "the most tokens to add"),
         ("generation.greedy", "the likeliest token each time"),
-        ("generation.temperature", "below 1 safer, above 1 wilder"),
-        ("generation.top_k, top_p", "sample among the likeliest only"),
+        ("generation.temperature", "below 1 safer, above 1 wilder; default the model's own, else 0.8"),
+        ("generation.top_k, top_p", "sample among the likeliest only; default the model's own, else 50 and all"),
         ("generation.seed", "the same text each time"),
         ("generation.stop", "strings that end the text: generation.stop='[\"\\n\"]'"),
         ("generation.n", "continuations of each prompt"),
@@ -94,6 +94,7 @@ def generate(cfg: DictConfig) -> None:
         None if values["dtype"] == "auto" else getattr(torch, values["dtype"]),
         settings.quantize,
     )
+    settings = _as_its_makers_do(language_model, values["generation"])
     if prompts is not None:
         from slm.training.prompt_file import answer_prompts, open_answers
 
@@ -107,18 +108,30 @@ def generate(cfg: DictConfig) -> None:
         InteractivePrompt(language_model, settings).run()
 
 
+def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -> GenerationConfig:
+    """The settings, with the model's own where none were asked for; those are told."""
+    from slm.weights.own_sampling import own_sampling
+
+    settings = language_model.settled(None, asked)
+    own = own_sampling(language_model.facts).items()
+    taken = [(name, value) for name, value in own if asked[name] is None and getattr(settings, name) == value]
+    if taken:
+        notice(f"sampling as the model's makers do: {', '.join(f'{name}={json.dumps(v)}' for name, v in taken)}")
+    return settings
+
+
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
     """The settings as plain types, and how to generate; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
     from slm.cli.sources import reject_unknown
-    from slm.generation.config import GenerationConfig
-    from slm.schema import checked, together
+    from slm.generation.config import settled
+    from slm.schema import together
 
     keys = {"run", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
 
     def check(values: dict[str, Any]) -> GenerationConfig:
         settings, *_ = together(
-            lambda: checked(GenerationConfig, values["generation"], "generation"),
+            lambda: settled(values["generation"], {}, "generation"),
             lambda: reject_unknown(values, keys),
             lambda: _check_choices(values),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from slm.data.templates.renderer import ChatRenderer
-from slm.generation.config import GenerationConfig
+from slm.generation.config import GenerationConfig, settled
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_request import Prompt
@@ -22,6 +22,7 @@ from slm.schema import checked
 from slm.sources import Source, find_source, open_source
 from slm.tokenizers.base import StreamDecoder, Tokenizer
 from slm.weights.name_table import widest_dtype
+from slm.weights.own_sampling import own_sampling
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,24 @@ class LanguageModel:
     facts: dict[str, Any]
     _steps: GraphedSteps = field(default_factory=GraphedSteps, init=False, repr=False, compare=False)
 
+    def settled(self, settings: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
+        """All settings of a continuation that is asked for with `settings`, if any, and `changes` of them."""
+        if settings is None:
+            return settled(changes, own_sampling(self.facts))
+        return checked(GenerationConfig, {**asdict(settings), **changes})
+
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
         """The continuation of `prompt`, piece by piece, never half a character.
 
         Args:
             prompt: may be empty.
-            settings: how to continue; the defaults of `GenerationConfig` if not given.
+            settings: how to continue; if not given, as the model's makers do, and the defaults of `GenerationConfig`.
             **changes: single settings, e.g. ``max_new_tokens=64, greedy=True``.
 
         Raises:
             UserError: a setting is unknown or out of range, or the prompt is too long.
         """
-        settings = replace(_settled(settings, changes), n=1)
+        settings = replace(self.settled(settings, changes), n=1)
         for _, piece in self._run([prompt], settings):
             if isinstance(piece, str) and piece:
                 yield piece
@@ -123,7 +130,7 @@ class LanguageModel:
 
         Arguments as for `stream`; a `Prompt` has its own budget and seed.
         """
-        settings = _settled(settings, changes)
+        settings = self.settled(settings, changes)
         done: list[list[Completion]] = [[] for _ in prompts]
         for index, completions in self.complete_each(prompts, settings):
             done[index] = completions
@@ -197,10 +204,6 @@ class LanguageModel:
             yield event.index, piece
             if isinstance(event, End):
                 yield event.index, _completion(text, event.reason, settings, time.perf_counter() - start)
-
-
-def _settled(settings: GenerationConfig | None, changes: dict[str, Any]) -> GenerationConfig:
-    return checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
 
 
 def _completion(text: _Text, reason: Reason, settings: GenerationConfig, seconds: float) -> Completion:
