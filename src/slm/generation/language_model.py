@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from slm.data.templates.renderer import ChatRenderer
+from slm.errors import UserError
 from slm.generation.config import GenerationConfig, settled
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
@@ -32,11 +33,13 @@ class Completion:
     Attributes:
         text: without the stop string that ended it.
         ids: its tokens; the last ones may belong to a stop string.
-        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string).
+        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string); ``refused`` if
+            the prompt was.
         prompt_tokens: tokens of the prompt.
         logprobs: of each token, in nats; None unless asked for.
         seconds_to_first_token: from the call on, other prompts before it included.
         seconds: to the last token.
+        refusal: why the prompt was refused; None if it was not.
     """
 
     text: str
@@ -46,6 +49,7 @@ class Completion:
     logprobs: list[float] | None
     seconds_to_first_token: float
     seconds: float
+    refusal: str | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -133,15 +137,20 @@ class LanguageModel:
         settings = self.settled(settings, changes)
         done: list[list[Completion]] = [[] for _ in prompts]
         for index, completions in self.complete_each(prompts, settings):
+            if (refusal := completions[0].refusal) is not None:
+                raise UserError(f"prompt {index + 1} of {len(prompts)}: {refusal}")
             done[index] = completions
         return done
 
     def complete_each(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """As `complete`, each prompt's index and continuations as soon as all of them are done."""
+        """As `complete`, each prompt's index and continuations as soon as all of them are done.
+
+        A prompt that is refused keeps none of the others from being answered: its continuations say why.
+        """
         parts: dict[int, dict[int, Completion]] = {}
-        for index, completion in self._run(prompts, settings):
+        for index, completion in self._run(prompts, settings, others_go_on=True):
             if isinstance(completion, Completion):
                 prompt, sample = divmod(index, settings.n)
                 parts.setdefault(prompt, {})[sample] = completion
@@ -170,10 +179,11 @@ class LanguageModel:
         prompts: Sequence[str | Prompt],
         settings: GenerationConfig,
         prompt_ids: Sequence[Sequence[int]] | None = None,
+        others_go_on: bool = False,
     ) -> Iterator[tuple[int, str | Completion]]:
         """(request, piece of its text) as they come, and (request, `Completion`) at its end.
 
-        What is continued are `prompts`, or `prompt_ids` if given.
+        What is continued are `prompts`, or `prompt_ids` if given; `others_go_on` if some of them are refused.
         """
         start = time.perf_counter()
         tokenizer = self.tokenizer
@@ -187,7 +197,7 @@ class LanguageModel:
         steps = self._steps if self.model.head_weight.is_cuda else None
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
         texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
-        for event in engine.run(requests):
+        for event in engine.run(requests, others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):
                 if not text.ids:
@@ -203,7 +213,12 @@ class LanguageModel:
             text.pieces.append(piece)
             yield event.index, piece
             if isinstance(event, End):
-                yield event.index, _completion(text, event.reason, settings, time.perf_counter() - start)
+                completion = _completion(text, event.reason, settings, time.perf_counter() - start)
+                refused = event.reason == "refused"
+                yield (
+                    event.index,
+                    replace(completion, refusal=engine.problem(requests[event.index]) if refused else None),
+                )
 
 
 def _completion(text: _Text, reason: Reason, settings: GenerationConfig, seconds: float) -> Completion:
