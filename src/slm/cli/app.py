@@ -58,8 +58,14 @@ class _JobError(UserError):
 
 def run_app(app: App) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
-    command = Path(sys.argv[0]).name
-    typed = sys.argv[1:]
+    try:
+        _run(app, Path(sys.argv[0]).name, sys.argv[1:])
+        sys.stdout.flush()  # at the end of the process nobody could take the error
+    except BrokenPipeError:
+        _write_nowhere()
+
+
+def _run(app: App, command: str, typed: list[str]) -> None:
     if {"-h", "--help"} & set(typed):
         print(render(command, app.help_text, config_dir(typed)))
         return
@@ -76,7 +82,7 @@ def run_app(app: App) -> None:
             return
         _run_hydra(app, app.rewrite([*flags, *settings]))  # Hydra takes no flag between two settings
     except BrokenPipeError:
-        _write_nowhere()
+        raise
     except KeyboardInterrupt as interruption:
         fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:

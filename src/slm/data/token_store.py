@@ -29,6 +29,8 @@ from slm.tokenizers.base import Tokenizer, load_tokenizer
 META_FILE = "meta.json"
 FORMAT = 2
 SPLITS = ("train", "val")
+WHOLE = "all"
+"""Of an opened store: the splits one after another; of a single text that is the text."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TokenStore:
 
     Attributes:
         folder: where it lies.
-        meta: the content of ``meta.json``.
+        meta: the content of ``meta.json``, and under "all" the same of both splits.
         tokenizer: the one that made the tokens.
     """
 
@@ -59,10 +61,10 @@ class TokenStore:
             size = file.stat().st_size if file.is_file() else 0
             if size != expected:
                 raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
-        return cls(folder, meta, load_tokenizer(folder))
+        return cls(folder, {**meta, WHOLE: _whole(meta)}, load_tokenizer(folder))
 
     def tokens(self, split: str) -> np.ndarray | ShardedTokens:
-        """Token ids (n,) of "train" or "val", memory-mapped, read-only."""
+        """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
         shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
         if not shards:
             return np.empty(0, dtype)
@@ -79,6 +81,11 @@ class TokenStore:
     def fingerprint(self) -> str:
         """SHA-256 over both splits and the tokenizer: equal fingerprints train alike."""
         return self.meta["fingerprint"]
+
+
+def _whole(meta: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")}
+    return {**counts, "shards": [shard for split in SPLITS for shard in meta[split]["shards"]]}
 
 
 def write_meta(

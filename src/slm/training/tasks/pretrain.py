@@ -46,15 +46,19 @@ class Pretrain(Task):
         return TaskData(datamodule, store.tokenizer, store.tokens_per_byte("val"), said, val_shares=shares_of(store))
 
     def evaluation(self, asked: Evaluation) -> TaskData:
-        """Every token of a split but its first, in windows; no context crosses a window's border."""
+        """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""
         from slm.data.datamodule import TextDataModule
         from slm.data.mixture import find_data_with, shares_of
+        from slm.data.token_store import WHOLE
 
-        if asked.part == "all":
-            raise UserError("split=all is for conversations and pairs; of text, score val or train")
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
-        counts = {name: store.meta[asked.part][name] for name in ("tokens", "bytes", "documents")}
+        told = (
+            "tokens",
+            "bytes",
+            *(() if asked.part == WHOLE else ("documents",)),
+        )  # one that was cut is in both splits
+        counts = {name: store.meta[asked.part][name] for name in told}
         tokens_per_byte = store.tokens_per_byte(asked.part)
         return TaskData(datamodule, store.tokenizer, tokens_per_byte, "", counts, val_shares=shares_of(store))
 
