@@ -114,6 +114,12 @@ def test_prepared_data_trains_alike(
         (("out=new", "data=text"), "data.path is missing"),
         (("out=new", "data=text", "data.path=missing"), "there is no file or folder 'missing'"),
         (("out=new", "data=prepared", "data.path=there"), "is a token store already"),
+        (("out=new", "data=mixture"), "data.parts names 0 corpora, and a mixture takes two or more"),
+        (
+            ("out=new", "data=mixture", "+data@data.parts.a=python_stdlib", "+data@data.parts.b=python_stdlib"),
+            "data=mixture is put together by slm-train; prepare each part",
+        ),
+        (("out=new", "+model.params.max_seq_len=8"), "unknown key 'model'"),
         (("out=words.txt/new", "data=text", "data.path=words.txt"), "cannot make the folder 'words.txt'"),
         (("out=new", "data=text", "data.path=words.txt", "tokenizer=byte", "tokenizer.vocab=3"), "unknown key"),
     ],
