@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slm.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.bundle import open_bundle
@@ -17,6 +17,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams
 from slm.weights.hugging_face import read_hugging_face
 from slm.weights.openai_release import RELEASES, fetch_release
+from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
 from slm.weights.tf_checkpoint import CHECKPOINT_FILE, TensorFlowCheckpoint
 
@@ -101,12 +102,13 @@ def open_source(source: Source) -> Pretrained:
     if source.format == "slm":
         return open_bundle(source.folder)
     tokenizer = _given_tokenizer(source.folder)
-    facts = {"source": source.name or str(source.folder), "format": source.format}
+    facts: dict[str, Any] = {"source": source.name or str(source.folder), "format": source.format}
     if source.format == "gpt2_tf":
         config = read_hparams(source.folder)
         opened = Pretrained(config, gpt2_tf_table(config), TensorFlowCheckpoint(source.folder), tokenizer, facts)
     else:
         theirs = read_hugging_face(source.folder)
+        facts = {**facts, **sampling_in(source.folder)}
         opened = Pretrained(theirs.config, theirs.table, theirs.tensors(), tokenizer, facts)
     if tokenizer.vocab_size > opened.config.vocab_size:
         raise UserError(

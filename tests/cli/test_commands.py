@@ -55,13 +55,19 @@ def test_a_mistake_in_the_shell(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_has_had_enough(tiny_run: Path) -> None:
-    """``slm-generate … | head``: no traceback about a broken pipe."""
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("slm-generate", ["run=RUN", "prompt=a"]),
+        ("slm-train", ["--explain"]),
+        *((name, ["--help"]) for name in COMMANDS),
+    ],
+)
+def test_a_reader_that_has_had_enough(tiny_run: Path, name: str, arguments: list[str]) -> None:
+    """``slm-generate … | head``: no traceback about a broken pipe; ``--help | head`` had one."""
     reader, writer = os.pipe()
     os.close(reader)
-    script = Path(sys.executable).with_name("slm-generate")
-    answer = subprocess.run(
-        [script, f"run={tiny_run}", "prompt=a"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
-    )
+    command = [Path(sys.executable).with_name(name), *(word.replace("RUN", str(tiny_run)) for word in arguments)]
+    answer = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert (answer.returncode, answer.stderr) == (0, "")

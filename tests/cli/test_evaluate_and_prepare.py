@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+import slm
 
 
 def test_a_run_is_scored_as_it_scored_itself(run_cli: Any, tiny_run: Path, text_file: Path) -> None:
@@ -40,6 +43,24 @@ def test_on_other_data(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     assert (shorter["seq_len"], shorter["tokens"]) == (8, 2000)
     train = json.loads(run_cli("evaluate", run, "split=train").out)
     assert train["tokens"] == 18000
+
+
+def test_a_whole_text_is_scored(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """It was refused, so of a test file its last tenth was scored. Here by torch alone, from the model's logits."""
+    text = "a dog ran from the sea " * 40
+    (tmp_path / "test.txt").write_text(text)
+    outcome = run_cli("evaluate", f"run={tiny_run}", "data=text", "data.path=test.txt", "split=all")
+    assert outcome.status == 0, outcome.err
+    figures = json.loads(outcome.out)
+    assert (figures["split"], figures["tokens"], figures["bytes"]) == ("all", len(text), len(text))
+    ids, model = torch.tensor(list(text.encode())), slm.load(tiny_run, device="cpu").model
+    nats = 0.0
+    with torch.no_grad():
+        for start in range(0, len(ids) - 1, 16):
+            window = ids[start : start + 17]
+            logits = model(window[None, :-1])[0].double().log_softmax(-1)
+            nats -= float(logits[torch.arange(len(window) - 1), window[1:]].sum())
+    assert figures["loss"] == pytest.approx(nats / (len(ids) - 1), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +114,12 @@ def test_prepared_data_trains_alike(
         (("out=new", "data=text"), "data.path is missing"),
         (("out=new", "data=text", "data.path=missing"), "there is no file or folder 'missing'"),
         (("out=new", "data=prepared", "data.path=there"), "is a token store already"),
+        (("out=new", "data=mixture"), "data.parts names 0 corpora, and a mixture takes two or more"),
+        (
+            ("out=new", "data=mixture", "+data@data.parts.a=python_stdlib", "+data@data.parts.b=python_stdlib"),
+            "data=mixture is put together by slm-train; prepare each part",
+        ),
+        (("out=new", "+model.params.max_seq_len=8"), "unknown key 'model'"),
         (("out=words.txt/new", "data=text", "data.path=words.txt"), "cannot make the folder 'words.txt'"),
         (("out=new", "data=text", "data.path=words.txt", "tokenizer=byte", "tokenizer.vocab=3"), "unknown key"),
     ],

@@ -128,7 +128,6 @@ def test_a_model_that_chats_is_scored_on_either(run_cli: Any, chatting: Path, ta
         (["task.packin=false"], "did you mean 'packing'"),
         (["reference=x"], "only pairs"),
         (["data=text", "data.path=there.jsonl", "answers=2"], "only conversations"),
-        (["data=text", "data.path=there.jsonl", "split=all"], "split=all is for conversations and pairs"),
     ],
 )
 def test_a_mistake_is_a_line(run_cli: Any, chatting: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

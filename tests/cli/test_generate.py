@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import slm
+from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.training.prompt_file import answer_prompts
 
@@ -98,6 +100,28 @@ def test_an_interrupted_file_is_gone_on_with(run_cli: Any, tiny_run: Path, tmp_p
     assert "line 1 of 'cut.jsonl' is no answer to prompt 1" in outcome.err
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_prompt_too_long_is_a_record_among_the_answers(run_cli: Any, tiny_run: Path, tmp_path: Path, n: int) -> None:
+    """One of 40 tokens, for a model that takes 16, refused the whole file and did not say where it stood."""
+    lines = ["the", "", "a" * 40, "cat", "b" * 16, "c" * 15]
+    (tmp_path / "prompts.txt").write_text("\n".join(lines))
+    command = ("generate", f"run={tiny_run}", "prompts=prompts.txt", f"generation.n={n}", "out=out.jsonl", *GREEDY)
+    outcome = run_cli(*command)
+    assert outcome.status == 0, outcome.err
+    assert "2 of 5 prompts were refused (line 3, 5): their answers say why" in outcome.err
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    assert [answer["prompt"] for answer in answers] == [line for line in lines if line]
+    for answer, number, tokens in ((answers[1], 3, 40), (answers[3], 5, 16)):
+        assert (answer["finish_reason"], answer["line"], "completion" in answer) == ("refused", number, False)
+        assert f"the prompt has {tokens} tokens; this model takes 16" in answer["error"]
+    for answer in (answers[0], answers[2], answers[4]):
+        first = answer if n == 1 else answer["completions"][0]
+        assert first["completion"] == continuation(tiny_run, answer["prompt"])
+    assert "5 of 5 prompts are answered" in run_cli(*command).err
+    with pytest.raises(UserError, match="prompt 2 of 3: the prompt has 40 tokens"):
+        slm.load(tiny_run).complete(["the", "a" * 40, "cat"])
+
+
 def test_a_file_that_holds_something_else_is_left_alone(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     """One line without a line's end was taken for an answer that was cut off, and the file emptied."""
     (tmp_path / "prompts.txt").write_text("the\n")
@@ -143,6 +167,20 @@ def test_several_of_a_prompt_and_stop_strings(run_cli: Any, tiny_run: Path) -> N
     assert texts[0] == run_cli(*command).out
     stopped = run_cli(*command, f'generation.stop=["{texts[0][3]}"]').out
     assert stopped == texts[0][: texts[0].index(texts[0][3])]
+
+
+def test_the_readme_s_stop_string_stops(run_cli: Any, tiny_run: Path) -> None:
+    """Its "\\n" was a backslash and an n. The model is made to write line ends alone, so nothing is left."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in readme.splitlines() if line.startswith("slm-generate") and "generation.stop=" in line)
+    words = [word for word in shlex.split(line, comments=True)[1:] if not word.startswith("run=")]
+    command = (f"run={tiny_run}", "generation.max_new_tokens=3", "+generation.logit_bias.10=1e9")
+    plain = run_cli("generate", *command, *(word for word in words if "stop" not in word))
+    assert (plain.out, plain.err) == ("\n\n\n", "")
+    stopped = run_cli("generate", *command, *words)
+    assert (stopped.status, stopped.out) == (0, ""), stopped.err
+    told = run_cli("generate", *command, "prompt=a", r"generation.stop=[\n]")
+    assert "the shell took" in told.err
 
 
 MISTAKES = [

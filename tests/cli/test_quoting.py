@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from slm.cli.quoting import as_typed, quoted
+from slm.cli.quoting import as_typed, quoted, with_escapes
 
 PARSER = OverridesParser.create()
 # no NUL: an argument of a process cannot hold one
@@ -48,3 +51,23 @@ def test_as_typed_is_the_inverse(text: str) -> None:
 
 def test_a_list_stays_a_list() -> None:
     assert as_typed(["data.path=[a,b]", "x='y'"], ["data.path"]) == ["data.path=[a,b]", "x='y'"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="ab\\'\"$[](),=: \n\t\rü", max_size=6), max_size=3))
+@example(["\n"])
+@example(["\\n", 'it\'s\t"so"\\'])
+def test_double_quotes_mean_what_they_mean_in_yaml(texts: list[str]) -> None:
+    """Hydra takes "\\n" for a backslash and an n, so no text ever ended at it."""
+    typed = f"generation.stop={json.dumps(texts, ensure_ascii=False)}"
+    assert yaml.safe_load(typed.partition("=")[2]) == texts
+    once = with_escapes(typed, ())
+    assert PARSER.parse_override(once).value() == texts
+    assert with_escapes(once, ()) == once, "a resumed run repeats what Hydra was given"
+
+
+def test_what_is_no_escape_stays() -> None:
+    """A regular expression, single quotes, no quotes, a path, an interpolation."""
+    for typed in (r"x='\n'", r"x=\n", r'x="\w+"', r'x="${a}\n"', r'x=${f:"a"}'):
+        assert PARSER.parse_override(with_escapes(typed, ())).value() == PARSER.parse_override(typed).value()
+    assert with_escapes(r'+data.path=["C:\new"]', ["data.path"]) == r'+data.path=["C:\new"]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -149,8 +150,50 @@ def test_log_probabilities_are_of_the_model_itself() -> None:
 def test_settings_work_together(settings: dict[str, float], probabilities: Tensor) -> None:
     """The order is temperature, top-k, top-p, as in transformers."""
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(10_000, -1)
-    config = GenerationConfig(**settings)
+    config = GenerationConfig(**{"temperature": 1.0, **settings})
     assert chi_square(next_tokens(logits, config, uniforms(10_000)), probabilities) < 23.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [
+        # row 0 has its largest, 4, at token 2, row 1 its largest at 0; drawn at 0.3 and 0.7 of the whole
+        ({"temperature": 1e-40}, [2, 0]),
+        ({"temperature": 5e-324}, [2, 0]),
+        ({"temperature": 2e-38}, [2, 0]),
+        ({"temperature": 1e-6, "top_k": 2}, [2, 0]),
+        ({"temperature": 1e39}, [1, 2]),  # all alike: the second and the third of four
+        ({"temperature": 1e308, "logit_bias": {1: -math.inf}}, [0, 3]),
+        ({"top_p": 1e-50}, [2, 0]),
+        ({"top_p": 5e-324, "top_k": 3}, [2, 0]),
+        ({"min_p": 1.0}, [2, 0]),
+        ({"temperature": 0.01, "min_p": 5e-324}, [2, 0]),
+        ({"logit_bias": {3: 1e308}}, [3, 3]),
+        ({"logit_bias": {3: 3.4e38, 1: 1e308}, "temperature": 1e-30}, [1, 1]),
+        ({"logit_bias": {2: -1e308, 0: -1e308}, "temperature": 0.01}, [1, 3]),
+        ({"repetition_penalty": 1e-308, "temperature": 0.01}, [2, 0]),
+        ({"repetition_penalty": 1e308, "temperature": 0.01}, [1, 3]),
+    ],
+    ids=str,
+)
+def test_extreme_settings_leave_a_distribution(settings: dict[str, Any], drawn: list[int], dtype: torch.dtype) -> None:
+    """A temperature of 1e-40 made inf - inf of every row, so that the last token of the vocabulary came."""
+    logits = torch.tensor([[-2.0, 0.0, 4.0, -3.0], [5.0, -1.0, 2.0, 1.0]], dtype=dtype)
+    config = GenerationConfig(**settings)
+    changed = adjusted(logits, config, [[2, 0], [0, 2]], [[2], [0]])
+    assert next_tokens(changed, config, torch.tensor([0.3, 0.7])).tolist() == drawn
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"logit_bias": {0: 5.0}}, {"presence_penalty": 1.0}], ids=str)
+def test_logits_beyond_their_type_are_the_likeliest(settings: dict[str, Any]) -> None:
+    """fp16 ends at 65,504: what a model gives beyond is inf, and inf - inf was the whole row."""
+    rows = [[1.0, math.inf, 0.0], [3e38, -3e38, 1.0], [-math.inf, -3e38, -3.4e38]]
+    logits, config = torch.tensor(rows), GenerationConfig(logprobs=True, **settings)
+    changed = adjusted(logits, config, [[1], [0], [1]], [[1], [0], [1]])
+    drawn = next_tokens(changed, config, torch.tensor([0.9, 0.9, 0.9]))
+    assert drawn.tolist() == [1, 0, 1]
+    assert log_probabilities(logits, drawn).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_greedy_draws_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_a_resumed_run_repeats_an_unbroken_one(
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert ChatRenderer(load_tokenizer(tmp_path / "whole/model")).prompt_ids([{"role": "user", "content": "a"}])
+
+
+def test_speed_counts_what_the_model_read(run_cli: Any, sft: list[str], tmp_path: Path) -> None:
+    """It counted the responses alone, a few tokens a window of 96: here 4 windows a step, by the batch size."""
+    assert run_cli("train", *sft, "trainer.max_steps=3", "run_dir=run").status == 0
+    with (tmp_path / "run/metrics.csv").open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("speed/step_ms")]
+    read = [float(row["speed/tokens_per_s"]) * float(row["speed/step_ms"]) / 1000 for row in rows]
+    assert read == pytest.approx([4 * 96] * 3)
+    assert float(rows[-1]["train/tokens"]) < 3 * 4 * 96 / 2, "what was learnt is another number"
 
 
 def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], tiny_run: Path) -> None:

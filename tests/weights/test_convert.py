@@ -145,6 +145,45 @@ def test_there_and_back_to_the_last_bit(run_cli: Any, save: Callable[..., Path],
     assert after.generation_config.eos_token_id == [new.eos_token_id, before.generation_config.eos_token_id]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        (
+            {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "no_repeat_ngram_size": 7},
+            {"temperature": 0.6, "top_p": 0.9, "top_k": 50, "no_repeat_ngram": 7},
+            "temperature=0.6, top_k=50, top_p=0.9, no_repeat_ngram=7",
+        ),
+        ({"do_sample": False}, {"greedy": True}, "greedy=true"),
+        ({"temperature": -1.0}, {"temperature": 0.8, "top_k": 50}, "left aside: temperature should be greater than 0"),
+        ({}, {"temperature": 0.8, "top_k": 50, "top_p": 1.0}, ""),
+    ],
+    ids=str,
+)
+def test_its_makers_sampling_is_the_model_s(
+    run_cli: Any, save: Callable[..., Path], tmp_path: Path, theirs: dict[str, Any], ours: dict[str, Any], told: str
+) -> None:
+    """Nothing read it, and Python's default was another than the command's: one default, the model's own first."""
+    source = save(LLAMA)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, **theirs}))
+    converted(run_cli, source, "ours")
+    converted(run_cli, tmp_path / "ours", "back", "to=hf")
+    for folder in (source, tmp_path / "ours", tmp_path / "back"):
+        lm = slm.load(folder, device="cpu")
+        command = ("generate", f"model_dir={folder}", "prompt=a", "generation.seed=3", "generation.max_new_tokens=8")
+        outcome = run_cli(*command)
+        settings = lm.settled(None, {})
+        assert {name: getattr(settings, name) for name in ours} == ours
+        assert outcome.out == lm.generate("a", seed=3, max_new_tokens=8)
+        assert told in outcome.err and (told or not outcome.err)  # noqa: PT018
+        if told.startswith("left"):
+            break  # and is not carried on
+        asked = run_cli(*command, "generation.temperature=9.5", "generation.top_k=0")
+        assert asked.out == lm.generate("a", seed=3, max_new_tokens=8, temperature=9.5, top_k=0) != outcome.out
+    again = transformers.GenerationConfig.from_pretrained(tmp_path / "back")
+    kept = {name: getattr(again, name) for name in theirs if name != "temperature" or "do_sample" in theirs}
+    assert kept == {name: value for name, value in theirs.items() if name in kept}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_halves_and_shards_keep_their_bits(run_cli: Any, save: Callable[..., Path], tmp_path: Path, dtype: Any) -> None:
     source = save(LLAMA, dtype=dtype, max_shard_size="20KB")

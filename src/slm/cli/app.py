@@ -12,7 +12,7 @@ from typing import Any
 import slm
 from slm.cli.flags import MULTIRUN, config_dir, split_flags, unknown_flags
 from slm.cli.help import Help, choices, render
-from slm.cli.quoting import as_typed, quote
+from slm.cli.quoting import as_typed, quote, with_escapes
 from slm.errors import Stopped, UserError
 
 USER_ERROR_STATUS = 2
@@ -46,9 +46,10 @@ class App:
 
     def quoted(self, arguments: Sequence[str]) -> list[str]:
         """The command line in Hydra's grammar."""
+        meant = [with_escapes(argument, {*self.literal, *self.paths}) for argument in arguments]
         if MULTIRUN & set(arguments):
-            return list(arguments)
-        return [quote(argument, self.literal, self.paths) for argument in arguments]
+            return meant
+        return [quote(argument, self.literal, self.paths) for argument in meant]
 
 
 class _JobError(UserError):
@@ -57,8 +58,14 @@ class _JobError(UserError):
 
 def run_app(app: App) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
-    command = Path(sys.argv[0]).name
-    typed = sys.argv[1:]
+    try:
+        _run(app, Path(sys.argv[0]).name, sys.argv[1:])
+        sys.stdout.flush()  # at the end of the process nobody could take the error
+    except BrokenPipeError:
+        _write_nowhere()
+
+
+def _run(app: App, command: str, typed: list[str]) -> None:
     if {"-h", "--help"} & set(typed):
         print(render(command, app.help_text, config_dir(typed)))
         return
@@ -75,7 +82,7 @@ def run_app(app: App) -> None:
             return
         _run_hydra(app, app.rewrite([*flags, *settings]))  # Hydra takes no flag between two settings
     except BrokenPipeError:
-        _write_nowhere()
+        raise
     except KeyboardInterrupt as interruption:
         fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:

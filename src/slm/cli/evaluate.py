@@ -34,6 +34,7 @@ HELP = Help(
             "slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt",
             "on other text (its last tenth)",
         ),
+        ("slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=test.txt split=all", "on the whole of it"),
         ("slm-evaluate model_dir=my_bundle data=python_stdlib split=train", "a bundle, on a training split"),
         ("slm-evaluate run=outputs/chat answers=all out=answers.jsonl", "held-out questions answered, and written"),
         (
@@ -45,7 +46,7 @@ HELP = Help(
     settings=[
         ("run", "a run folder; its best model is taken, or checkpoint=last"),
         ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
-        ("split", "val or train; of conversations and pairs also all"),
+        ("split", "val, train or all: both, of a single text the whole of it"),
         (
             "answers",
             "of conversations: how many questions are answered, the likeliest token each time; a number, or all",
@@ -56,7 +57,7 @@ HELP = Help(
         ("data.seq_len", "window length; default the run's, or the model's longest, at most 1,024"),
         ("batch_size", "windows, or pairs, at a time"),
         ("precision", "32, bf16, …"),
-        ("quantize", "int8 or int4: also what the loss becomes with such weights"),
+        ("quantize", "int8 or int4: also what the loss becomes with such weights; loss_change is in nats a token"),
     ],
 )
 
@@ -113,7 +114,7 @@ def evaluate(cfg: DictConfig) -> float:
         plain = figures["loss"]
         prepare_for_inference(model, settings.quantize)
         figures = {**score(model, scored, settings.precision), "quantize": settings.quantize, "loss_unquantized": plain}
-        figures["loss_change"] = figures["loss"] / plain - 1
+        figures["loss_change"] = figures["loss"] - plain
     said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
     print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
     return figures["loss"]

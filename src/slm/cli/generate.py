@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,10 +45,10 @@ HELP = Help(
         ("dtype", "of the weights: auto (as stored), float32, bfloat16, float16"),
         ("generation.max_new_tokens", "the most tokens to add"),
         ("generation.greedy", "the likeliest token each time"),
-        ("generation.temperature", "below 1 safer, above 1 wilder"),
-        ("generation.top_k, top_p", "sample among the likeliest only"),
+        ("generation.temperature", "below 1 safer, above 1 wilder; default the model's own, else 0.8"),
+        ("generation.top_k, top_p", "sample among the likeliest only; default the model's own, else 50 and all"),
         ("generation.seed", "the same text each time"),
-        ("generation.stop", 'strings that end the text: generation.stop=["\\n"]'),
+        ("generation.stop", "strings that end the text: generation.stop='[\"\\n\"]'"),
         ("generation.n", "continuations of each prompt"),
         ("generation.quantize", "int8 or int4: less memory, faster on a CPU"),
     ],
@@ -61,6 +62,7 @@ def generate(cfg: DictConfig) -> None:
     from slm.cli.sources import model_source
 
     values, settings = _checked(cfg)
+    _tell_of_lost_quotes(settings.stop)
     source = model_source(values)
     prompts, out = None, None
     if values["prompts"] is not None:
@@ -92,6 +94,7 @@ def generate(cfg: DictConfig) -> None:
         None if values["dtype"] == "auto" else getattr(torch, values["dtype"]),
         settings.quantize,
     )
+    settings = _as_its_makers_do(language_model, values["generation"])
     if prompts is not None:
         from slm.training.prompt_file import answer_prompts, open_answers
 
@@ -105,18 +108,30 @@ def generate(cfg: DictConfig) -> None:
         InteractivePrompt(language_model, settings).run()
 
 
+def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -> GenerationConfig:
+    """The settings, with the model's own where none were asked for; those are told."""
+    from slm.weights.own_sampling import own_sampling
+
+    settings = language_model.settled(None, asked)
+    own = own_sampling(language_model.facts).items()
+    taken = [(name, value) for name, value in own if asked[name] is None and getattr(settings, name) == value]
+    if taken:
+        notice(f"sampling as the model's makers do: {', '.join(f'{name}={json.dumps(v)}' for name, v in taken)}")
+    return settings
+
+
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
     """The settings as plain types, and how to generate; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
     from slm.cli.sources import reject_unknown
-    from slm.generation.config import GenerationConfig
-    from slm.schema import checked, together
+    from slm.generation.config import settled
+    from slm.schema import together
 
     keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
 
     def check(values: dict[str, Any]) -> GenerationConfig:
         settings, *_ = together(
-            lambda: checked(GenerationConfig, values["generation"], "generation"),
+            lambda: settled(values["generation"], {}, "generation"),
             lambda: reject_unknown(values, keys),
             lambda: _check_choices(values),
         )
@@ -135,6 +150,12 @@ def _check_choices(values: Mapping[str, Any]) -> None:
             problems.append(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'{hint}")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _tell_of_lost_quotes(stop: Sequence[str]) -> None:
+    if lost := [text for text in stop if re.fullmatch(r"(\\[ntr])+", text)]:
+        shown = f"""generation.stop='["{lost[0]}"]'"""
+        notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
 
 
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 _WIDTH = 100
+_ESCAPES = (
+    "As in YAML, \\n and \\t in double quotes are a line's end and a tab (the shell needs quotes around them: "
+    "key='\"a\\n\"'). Elsewhere, in a path and in a prompt a backslash is itself."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def render(command: str, text: Help, config_dir: Path | None) -> str:
     if text.groups:
         parts.append("groups (group=choice):\n" + _table([(g, ", ".join(choices(g, config_dir))) for g in text.groups]))
     parts.append("settings (key=value):\n" + _table(text.settings))
+    parts.append(textwrap.fill(_ESCAPES, _WIDTH))
     if text.statuses:
         parts.append("exit status:\n" + _table(text.statuses))
     parts.append(

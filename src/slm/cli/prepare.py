@@ -83,6 +83,8 @@ def prepare(cfg: DictConfig) -> None:
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumProcesses]]:
     """The settings as plain types, the corpus and how many processes; raises `UserError` with all that is wrong."""
+    from omegaconf import open_dict
+
     from slm.cli.composition import checked_values
     from slm.cli.sources import reject_unknown
     from slm.data.config import CorpusConfig
@@ -98,11 +100,16 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumPr
         corpus, settings, *_ = together(
             lambda: CorpusConfig.from_dict(values["data"]),
             lambda: checked(_Settings, {"num_processes": values["num_processes"]}),
-            lambda: reject_unknown(values, {"out", "data", "tokenizer", "plugins", "num_processes"}),
+            lambda: reject_unknown(values, {*known, "out", "data", "tokenizer", "plugins", "num_processes"}),
             lambda: check_tokenizer(values["tokenizer"]),
         )
         return corpus, settings.num_processes
 
+    known = set[str]()
+    if "model" not in cfg:
+        known = {"model"}
+        with open_dict(cfg):
+            cfg.model = {"params": {"max_seq_len": None}}  # what seq_len of a mixture's parts is: no concern here
     return checked_values(cfg, check)
 
 

@@ -67,7 +67,7 @@ class WindowDataModule(pl.LightningDataModule):
         return self._train_loader.waited_s if self._train_loader is not None else 0.0
 
     def parts(self, split: str) -> Sequence[Windows]:
-        """The windows of "train" or "val", of each part by itself."""
+        """The windows of "train" or "val", or of what a subclass has beside them, of each part by itself."""
         raise NotImplementedError
 
     def eval_parts(self) -> Sequence[Windows]:

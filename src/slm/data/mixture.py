@@ -15,7 +15,7 @@ import slm
 from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
 from slm.data.mixture_order import BLOCK, slots
 from slm.data.prepare import corpus_sources, find_store, tokenize_with, training_texts
-from slm.data.token_store import SPLITS, TokenStore
+from slm.data.token_store import SPLITS, WHOLE, TokenStore
 from slm.new_folder import new_folder
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from slm.tokenizers.build import build_tokenizer
@@ -50,7 +50,7 @@ class MixtureStore:
         metas = [store.meta for store in self.stores.values()]
         sums = {
             split: {count: sum(meta[split][count] for meta in metas) for count in ("tokens", "bytes", "documents")}
-            for split in SPLITS
+            for split in (*SPLITS, WHOLE)
         }
         return {**sums, "vocab_size": metas[0]["vocab_size"]}
 

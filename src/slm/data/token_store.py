@@ -34,6 +34,8 @@ FORMAT = 3
 _READ = (2, FORMAT)  # of 2, it is not known which tokens stand for other bytes than their ids do
 SPLITS = ("train", "val")
 _BLOCK = 1 << 20  # tokens that are looked at at a time
+WHOLE = "all"
+"""Of an opened store: the splits one after another; of a single text that is the text."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class TokenStore:
 
     Attributes:
         folder: where it lies.
-        meta: the content of ``meta.json``.
+        meta: the content of ``meta.json``, and under "all" the same of both splits.
         tokenizer: the one that made the tokens.
     """
 
@@ -63,10 +65,10 @@ class TokenStore:
             _check_size(file, shard["tokens"] * np.dtype(meta["dtype"]).itemsize)
             if others := shard.get("others"):
                 _check_size(others_file(file), 8 * others)
-        return cls(folder, meta, load_tokenizer(folder))
+        return cls(folder, {**meta, WHOLE: _whole(meta)}, load_tokenizer(folder))
 
     def tokens(self, split: str) -> np.ndarray | ShardedTokens:
-        """Token ids (n,) of "train" or "val", memory-mapped, read-only."""
+        """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
         shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
         if not shards:
             return np.empty(0, dtype)
@@ -97,6 +99,11 @@ class TokenStore:
     def fingerprint(self) -> str:
         """SHA-256 over both splits and the tokenizer: equal fingerprints train alike."""
         return self.meta["fingerprint"]
+
+
+def _whole(meta: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")}
+    return {**counts, "shards": [shard for split in SPLITS for shard in meta[split]["shards"]]}
 
 
 def write_meta(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Strict
 
-from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, Int, NonNegativeInt, PositiveFloat, Text
+from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeInt, PositiveFloat, Text, checked
+from slm.weights.own_sampling import OwnSampling
 
+_TokenId = Annotated[int, Ge(0)]  # not strict: a key that is typed on the command line is a text
 _Penalty = Annotated[float, Strict(), Ge(-10), Le(10)]
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Settings of a continuation.
+    """Settings of a continuation, all of them; `settled` makes them of what was asked for and of a model's own.
 
     Attributes:
         max_new_tokens: the most tokens to add.
@@ -46,15 +49,15 @@ class GenerationConfig:
     __pydantic_config__ = FORBID_EXTRA
     max_new_tokens: Count = 256
     greedy: Flag = False
-    temperature: PositiveFloat = 1.0
-    top_k: NonNegativeInt = 0
+    temperature: PositiveFloat = 0.8
+    top_k: NonNegativeInt = 50
     top_p: Fraction = 1.0
     min_p: Fraction = 0.0
     repetition_penalty: PositiveFloat = 1.0
     presence_penalty: _Penalty = 0.0
     frequency_penalty: _Penalty = 0.0
     no_repeat_ngram: NonNegativeInt = 0
-    logit_bias: dict[Int, float] = field(default_factory=dict)
+    logit_bias: dict[_TokenId, float] = field(default_factory=dict)
     stop: list[Text] = field(default_factory=list)
     seed: NonNegativeInt | None = None
     n: Count = 1
@@ -73,3 +76,24 @@ class GenerationConfig:
                 raise ValueError(f"logit_bias of token {token} is {bias}; give a number, or -inf to forbid the token")
         if "" in self.stop:
             raise ValueError("stop holds an empty string, which would end every text at once; leave it out")
+
+
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")
+
+
+def settled(asked: Mapping[str, Any], own: Mapping[str, Any], where: str = "") -> GenerationConfig:
+    """What was asked for; where that is nothing (None) the model's `own`, and where that has nothing the defaults.
+
+    A model that is greedy of its own is not where somebody asks how to draw.
+
+    Raises:
+        UserError: a setting is unknown or out of range.
+    """
+    typed = {
+        name: value
+        for name, value in asked.items()
+        if value is not None or name not in OwnSampling.__dataclass_fields__
+    }
+    draws = any(name in typed for name in _DRAWING)
+    of_model = {name: value for name, value in own.items() if not (name == "greedy" and draws)}
+    return checked(GenerationConfig, {**of_model, **typed}, where)

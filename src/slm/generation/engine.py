@@ -18,7 +18,7 @@ from slm.generation.sampling import adjusted, log_probabilities, next_tokens
 from slm.models.contract import CausalLM
 from slm.models.modules.kv_cache import KVCache
 
-Reason = Literal["eos", "length", "max_seq_len", "stop"]
+Reason = Literal["eos", "length", "max_seq_len", "stop", "refused"]
 
 _MOST_PADDING = 1.25  # prompts are read together while that makes at most a quarter more tokens than they have
 _MOST_READ_TOGETHER = 8192  # tokens; more gain no speed, and the widest activations of 16 long prompts take gigabytes
@@ -57,7 +57,8 @@ class Token:
 
 @dataclass(frozen=True)
 class End:
-    """A text that ended: at ``eos``, at its ``length``, at the model's ``max_seq_len``, or stopped by the caller."""
+    """A text that ended: at ``eos``, its ``length``, the model's ``max_seq_len``; or the caller's ``stop``, or
+    ``refused``."""
 
     index: int
     reason: Reason
@@ -133,16 +134,24 @@ class Engine:
                 row.ended = "stop"
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request]) -> Iterator[Token | End]:
+    def run(self, requests: Sequence[Request], others_go_on: bool = False) -> Iterator[Token | End]:
         """Tokens as they come, and an `End` for each request; requests begin in their order.
+
+        Args:
+            requests: what to write.
+            others_go_on: where a prompt is refused, which ends it at once; if any is left.
 
         Raises:
             UserError: a prompt leaves no room for a new token, or has an id that the model has not; before anything is
                 written.
         """
-        waiting = deque(self._row(index, request) for index, request in enumerate(requests))
+        refused = {index for index, request in enumerate(requests) if others_go_on and self.problem(request)}
+        if len(refused) == len(requests):
+            refused.clear()
+        waiting = deque(self._row(index, request) for index, request in enumerate(requests) if index not in refused)
         if not waiting:
             return
+        yield from (End(index, "refused") for index in sorted(refused))
         n_rows = min(self.settings.batch_size, len(waiting))
         room = max(self._room_needed(row) for row in waiting)
         step = None
@@ -244,20 +253,26 @@ class Engine:
                 row.ended = row.at_end
             yield Token(row.index, token_id, logprob)
 
+    def problem(self, request: Request) -> str | None:
+        """Why `run` would refuse it; None if it would not."""
+        known, longest = self.model.config.vocab_size, self.max_seq_len
+        if unknown := [token_id for token_id in request.prompt_ids if not 0 <= token_id < known]:
+            return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"
+        if len(request.prompt_ids) >= longest and not self.slides:
+            return (
+                f"the prompt has {len(request.prompt_ids)} tokens; this model takes {longest}, one of them new: "
+                f"shorten the prompt to {longest - 1}"
+            )
+        return None
+
     def _row(self, index: int, request: Request) -> _Row:
+        if (problem := self.problem(request)) is not None:
+            raise UserError(problem)
         prompt = list(request.prompt_ids) or [self.eos_id]
-        known = self.model.config.vocab_size
-        if unknown := [token_id for token_id in prompt if not 0 <= token_id < known]:
-            raise UserError(f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}")
         longest = self.max_seq_len
         if self.slides:
             prompt = prompt[-(longest - 1) :] if longest > 1 else prompt[-1:]
         room = longest - len(prompt)
-        if room < 1 and not self.slides:
-            raise UserError(
-                f"the prompt has {len(prompt)} tokens; this model takes {longest}, one of them new: "
-                f"shorten the prompt to {longest - 1}"
-            )
         n_new = request.max_new_tokens if self.slides else min(request.max_new_tokens, room)
         return _Row(index, prompt, n_new, "length" if n_new == request.max_new_tokens else "max_seq_len", request.seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 
 from slm.data.templates.renderer import ChatRenderer
-from slm.generation.config import GenerationConfig
+from slm.errors import UserError
+from slm.generation.config import GenerationConfig, settled
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_request import Prompt
@@ -23,6 +24,7 @@ from slm.schema import checked
 from slm.sources import Source, find_source, open_source
 from slm.tokenizers.base import StreamDecoder, Tokenizer
 from slm.weights.name_table import widest_dtype
+from slm.weights.own_sampling import own_sampling
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Completion:
     Attributes:
         text: without the stop string that ended it.
         ids: its tokens; the last ones may belong to a stop string.
-        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string).
+        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string); ``refused`` if
+            the prompt was.
         prompt_tokens: tokens of the prompt.
         logprobs: of each token, in nats; None unless asked for.
         seconds_to_first_token: from the call on, other prompts before it included.
         seconds: to the last token.
+        refusal: why the prompt was refused; None if it was not.
     """
 
     text: str
@@ -46,6 +50,7 @@ class Completion:
     logprobs: list[float] | None
     seconds_to_first_token: float
     seconds: float
+    refusal: str | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -87,18 +92,24 @@ class LanguageModel:
     facts: dict[str, Any]
     _steps: GraphedSteps = field(default_factory=GraphedSteps, init=False, repr=False, compare=False)
 
+    def settled(self, settings: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
+        """All settings of a continuation that is asked for with `settings`, if any, and `changes` of them."""
+        if settings is None:
+            return settled(changes, own_sampling(self.facts))
+        return checked(GenerationConfig, {**asdict(settings), **changes})
+
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
         """The continuation of `prompt`, piece by piece, never half a character.
 
         Args:
             prompt: may be empty.
-            settings: how to continue; the defaults of `GenerationConfig` if not given.
+            settings: how to continue; if not given, as the model's makers do, and the defaults of `GenerationConfig`.
             **changes: single settings, e.g. ``max_new_tokens=64, greedy=True``.
 
         Raises:
             UserError: a setting is unknown or out of range, or the prompt is too long.
         """
-        settings = replace(_settled(settings, changes), n=1)
+        settings = replace(self.settled(settings, changes), n=1)
         for _, piece in self._run([prompt], settings):
             if isinstance(piece, str) and piece:
                 yield piece
@@ -124,18 +135,23 @@ class LanguageModel:
 
         Arguments as for `stream`; a `Prompt` has its own budget and seed.
         """
-        settings = _settled(settings, changes)
+        settings = self.settled(settings, changes)
         done: list[list[Completion]] = [[] for _ in prompts]
         for index, completions in self.complete_each(prompts, settings):
+            if (refusal := completions[0].refusal) is not None:
+                raise UserError(f"prompt {index + 1} of {len(prompts)}: {refusal}")
             done[index] = completions
         return done
 
     def complete_each(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """As `complete`, each prompt's index and continuations as soon as all of them are done."""
+        """As `complete`, each prompt's index and continuations as soon as all of them are done.
+
+        A prompt that is refused keeps none of the others from being answered: its continuations say why.
+        """
         parts: dict[int, dict[int, Completion]] = {}
-        for index, completion in self._run(prompts, settings):
+        for index, completion in self._run(prompts, settings, others_go_on=True):
             if isinstance(completion, Completion):
                 prompt, sample = divmod(index, settings.n)
                 parts.setdefault(prompt, {})[sample] = completion
@@ -164,10 +180,11 @@ class LanguageModel:
         prompts: Sequence[str | Prompt],
         settings: GenerationConfig,
         prompt_ids: Sequence[Sequence[int]] | None = None,
+        others_go_on: bool = False,
     ) -> Iterator[tuple[int, str | Completion]]:
         """(request, piece of its text) as they come, and (request, `Completion`) at its end.
 
-        What is continued are `prompts`, or `prompt_ids` if given.
+        What is continued are `prompts`, or `prompt_ids` if given; `others_go_on` if some of them are refused.
         """
         start = time.perf_counter()
         tokenizer = self.tokenizer
@@ -181,7 +198,7 @@ class LanguageModel:
         steps = self._steps if self.model.head_weight.is_cuda else None
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
         texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
-        for event in engine.run(requests):
+        for event in engine.run(requests, others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):
                 if not text.ids:
@@ -197,11 +214,12 @@ class LanguageModel:
             text.pieces.append(piece)
             yield event.index, piece
             if isinstance(event, End):
-                yield event.index, _completion(text, event.reason, settings, time.perf_counter() - start)
-
-
-def _settled(settings: GenerationConfig | None, changes: dict[str, Any]) -> GenerationConfig:
-    return checked(GenerationConfig, {**asdict(settings or GenerationConfig()), **changes})
+                completion = _completion(text, event.reason, settings, time.perf_counter() - start)
+                refused = event.reason == "refused"
+                yield (
+                    event.index,
+                    replace(completion, refusal=engine.problem(requests[event.index]) if refused else None),
+                )
 
 
 def _completion(text: _Text, reason: Reason, settings: GenerationConfig, seconds: float) -> Completion:

@@ -15,11 +15,13 @@ class Prompt:
         text: may be empty.
         max_new_tokens: the most tokens to add; None for that of the settings.
         seed: of the sampling, sample j of it having ``seed + j``; None for that of the settings.
+        line: where it stands in a file of prompts; None for one of no file.
     """
 
     text: str
     max_new_tokens: Count | None = None
     seed: NonNegativeInt | None = None
+    line: Count | None = None
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:

@@ -10,23 +10,27 @@ from torch import Tensor
 from slm.generation.config import GenerationConfig
 from slm.models.native.largest import largest_places
 
+_LARGEST, _SMALLEST = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
 _NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucleus is rarely wider than this
 
 
 def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | None) -> Tensor:
     """(B, V) logits to (B,) token ids, by `settings`; the order is temperature, top-k, top-p, min-p.
 
+    Greedy below the smallest normal fp32 number, about 1e-38, as a temperature.
+
     Args:
         logits: after `adjusted`.
         settings: how to draw.
         uniforms: (B,), a number in [0, 1) for each row, which decides its draw; None if greedy.
     """
-    if settings.greedy or uniforms is None:
+    if settings.greedy or uniforms is None or settings.temperature < _SMALLEST:
         return greedy(logits)
-    logits = logits.float() / settings.temperature
     where = None
+    logits = logits.float()
     if 0 < settings.top_k < logits.shape[-1]:
         logits, where = logits.topk(settings.top_k, dim=-1)  # the rest works on these few alone
+    logits = with_temperature(logits, settings.temperature)
     if settings.top_p < 1:
         logits = keep_top_p(logits, settings.top_p)
     if settings.min_p > 0:
@@ -51,12 +55,12 @@ def adjusted(
 ) -> Tensor:
     """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far.
 
-    In fp32 where numbers are added or scaled. A row of which all that would forbid every token stays as it is.
+    In fp32 where numbers are added or scaled. A row in which all of that leaves no token stays as it is.
     """
     plain = logits
     counts = settings.presence_penalty or settings.frequency_penalty
     if settings.logit_bias or settings.repetition_penalty != 1 or counts:
-        logits = logits.float()  # bf16 has steps of 0.06 at 10
+        logits = logits.float().clamp(max=_LARGEST)  # bf16 has steps of 0.06 at 10; fp16 weights may give inf
     if settings.logit_bias:
         logits = with_bias(logits, settings.logit_bias)
     seen: list[list[int]] = []
@@ -68,9 +72,18 @@ def adjusted(
         logits = penalize_counts(logits, texts, settings.presence_penalty, settings.frequency_penalty)
     if settings.no_repeat_ngram:
         logits = forbid_ngrams(logits, seen, settings.no_repeat_ngram)
-    if settings.logit_bias or settings.no_repeat_ngram:
+    if logits is not plain:
         logits = torch.where(logits.isneginf().all(dim=-1, keepdim=True), plain, logits)
     return logits
+
+
+def with_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """fp32 logits, the largest of each row taken off, divided by `temperature`, which is at least 1e-38.
+
+    So nothing above 0 is left to overflow: what is far below the largest becomes -inf, which is no token.
+    """
+    logits = logits.clamp(max=_LARGEST)
+    return (logits - logits.amax(dim=-1, keepdim=True)) / min(temperature, _LARGEST)
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -97,8 +110,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     if tried < logits.shape[-1] and bool((probabilities.sum(dim=-1) < p).any()):
         ordered, where = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = (ordered - norm).exp()
-    before = probabilities.cumsum(dim=-1) - probabilities
-    return torch.full_like(logits, float("-inf")).scatter(-1, where, ordered.masked_fill(before >= p, float("-inf")))
+    outside = probabilities.cumsum(dim=-1) - probabilities >= p
+    outside[..., 0] = False  # in fp32 a tiny `p` is 0
+    return torch.full_like(logits, float("-inf")).scatter(-1, where, ordered.masked_fill(outside, float("-inf")))
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
@@ -108,21 +122,25 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def with_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
-    """`bias` added to the logits of its token ids; ids that the model has not are passed over."""
+    """`bias` added to the logits of its token ids; ids that the model has not are passed over.
+
+    Sums and biases beyond fp32 are its largest number, or -inf.
+    """
     known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
     ids = torch.tensor(list(known), dtype=torch.int64, device=logits.device)
-    values = torch.tensor(list(known.values()), dtype=logits.dtype, device=logits.device)
-    return logits.index_add(-1, ids, values.expand(logits.shape[0], -1))
+    values = torch.tensor([min(value, _LARGEST) for value in known.values()], device=logits.device)
+    return logits.index_add(-1, ids, values.expand(logits.shape[0], -1)).clamp(max=_LARGEST)
 
 
 def penalize_repetition(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:
     """Positive logits of seen tokens divided by `penalty`, others multiplied by it (Keskar et al. 2019, eq. 2)."""
+    penalty = min(max(penalty, _SMALLEST), _LARGEST)  # 0 times inf is no number
     logits = logits.clone()
     for row, ids in enumerate(seen):
         tokens = torch.tensor(sorted(set(ids)), dtype=torch.int64, device=logits.device)
         values = logits[row, tokens]
         logits[row, tokens] = torch.where(values > 0, values / penalty, values * penalty)
-    return logits
+    return logits.clamp(max=_LARGEST)
 
 
 def penalize_counts(logits: Tensor, texts: Sequence[Sequence[int]], presence: float, frequency: float) -> Tensor:
@@ -160,4 +178,4 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """(B,) log-probabilities, in nats, that softmax(logits) gives to `tokens` (B,)."""
-    return logits.float().log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]
+    return logits.float().clamp(max=_LARGEST).log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]

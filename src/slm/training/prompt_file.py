@@ -15,11 +15,13 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_request import Prompt
+from slm.notices import notice
 from slm.schema import checked
 from slm.training.module import LanguageModelModule
 from slm.training.quiet import quiet_lightning
 
 _OWN = ("max_new_tokens", "seed")
+_MOST_NAMED = 5
 _MOST_BYTES = 128 << 20  # they are held in memory
 
 
@@ -43,18 +45,28 @@ def read_prompts(file: Path) -> list[Prompt]:
     if not lines:
         raise UserError(f"prompts: '{file}' holds no prompt")
     if file.suffix != ".jsonl":
-        return [Prompt(line) for line in lines.values()]
+        return [Prompt(line, line=number) for number, line in lines.items()]
     return [_prompt_of(line, number, file) for number, line in lines.items()]
 
 
 def answer_prompts(
     language_model: LanguageModel, prompts: Sequence[str | Prompt], settings: GenerationConfig, out: TextIO
 ) -> None:
-    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done."""
-    quiet_lightning()
+    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
 
-    def write(prompt: str | Prompt, completions: list[Completion]) -> None:
-        print(json.dumps(_answer(Prompt.of(prompt).text, completions), ensure_ascii=False), file=out, flush=True)
+    A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
+
+    Raises:
+        UserError: the model can take none of them.
+    """
+    quiet_lightning()
+    refused: list[Prompt] = []
+
+    def write(asked: str | Prompt, completions: list[Completion]) -> None:
+        prompt = Prompt.of(asked)
+        if completions[0].refusal is not None:
+            refused.append(prompt)
+        print(json.dumps(_answer(prompt, completions), ensure_ascii=False), file=out, flush=True)
 
     module = LanguageModelModule(
         cast(nn.Module, language_model.model),
@@ -78,6 +90,10 @@ def answer_prompts(
         if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
             raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
         raise
+    if refused:
+        lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
+        more = ", …" if len(refused) > _MOST_NAMED else ""
+        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}{more}): their answers say why")
 
 
 def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
@@ -117,8 +133,11 @@ def open_answers(file: Path) -> TextIO:
         raise UserError(f"out: cannot write '{file}' ({error.strerror}); name another place") from None
 
 
-def _answer(prompt: str, completions: list[Completion]) -> dict[str, Any]:
-    """What a line says: the text of one continuation, or a list of several."""
+def _answer(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
+    """What a line says: the text of one continuation, or a list of several; of a prompt that was refused, why."""
+    prompt, refusal = asked.text, completions[0].refusal
+    if refusal is not None:
+        return {"prompt": prompt, "finish_reason": "refused", "error": refusal, "line": asked.line}
     answers = [
         {
             "completion": one.text,
@@ -155,6 +174,6 @@ def _prompt_of(line: str, number: int, file: Path) -> Prompt:
         raise UserError(f'prompts: line {number} of \'{file}\' has no prompt; expected {{"prompt": "…"}}')
     own = {key: value for key, value in json.loads(line).items() if key in _OWN and value is not None}
     try:
-        return checked(Prompt, {"text": prompt, **own})
+        return checked(Prompt, {"text": prompt, "line": number, **own})
     except UserError as error:
         raise UserError(f"prompts: line {number} of '{file}': {error}") from None

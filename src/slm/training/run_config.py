@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from slm.data.config import DataConfig
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig
+from slm.generation.config import GenerationConfig, settled
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
 from slm.schema import Count, Seed, checked, together, unknown_key
@@ -100,7 +100,7 @@ class RunConfig:
             found.collect(lambda: task.check(data.corpus))
         scheduler = found.collect(lambda: _scheduler_config(values["scheduler"]))
         trainer = found.collect(lambda: _trainer_config(values["trainer"]))
-        generation = found.collect(lambda: checked(GenerationConfig, values["generation"], "generation"))
+        generation = found.collect(lambda: settled(values["generation"], {}, "generation"))
         scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
         found.add(_tokenizer_problems(values, fine_tuning))
         found.add(optimizer_problems(values["optimizer"]))

@@ -41,6 +41,7 @@ from slm.training.precision import Precision, resolve_precision
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.weights.adapt import fine_tuned_model
+from slm.weights.own_sampling import SAMPLING
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -196,7 +197,7 @@ def checkpoints_callback(
             config.trainer.save_every, config.trainer.val_every, config.trainer.keep, config.trainer.keep_every_hours
         ),
         writer=CheckpointWriter(in_background=config.trainer.async_save),
-        write_bundle=partial(_write_run_bundle, config.run_dir, model_config, data),
+        write_bundle=partial(_write_run_bundle, config, model_config, data),
         bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),
         branches=bool(is_other) or is_named,
     )
@@ -219,10 +220,12 @@ def bad_steps_callback(config: RunConfig, resumed_from: Path | None) -> BadSteps
 
 
 def _write_run_bundle(
-    run: Path, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
+    config: RunConfig, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
     facts = {**facts, "data_fingerprint": data.datamodule.fingerprint}
-    write_bundle(run / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
+    if config.start is not None and SAMPLING in config.start.facts:
+        facts[SAMPLING] = config.start.facts[SAMPLING]
+    write_bundle(config.run_dir / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
 
 
 def loggers_of(config: RunConfig, resumed_step: int | None) -> dict[str, Logger]:

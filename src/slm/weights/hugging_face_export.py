@@ -16,6 +16,7 @@ from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.weights.hugging_face import CONFIG_FILE, family_of, foreign_config, foreign_tensors
+from slm.weights.own_sampling import GENERATION_FILE, their_sampling
 
 _CARD = """\
 ---
@@ -77,7 +78,7 @@ def write_hugging_face(
     with new_folder(folder) as partial:
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
         _write_json(partial / CONFIG_FILE, theirs)
-        _write_json(partial / "generation_config.json", {"_from_model_config": True, **ids})
+        _write_json(partial / GENERATION_FILE, {**(their_sampling(facts) or {"_from_model_config": True}), **ids})
         save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
         for file in partial.glob("*.safetensors"):
             shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone

@@ -20,7 +20,8 @@ class TrainMetrics(pl.Callback):
     """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.
 
     ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
-    validation and saving left out: ``tokens_per_s`` over all ranks, ``step_ms``, ``data_wait_percent``
+    validation and saving left out: ``tokens_per_s`` over all ranks, of all that the model read, learnt or not (padding
+    too: it costs as much), ``step_ms``, ``data_wait_percent``
     (share of the step spent waiting for the loader) and, on a device whose peak is known,
     ``mfu_percent`` (Chowdhery et al. 2022, appendix B).
     """
@@ -41,7 +42,7 @@ class TrainMetrics(pl.Callback):
         if device.type == "cuda":
             self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)
         self._flops_per_token = training_flops_per_token(pl_module.model)  # type: ignore[arg-type]
-        self._reset(trainer, pl_module)
+        self._reset(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -62,6 +63,7 @@ class TrainMetrics(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log when a step is due."""
+        self._tokens += batch["input_ids"].numel() * trainer.world_size
         step = trainer.global_step
         if step == self._logged_step or not is_logged(step, self.log_every, trainer.max_steps):
             return
@@ -70,29 +72,28 @@ class TrainMetrics(pl.Callback):
         # reading the loss waits for the device, so the clock below covers finished work
         metrics: dict[str, Any] = pl_module.take_train_metrics()  # type: ignore[operator]
         seconds = time.perf_counter() - self._started
-        tokens = pl_module.tokens_trained - self._tokens_before  # type: ignore[operator]
         metrics["train/lr"] = self._lr
         if pl_module.grad_norm is not None:
             metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
         metrics["train/tokens"] = pl_module.tokens_trained
-        metrics["speed/tokens_per_s"] = tokens / seconds
+        metrics["speed/tokens_per_s"] = self._tokens / seconds
         metrics["speed/step_ms"] = 1000 * seconds / steps
         metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
         if pl_module.bad_steps:
             metrics["train/bad_steps"] = pl_module.bad_steps
         if self._peak_flops:
             peak = self._peak_flops * trainer.world_size
-            metrics["speed/mfu_percent"] = 100 * self._flops_per_token * tokens / seconds / peak
+            metrics["speed/mfu_percent"] = 100 * self._flops_per_token * self._tokens / seconds / peak
         self.total_s += seconds
-        self.total_tokens += int(tokens)
+        self.total_tokens += self._tokens
         self.latest, self.latest_step = metrics, step
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-        self._reset(trainer, pl_module)
+        self._reset(trainer)
 
-    def _reset(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _reset(self, trainer: pl.Trainer) -> None:
         self._started = time.perf_counter()
-        self._tokens_before = pl_module.tokens_trained
+        self._tokens = 0
         self._waited_before = _waited(trainer)
 
 

@@ -48,15 +48,17 @@ class Pretrain(Task):
         return TaskData(datamodule, store.tokenizer, said, val_shares=shares_of(store))
 
     def evaluation(self, asked: Evaluation) -> TaskData:
-        """Every token of a split but its first, in windows; no context crosses a window's border."""
+        """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""
         from slm.data.datamodule import TextDataModule
         from slm.data.mixture import find_data_with, shares_of
+        from slm.data.token_store import WHOLE
 
-        if asked.part == "all":
-            raise UserError("split=all is for conversations and pairs; of text, score val or train")
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
-        counts = {name: store.meta[asked.part][name] for name in ("tokens", "bytes", "documents")}
+        told = ["tokens", "bytes"] + (
+            ["documents"] if asked.part != WHOLE else []
+        )  # one that was cut is in both splits
+        counts = {name: store.meta[asked.part][name] for name in told}
         return TaskData(datamodule, store.tokenizer, "", counts, val_shares=shares_of(store))
 
 
