@@ -58,7 +58,7 @@ def test_best_is_the_best(train_tiny: Callable[..., Path], metrics_of: Callable[
 class _Saver:
     """As much of a Trainer as the callback asks of one."""
 
-    is_global_zero, should_stop, global_step = True, False, 0
+    is_global_zero, should_stop, global_step, max_steps = True, False, 0, 100
     optimizers: tuple[Any, ...] = ()
 
     class state:  # noqa: N801
@@ -78,7 +78,7 @@ def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
     """No number is smaller than nan, so that a nan at the first validation once stayed the best for ever."""
     written: list[Any] = []
     writer = CheckpointWriter()
-    callback = Checkpoints(tmp_path, Period(10, 10, 0), writer, lambda weights, facts: written.append(facts["step"]))
+    callback = Checkpoints(tmp_path, Period(10, 1, 0), writer, lambda weights, facts: written.append(facts["step"]))
     trainer: Any = _Saver(writer)
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     for step, loss in enumerate([float("nan"), 3.0, float("nan"), 2.0, 2.5]):
@@ -93,7 +93,7 @@ def test_what_was_lost_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A better model that a full disk lost: the next one must beat what is there, and a step that is not saved is not
     taken for saved by the signal that asks for it."""
     writer = CheckpointWriter()
-    callback = Checkpoints(tmp_path, Period(10, 10, 0), writer, lambda weights, facts: None)
+    callback = Checkpoints(tmp_path, Period(10, 1, 0), writer, lambda weights, facts: None)
     trainer: Any = _Saver(writer)
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     trainer.lightning_module = module
