@@ -153,7 +153,7 @@ class WindowDataModule(pl.LightningDataModule):
         return _TimedLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=_without_labels if isinstance(batches, EvalBatches) and batches.is_idle else _already_a_batch,
+            collate_fn=_without_labels if getattr(batches, "is_idle", False) else _already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=leave_signals_to_the_run,
@@ -219,7 +219,7 @@ class _TimedLoader(DataLoader[dict[str, Tensor]]):
             yield batch
 
 
-def _without_labels(batch: dict[str, Any]) -> dict[str, Any]:
+def _without_labels(batch: Any) -> Any:
     counted = {TEXT_BYTES: 0.0} if TEXT_BYTES in batch else {}
     return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
 
