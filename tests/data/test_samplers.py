@@ -38,9 +38,11 @@ def test_the_ranks_walk_the_order(n_windows: int, seed: int, start: int, batch_s
 def test_evaluation_covers_each_window_once(n_windows: int, batch_size: int, world_size: int) -> None:
     """None padded in, which would count twice; a rank may be left with fewer, or none."""
     ranks = [EvalBatches(n_windows, batch_size, rank, world_size) for rank in range(world_size)]
-    dealt = [[batch.tolist() for batch in batches] for batches in ranks]
+    read = [[batch.tolist() for batch in batches] for batches in ranks]
+    dealt = [[] if batches.is_idle else of_rank for batches, of_rank in zip(ranks, read, strict=True)]
+    assert all(of_rank == [[0]] for batches, of_rank in zip(ranks, read, strict=True) if batches.is_idle)
     assert sorted(window for rank in dealt for batch in rank for window in batch) == list(range(n_windows))
-    assert [len(rank) for rank in dealt] == [len(batches) for batches in ranks]
+    assert [len(rank) for rank in read] == [len(batches) for batches in ranks]
     for rank in dealt:
         assert all(0 < len(batch) <= batch_size for batch in rank)
         assert all(len(batch) == batch_size for batch in rank[:-1])

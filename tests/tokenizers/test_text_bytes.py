@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,19 @@ def counted(tokenizer: Tokenizer, text: str) -> list[int]:
 )
 def test_each_token(kind: str, text: str, expected: list[int]) -> None:
     assert counted(MADE[kind], text) == expected
+
+
+def test_a_byte_that_a_vocabulary_lacks() -> None:
+    """SmolLM2's has no U+0004 and drops it: its byte is the next token's, and ids alone do not tell."""
+    found = json.loads(BpeTokenizer.create(TEXTS, vocab_size=300).to_huggingface().to_str())
+    last = max(found["model"]["vocab"].items(), key=lambda item: item[1])
+    found["model"]["vocab"]["\u0104"], found["model"]["vocab"][last[0]] = last[1], found["model"]["vocab"]["\u0104"]
+    del found["model"]["vocab"]["\u0104"]  # how GPT-2 spells it
+    found["model"]["merges"] = []
+    tokenizer = Given(tokenizers.Tokenizer.from_str(json.dumps(found)), "<|endoftext|>")
+    assert not tokenizer.spells_exactly()
+    assert counted(tokenizer, "a\x04b\x04\x04") == [1, 4]
+    assert counted(tokenizer, "ab") == [1, 1]
 
 
 def test_what_is_dropped_is_the_next_tokens() -> None:

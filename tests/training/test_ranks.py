@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,38 @@ def test_two_ranks_are_one(
         for name in ("train/loss", "val/loss"):
             if other[name]:
                 assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5), (row["step"], name)
+
+
+@pytest.mark.parametrize("task", ["text", "pairs"])
+def test_fewer_windows_than_ranks(
+    invoke: Any, tiny: tuple[str, ...], tiny_run: Path, cache_dir: Path, tmp_path: Path, metrics_of: Any, task: str
+) -> None:
+    """A validation of one window, or pair, leaves nothing for the second rank: Lightning ended such runs."""
+    kept = [setting for setting in tiny if not setting.startswith(("data", "trainer.devices"))]
+    if task == "text":
+        more = ["data=text", tiny[1], "data.val_fraction=0.0005"]
+    else:
+        pairs = [{"prompt": f"p{i}", "chosen": "the cat", "rejected": "dog"} for i in range(9)]
+        (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+        (tmp_path / "chat.jinja").write_text("{% for m in messages %}{{ m['content'] }}:{% endfor %}")
+        kept = [setting for setting in kept if not setting.startswith(("model.", "tokenizer", "callbacks"))]
+        more = ["task=dpo", "data.path=pairs.jsonl", "data.val_fraction=0.01", f"model.weights={tiny_run}"]
+        more += ["task.template_file=chat.jinja"]
+    command = [*kept, *more, "trainer.global_batch_size=8", "trainer.max_steps=3"]
+    outcome = invoke(tmp_path, "train", *command, "trainer.devices=1", "run_dir=one")
+    assert outcome.status == 0, outcome.err
+    done = subprocess.run(
+        [Path(sys.executable).with_name("slm-train"), *command, "trainer.devices=2", "run_dir=two"],
+        cwd=tmp_path, env={**os.environ, "SLM_CACHE_DIR": str(cache_dir)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [
+        {name: float(value) for name, value in metrics_of(tmp_path / run)[-1].items() if value}
+        for run in ("one", "two")
+    ]
+    validated = [name for name in rows[0] if name.startswith("val/")]
+    assert len(validated) >= 3
+    assert {name: rows[1][name] for name in validated} == pytest.approx({n: rows[0][n] for n in validated}, abs=1e-5)
 
 
 RECORDING = """

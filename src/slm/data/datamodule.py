@@ -18,7 +18,7 @@ from slm.data.mixture import Store, shares_of, stores_of
 from slm.data.mixture_order import MixtureOrder
 from slm.data.order import window_at
 from slm.data.samplers import EvalBatches, Order, TrainBatches
-from slm.data.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
+from slm.data.windows import IGNORE_INDEX, TEXT_BYTES, CountedWindows, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
 
@@ -156,7 +156,7 @@ class WindowDataModule(pl.LightningDataModule):
         return _TimedLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=_already_a_batch,
+            collate_fn=_without_labels if getattr(batches, "is_idle", False) else _already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=leave_signals_to_the_run,
@@ -220,6 +220,11 @@ class _TimedLoader(DataLoader[dict[str, Tensor]]):
                 return
             self.waited_s += time.perf_counter() - start
             yield batch
+
+
+def _without_labels(batch: Any) -> Any:
+    counted = {TEXT_BYTES: 0.0} if TEXT_BYTES in batch else {}
+    return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
 
 
 def _already_a_batch(batch: Any) -> Any:

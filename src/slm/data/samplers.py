@@ -43,10 +43,16 @@ class TrainBatches(Sampler[np.ndarray]):
 
 
 class EvalBatches(Sampler[np.ndarray]):
-    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out."""
+    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out.
+
+    Attributes:
+        is_idle: there are fewer windows than ranks, and none is left for this one. It reads the first, of which nothing
+            is to count: without a batch Lightning would end the run, or this rank keep the others waiting.
+    """
 
     def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.windows = np.arange(rank, n_windows, world_size)
+        self.is_idle = rank >= n_windows
+        self.windows = np.arange(0 if self.is_idle else rank, 1 if self.is_idle else n_windows, world_size)
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from slm.tokenizers.rust_errors import breakdowns_refused
 from slm.tokenizers.text_bytes import (
     by_ends,
     bytes_of_spellings,
+    has_all_bytes,
     spells_bytes,
     spells_bytes_after_a_space,
     stretched,
@@ -121,13 +122,17 @@ class HuggingFaceTokenizer(Tokenizer):
         return bytes_of_spellings(self._backend, self.vocab_size)
 
     @functools.cached_property
+    def _spells_exactly(self) -> bool:
+        return self._token_bytes is not None and self._keeps_text and has_all_bytes(self._backend)
+
+    @functools.cached_property
     def _keeps_text(self) -> bool:
         kept = spells_bytes if self._token_bytes is not None else spells_bytes_after_a_space
         return kept(self._backend)
 
     def spells_exactly(self) -> bool:
-        """Of a vocabulary of bytes alone, if it leaves texts as they are."""
-        return self._token_bytes is not None and self._keeps_text
+        """Of a vocabulary of all bytes, if it leaves texts as they are."""
+        return self._spells_exactly
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         """Those of the ids where they spell the text out, else by where each token lies in it."""
@@ -136,13 +141,18 @@ class HuggingFaceTokenizer(Tokenizer):
         if too_many == 1 and self._keeps_text and self._token_bytes is None:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
-        if too_many == 0 and (self._keeps_text or self.decode(ids.tolist()) == text):
+        if too_many == 0 and (self._keeps_text or self._spell(text, ids)):
             return found
         with breakdowns_refused():
             encoding = self._backend.encode(text, add_special_tokens=False)
         if encoding.ids != ids.tolist():  # it was encoded beside other text
             return stretched(found, size)
         return by_ends(text, [end for _, end in encoding.offsets], found)
+
+    def _spell(self, text: str, ids: np.ndarray) -> bool:
+        """Whether the bytes of `ids` are those of `text`."""
+        table = self._token_bytes
+        return table is not None and b"".join([table[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back what later ids can still change."""

@@ -62,14 +62,15 @@ def bytes_of_spellings(backend: tokenizers.Tokenizer, vocab_size: int) -> np.nda
 
 
 def spells_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the bytes of any text are those of its tokens, one after another: a vocabulary of GPT-2's kind in which
-    nothing is normalised, dropped, put in front or unknown."""
+    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's kind
+    that normalises nothing and puts nothing in front."""
     found: dict[str, Any] = json.loads(backend.to_str())
-    return (
-        found["normalizer"] is None
-        and _is_whole(found, CHARACTERS)
-        and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
-    )
+    return found["normalizer"] is None and _is_whole(found, ()) and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
+
+
+def has_all_bytes(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a byte-level vocabulary lacks none: SmolLM2's has no U+0004, say, and drops it without a word."""
+    return all(backend.token_to_id(character) is not None for character in CHARACTERS)
 
 
 def spells_bytes_after_a_space(backend: tokenizers.Tokenizer) -> bool:

@@ -100,8 +100,9 @@ class PreferenceModule(LanguageModelModule):
         self._evaluated = ExactSum(_COUNTED)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add to the sums."""
-        self._evaluated.add_rows(_counted(self.pair_step(batch)[1]))
+        """Add to the sums; a batch without an answer stands for none."""
+        if self._batch_tokens:
+            self._evaluated.add_rows(_counted(self.pair_step(batch)[1]))
 
     def on_validation_epoch_end(self) -> None:
         """The figures as ``val/…``, over the whole split and all ranks."""
