@@ -55,9 +55,7 @@ class Pretrain(Task):
 
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
-        told = ["tokens", "bytes"] + (
-            ["documents"] if asked.part != WHOLE else []
-        )  # one that was cut is in both splits
+        told = ["tokens", "bytes", *(["documents"] if asked.part != WHOLE else [])]  # a cut document is in both splits
         counts = {name: store.meta[asked.part][name] for name in told}
         return TaskData(datamodule, store.tokenizer, "", counts, val_shares=shares_of(store))
 
