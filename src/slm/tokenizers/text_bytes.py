@@ -62,8 +62,8 @@ def bytes_of_spellings(backend: tokenizers.Tokenizer, vocab_size: int) -> np.nda
 
 
 def spells_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's kind
-    that normalises nothing and puts nothing in front."""
+    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's
+    kind that normalises nothing and puts nothing in front."""
     found: dict[str, Any] = json.loads(backend.to_str())
     return found["normalizer"] is None and _is_whole(found, ()) and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
 
