@@ -19,6 +19,7 @@ from slm.training.callbacks.averaged_weights import averaged_weights
 from slm.training.checkpoints.checkpoint_io import read_checkpoint
 from slm.training.checkpoints.files import CHECKPOINTS
 from slm.training.module import LanguageModelModule
+from slm.training.optimizer_config import with_warmup_steps
 from slm.training.recorded_code import refuse_config_of_others
 from slm.training.run_again import composed_of
 from slm.training.run_config import RunConfig
@@ -61,7 +62,7 @@ def _weights(run: Path, shape: ModelConfig, content: Mapping[str, Any]) -> dict[
     model = start_model(config, shape, resumed=True)
     trained = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     model.load_state_dict(trained, strict=config.adapter is None)
-    make_optimizer = optimizer_factory(config.optimizer)
+    make_optimizer = optimizer_factory(with_warmup_steps(config.optimizer, 1), lora=config.adapter is not None)
     decay = float(config.optimizer.get("weight_decay", 0.0))
     optimizer = LanguageModelModule(model, make_optimizer, decay).build_optimizer()
     if hasattr(optimizer, "eval"):
