@@ -234,6 +234,26 @@ def test_a_second_ctrl_c_ends_at_once(started: Any, tiny: tuple[str, ...], tmp_p
     assert "Traceback" not in err
 
 
+FORKED = """
+import os, time
+from slm.training.stop_signals import StopSignals
+with StopSignals():
+    if not os.fork():
+        time.sleep(600)
+print("left", flush=True)
+"""
+
+
+def test_the_end_waits_for_no_loader() -> None:
+    """A loader that still lives holds what it was forked with: the thread that hears signals was never told to end."""
+    process = subprocess.Popen([sys.executable, "-c", FORKED], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 STUCK = """
 import ctypes, os, threading, time
 from pathlib import Path

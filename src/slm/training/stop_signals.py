@@ -96,8 +96,9 @@ class _Ears:
         """Answer what has come, and hear no more."""
         signal.set_wakeup_fd(self._before)
         _Ears.listening = None
-        self._there.close()
+        self._there.shutdown(socket.SHUT_RDWR)  # to close it would not wake the thread: loaders have it open, too
         self._thread.join()
+        self._there.close()
         self._here.close()
 
     def _listen(self) -> None:
