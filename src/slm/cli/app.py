@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import slm
 from slm.cli.flags import MULTIRUN, config_dir, split_flags, unknown_flags
@@ -52,10 +53,6 @@ class App:
         return [quote(argument, self.literal, self.paths) for argument in meant]
 
 
-class _JobError(UserError):
-    """What ended a job of a multirun; the job has said it in full."""
-
-
 def run_app(app: App) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
     try:
@@ -91,7 +88,7 @@ def _run(app: App, command: str, typed: list[str]) -> None:
         message = _explain(error)
         if message is None:
             raise
-        fail(command, message if isinstance(error, _JobError) else _all_mistakes(app, typed, error, message))
+        fail(command, _all_mistakes(app, typed, error, message))
 
 
 def _is_setting(argument: str) -> bool:
@@ -150,21 +147,28 @@ def _run_hydra(app: App, arguments: Sequence[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from slm.cli.failed_jobs import job_failed
+
         nonlocal started
         started = True
+        one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
         _let_ranks_follow(command, arguments, [*app.literal, *app.paths])
         try:
-            return app.task(cfg)
+            value = app.task(cfg)
+            is_loss = not isinstance(value, float) or math.isfinite(value)
+            return value if is_loss or not one_of_many else None  # sweepers fail over nan
         except BrokenPipeError:
             _write_nowhere()
         except Exception as error:
             message = _explain(error)
+            if message is not None:
+                message = _with_suggestions(app, message, cfg, config_dir(arguments))
+            if one_of_many:
+                job_failed(message, error)
+                return None
             if message is None:
                 raise
-            message = _with_suggestions(app, message, cfg, config_dir(arguments))
             _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise _JobError(message) from None  # the launcher reports it with the job it belongs to
             fail(Path(command).name, message)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
@@ -176,10 +180,24 @@ def _run_hydra(app: App, arguments: Sequence[str]) -> None:
         if started or error.errno is None:  # Hydra's word for a missing config is an OSError too
             raise
         raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
+    except UnboundLocalError as error:
+        _raise_what_hydra_hides(error)
+    except ValueError as error:
+        if "No trials are completed" not in str(error):
+            raise
+        raise UserError("no job came to a validation loss that the sweeper could minimise") from None
     except TypeError as error:
         if started:
             raise
         raise HydraException(str(error)) from error  # a group's choice that is no text comes out of Hydra as this
+
+
+def _raise_what_hydra_hides(error: UnboundLocalError) -> NoReturn:
+    """Hydra closes a packaged YAML file that was not opened yet, where Ctrl-C or the system kept it from being."""
+    hidden = error.__context__
+    if isinstance(hidden, OSError):
+        raise UserError(f"cannot read '{hidden.filename}' ({hidden.strerror})") from None
+    raise hidden if isinstance(hidden, KeyboardInterrupt) else error
 
 
 def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
+import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from slm.cli.app import USER_ERROR_STATUS, fail
+from slm.cli.failed_jobs import FAILED_FILE, FailedJob, failed_jobs, remember_swept
 from slm.masking import masked, masked_argument
 from slm.new_file import new_file
 from slm.notices import notice
@@ -21,18 +27,28 @@ from slm.training.run_folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
 HYDRA_FILE = "multirun.yaml"
+_LAUNCHER = "SLM_LAUNCHER"  # of the environment: the process that launches the jobs
 
 
 class SweepTable(Callback):
     """Keeps ``sweep.csv`` of a multirun: a row a run, its overrides and its figures.
 
-    It is written anew after every job, so that a job that fails takes no other's row with it.
+    It is written anew after every job, so that a job that fails takes no other's row with it; it has a row too.
     """
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Tell the processes that a launcher starts whose they are, and in what they differ."""
+        os.environ[_LAUNCHER] = str(os.getpid())
+        remember_swept(config.hydra.overrides.task, [str(key) for key in config.hydra.sweeper.get("params") or {}])
+
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Mask what is secret in the ``multirun.yaml`` that Hydra wrote before the first job."""
+        """Mask what is secret in the ``multirun.yaml`` that Hydra wrote before the first job; in a process of the
+        launcher's, end with it."""
         if config.hydra.mode == RunMode.MULTIRUN:
             _mask(Path(config.hydra.sweep.dir) / HYDRA_FILE)
+            (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
+            if os.environ.get(_LAUNCHER) == str(os.getppid()):
+                _end_with_parent()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Add the job's row."""
@@ -40,10 +56,28 @@ class SweepTable(Callback):
             _write_table(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All rows, also of jobs that ended at the same moment in other processes."""
+        """All rows, also of jobs that ended at the same moment in other processes; status 2 if any failed, 1 for a
+        bug."""
         folder = Path(config.hydra.sweep.dir)
-        if n_rows := _write_table(folder):
-            notice(f"sweep: {n_rows} runs, table in {folder / SWEEP_FILE}")
+        n_rows, failed = _write_table(folder), sorted(failed_jobs(folder), key=lambda job: _job_order(job.folder))
+        if n_rows:
+            notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / SWEEP_FILE}")
+        if failed:
+            status = USER_ERROR_STATUS if all(job.mistake for job in failed) else 1
+            fail(Path(sys.argv[0]).name, "\n".join(job.line for job in failed), status)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """A worker of joblib whose launcher was killed waits for its next job, which nobody sends, in half a gigabyte."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _mask(file: Path) -> None:
@@ -60,10 +94,11 @@ def _mask(file: Path) -> None:
 
 
 def _write_table(folder: Path) -> int:
-    runs = sorted((file.parent for file in folder.rglob(RECORD_FILE)), key=_job_order)
+    failed = {job.folder: job for job in failed_jobs(folder)}
+    runs = sorted({*failed, *(file.parent for file in folder.rglob(RECORD_FILE))}, key=_job_order)
     if not runs:
         return 0
-    rows = [_row(folder, run) for run in runs]
+    rows = [_row(folder, run, failed.get(run)) for run in runs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with tempfile.NamedTemporaryFile(
         "w", newline="", encoding="utf-8", dir=folder, prefix=f".{SWEEP_FILE}.", delete=False
@@ -76,11 +111,13 @@ def _write_table(folder: Path) -> int:
     return len(rows)
 
 
-def _row(folder: Path, run: Path) -> dict[str, Any]:
-    overrides = dict(o.lstrip("+").split("=", 1) for o in read_record(run)["overrides"] if "=" in o)
+def _row(folder: Path, run: Path, failed: FailedJob | None) -> dict[str, Any]:
+    typed = failed.overrides if failed else read_record(run)["overrides"]
+    overrides = dict(o.lstrip("+").split("=", 1) for o in typed if "=" in o)
     summary = run / SUMMARY_FILE
     figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return {"run": run.relative_to(folder).as_posix(), **overrides, **figures}
+    error = {"error": failed.error} if failed else {}
+    return {"run": run.relative_to(folder).as_posix(), **overrides, **figures, **error}
 
 
 def _job_order(run: Path) -> tuple[int, str]:

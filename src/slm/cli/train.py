@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import App, run_app
-from slm.cli.flags import config_dir, split_flags
+from slm.cli.flags import MULTIRUN, config_dir, split_flags
 from slm.cli.help import Help
-from slm.cli.quoting import as_typed
+from slm.cli.quoting import as_typed, quoted
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ HELP = Help(
         ("optimizer.lr", "peak learning rate"),
         ("data.seq_len", "training window in tokens"),
         ("model.weights", "start from these: a run, a bundle, a Hugging Face folder or name, gpt2-124m, …"),
-        ("run_dir", "the run folder (default outputs/<time>)"),
+        ("run_dir", "the run folder (default outputs/<time>); of a sweep the folder of its runs"),
         ("resume", "auto, a run folder or a checkpoint"),
         ("stop_after", "end after this many steps, for a run in parts"),
         ("seed", "of weights, data order and dropout"),
@@ -74,6 +74,7 @@ HELP = Help(
 )
 
 _PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")
+_GRID = "hydra._internal.core_plugins.basic_sweeper"  # which minimises nothing
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -81,10 +82,14 @@ _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 def train(cfg: DictConfig) -> float:
     """The Hydra task: check, train, print the run folder, return the best validation loss (nats per token)."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
     cfg.run_dir = _shortest(Path(hydra_config.runtime.output_dir))
     composed, config = _checked(cfg)
+    minimised = hydra_config.mode == RunMode.MULTIRUN and not str(hydra_config.sweeper._target_).startswith(_GRID)
+    if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
+        raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
 
     from slm.training.runner import train as run
 
@@ -109,7 +114,7 @@ def main() -> None:
 
 
 def _with_what_follows(arguments: list[str]) -> list[str]:
-    return implied_arguments(resumed_arguments(arguments))
+    return implied_arguments(resumed_arguments(_sweep_folder(arguments)))
 
 
 def implied_arguments(arguments: Sequence[str]) -> list[str]:
@@ -117,6 +122,19 @@ def implied_arguments(arguments: Sequence[str]) -> list[str]:
     keys = {argument.partition("=")[0] for argument in arguments}
     by_passes = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
     return fine_tuning_arguments([*(["trainer.max_steps=null"] if by_passes else []), *arguments])
+
+
+def _sweep_folder(arguments: list[str]) -> list[str]:
+    """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
+    if not MULTIRUN & set(arguments):
+        return arguments
+    for place, argument in enumerate(arguments):
+        key, _, value = argument.partition("=")
+        if key == "run_dir":
+            if "," in value:
+                raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
+            arguments = [*arguments[:place], f"hydra.sweep.dir={quoted(value)}", *arguments[place + 1 :]]
+    return arguments
 
 
 def fine_tuning_arguments(arguments: Sequence[str]) -> list[str]:
