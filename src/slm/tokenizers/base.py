@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ import numpy as np
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
+from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rust_errors import panics_refused
 from slm.tokenizers.text_bytes import stretched
 
@@ -139,17 +141,39 @@ class Tokenizer(ABC):
         """
         return stretched(self.bytes_of_id[ids], len(text.encode()))
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a `text` that a chat template wrote: the special tokens spelled in it become themselves.
+    def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
+        """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``.
+
+        They are those that the vocabulary gives the whole text, so that no border but a special token's cuts it.
+
+        Args:
+            parts: in turn text, in which what spells a special token is text, and the spelling of a special token that
+                is meant; the first and the last are texts, perhaps empty ones.
 
         Raises:
-            UserError: as `to_huggingface`.
+            UserError: as `to_huggingface`; or the kind gives another text back than it encoded.
         """
-        ids: list[int] = []
-        for part in self.special_pattern.split(text):
-            special = self.special_tokens.get(part)
-            ids += self.encode(part) if special is None else [special]
-        return ids
+        placed, done = PlacedIds(), 0
+        for number, part in enumerate(parts):
+            ids = [self.special_tokens[part]] if number % 2 else self.encode(part)
+            ends = [len(part)] if number % 2 else self._ends(part, ids)
+            # an id that ends no character stands for the one that the next ids go on with
+            starts = [min(end, len(part) - 1) for end in [0, *ends][: len(ids)]]
+            ends = [max(start + 1, end) for start, end in zip(starts, ends, strict=True)]
+            placed.add(ids, [done + start for start in starts], [done + end for end in ends])
+            done += len(part)
+        return placed
+
+    def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
+        """How many characters of `text` are written with each of its `ids`."""
+        decoder = self.stream_decoder()
+        ends = list(itertools.accumulate(len(decoder.push(token_id)) for token_id in ids))
+        if ends and ends[-1] != len(text):
+            raise UserError(
+                f"tokenizer={self.kind} does not give back the text that it encoded, so that the responses of a "
+                f"conversation cannot be found; let {type(self).__name__} have a method encode_parts of its own"
+            )
+        return ends
 
     @functools.cached_property
     def special_tokens(self) -> Mapping[str, int]:
@@ -181,6 +205,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
         """A fresh incremental decoder."""
+
+    def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
+        """A fresh incremental decoder of what goes on after these `ids`: its text is that of all without theirs.
+
+        Special ones among them stand in a text that a chat template wrote.
+        """
+        return self.stream_decoder()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
