@@ -77,8 +77,8 @@ def test_training_and_generation_read_the_ids_of_transformers(both: tuple[Tokeni
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_what_comes_out_is_what_was_continued(both: tuple[Tokenizer, Any], name: str) -> None:
-    """The ids of an answer give its text back, whatever spaces the vocabulary or the template have before it, so that the
-    next turn begins with the ids that were written; those behind half a text its other half."""
+    """The ids of an answer give its text back, whatever spaces the vocabulary or the template have before it: the next
+    turn begins with the ids that were written. Those behind half a text give its other half."""
     ours, _ = both
     ours.chat_template = TEMPLATES[name].replace("= {{", "{{")
     renderer = ChatRenderer(ours)

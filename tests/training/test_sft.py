@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,28 @@ def test_speed_counts_what_the_model_read(run_cli: Any, sft: list[str], tmp_path
     read = [float(row["speed/tokens_per_s"]) * float(row["speed/step_ms"]) / 1000 for row in rows]
     assert read == pytest.approx([4 * 96] * 3)
     assert float(rows[-1]["train/tokens"]) < 3 * 4 * 96 / 2, "what was learnt is another number"
+
+
+def test_a_template_that_writes_the_time_keeps_that_of_the_runs_start(
+    run_cli: Any, sft: list[str], tmp_path: Path
+) -> None:
+    """Llama 3.2's writes the date, and a run could not be resumed on the next day; here it is the second. Scoring and
+    making the run again read the conversations that it was trained on, too."""
+    template = "{% for m in messages %}{{ m.role }} {{ strftime_now('%H:%M:%S') }}\n{{ m.content }}\n{% endfor %}"
+    (tmp_path / "time.jinja").write_text(template)
+    settings = [*sft, "task.template=hf", f"task.template_file={tmp_path / 'time.jinja'}"]
+    outcome = run_cli("train", *settings, "run_dir=parts", "stop_after=4")
+    assert outcome.status == 0, outcome.err
+    assert "the chat template writes the date" in outcome.err
+    time.sleep(1)
+    outcome = run_cli("train", "resume=parts")
+    assert outcome.status == 0, outcome.err
+    outcome = run_cli("train", "resume=parts/checkpoints/last.ckpt", "run_dir=branch", "trainer.max_steps=12")
+    assert outcome.status == 0, outcome.err
+    summary = json.loads((tmp_path / "parts/summary.json").read_text())
+    assert json.loads(run_cli("evaluate", "run=parts").out)["loss"] == pytest.approx(summary["best_val_loss"], abs=1e-5)
+    outcome = run_cli("reproduce", "run=parts")
+    assert outcome.status == 0, outcome.err
 
 
 def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], tiny_run: Path) -> None:

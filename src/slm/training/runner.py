@@ -199,7 +199,12 @@ def _train(
     log_under_own_steps(trainer)
     windows = config.trainer.windows_at_once * devices.count * accumulate
     say_batch(windows, devices.count, run_folder.read_record(config.run_dir) if resumed else {})
-    about = {"environment": environment(trainer.world_size), "threads_wait": threads_wait, "global_batch_size": windows}
+    about = {
+        "environment": environment(trainer.world_size),
+        "threads_wait": threads_wait,
+        "global_batch_size": windows,
+        "template_time": config.template_time.isoformat(),
+    }
     session = {**run_folder.provenance(), **about}
     _open_run_folder(config, composed, overrides, data, precision, numbers, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
