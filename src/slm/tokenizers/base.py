@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "slm_tokenizer.json"
-DESCRIPTIONS = ("special_names", "chat_template", "also_ends")
+DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
@@ -77,6 +77,7 @@ class Tokenizer(ABC):
         begin_ids: ids that stand before every text in what models of this vocabulary were trained on
             (Llama's ``<s>``, say); `encode` does not add them.
         also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
+        published_ids: ``bos_token_id`` and the like, by the file in which the model's publisher said them.
         chat_template: the Jinja template by which a conversation is written as text, where one came with
             the vocabulary.
     """
@@ -87,6 +88,7 @@ class Tokenizer(ABC):
     pad_id: int | None
     begin_ids: tuple[int, ...] = ()
     also_ends: tuple[int, ...] = ()
+    published_ids: Mapping[str, Mapping[str, Any]] = {}
     chat_template: str | None = None
 
     @classmethod
@@ -112,6 +114,14 @@ class Tokenizer(ABC):
     def end_ids(self) -> frozenset[int]:
         """Ids that end a text that a model writes."""
         return frozenset((self.eos_id, *self.also_ends))
+
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """The same vocabulary, with `token` as what ends a text; what ended one before ends a turn.
+
+        Raises:
+            UserError: it has no such token, or this kind has one end of text alone.
+        """
+        raise UserError(f"eos_token: tokenizer={self.kind} has one end of text alone; leave it out")
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

@@ -36,14 +36,20 @@ class ExtendedTokenizer(Tokenizer):
         self.kind = inner.kind  # type: ignore[misc]  # the other's, for its class is what reads the state
         self.added = list(added)
         self.chat_template = chat_template
-        self.also_ends = tuple(dict.fromkeys((*inner.also_ends, *also_ends)))
+        self.also_ends = tuple(i for i in dict.fromkeys((*inner.also_ends, *also_ends)) if i != inner.eos_id)
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
+        self.published_ids = inner.published_ids
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
         """Not how one is made: it extends a tokenizer that exists."""
         raise NotImplementedError
+
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """As the other."""
+        ends = (self.eos_id, *self.also_ends)
+        return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
 
     def encode(self, text: str) -> list[int]:
         """As the other."""

@@ -12,6 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders
 
+from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
@@ -44,6 +45,7 @@ class HuggingFaceTokenizer(Tokenizer):
         special_names: see `Tokenizer`.
         chat_template: see `Tokenizer`.
         also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
+        published_ids: see `Tokenizer`.
     """
 
     def __init__(
@@ -56,14 +58,17 @@ class HuggingFaceTokenizer(Tokenizer):
         special_names: Mapping[str, str] | None = None,
         chat_template: str | None = None,
         also_ends: Iterable[int] = (),
+        published_ids: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.published_ids = published_ids or {}
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
         self._special_names = dict(special_names or {})
         self.chat_template = chat_template
         backend.no_truncation()
         backend.no_padding()
-        _make_special(backend, [token for token in (self._eos_token, self._pad_token) if token is not None])
+        ends = (self._eos_token, self._pad_token, self._special_names.get("eos_token"))
+        _make_special(backend, [token for token in ends if token is not None])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
         self.begin_ids = _ids_in_front(backend) if begin_ids is None else tuple(begin_ids)
@@ -80,6 +85,14 @@ class HuggingFaceTokenizer(Tokenizer):
     def special_names(self) -> Mapping[str, str]:
         """What the files of the vocabulary call its tokens."""
         return self._special_names
+
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """Its special tokens, the template and all other names stay."""
+        if self._backend.token_to_id(token) is None:
+            raise UserError(f"eos_token: the vocabulary has no token {token!r}; name one of its special tokens")
+        ends = [self.eos_id, *self.also_ends]
+        names = {"eos_token": self._eos_token, **self._special_names}
+        return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """A copy of the backend: what it adds around a text is kept, but neither truncation nor padding."""
@@ -218,6 +231,7 @@ class HuggingFaceTokenizer(Tokenizer):
             "special_names": self._special_names,
             "chat_template": self.chat_template,
             "also_ends": list(self.also_ends),
+            "published_ids": self.published_ids,
         }
         return {
             "tokenizer": json.loads(self._to_str()),
@@ -241,6 +255,7 @@ class HuggingFaceTokenizer(Tokenizer):
             special_names=state.get("special_names"),
             chat_template=state.get("chat_template"),
             also_ends=state.get("also_ends", ()),
+            published_ids=state.get("published_ids"),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,7 +93,7 @@ class RunConfig:
         unknown = len(found.lines)
         fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
         resumed = found.collect(lambda: _resumed_run(values))
-        start = found.collect(lambda: _opened(fine_tuning, _kept_start(resumed)))
+        start = found.collect(lambda: _opened(fine_tuning, _kept_start(resumed), values["tokenizer"]))
         if len(found.lines) > unknown:
             found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
@@ -231,12 +231,14 @@ def _kept_start(resumed: Path | None) -> Path | None:
     return kept if kept and kept.is_dir() else None
 
 
-def _opened(fine_tuning: FineTuning | None, kept: Path | None) -> Pretrained | None:
+def _opened(fine_tuning: FineTuning | None, kept: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained | None:
     if fine_tuning is None:
         return None
     from slm.sources import Source, find_source, open_source  # they import torch, which nobody else here needs
 
-    return open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
+    opened = open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
+    ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
+    return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
 
 
 def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, start: Pretrained | None) -> ModelConfig:

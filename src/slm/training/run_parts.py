@@ -42,6 +42,7 @@ from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.weights.adapt import fine_tuned_model
 from slm.weights.own_sampling import SAMPLING
+from slm.weights.pretrained import PUBLISHED_DTYPE
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -223,8 +224,9 @@ def _write_run_bundle(
     config: RunConfig, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
     facts = {**facts, "data_fingerprint": data.datamodule.fingerprint}
-    if config.start is not None and SAMPLING in config.start.facts:
-        facts[SAMPLING] = config.start.facts[SAMPLING]
+    if config.start is not None:
+        facts[PUBLISHED_DTYPE] = config.start.published_dtype
+        facts |= {name: value for name, value in config.start.facts.items() if name == SAMPLING}
     write_bundle(config.run_dir / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
 
 

@@ -71,6 +71,7 @@ from slm.training.start_notices import say_batch, say_what_is_made_again
 from slm.training.stop_signals import StopSignals, leave_signals_alone
 from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
+from slm.weights.pretrained import PUBLISHED_DTYPE
 
 
 @dataclass(frozen=True)
@@ -367,7 +368,8 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
     if config.start is None or not is_first_rank() or (resumed and place.is_dir()):
         return
     weights = config.start.weights() if config.adapter is not None else {}
-    write_bundle(place, config.start.config, weights, config.start.tokenizer, config.start.facts)
+    facts = {**config.start.facts, PUBLISHED_DTYPE: config.start.published_dtype}
+    write_bundle(place, config.start.config, weights, config.start.tokenizer, facts)
 
 
 def _how_to_go_on(run: Path) -> str:

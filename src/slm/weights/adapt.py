@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.missing import is_missing
 from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.pretrained import Pretrained
 
@@ -40,8 +41,9 @@ def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None) -
 
 
 def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
-    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer."""
-    if tokenizer.fingerprint == of_weights.fingerprint:
+    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer; weights without a
+    tokenizer take any."""
+    if is_missing(of_weights) or tokenizer.fingerprint == of_weights.fingerprint:
         return
     for token_id in range(min(tokenizer.vocab_size, of_weights.vocab_size)):
         here, there = tokenizer.decode([token_id]), of_weights.decode([token_id])
