@@ -11,9 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from slm.bundle import write_bundle
 from slm.data.templates.renderer import ChatRenderer
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
 from slm.tokenizers.base import load_tokenizer
+from slm.tokenizers.byte import ByteTokenizer
 
 
 @pytest.fixture
@@ -97,6 +102,37 @@ def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], ti
     assert run_cli("train", *start, "model.grow_vocab=mean", "run_dir=b").status == 0
     outcome = run_cli("train", *start, "task.template=alpaca", "run_dir=c")
     assert outcome.status == 0, outcome.err
+
+
+def test_new_tokens_in_spare_rows_are_new_tokens(run_cli: Any, sft: list[str], tmp_path: Path) -> None:
+    """Pythia has 50,304 rows and 50,277 tokens: with `chatml` and LoRA its two new ones stood in rows that nothing
+    trained, and nothing said so, though rows that `grow_vocab` makes were refused. All begin as the mean of the 258."""
+    shape = {"dim": 32, "n_layers": 1, "n_heads": 2}
+    params = {"max_seq_len": 96, "vocab_size": 300, "vocab_multiple": 1}
+    config = ModelConfig.from_dict({"name": "gpt", "params": params, "modules": {"transformer": shape}})
+    torch.manual_seed(0)
+    weights = build_model(config).state_dict()
+    write_bundle(tmp_path / "spare", config, weights, ByteTokenizer(), {})
+    command = [s for s in sft if not s.startswith(("model.", "tokenizer"))]
+    command += ["model.weights=spare", "data.seq_len=96"]
+    lora = ["adapter=lora", "adapter.rank=2"]
+    frozen = [f"model.modules.{module}.freeze=true" for module in ("token_embedding", "output_projection")]
+    for more in ([], lora, [*lora, "model.grow_vocab=mean"], [*frozen, "model.grow_vocab=mean"]):
+        outcome = run_cli("train", *command, *more, "run_dir=a")
+        assert outcome.status == 2
+        assert ("grow_vocab=mean gives them rows" in outcome.err) == ("model.grow_vocab=mean" not in more)
+        assert ("never" in outcome.err) == ("model.grow_vocab=mean" in more)
+    whole = [*lora, "model.grow_vocab=mean", "adapter.also_train=[token_embedding]"]
+    for name, more in (("lora", [*whole, "optimizer.lr=1e-12"]), ("all", ["model.grow_vocab=mean"])):
+        outcome = run_cli("train", *command, *more, f"run_dir={name}")
+        assert outcome.status == 0, outcome.err
+        assert "2 new tokens (<|im_start|>, <|im_end|>): their rows begin as the mean" in outcome.err
+    models = {name: load_file(tmp_path / name / "model/model.safetensors") for name in ("lora", "all")}
+    rows = {name: tensors["token_embedding.weight"] for name, tensors in models.items()}
+    before = weights["token_embedding.weight"]
+    torch.testing.assert_close(rows["lora"][258:260], before[:258].mean(0).expand(2, -1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows["lora"][260:300], before[260:], rtol=0, atol=1e-6)
+    assert (rows["all"][258:260] - rows["lora"][258:260]).abs().amax(1).min() > 1e-4  # both were trained
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,9 @@ def _train(
         return done
     last_step = _last_step(config)
     make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
-    model_config = fit_vocabulary(config, data.tokenizer)
+    model_config = fit_vocabulary(config, data.tokenizer, resumed=checkpoint is not None)
     pl.seed_everything(config.seed, verbose=False)
-    model = start_model(config, model_config, resumed=checkpoint is not None)
+    model = start_model(config, model_config, data.tokenizer, resumed=checkpoint is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
     check_trainable(model)
 
