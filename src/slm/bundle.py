@@ -28,6 +28,7 @@ from slm.models.config import ModelConfig
 from slm.models.prepare import MODES
 from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.missing import is_missing, missing_tokenizer
 from slm.weights.laid_out import stored_config
 from slm.weights.name_table import identity_table
 from slm.weights.pretrained import Pretrained
@@ -36,6 +37,7 @@ from slm.weights.tensor_source import safetensors_in
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = 1
+_HAS_TOKENIZER = "has_tokenizer"  # said only where there is none
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,13 @@ def write_bundle(
     """
     with new_folder(folder) as partial:
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
+        if is_missing(tokenizer):
+            content[_HAS_TOKENIZER] = False
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         _save_weights(weights, partial / WEIGHTS_FILE)
         shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
-        tokenizer.save(partial)
+        if not is_missing(tokenizer):
+            tokenizer.save(partial)
         for file in partial.iterdir():
             flush_file(file)
         flush_folder(partial)
@@ -100,8 +105,8 @@ def open_bundle(folder: Path) -> Pretrained:
     Raises:
         UserError: a file is missing or damaged.
     """
-    config, facts, quantize = _read_config(folder / CONFIG_FILE)
-    tokenizer = load_tokenizer(folder)
+    config, facts, quantize, has_tokenizer = _read_config(folder / CONFIG_FILE)
+    tokenizer = load_tokenizer(folder) if has_tokenizer else missing_tokenizer(str(folder))
     tensors = safetensors_in(folder, WEIGHTS_FILE)
     opened = Pretrained(config, (), tensors, tokenizer, facts, quantize)
     return replace(opened, table=identity_table(opened.laid_out()))
@@ -117,7 +122,7 @@ def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     return Bundle(opened.model(device), opened.tokenizer, opened.config, opened.facts)
 
 
-def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None]:
+def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None, bool]:
     if not file.is_file():
         raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
     content = read_json_object(file)
@@ -131,4 +136,5 @@ def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None]:
     quantize = content.get("quantize")
     if quantize not in (None, *MODES):
         raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
-    return stored_config(shape, f"{file}: model"), facts, quantize
+    has_tokenizer = content.get(_HAS_TOKENIZER) is not False
+    return stored_config(shape, f"{file}: model"), facts, quantize, has_tokenizer

@@ -14,6 +14,7 @@ from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.json_file import read_json_object
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.missing import is_missing, missing_tokenizer
 from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams
 from slm.weights.hugging_face import read_hugging_face
 from slm.weights.openai_release import RELEASES, fetch_release
@@ -25,6 +26,7 @@ Format = Literal["slm", "hf", "gpt2_tf"]
 RUN_BUNDLE = "model"
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "encoder.json", "*.tiktoken")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab*"]
 
 
@@ -110,7 +112,7 @@ def open_source(source: Source) -> Pretrained:
         theirs = read_hugging_face(source.folder)
         facts = {**facts, **sampling_in(source.folder)}
         opened = Pretrained(theirs.config, theirs.table, theirs.tensors(), tokenizer, facts)
-    if tokenizer.vocab_size > opened.config.vocab_size:
+    if not is_missing(tokenizer) and tokenizer.vocab_size > opened.config.vocab_size:
         raise UserError(
             f"{source.folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
             f"{opened.config.vocab_size}; one of the two is not this model's"
@@ -149,4 +151,6 @@ def _from_hub(name: str) -> Path:
 def _given_tokenizer(folder: Path) -> Tokenizer:
     from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 
+    if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
+        return missing_tokenizer(str(folder))
     return HfGpt2Tokenizer.create((), name=str(folder))

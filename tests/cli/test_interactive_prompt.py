@@ -203,7 +203,7 @@ def test_a_conversation_is_written_as_transformers_writes_it(tmp_path: Path) -> 
     assert ids[0] == tokenizer.pad_id  # its bos_token
     assert EOS not in tokenizer.encode("<|endoftext|>")  # as ever, after a template was encoded
     byte = ByteTokenizer()
-    assert byte.encode_rendered("a<|endoftext|>") == [ord("a"), EOS]
+    assert byte.encode_parts(["a", "<|endoftext|>", ""]).ids == [ord("a"), EOS]
 
 
 def test_chat(prompt_with: Callable[..., InteractivePrompt], capsys: Any) -> None:

@@ -67,6 +67,40 @@ def test_several_ends_come_with_the_files_and_leave_with_them(tmp_path: Path) ->
     assert HfGpt2Tokenizer.create([], name=str(tmp_path), eos_token="<eos>").end_ids == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("eos", "template", "given", "ends_a_text", "ends_turns"),
+    [
+        ("<turn>", "{{ x }}<turn>", None, 1, (2,)),  # SmolLM2, Qwen, Llama 3: their files name the end of a turn
+        ("<turn>", "{{ x }}{{ eos_token }}", None, 1, (2,)),
+        ("<turn>", "{{ x }}<turn>", "<turn>", 2, ()),  # by setting
+        ("<turn>", None, None, 2, ()),  # no chat: it is what the files say
+        ("<turn>", "{{ x }}", None, 2, ()),
+        ("</s>", "{{ x }}</s>", None, 3, ()),  # TinyLlama: the end of a text ends turns, too
+        ("</s>", "{{ x }}</s>", "<|endoftext|>", 1, (3,)),
+    ],
+)
+def test_the_end_of_a_text_is_not_that_of_a_turn(
+    tmp_path: Path, eos: str, template: str | None, given: str | None, ends_a_text: int, ends_turns: tuple[int, ...]
+) -> None:
+    """Documents ended with what a chat model writes after an answer. Both end what it writes, and the template's
+    ``eos_token`` is what it was."""
+    ids = {"a": 0, "<|endoftext|>": 1, "<turn>": 2, "</s>": 3}
+    backend = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="a"))
+    backend.add_special_tokens(list(ids)[1:])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = {"eos_token": eos, "pad_token": eos, **({"chat_template": template} if template else {})}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = HfGpt2Tokenizer.create([], name=str(tmp_path), eos_token=given)
+    assert (tokenizer.eos_id, tokenizer.also_ends, tokenizer.pad_id) == (ends_a_text, ends_turns, None)
+    assert tokenizer.end_ids == {ends_a_text, *ends_turns}
+    if ends_turns:
+        assert tokenizer.special_names["eos_token"] == eos
+        back = tokenizer.with_end_of_text(eos)
+        assert (back.eos_id, back.end_ids) == (ids[eos], tokenizer.end_ids)
+    with pytest.raises(UserError, match="no token '<none>'"):
+        tokenizer.with_end_of_text("<none>")
+
+
 def test_gpt2s_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = DATA / "tiktoken_cache"
     if not cache.is_dir():

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from slm.bundle import write_bundle
 from slm.data.templates.renderer import ChatRenderer
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
 from slm.tokenizers.base import load_tokenizer
+from slm.tokenizers.byte import ByteTokenizer
 
 
 @pytest.fixture
@@ -64,6 +70,28 @@ def test_speed_counts_what_the_model_read(run_cli: Any, sft: list[str], tmp_path
     assert float(rows[-1]["train/tokens"]) < 3 * 4 * 96 / 2, "what was learnt is another number"
 
 
+def test_a_template_that_writes_the_time_keeps_that_of_the_runs_start(
+    run_cli: Any, sft: list[str], tmp_path: Path
+) -> None:
+    """Llama 3.2's writes the date, and a run could not be resumed on the next day; here it is the second. Scoring and
+    making the run again read the conversations that it was trained on, too."""
+    template = "{% for m in messages %}{{ m.role }} {{ strftime_now('%H:%M:%S') }}\n{{ m.content }}\n{% endfor %}"
+    (tmp_path / "time.jinja").write_text(template)
+    settings = [*sft, "task.template=hf", f"task.template_file={tmp_path / 'time.jinja'}"]
+    outcome = run_cli("train", *settings, "run_dir=parts", "stop_after=4")
+    assert outcome.status == 0, outcome.err
+    assert "the chat template writes the date" in outcome.err
+    time.sleep(1)
+    outcome = run_cli("train", "resume=parts")
+    assert outcome.status == 0, outcome.err
+    outcome = run_cli("train", "resume=parts/checkpoints/last.ckpt", "run_dir=branch", "trainer.max_steps=12")
+    assert outcome.status == 0, outcome.err
+    summary = json.loads((tmp_path / "parts/summary.json").read_text())
+    assert json.loads(run_cli("evaluate", "run=parts").out)["loss"] == pytest.approx(summary["best_val_loss"], abs=1e-5)
+    outcome = run_cli("reproduce", "run=parts")
+    assert outcome.status == 0, outcome.err
+
+
 def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], tiny_run: Path) -> None:
     """The message names the setting; alpaca needs none."""
     own = [s for s in sft if not s.startswith(("model.", "tokenizer"))]
@@ -74,6 +102,37 @@ def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], ti
     assert run_cli("train", *start, "model.grow_vocab=mean", "run_dir=b").status == 0
     outcome = run_cli("train", *start, "task.template=alpaca", "run_dir=c")
     assert outcome.status == 0, outcome.err
+
+
+def test_new_tokens_in_spare_rows_are_new_tokens(run_cli: Any, sft: list[str], tmp_path: Path) -> None:
+    """Pythia has 50,304 rows and 50,277 tokens: with `chatml` and LoRA its two new ones stood in rows that nothing
+    trained, and nothing said so, though rows that `grow_vocab` makes were refused. All begin as the mean of the 258."""
+    shape = {"dim": 32, "n_layers": 1, "n_heads": 2}
+    params = {"max_seq_len": 96, "vocab_size": 300, "vocab_multiple": 1}
+    config = ModelConfig.from_dict({"name": "gpt", "params": params, "modules": {"transformer": shape}})
+    torch.manual_seed(0)
+    weights = build_model(config).state_dict()
+    write_bundle(tmp_path / "spare", config, weights, ByteTokenizer(), {})
+    command = [s for s in sft if not s.startswith(("model.", "tokenizer"))]
+    command += ["model.weights=spare", "data.seq_len=96"]
+    lora = ["adapter=lora", "adapter.rank=2"]
+    frozen = [f"model.modules.{module}.freeze=true" for module in ("token_embedding", "output_projection")]
+    for more in ([], lora, [*lora, "model.grow_vocab=mean"], [*frozen, "model.grow_vocab=mean"]):
+        outcome = run_cli("train", *command, *more, "run_dir=a")
+        assert outcome.status == 2
+        assert ("grow_vocab=mean gives them rows" in outcome.err) == ("model.grow_vocab=mean" not in more)
+        assert ("never" in outcome.err) == ("model.grow_vocab=mean" in more)
+    whole = [*lora, "model.grow_vocab=mean", "adapter.also_train=[token_embedding]"]
+    for name, more in (("lora", [*whole, "optimizer.lr=1e-12"]), ("all", ["model.grow_vocab=mean"])):
+        outcome = run_cli("train", *command, *more, f"run_dir={name}")
+        assert outcome.status == 0, outcome.err
+        assert "2 new tokens (<|im_start|>, <|im_end|>): their rows begin as the mean" in outcome.err
+    models = {name: load_file(tmp_path / name / "model/model.safetensors") for name in ("lora", "all")}
+    rows = {name: tensors["token_embedding.weight"] for name, tensors in models.items()}
+    before = weights["token_embedding.weight"]
+    torch.testing.assert_close(rows["lora"][258:260], before[:258].mean(0).expand(2, -1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows["lora"][260:300], before[260:], rtol=0, atol=1e-6)
+    assert (rows["all"][258:260] - rows["lora"][258:260]).abs().amax(1).min() > 1e-4  # both were trained
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from test_gpt2_tf import gpt2_logits
 from test_hugging_face_parity import CASES, LLAMA, their_model
 
 import slm
+from slm.errors import UserError
 
 transformers = pytest.importorskip("transformers", reason="the extra slm[hf] is not installed")
 TEXT = "The cat sat on the mat, and saw that the dog\nwas old. Zoë!"
@@ -39,7 +41,7 @@ def save(tokenizer_folder: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def make(settings: dict[str, Any], name: str = "theirs", **how: Any) -> Path:
         folder = tmp_path / name
-        their_model({**settings, "vocab_size": 263}).to(how.pop("dtype", torch.float32)).save_pretrained(folder, **how)
+        their_model({"vocab_size": 263, **settings}).to(how.pop("dtype", torch.float32)).save_pretrained(folder, **how)
         for file in tokenizer_folder.iterdir():
             shutil.copy(file, folder)
         return folder
@@ -194,6 +196,99 @@ def test_halves_and_shards_keep_their_bits(run_cli: Any, save: Callable[..., Pat
     assert_same_tensors(tensors_of(tmp_path / "back"), tensors_of(source))
     converted(run_cli, source, "wide", "to=hf", "dtype=float32")
     assert {tensor.dtype for tensor in tensors_of(tmp_path / "wide").values()} == {torch.float32}
+
+
+def chat_model(folder: Path) -> dict[str, Any]:
+    """Make of a saved model one like SmolLM2-Instruct; the ids that its files tell, by file."""
+    names = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>", "pad_token": "<|im_end|>"}
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    begin, end = (backend.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>"))
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{{ messages }}<|im_end|>")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
+    said = {"config.json": ids, "generation_config.json": {**ids, "eos_token_id": [end, 0]}}
+    for name, values in said.items():
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**found, **values}))
+    return said
+
+
+def test_a_chat_model_leaves_with_the_ids_and_the_dtype_it_came_with(
+    run_cli: Any, save: Callable[..., Path], tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """Directly, by way of a bundle, and after tuning; its documents end with the end of a text, or with what is named.
+
+    An export once made bos_token_id of eos_token_id, lost pad_token_id, and tuned bf16 weights left as fp32.
+    """
+    source = save({**LLAMA, "vocab_size": 265}, dtype=torch.bfloat16)
+    said = chat_model(source)
+    converted(run_cli, source, "direct", "to=hf")
+    converted(run_cli, source, "ours")
+    own = [s for s in tiny if not s.startswith(("model.", "tokenizer"))]
+    outcome = run_cli("train", *own, f"model.weights={source}", "run_dir=tuned", "data.seq_len=16")
+    assert outcome.status == 0, outcome.err
+    assert run_cli("train", "resume=tuned", "trainer.max_steps=7").status == 0
+    for name in ("ours", "tuned"):
+        converted(run_cli, tmp_path / name, f"{name} back", "to=hf")
+    for name in ("direct", "ours back", "tuned back"):
+        for file, ids in said.items():
+            found = json.loads((tmp_path / name / file).read_text())
+            assert {key: found[key] for key in ids} == ids, (name, file)
+        assert {tensor.dtype for tensor in tensors_of(tmp_path / name).values()} == {torch.bfloat16}
+        names = json.loads((tmp_path / name / "tokenizer_config.json").read_text())
+        assert (names["eos_token"], names["bos_token"], names["pad_token"]) == (
+            "<|im_end|>",
+            "<|im_start|>",
+            "<|im_end|>",
+        )
+    assert converted(run_cli, tmp_path / "tuned", "wide", "to=hf", "dtype=float32")["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(("setting", "end"), [([], "<|endoftext|>"), (['eos_token="<|im_end|>"'], "<|im_end|>")])
+def test_documents_of_a_chat_model_end_as_texts_do(
+    run_cli: Any, save: Callable[..., Path], tmp_path: Path, setting: list[str], end: str
+) -> None:
+    """In evaluation: the loss of each document is that of its text and of that end, by transformers' logits."""
+    source = save({**LLAMA, "vocab_size": 265})
+    chat_model(source)
+    texts = ["the cat sat", "on the old mat"]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    asked = ["data=jsonl", "data.path=texts.jsonl", "data.val_fraction=0.5", "split=train", "data.seq_len=64"]
+    outcome = run_cli("evaluate", f"model_dir={source}", *asked, *setting)
+    assert outcome.status == 0, outcome.err
+    figures = json.loads(outcome.out)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
+    losses = []
+    for text in texts:
+        ids = torch.tensor([[*tokenizer(text).input_ids, tokenizer.convert_tokens_to_ids(end)]])
+        losses.append(model(ids, labels=ids).loss.item())
+    assert min(abs(figures["loss"] - loss) for loss in losses) < 1e-4
+
+
+def test_a_model_without_a_tokenizer_reads_ids(
+    run_cli: Any, save: Callable[..., Path], tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """It could not be loaded at all. What needs text says what is missing; training may bring a tokenizer."""
+    source = save(LLAMA)
+    for file in [*source.glob("tokenizer*"), *source.glob("vocab*"), *source.glob("special*"), *source.glob("*.jinja")]:
+        file.unlink()
+    ids = torch.arange(1, 40)[None]
+    expected = transformers.AutoModelForCausalLM.from_pretrained(source)(ids).logits
+    lm = slm.load(source, device="cpu")
+    assert (lm.model(ids) - expected).abs().max() < 1e-4
+    with pytest.raises(UserError, match=r"a model without a tokenizer.*tokenizer\.json"):
+        lm.generate("the cat")
+    outcome = run_cli("generate", f"model_dir={source}", "prompt=a")
+    assert (outcome.status, outcome.out, len(outcome.err.splitlines())) == (2, "", 1)
+    own = [s for s in tiny if not s.startswith("model.")]
+    outcome = run_cli("train", *own, f"model.weights={source}", "run_dir=tuned", "data.seq_len=16")
+    assert outcome.status == 0, outcome.err
+    assert run_cli("train", "resume=tuned", "trainer.max_steps=7").status == 0
+    assert slm.load(tmp_path / "tuned", device="cpu").generate("the", max_new_tokens=2, greedy=True) is not None
 
 
 def test_a_run_goes_out_and_comes_back(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:

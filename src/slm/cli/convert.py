@@ -13,6 +13,7 @@ import slm
 from slm.cli.app import App, run_app
 from slm.cli.help import Help
 from slm.errors import UserError
+from slm.notices import notice
 from slm.schema import Text, checked, together
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ HELP = Help(
         ("out", "the folder to make; must not exist yet"),
         ("to", "slm (a bundle) or hf"),
         ("format", "what the source must be; default whatever it is"),
-        ("dtype", "float32, bfloat16 or float16; default as stored"),
+        ("dtype", "float32, bfloat16 or float16; default as stored, to=hf of tuned weights as those were published"),
         ("quantize", "int8 or int4 weights in the bundle, for inference; default none"),
         ("mirror", "where to download OpenAI's files from: a base URL"),
     ],
@@ -71,6 +72,7 @@ def convert(cfg: DictConfig) -> None:
     from slm.cli.sources import BEST, run_source
     from slm.models.prepare import prepare_for_inference
     from slm.sources import find_source, open_source
+    from slm.tokenizers.missing import is_missing
     from slm.weights.hugging_face_export import write_hugging_face
     from slm.weights.laid_out import lay_out
 
@@ -78,17 +80,24 @@ def convert(cfg: DictConfig) -> None:
     if settings.checkpoint != BEST:
         source = run_source(str(settings.source), settings.checkpoint)
     opened = open_source(source)
-    dtype = getattr(torch, settings.dtype) if settings.dtype else None
+    if is_missing(opened.tokenizer):
+        raise UserError(
+            f"source: '{settings.source}' has no tokenizer, and models are converted whole; add tokenizer.json"
+        )
     quantize = settings.quantize or opened.quantize
     if quantize is not None and settings.to == "hf":
         raise UserError(f"to=hf: transformers has no form for quantize={quantize}; convert the unquantized model")
+    name = settings.dtype or (opened.published_dtype if settings.to == "hf" else None)
+    dtype = getattr(torch, name) if name else None
+    if settings.dtype is None and name not in (None, opened.stored_dtype):
+        notice(f"the weights leave as {name}, as they were published before training; dtype=float32 keeps every bit")
     if settings.quantize is not None:
         model = opened.model(dtype=dtype)
         prepare_for_inference(model, settings.quantize)
         weights = model.state_dict()
     else:
         weights = opened.weights(dtype=dtype)
-    if settings.dtype == "float16":
+    if dtype == torch.float16:
         _refuse_overflow(weights)
     facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
     write = partial(write_bundle, quantize=quantize) if settings.to == "slm" else write_hugging_face

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -55,13 +55,14 @@ HELP = Help(
         ("reference", "of pairs: the weights that training began with; the run's own pairs need none"),
         ("task.key", "a setting of the task that reads the data, e.g. task.max_answer_tokens=16"),
         ("data.seq_len", "window length; default the run's, or the model's longest, at most 1,024"),
+        ("eos_token", "of text: the token that ends one; default the model's own"),
         ("batch_size", "windows, or pairs, at a time"),
         ("precision", "32, bf16, …"),
         ("quantize", "int8 or int4: also what the loss becomes with such weights; loss_change is in nats a token"),
     ],
 )
 
-_SETTINGS = ("split", "answers", "out", "reference", "batch_size", "precision", "quantize")
+_SETTINGS = ("split", "answers", "out", "reference", "eos_token", "batch_size", "precision", "quantize")
 
 
 def _how_many(value: object) -> int | Literal["all"]:
@@ -76,6 +77,7 @@ class _Settings:
     answers: Annotated[int | Literal["all"], PlainValidator(_how_many)]
     out: Text | None
     reference: Text | None
+    eos_token: Text | None
     batch_size: Count
     precision: str | int
     quantize: Literal["int8", "int4"] | None
@@ -99,6 +101,8 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.training.tasks.task import Evaluation, task_for
 
     opened = open_source(source)
+    if settings.eos_token is not None:
+        opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
     data, own_task = _data(cfg, path, opened)
     _check_use(settings, data)
     changes: Any = OmegaConf.to_container(cfg.task)
@@ -176,6 +180,8 @@ def _check_use(settings: _Settings, data: DataConfig) -> None:
     kind = data.corpus.kind
     if settings.answers != 0 and kind != CONVERSATIONS:
         raise UserError(f"answers: only conversations (data=instructions) hold questions; data.kind is {kind}")
+    if settings.eos_token is not None and kind in (CONVERSATIONS, PREFERENCES):
+        raise UserError(f"eos_token: it ends running text alone; data.kind is {kind}: leave it out")
     if settings.reference is not None and kind != PREFERENCES:
         raise UserError(f"reference: only pairs (data=pairs) are compared with one; data.kind is {kind}")
 

@@ -24,6 +24,11 @@ class Conversation:
         self.messages: list[Message] = []
         self._renderer = ChatRenderer(tokenizer)
 
+    @property
+    def answer_lead(self) -> str:
+        """See `ChatRenderer`."""
+        return self._renderer.answer_lead
+
     def ask(self, message: str, longest: int) -> list[int]:
         """Ids of the conversation with the user's new message, as far as the model's answer begins.
 

@@ -12,6 +12,7 @@ import torch
 
 from slm.data.templates.renderer import ChatRenderer
 from slm.errors import UserError
+from slm.generation.answer_lead import WithoutLead
 from slm.generation.config import GenerationConfig, settled
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
@@ -118,14 +119,17 @@ class LanguageModel:
         """The continuation of `prompt` as one string; arguments as for `stream`."""
         return "".join(self.stream(prompt, settings, **changes))
 
-    def follow(self, prompt_ids: Sequence[int], settings: GenerationConfig) -> Iterator[str | Completion]:
+    def follow(
+        self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str = ""
+    ) -> Iterator[str | Completion]:
         """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`.
 
         Args:
             prompt_ids: taken as they are; `Tokenizer.begin_ids` are not put before them.
             settings: how to continue; ``n`` is taken as 1.
+            lead: is no part of the text where that begins with it: `ChatRenderer.answer_lead` of an answer.
         """
-        for _, event in self._run([], replace(settings, n=1), [prompt_ids]):
+        for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead):
             yield event
 
     def complete(
@@ -159,21 +163,30 @@ class LanguageModel:
                     done = parts.pop(prompt)
                     yield prompt, [done[j] for j in range(settings.n)]
 
-    def complete_ids(self, prompts: Sequence[Sequence[int]], settings: GenerationConfig) -> list[Completion]:
-        """One continuation of each prompt of ids, which are taken as they are; ``n`` is taken as 1."""
+    def complete_ids(
+        self, prompts: Sequence[Sequence[int]], settings: GenerationConfig, lead: str = ""
+    ) -> list[Completion]:
+        """One continuation of each prompt; arguments as for `follow`."""
         done: dict[int, Completion] = {}
-        for index, event in self._run([], replace(settings, n=1), prompts):
+        for index, event in self._run([], replace(settings, n=1), prompts, lead=lead):
             if isinstance(event, Completion):
                 done[index] = event
         return [done[index] for index in range(len(prompts))]
 
-    def _encoded(self, prompts: Sequence[str], chat: bool | str) -> list[list[int]]:
-        """Ids of prompts: of texts to go on with, or of messages to answer."""
+    def _encoded(self, prompts: Sequence[str], chat: bool | str) -> tuple[list[list[int]], str]:
+        """Ids of prompts, of texts to go on with or of messages to answer, and the lead of what follows."""
         tokenizer = self.tokenizer
         if chat is True or (chat == "auto" and tokenizer.chat_template is not None):
             renderer = ChatRenderer(tokenizer)
-            return [renderer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
-        return [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))]
+            asked = [renderer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
+            return asked, renderer.answer_lead
+        return [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))], ""
+
+    def _decoder(self, prompt_ids: Sequence[int], lead: str) -> StreamDecoder:
+        """Of what follows `prompt_ids`."""
+        begin = self.tokenizer.begin_ids
+        begins = begin == tuple(prompt_ids[: len(begin)])  # of these no text knows
+        return WithoutLead(self.tokenizer.decoder_after(prompt_ids[len(begin) if begins else 0 :]), lead)
 
     def _run(
         self,
@@ -181,6 +194,7 @@ class LanguageModel:
         settings: GenerationConfig,
         prompt_ids: Sequence[Sequence[int]] | None = None,
         others_go_on: bool = False,
+        lead: str = "",
     ) -> Iterator[tuple[int, str | Completion]]:
         """(request, piece of its text) as they come, and (request, `Completion`) at its end.
 
@@ -189,7 +203,9 @@ class LanguageModel:
         start = time.perf_counter()
         tokenizer = self.tokenizer
         asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())
-        encoded = prompt_ids or self._encoded([prompt.text for prompt in asked], settings.chat)
+        encoded = prompt_ids
+        if encoded is None:
+            encoded, lead = self._encoded([prompt.text for prompt in asked], settings.chat)
         requests = []
         for prompt, ids in zip(asked, encoded, strict=True):
             seed = settings.seed if prompt.seed is None else prompt.seed
@@ -197,7 +213,9 @@ class LanguageModel:
             requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
         steps = self._steps if self.model.head_weight.is_cuda else None
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
-        texts = [_Text(len(r.prompt_ids), tokenizer.stream_decoder(), StopStrings(settings.stop)) for r in requests]
+        texts = [
+            _Text(len(r.prompt_ids), self._decoder(r.prompt_ids, lead), StopStrings(settings.stop)) for r in requests
+        ]
         for event in engine.run(requests, others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):

@@ -85,12 +85,12 @@ class InteractivePrompt:
         conversation = self.commands.conversation if chat else None
         settings = self.commands.settings
         prompt_ids = self._prompt_ids(prompt, conversation)
-        system = conversation.system if conversation else None
+        system, lead = (conversation.system, conversation.answer_lead) if conversation else (None, "")
         for number in range(settings.n):
             if settings.n > 1 and sys.stdin.isatty():
                 print(f"-- {number + 1} of {settings.n}", file=sys.stderr)
             seed = None if settings.seed is None else settings.seed + number
-            written = self._stream(prompt_ids, replace(settings, n=1, seed=seed))
+            written = self._stream(prompt_ids, replace(settings, n=1, seed=seed), lead)
             exchange = replace(written, prompt=prompt, chat=conversation is not None, system=system)
             self.commands.exchanges.append(exchange)
             yield exchange
@@ -114,14 +114,14 @@ class InteractivePrompt:
             )
         return prompt_ids
 
-    def _stream(self, prompt_ids: Sequence[int], settings: GenerationConfig) -> Exchange:
+    def _stream(self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str) -> Exchange:
         """Write one text to stdout as it comes."""
         start = time.perf_counter()
         pieces: list[str] = []
         completion: Completion | None = None
         first = last = 0.0
         try:
-            for event in self.language_model.follow(prompt_ids, settings):
+            for event in self.language_model.follow(prompt_ids, settings, lead):
                 if isinstance(event, Completion):
                     completion = event
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ import numpy as np
 from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.registry import TOKENIZERS
+from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rust_errors import panics_refused
 from slm.tokenizers.text_bytes import stretched
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "slm_tokenizer.json"
-DESCRIPTIONS = ("special_names", "chat_template", "also_ends")
+DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
@@ -75,6 +77,7 @@ class Tokenizer(ABC):
         begin_ids: ids that stand before every text in what models of this vocabulary were trained on
             (Llama's ``<s>``, say); `encode` does not add them.
         also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
+        published_ids: ``bos_token_id`` and the like, by the file in which the model's publisher said them.
         chat_template: the Jinja template by which a conversation is written as text, where one came with
             the vocabulary.
     """
@@ -85,6 +88,7 @@ class Tokenizer(ABC):
     pad_id: int | None
     begin_ids: tuple[int, ...] = ()
     also_ends: tuple[int, ...] = ()
+    published_ids: Mapping[str, Mapping[str, Any]] = {}
     chat_template: str | None = None
 
     @classmethod
@@ -110,6 +114,14 @@ class Tokenizer(ABC):
     def end_ids(self) -> frozenset[int]:
         """Ids that end a text that a model writes."""
         return frozenset((self.eos_id, *self.also_ends))
+
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """The same vocabulary, with `token` as what ends a text; what ended one before ends a turn.
+
+        Raises:
+            UserError: it has no such token, or this kind has one end of text alone.
+        """
+        raise UserError(f"eos_token: tokenizer={self.kind} has one end of text alone; leave it out")
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -139,17 +151,39 @@ class Tokenizer(ABC):
         """
         return stretched(self.bytes_of_id[ids], len(text.encode()))
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a `text` that a chat template wrote: the special tokens spelled in it become themselves.
+    def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
+        """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``.
+
+        They are those that the vocabulary gives the whole text, so that no border but a special token's cuts it.
+
+        Args:
+            parts: in turn text, in which what spells a special token is text, and the spelling of a special token that
+                is meant; the first and the last are texts, perhaps empty ones.
 
         Raises:
-            UserError: as `to_huggingface`.
+            UserError: as `to_huggingface`; or the kind gives another text back than it encoded.
         """
-        ids: list[int] = []
-        for part in self.special_pattern.split(text):
-            special = self.special_tokens.get(part)
-            ids += self.encode(part) if special is None else [special]
-        return ids
+        placed, done = PlacedIds(), 0
+        for number, part in enumerate(parts):
+            ids = [self.special_tokens[part]] if number % 2 else self.encode(part)
+            ends = [len(part)] if number % 2 else self._ends(part, ids)
+            # an id that ends no character stands for the one that the next ids go on with
+            starts = [min(end, len(part) - 1) for end in [0, *ends][: len(ids)]]
+            ends = [max(start + 1, end) for start, end in zip(starts, ends, strict=True)]
+            placed.add(ids, [done + start for start in starts], [done + end for end in ends])
+            done += len(part)
+        return placed
+
+    def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
+        """How many characters of `text` are written with each of its `ids`."""
+        decoder = self.stream_decoder()
+        ends = list(itertools.accumulate(len(decoder.push(token_id)) for token_id in ids))
+        if ends and ends[-1] != len(text):
+            raise UserError(
+                f"tokenizer={self.kind} does not give back the text that it encoded, so that the responses of a "
+                f"conversation cannot be found; let {type(self).__name__} have a method encode_parts of its own"
+            )
+        return ends
 
     @functools.cached_property
     def special_tokens(self) -> Mapping[str, int]:
@@ -181,6 +215,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
         """A fresh incremental decoder."""
+
+    def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
+        """A fresh incremental decoder of what goes on after these `ids`: its text is that of all without theirs.
+
+        Special ones among them stand in a text that a chat template wrote.
+        """
+        return self.stream_decoder()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

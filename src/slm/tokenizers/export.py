@@ -53,10 +53,10 @@ def save_huggingface(tokenizer: Tokenizer, folder: Path, max_seq_len: int) -> No
 
 
 def _names(tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> dict[str, str]:
-    """What each special token is called; the end of text and the padding are those that are in use."""
+    """What each special token is called: as it came, else the end of text and the padding that are in use."""
     names = dict(tokenizer.special_names)
     for name, token_id in (("eos_token", tokenizer.eos_id), ("pad_token", tokenizer.pad_id)):
-        if token_id is not None and (token := backend.id_to_token(token_id)) is not None:
+        if name not in names and token_id is not None and (token := backend.id_to_token(token_id)) is not None:
             names[name] = token
     return names
 

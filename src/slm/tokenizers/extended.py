@@ -10,6 +10,9 @@ import numpy as np
 
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
+from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.placed import PlacedIds
+from slm.tokenizers.rendered import RenderedEncoder
 
 if TYPE_CHECKING:
     import tokenizers
@@ -33,14 +36,20 @@ class ExtendedTokenizer(Tokenizer):
         self.kind = inner.kind  # type: ignore[misc]  # the other's, for its class is what reads the state
         self.added = list(added)
         self.chat_template = chat_template
-        self.also_ends = tuple(dict.fromkeys((*inner.also_ends, *also_ends)))
+        self.also_ends = tuple(i for i in dict.fromkeys((*inner.also_ends, *also_ends)) if i != inner.eos_id)
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
+        self.published_ids = inner.published_ids
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
         """Not how one is made: it extends a tokenizer that exists."""
         raise NotImplementedError
+
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """As the other."""
+        ends = (self.eos_id, *self.also_ends)
+        return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
 
     def encode(self, text: str) -> list[int]:
         """As the other."""
@@ -69,7 +78,12 @@ class ExtendedTokenizer(Tokenizer):
 
     def stream_decoder(self) -> StreamDecoder:
         """The other's, which never sees an added id."""
-        return _WithoutAdded(self.inner)
+        return _WithoutAdded(self.inner, self.inner.stream_decoder())
+
+    def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
+        """The other's: to which an added id is one of its own special ones."""
+        known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]
+        return _WithoutAdded(self.inner, self.inner.decoder_after(known))
 
     @property
     def special_names(self) -> Mapping[str, str]:
@@ -82,9 +96,20 @@ class ExtendedTokenizer(Tokenizer):
             **{token: self.inner.vocab_size + i for i, token in enumerate(self.added)},
         }
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of `text`, special tokens spelled in it being themselves."""
-        return super().encode_rendered(text) if self.added else self.inner.encode_rendered(text)
+    def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
+        """As the library encodes the whole text, where the other is a vocabulary of its."""
+        if not self.added:
+            return self.inner.encode_parts(parts)
+        return self._rendered.encode(parts) if self._rendered else super().encode_parts(parts)
+
+    @functools.cached_property
+    def _rendered(self) -> RenderedEncoder | None:
+        if not isinstance(self.inner, HuggingFaceTokenizer):
+            return None
+        return RenderedEncoder(self.inner.to_huggingface(), self.special_tokens)
+
+    def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
+        return self.inner._ends(text, ids)
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """The other's form with the added tokens.
@@ -119,9 +144,9 @@ class ExtendedTokenizer(Tokenizer):
 
 
 class _WithoutAdded(StreamDecoder):
-    def __init__(self, inner: Tokenizer) -> None:
+    def __init__(self, inner: Tokenizer, decoder: StreamDecoder) -> None:
         self._vocab_size = inner.vocab_size
-        self._decoder = inner.stream_decoder()
+        self._decoder = decoder
 
     def push(self, token_id: int) -> str:
         return self._decoder.push(token_id) if token_id < self._vocab_size else ""

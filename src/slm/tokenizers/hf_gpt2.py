@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slm.extras import require
 from slm.json_file import json_text
 from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
-from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens
+from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens, published_ids
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
 from slm.tokenizers.rust_errors import panics_refused
 
@@ -57,7 +57,8 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
             name: a local folder (that holds a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``,
                 or what `transformers` can convert), a ``tokenizer.json`` file, or else a name on the Hugging
                 Face hub.
-            eos_token: which token ends a text; by default the one its files name, or a common one.
+            eos_token: which token ends a text; by default the one its files name, or a common one: also where they name
+                the one that ends a turn, as those of chat models do.
 
         Raises:
             UserError: it cannot be found or read, or has no end-of-text token.
@@ -66,7 +67,12 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         backend = _read(path)
         folder = path if path.is_dir() else path.parent
         named = named_tokens(folder, backend)
-        candidates = [eos_token] if eos_token else [named.get("eos_token"), *COMMON_EOS_TOKENS]
+        template, files_eos = chat_template(folder), named.pop("eos_token", None)
+        candidates = [files_eos, *COMMON_EOS_TOKENS]
+        if files_eos is not None and template is not None and _ends_turns(files_eos, template):
+            candidates = [*_special(backend, COMMON_EOS_TOKENS), files_eos]
+        if eos_token:
+            candidates = [eos_token]
         eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
         if eos is None:
             tried = ", ".join(repr(token) for token in candidates if token)
@@ -74,15 +80,30 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
             )
-        named.pop("eos_token", None)  # it may not be the one taken
+        ends: list[int | None] = [*end_ids(folder)]
+        if files_eos is not None and template is not None and files_eos != eos:
+            named["eos_token"] = files_eos  # what its template calls so
+            ends.append(backend.token_to_id(files_eos))
+        pad = named.get("pad_token")
         return cls(
             backend,
             eos,
-            named.get("pad_token"),
+            None if pad == files_eos else pad,
             special_names=named,
-            chat_template=chat_template(folder),
-            also_ends=end_ids(folder),
+            chat_template=template,
+            also_ends=dict.fromkeys(end for end in ends if end is not None),
+            published_ids=published_ids(folder),
         )
+
+
+def _ends_turns(token: str, template: str) -> bool:
+    """Whether this is not what ends texts by any common name, and a chat template writes it."""
+    return token not in COMMON_EOS_TOKENS and (token in template or "eos_token" in template)
+
+
+def _special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> list[str]:
+    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
+    return [token for token in tokens if token in special]
 
 
 def _locate(name: str) -> Path:

@@ -17,6 +17,7 @@ SPECIAL_FILE = "special_tokens_map.json"
 MODEL_FILE = "config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LONGEST_TEMPLATE = 1 << 20
 
 
@@ -60,6 +61,17 @@ def end_ids(folder: Path) -> list[int]:
     if found is None and isinstance(of_model := _read(folder / MODEL_FILE).get("eos_token_id"), list):
         found = of_model
     return [i for i in (found if isinstance(found, list) else [found]) if type(i) is int]
+
+
+def published_ids(folder: Path) -> dict[str, dict[str, Any]]:
+    """``bos_token_id`` and the like of the model's configuration and of generation's, by file, as they stand there."""
+    files = {name: _read(folder / name) for name in (MODEL_FILE, GENERATION_FILE)}
+    said = {name: {key: values[key] for key in _IDS if _is_id(values.get(key))} for name, values in files.items()}
+    return {name: ids for name, ids in said.items() if ids}
+
+
+def _is_id(value: Any) -> bool:
+    return all(type(one) is int and one >= 0 for one in (value if isinstance(value, list) else [value]))
 
 
 def _content(entry: Any, key: str = "content") -> Any:

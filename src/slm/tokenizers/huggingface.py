@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +12,13 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders
 
+from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
 from slm.tokenizers.byte_level import unspelt
 from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
+from slm.tokenizers.placed import PlacedIds
+from slm.tokenizers.prefix_stream import PrefixStreamDecoder
+from slm.tokenizers.rendered import RenderedEncoder
 from slm.tokenizers.rust_errors import breakdowns_refused
 from slm.tokenizers.text_bytes import (
     by_ends,
@@ -42,6 +45,7 @@ class HuggingFaceTokenizer(Tokenizer):
         special_names: see `Tokenizer`.
         chat_template: see `Tokenizer`.
         also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
+        published_ids: see `Tokenizer`.
     """
 
     def __init__(
@@ -54,17 +58,22 @@ class HuggingFaceTokenizer(Tokenizer):
         special_names: Mapping[str, str] | None = None,
         chat_template: str | None = None,
         also_ends: Iterable[int] = (),
+        published_ids: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.published_ids = published_ids or {}
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
         self._special_names = dict(special_names or {})
         self.chat_template = chat_template
         backend.no_truncation()
         backend.no_padding()
-        _make_special(backend, [token for token in (self._eos_token, self._pad_token) if token is not None])
+        ends = (self._eos_token, self._pad_token, self._special_names.get("eos_token"))
+        _make_special(backend, [token for token in ends if token is not None])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
         self.begin_ids = _ids_in_front(backend) if begin_ids is None else tuple(begin_ids)
+        self._post_processor = backend.post_processor
+        backend.post_processor = None  # GPT-2's takes spaces off the places of tokens
         id_of = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = ids_up_to(max(id_of.values()))
         self.eos_id = id_of[eos_token]
@@ -77,9 +86,25 @@ class HuggingFaceTokenizer(Tokenizer):
         """What the files of the vocabulary call its tokens."""
         return self._special_names
 
+    def with_end_of_text(self, token: str) -> Tokenizer:
+        """Its special tokens, the template and all other names stay."""
+        if self._backend.token_to_id(token) is None:
+            raise UserError(f"eos_token: the vocabulary has no token {token!r}; name one of its special tokens")
+        ends = [self.eos_id, *self.also_ends]
+        names = {"eos_token": self._eos_token, **self._special_names}
+        return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
+
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """A copy of the backend: what it adds around a text is kept, but neither truncation nor padding."""
-        return tokenizers.Tokenizer.from_str(self._backend.to_str())
+        return tokenizers.Tokenizer.from_str(self._to_str())
+
+    def _to_str(self) -> str:
+        self._backend.post_processor = self._post_processor
+        try:
+            text: str = self._backend.to_str()
+        finally:
+            self._backend.post_processor = None
+        return text
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without the special tokens that `transformers` would add around it."""
@@ -91,15 +116,21 @@ class HuggingFaceTokenizer(Tokenizer):
             found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of `text`, special tokens spelled in it being themselves."""
+    def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
+        """As the library encodes the whole text; one that spells a special token takes a copy of the vocabulary."""
+        if any(self.special_pattern.search(text) for text in parts[::2]):
+            return self._rendered.encode(parts)
         self._backend.encode_special_tokens = False  # a copy of a large vocabulary would take a second
         try:
             with breakdowns_refused():
-                ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+                encoding = self._backend.encode("".join(parts), add_special_tokens=False)
         finally:
             self._backend.encode_special_tokens = True
-        return ids
+        return PlacedIds(encoding.ids, [start for start, _ in encoding.offsets], [end for _, end in encoding.offsets])
+
+    @functools.cached_property
+    def _rendered(self) -> RenderedEncoder:
+        return RenderedEncoder(self._backend, self.special_tokens)
 
     def _special_tokens(self) -> dict[str, int]:
         added = self._backend.get_added_tokens_decoder()
@@ -156,9 +187,31 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def stream_decoder(self) -> StreamDecoder:
         """A decoder that holds back what later ids can still change."""
+        return self.decoder_after(())
+
+    def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
+        """As `stream_decoder`; what a vocabulary puts before a text, or takes off it, is not done to what goes on."""
         if self._token_bytes is not None:
             return ByteStreamDecoder(self, self._token_bytes)
-        return _PrefixStreamDecoder(self, self._unsettling_id())
+        return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
+
+    def _context(self, ids: Sequence[int]) -> list[int]:
+        """Those of `ids` on which the text of later ones depends."""
+        specials = frozenset(self.special_tokens.values())
+        last = max((place for place, token_id in enumerate(ids) if token_id in specials), default=-1)
+        if last < 0:
+            return list(ids)
+        behind = list(ids[last + 1 :])
+        return behind if behind or self._begins_anew else [self._id_with_text()]
+
+    @functools.cached_property
+    def _begins_anew(self) -> bool:
+        """Whether what follows a special token is encoded as a text of its own is."""
+        spelling = next(iter(self.special_tokens))
+        return self.encode_parts(["", spelling, "a"]).ids[1:] == self.encode("a")
+
+    def _id_with_text(self) -> int:
+        return next(i for i in range(self.vocab_size) if self.decode([i]).strip())
 
     def _unsettling_id(self) -> int:
         """An id that, appended, changes all text that any id could change.
@@ -169,7 +222,7 @@ class HuggingFaceTokenizer(Tokenizer):
         byte_id: int | None = self._backend.token_to_id("<0xFF>")
         if byte_id is not None:
             return byte_id
-        return next(i for i in range(self.vocab_size) if self.decode([i]))
+        return self._id_with_text()
 
     def state(self) -> dict[str, Any]:
         """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
@@ -178,9 +231,10 @@ class HuggingFaceTokenizer(Tokenizer):
             "special_names": self._special_names,
             "chat_template": self.chat_template,
             "also_ends": list(self.also_ends),
+            "published_ids": self.published_ids,
         }
         return {
-            "tokenizer": json.loads(self._backend.to_str()),
+            "tokenizer": json.loads(self._to_str()),
             "eos_token": self._eos_token,
             "pad_token": self._pad_token,
             **{name: value for name, value in extras.items() if value},
@@ -201,57 +255,8 @@ class HuggingFaceTokenizer(Tokenizer):
             special_names=state.get("special_names"),
             chat_template=state.get("chat_template"),
             also_ends=state.get("also_ends", ()),
+            published_ids=state.get("published_ids"),
         )
-
-
-class _PrefixStreamDecoder(StreamDecoder):
-    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
-
-    Decodes a window of recent ids with and without an unsettling id after it; what both texts begin with
-    is certain. `tokenizers.decoders.DecodeStream` will not do: it gives out characters that a later byte
-    of the same run takes back, and has no flush.
-    """
-
-    _WINDOW = 16
-    """Ids of context kept, at least; enough for any strip or prefix rule at the start of a text to be past."""
-
-    def __init__(self, tokenizer: HuggingFaceTokenizer, unsettling_id: int) -> None:
-        self._tokenizer = tokenizer
-        self._unsettling_id = unsettling_id
-        self._window: list[int] = []
-        self._given = 0  # characters of the window's text that were given out
-
-    def push(self, token_id: int) -> str:
-        """The text that no later id can change any more."""
-        self._window.append(token_id)
-        text = self._tokenizer.decode(self._window)
-        unsettled = self._tokenizer.decode([*self._window, self._unsettling_id])
-        certain = _common_prefix(text, unsettled).rstrip("\ufffd")
-        piece = certain[self._given :]
-        self._given = max(self._given, len(certain))
-        if certain == text:
-            self._shorten()
-        return piece
-
-    def flush(self) -> str:
-        """What was held back."""
-        piece = self._tokenizer.decode(self._window)[self._given :]
-        self._window, self._given = [], 0
-        return piece
-
-    def _shorten(self) -> None:
-        """Forget all but the context, once all text is given out, so that a push costs the same at any length."""
-        if len(self._window) < 2 * self._WINDOW:
-            return
-        context = self._window[-self._WINDOW :]
-        text = self._tokenizer.decode(context)
-        if text.strip():
-            self._window, self._given = context, len(text)
-
-
-def _common_prefix(text: str, other: str) -> str:
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
-    return text[: sum(1 for _ in same)]
 
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:

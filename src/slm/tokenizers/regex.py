@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -83,6 +84,10 @@ class RegexTokenizer(PieceTokenizer):
     def split(self, text: str) -> list[str]:
         """Matches of the pattern and what lies between them."""
         return _split(self._pattern, text)
+
+    def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
+        """Unknown pieces are as long as they are."""
+        return list(itertools.accumulate(map(len, _split(self._pattern, text))))
 
     def _rust_regex(self) -> tokenizers.Regex:
         return rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True)

@@ -58,7 +58,8 @@ def answers_to(questions: Sequence[Question], model: LanguageModel, max_new_toke
     around both left aside.
     """
     settings = GenerationConfig(greedy=True, max_new_tokens=max_new_tokens, batch_size=_SIDE_BY_SIDE)
-    completions = model.complete_ids([question.prompt_ids for question in questions], settings)
+    lead = ChatRenderer(model.tokenizer).answer_lead
+    completions = model.complete_ids([question.prompt_ids for question in questions], settings, lead)
     return [
         {
             "prompt": question.messages[-1]["content"] if len(question.messages) == 1 else list(question.messages),

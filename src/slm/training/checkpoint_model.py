@@ -12,7 +12,6 @@ from torch import Tensor
 
 from slm.bundle import open_bundle
 from slm.errors import UserError
-from slm.models.config import ModelConfig
 from slm.models.modules.lora import merged_state
 from slm.sources import Source, find_bundle
 from slm.training.callbacks.averaged_weights import averaged_weights
@@ -25,7 +24,8 @@ from slm.training.run_again import composed_of
 from slm.training.run_config import RunConfig
 from slm.training.run_folder import read_record
 from slm.training.run_parts import optimizer_factory, start_model
-from slm.weights.pretrained import Pretrained
+from slm.weights.own_sampling import SAMPLING
+from slm.weights.pretrained import PUBLISHED_DTYPE, Pretrained
 from slm.weights.tensor_source import TensorsInMemory
 
 _PREFIX = "model."  # of the LightningModule's attribute
@@ -52,14 +52,15 @@ def _open(run: Path, bundle: Path, file: Path) -> Pretrained:
         content = read_checkpoint(file)
     except UserError as error:
         raise UserError(str(error).replace("resume: ", "checkpoint: ", 1)) from None
-    tensors = TensorsInMemory(_weights(run, opened.config, content), str(file))
-    return replace(opened, tensors=tensors, facts={"step": content["global_step"], "checkpoint": file.name})
+    tensors = TensorsInMemory(_weights(run, opened, content), str(file))
+    facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
+    return replace(opened, tensors=tensors, facts={**facts, "step": content["global_step"], "checkpoint": file.name})
 
 
-def _weights(run: Path, shape: ModelConfig, content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
     config = RunConfig.from_dict(composed_of(run, {"run_dir": str(run), "resume": str(run)}))
-    model = start_model(config, shape, resumed=True)
+    model = start_model(config, bundle.config, bundle.tokenizer, resumed=True)
     trained = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     model.load_state_dict(trained, strict=config.adapter is None)
     make_optimizer = optimizer_factory(with_warmup_steps(config.optimizer, 1), lora=config.adapter is not None)

@@ -19,8 +19,7 @@ from slm.training.checkpoints.files import CHECKPOINTS, step_files
 from slm.training.csv_logger import STEP, Row, read_metrics
 from slm.training.environment import environment
 from slm.training.recorded_code import refuse_config_of_others
-from slm.training.run_again import composed_of, unchanged_data
-from slm.training.run_config import RunConfig
+from slm.training.run_again import composed_of, config_again, unchanged_data
 from slm.training.run_folder import METRICS_FILE, RECORD_FILE, provenance, read_record
 from slm.training.runner import train
 
@@ -95,7 +94,7 @@ def reproduce(run: Path, steps: int | None = None) -> Report:
     with tempfile.TemporaryDirectory(prefix="slm-reproduce-") as folder, _threads(then.get("threads")):
         again = Path(folder) / "run"
         composed = composed_of(run, _changes(again, steps, record))
-        config = RunConfig.from_dict(composed)
+        config = config_again(run, composed)
         unchanged_data(run, config)
         differences = _differences(record["sessions"], {**provenance(), "environment": environment()})
         with contextlib.redirect_stderr(io.StringIO()):  # of its progress, and of a folder that is gone in a moment

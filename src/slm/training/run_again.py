@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.training.checkpoints.files import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig
-from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record
+from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record, template_time
 from slm.training.start_folder import settings_from_start
 from slm.training.tasks.task import TaskData
 from slm.yaml_file import read_yaml_object
@@ -65,7 +65,7 @@ class RunData:
         # of a run from weights that may be gone, their tokenizer is all that is needed
         resumable = (run / START_BUNDLE).is_dir() and newest_whole(run) is not None
         changes = {"run_dir": str(run), **({"resume": str(run)} if resumable else {})}
-        return cls(unchanged_data(run, RunConfig.from_dict(composed_of(run, changes))))
+        return cls(unchanged_data(run, config_again(run, composed_of(run, changes))))
 
     def text(self, window: int) -> list[str]:
         """What a training window holds, as text: one, or of a pair of answers both, the chosen one first.
@@ -81,6 +81,12 @@ class RunData:
             _text(self.data.tokenizer, ids.tolist(), labels.tolist())
             for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
         ]
+
+
+def config_again(run: Path, composed: Mapping[str, Any]) -> RunConfig:
+    """A configuration that `composed_of` gave, typed, with the time that the run's chat template wrote."""
+    config = RunConfig.from_dict(composed)
+    return replace(config, template_time=template_time(run) or config.template_time)
 
 
 def unchanged_data(run: Path, config: RunConfig) -> TaskData:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import LIGHTNING, LightningConfig, SchedulerConfig, TrainerConfig, no_setting
 from slm.training.optimizer_config import optimizer_problems, with_rates
 from slm.training.precision_names import check_precision
-from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint
+from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint, template_time
 from slm.training.target_arguments import argument_problems
 from slm.training.target_ranges import range_problems
 from slm.training.tasks.task import Task, task_of
@@ -47,6 +48,7 @@ class RunConfig:
         tokenizer: ``kind`` and that kind's settings.
         fine_tuning: how training starts from weights that exist; None from scratch.
         adapter: what is trained beside those weights in their place; None to train them.
+        template_time: what a chat template that writes the time writes, fixed when the run begins.
         start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
         task: what is learnt of the data, with its settings.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
@@ -61,6 +63,7 @@ class RunConfig:
     fine_tuning: FineTuning | None
     adapter: Lora | None
     start: Pretrained | None
+    template_time: datetime
     tokenizer: dict[str, Any]
     data: DataConfig
     task: Task
@@ -83,13 +86,14 @@ class RunConfig:
         """
         import_plugins(values.get("plugins"))
         found = _Problems()
-        allowed = {field.name for field in fields(cls)} - {"fine_tuning", "start"} | {"plugins"}
+        allowed = {field.name for field in fields(cls)} - {"fine_tuning", "start", "template_time"} | {"plugins"}
         found.add(f"'{key}' is missing" for key in allowed - values.keys())
         found.stop_if_any()
         found.add(unknown_key(key, allowed) for key in sorted(values.keys() - allowed))
         unknown = len(found.lines)
         fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
-        start = found.collect(lambda: _opened(fine_tuning, _kept_start(values)))
+        resumed = found.collect(lambda: _resumed_run(values))
+        start = found.collect(lambda: _opened(fine_tuning, _kept_start(resumed), values["tokenizer"]))
         if len(found.lines) > unknown:
             found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
         model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
@@ -119,6 +123,7 @@ class RunConfig:
             fine_tuning=fine_tuning,
             adapter=adapter,
             start=start,
+            template_time=(template_time(resumed) if resumed else None) or datetime.now().replace(microsecond=0),
             tokenizer=dict(values["tokenizer"]),
             data=data,
             task=task,
@@ -211,22 +216,29 @@ def _fine_tuning(model: Mapping[str, Any]) -> FineTuning | None:
     return checked(FineTuning, {**given, "weights": str(given["weights"])}, "model") if given else None
 
 
-def _kept_start(values: Mapping[str, Any]) -> Path | None:
-    """What a resumed run's folder keeps of the weights it started from; None for another run, or an older one's."""
+def _resumed_run(values: Mapping[str, Any]) -> Path | None:
+    """The folder of the run to go on with; None for a new one."""
     resume, run_dir = values["resume"], values["run_dir"]
     if not (isinstance(resume, str) and isinstance(run_dir, str)):
         return None  # another type than None is reported with the scalars
     checkpoint = checkpoint_to_resume(resume, Path(run_dir))
-    kept = run_of_checkpoint(checkpoint) / START_BUNDLE if checkpoint else None
+    return run_of_checkpoint(checkpoint) if checkpoint else None
+
+
+def _kept_start(resumed: Path | None) -> Path | None:
+    """What a resumed run's folder keeps of the weights it started from; None for another run, or an older one's."""
+    kept = resumed / START_BUNDLE if resumed else None
     return kept if kept and kept.is_dir() else None
 
 
-def _opened(fine_tuning: FineTuning | None, kept: Path | None) -> Pretrained | None:
+def _opened(fine_tuning: FineTuning | None, kept: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained | None:
     if fine_tuning is None:
         return None
     from slm.sources import Source, find_source, open_source  # they import torch, which nobody else here needs
 
-    return open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
+    opened = open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
+    ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
+    return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
 
 
 def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, start: Pretrained | None) -> ModelConfig:

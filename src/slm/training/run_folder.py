@@ -64,6 +64,16 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
+def template_time(run: Path) -> datetime | None:
+    """What a run's chat template, if it writes the time, wrote from the run's start on; None of a folder of no run."""
+    try:
+        first = read_record(run)["sessions"][0]
+        noted = first.get("template_time")  # which older versions did not note, nor keep
+        return datetime.fromisoformat(noted) if noted else datetime.strptime(first["started"], _TIME)
+    except (LookupError, TypeError, ValueError, AttributeError):  # no run, or somebody else's record
+        return None
+
+
 def recorded_plugins(run: Path) -> list[str]:
     """Modules that the run's configuration names; [] without one.
 

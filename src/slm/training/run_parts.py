@@ -25,9 +25,11 @@ from slm.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
+from slm.notices import notice
 from slm.schema import unknown_key
 from slm.sources import RUN_BUNDLE
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.missing import is_missing
 from slm.training import run_folder
 from slm.training.callbacks.bad_steps import BadSteps
 from slm.training.callbacks.checkpoints import Checkpoints, Period
@@ -40,8 +42,11 @@ from slm.training.optimizers import parameter_groups
 from slm.training.precision import Precision, resolve_precision
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
-from slm.weights.adapt import fine_tuned_model
+from slm.weights.adapt import TOKEN_ROWS, fine_tuned_model
 from slm.weights.own_sampling import SAMPLING
+from slm.weights.pretrained import PUBLISHED_DTYPE
+
+_SHOWN = 4
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -52,30 +57,70 @@ def recompute_blocks(model: nn.Module) -> None:
     transformer.recompute = True
 
 
-def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The model's configuration with rows for every token; raises `UserError` where it has fewer and is not to grow."""
+def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer, resumed: bool) -> ModelConfig:
+    """The model's configuration with rows for every token.
+
+    Raises:
+        UserError: it has fewer; or tokens are new to the weights, and nothing says how their rows begin.
+    """
     needed, given = tokenizer.vocab_size, config.model.params.vocab_size
-    if given is None or (config.fine_tuning and config.fine_tuning.grow_vocab and needed > given):
+    if given is None:
         return config.model.with_vocab_size(needed)
-    if given < needed:
-        mend = (
-            "model.grow_vocab=mean gives the new ones rows"
-            if config.fine_tuning
-            else "leave it null to take it from the tokenizer"
+    new = new_tokens(config, tokenizer)
+    if new and config.fine_tuning and not (config.fine_tuning.grow_vocab or (resumed and given >= needed)):
+        spare = ", though they have spare rows" if given >= needed else ""
+        raise UserError(
+            f"{len(new)} tokens are new to the weights ({_spelt(new, tokenizer)}){spare}; model.grow_vocab=mean gives "
+            "them rows that are trained, or choose what needs none (task.template=alpaca)"
         )
-        raise UserError(f"model.params.vocab_size ({given}) must be at least the tokenizer's {needed}; {mend}")
-    return config.model
+    if needed > given and not config.fine_tuning:
+        raise UserError(
+            f"model.params.vocab_size ({given}) must be at least the tokenizer's {needed}; leave it null to take it "
+            "from the tokenizer"
+        )
+    return config.model.with_vocab_size(max(needed, given))
 
 
-def start_model(config: RunConfig, model_config: ModelConfig, resumed: bool) -> nn.Module:
-    """A new model, or that of the weights to start from; what a checkpoint will give is not read first."""
+def new_tokens(config: RunConfig, tokenizer: Tokenizer) -> range:
+    """Ids of `tokenizer` that the weights to start from were not trained on, with a row for them or without."""
+    if config.start is None:
+        return range(0)
+    theirs = config.start.tokenizer
+    return range(config.start.config.vocab_size if is_missing(theirs) else theirs.vocab_size, tokenizer.vocab_size)
+
+
+def _spelt(ids: range, tokenizer: Tokenizer) -> str:
+    spelling_of = {token_id: text for text, token_id in tokenizer.special_tokens.items()}
+    shown = [spelling_of.get(token_id, str(token_id)) for token_id in ids[:_SHOWN]]
+    return ", ".join([*shown, *(["…"] if len(ids) > _SHOWN else [])])
+
+
+def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokenizer, resumed: bool) -> nn.Module:
+    """A new model, or that of the weights to start from; what a checkpoint will give is not read first.
+
+    Raises:
+        UserError: tokens are new to the weights, and their rows would not be trained.
+    """
     in_checkpoint = resumed and config.adapter is None  # else what LoRA leaves as it was is taken from the start again
     if config.start is None or config.fine_tuning is None or in_checkpoint:
         return build_model(model_config)
-    model = fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab)
+    new = new_tokens(config, tokenizer)
+    model = fine_tuned_model(config.start, model_config, config.fine_tuning.grow_vocab, new)
     if (lora := config.adapter) is not None:
         add_lora(model, lora.rank, lora.scale, lora.dropout, lora.targets, lora.also_train)
+    if new and config.fine_tuning.grow_vocab:
+        _refuse_frozen_rows(model, "name it in adapter.also_train" if lora else "leave its freeze false")
+    if new and config.fine_tuning.grow_vocab and not resumed:
+        how = {"mean": "as the mean of the others", "normal": "drawn like the others"}[config.fine_tuning.grow_vocab]
+        notice(f"{len(new)} new tokens ({_spelt(new, tokenizer)}): their rows begin {how}, and are trained")
     return model
+
+
+def _refuse_frozen_rows(model: nn.Module, mend: str) -> None:
+    parameters = dict(model.named_parameters())
+    for name in TOKEN_ROWS:
+        if name in parameters and not parameters[name].requires_grad:
+            raise UserError(f"model.grow_vocab makes rows of {name.split('.')[-2]} that would never be trained; {mend}")
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -223,8 +268,9 @@ def _write_run_bundle(
     config: RunConfig, model_config: ModelConfig, data: TaskData, weights: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
     facts = {**facts, "data_fingerprint": data.datamodule.fingerprint}
-    if config.start is not None and SAMPLING in config.start.facts:
-        facts[SAMPLING] = config.start.facts[SAMPLING]
+    if config.start is not None:
+        facts[PUBLISHED_DTYPE] = config.start.published_dtype
+        facts |= {name: value for name, value in config.start.facts.items() if name == SAMPLING}
     write_bundle(config.run_dir / RUN_BUNDLE, model_config, weights, data.tokenizer, facts)
 
 

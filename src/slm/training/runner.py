@@ -71,6 +71,7 @@ from slm.training.start_notices import say_batch, say_what_is_made_again
 from slm.training.stop_signals import StopSignals, leave_signals_alone
 from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
+from slm.weights.pretrained import PUBLISHED_DTYPE
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,9 @@ def _train(
         return done
     last_step = _last_step(config)
     make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
-    model_config = fit_vocabulary(config, data.tokenizer)
+    model_config = fit_vocabulary(config, data.tokenizer, resumed=checkpoint is not None)
     pl.seed_everything(config.seed, verbose=False)
-    model = start_model(config, model_config, resumed=checkpoint is not None)
+    model = start_model(config, model_config, data.tokenizer, resumed=checkpoint is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
     check_trainable(model)
 
@@ -199,7 +200,12 @@ def _train(
     log_under_own_steps(trainer)
     windows = config.trainer.windows_at_once * devices.count * accumulate
     say_batch(windows, devices.count, run_folder.read_record(config.run_dir) if resumed else {})
-    about = {"environment": environment(trainer.world_size), "threads_wait": threads_wait, "global_batch_size": windows}
+    about = {
+        "environment": environment(trainer.world_size),
+        "threads_wait": threads_wait,
+        "global_batch_size": windows,
+        "template_time": config.template_time.isoformat(),
+    }
     session = {**run_folder.provenance(), **about}
     _open_run_folder(config, composed, overrides, data, precision, numbers, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
@@ -362,7 +368,8 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
     if config.start is None or not is_first_rank() or (resumed and place.is_dir()):
         return
     weights = config.start.weights() if config.adapter is not None else {}
-    write_bundle(place, config.start.config, weights, config.start.tokenizer, config.start.facts)
+    facts = {**config.start.facts, PUBLISHED_DTYPE: config.start.published_dtype}
+    write_bundle(place, config.start.config, weights, config.start.tokenizer, facts)
 
 
 def _how_to_go_on(run: Path) -> str:

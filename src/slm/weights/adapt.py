@@ -9,20 +9,23 @@ from torch.nn.functional import interpolate
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.missing import is_missing
 from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.pretrained import Pretrained
 
-_TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
+TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
 _POSITION_ROWS = "position_embedding.weight"
 
 
-def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None) -> nn.Module:
+def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, new: range | None = None) -> nn.Module:
     """A model of the shape `config` with the weights of `start`, in fp32, in training mode.
 
     Args:
         start: the weights.
         config: their shape, but for the vocabulary and the length.
         grow: how the rows of new tokens begin, ``mean`` or ``normal``.
+        new: ids of those, spare rows of the weights among them perhaps; by default all that the weights have no row
+            for.
 
     Raises:
         UserError: the weights are not those of their own configuration, or cannot be read.
@@ -30,9 +33,10 @@ def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None) -
     model = lay_out(config)
     weights = start.weights(dtype=torch.float32)
     known = start.config.vocab_size
-    for name in _TOKEN_ROWS:
+    new = new or range(known, config.vocab_size)
+    for name in TOKEN_ROWS:
         if name in weights:
-            weights[name] = _with_token_rows(weights[name][:known], config, grow)
+            weights[name] = _with_token_rows(weights[name][:known], config, grow, new)
     if _POSITION_ROWS in weights:
         weights[_POSITION_ROWS] = _with_positions(weights[_POSITION_ROWS], config.params.max_seq_len)
     take_weights(model, weights, torch.device("cpu"))
@@ -40,8 +44,9 @@ def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None) -
 
 
 def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
-    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer."""
-    if tokenizer.fingerprint == of_weights.fingerprint:
+    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer; weights without a
+    tokenizer take any."""
+    if is_missing(of_weights) or tokenizer.fingerprint == of_weights.fingerprint:
         return
     for token_id in range(min(tokenizer.vocab_size, of_weights.vocab_size)):
         here, there = tokenizer.decode([token_id]), of_weights.decode([token_id])
@@ -52,18 +57,18 @@ def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
             )
 
 
-def _with_token_rows(rows: Tensor, config: ModelConfig, grow: str | None) -> Tensor:
-    """(V, C) of the known tokens to (V', C): new tokens begin as `grow` says, padding as zeros."""
-    n_known, n_real, n_rows = len(rows), config.vocab_size, config.padded_vocab_size
-    if n_rows == n_known:
+def _with_token_rows(rows: Tensor, config: ModelConfig, grow: str | None, new: range) -> Tensor:
+    """(V, C) of the weights to (V', C): new tokens begin as `grow` says, padding as zeros."""
+    n_rows = config.padded_vocab_size
+    if n_rows == len(rows) and not (new and grow):
         return rows
     result = rows.new_zeros(n_rows, rows.shape[1])
-    result[:n_known] = rows
-    if n_real > n_known:
-        mean = rows.mean(dim=0)
-        result[n_known:n_real] = mean
+    result[: len(rows)] = rows
+    if new:
+        known = rows[: new.start]
+        result[new.start : new.stop] = known.mean(dim=0)
         if grow == "normal":
-            result[n_known:n_real] += torch.randn_like(result[n_known:n_real]) * rows.std(dim=0)
+            result[new.start : new.stop] += torch.randn_like(result[new.start : new.stop]) * known.std(dim=0)
     return result
 
 

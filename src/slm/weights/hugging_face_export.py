@@ -15,8 +15,9 @@ from slm.models.config import ModelConfig
 from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface
+from slm.tokenizers.hf_names import GENERATION_FILE
 from slm.weights.hugging_face import CONFIG_FILE, family_of, foreign_config, foreign_tensors
-from slm.weights.own_sampling import GENERATION_FILE, their_sampling
+from slm.weights.own_sampling import their_sampling
 
 _CARD = """\
 ---
@@ -73,12 +74,12 @@ def write_hugging_face(
     family = family_of(config)
     tensors = foreign_tensors(family, config, weights)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    ids = _token_ids(tokenizer)
-    theirs = {**foreign_config(family, config), **ids, "torch_dtype": dtype}
+    theirs = {**foreign_config(family, config), **_token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
+    generation = {**(their_sampling(facts) or {"_from_model_config": True}), **_token_ids(tokenizer, GENERATION_FILE)}
     with new_folder(folder) as partial:
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
         _write_json(partial / CONFIG_FILE, theirs)
-        _write_json(partial / GENERATION_FILE, {**(their_sampling(facts) or {"_from_model_config": True}), **ids})
+        _write_json(partial / GENERATION_FILE, generation)
         save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
         for file in partial.glob("*.safetensors"):
             shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone
@@ -114,11 +115,25 @@ def _rows(values: Mapping[str, Any]) -> str:
     )
 
 
-def _token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    begin = tokenizer.begin_ids[0] if tokenizer.begin_ids else tokenizer.eos_id
-    ends = [tokenizer.eos_id, *tokenizer.also_ends]
-    ids = {"bos_token_id": begin, "eos_token_id": ends if ends[1:] else ends[0], "pad_token_id": tokenizer.pad_id}
+def _token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:
+    """As the model's publisher said them in `file`, with ends that no file of theirs had; else the tokenizer's."""
+    published = tokenizer.published_ids
+    said = published.get(file) or published.get(CONFIG_FILE, {})
+    special = tokenizer.special_tokens
+    named = {name: special[token] for name, token in tokenizer.special_names.items() if token in special}
+    begin = tokenizer.begin_ids[0] if tokenizer.begin_ids else named.get("bos_token", tokenizer.eos_id)
+    pad = named.get("pad_token") if tokenizer.pad_id is None else tokenizer.pad_id
+    known = [one for ids in published.values() for one in _listed(ids.get("eos_token_id"))]
+    first = named.get("eos_token", tokenizer.eos_id)
+    ends = _listed(said.get("eos_token_id", first))
+    ends = [*([first] if first not in (*ends, *known) else []), *ends]
+    ends += [one for one in tokenizer.also_ends if one not in (first, *known)]
+    ids = {"bos_token_id": begin, "pad_token_id": pad, **said, "eos_token_id": ends if ends[1:] else ends[0]}
     return {key: value for key, value in ids.items() if value is not None}
+
+
+def _listed(ids: Any) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

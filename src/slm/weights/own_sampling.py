@@ -14,8 +14,8 @@ from slm.errors import UserError
 from slm.json_file import read_json_object
 from slm.notices import notice
 from slm.schema import Flag, Fraction, NonNegativeInt, PositiveFloat, checked
+from slm.tokenizers.hf_names import GENERATION_FILE
 
-GENERATION_FILE = "generation_config.json"
 SAMPLING = "sampling"
 """Its place among the facts of a model."""
 

@@ -15,6 +15,9 @@ from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
 from slm.weights.tensor_source import TensorSource
 
+PUBLISHED_DTYPE = "published_dtype"
+"""Of `Pretrained.facts`."""
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -35,6 +38,17 @@ class Pretrained:
     tokenizer: Tokenizer
     facts: dict[str, Any]
     quantize: str | None = None
+
+    @property
+    def stored_dtype(self) -> str:
+        """Torch's name of the one that holds every tensor exactly."""
+        return str(widest_dtype(self.table, self.tensors)).removeprefix("torch.")
+
+    @property
+    def published_dtype(self) -> str:
+        """Torch's name of the one in which the weights were published, whatever training made of them since."""
+        found = self.facts.get(PUBLISHED_DTYPE)
+        return found if found in ("float32", "bfloat16", "float16") else self.stored_dtype
 
     def laid_out(self) -> nn.Module:
         """The model's layers, with shapes and no memory."""

@@ -14,8 +14,12 @@ RESPONSE_BEGINS, RESPONSE_ENDS = "\ufdd0", "\ufdd1"
 """What stands around ``{% generation %}…{% endgeneration %}`` in rendered text: characters that no text may hold."""
 
 
-def compiled(template: str) -> jinja2.Template:
+def compiled(template: str, now: datetime.datetime | None = None) -> jinja2.Template:
     """A chat template, ready to render.
+
+    Args:
+        template: its source.
+        now: what ``strftime_now`` tells; None for the time at which it is asked.
 
     Raises:
         jinja2.TemplateError: it is not Jinja.
@@ -49,5 +53,5 @@ def compiled(template: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.globals["strftime_now"] = lambda form: (now or datetime.datetime.now()).strftime(form)
     return environment.from_string(template)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from datetime import datetime
 from typing import Any
 
 from slm.errors import UserError
@@ -27,10 +28,11 @@ class LimitedRenderer:
 
     Args:
         source: Jinja.
+        now: as `compiled` takes it.
     """
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, source: str, now: datetime | None = None) -> None:
+        self._begin = json.dumps([source, now and now.isoformat()])
         self._process: subprocess.Popen[str] | None = None
         self._pid = 0  # whose child it is: a forked loader worker must not share the pipes
         self._lock = threading.Lock()
@@ -78,7 +80,7 @@ class LimitedRenderer:
             self._pid = os.getpid()
             weakref.finalize(self, _end, self._process, self._pid)
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(self._source) + "\n")
+            self._process.stdin.write(self._begin + "\n")
         return self._process
 
 

@@ -1,4 +1,5 @@
-"""The process of `LimitedRenderer`: first a line with the template, then a line of names for each text wanted.
+"""The process of `LimitedRenderer`: first a line with the template and the time that it tells, then a line of names
+for each text wanted.
 
 Each is answered by a line, ``{"text": …}`` or ``{"error": …}``. What takes too much time ends the process.
 """
@@ -9,6 +10,9 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from slm.data.templates.jinja_chat import compiled
@@ -23,18 +27,21 @@ def main() -> None:
     import jinja2  # before the limits: it is ours
 
     _limit_memory()
-    source, template = json.loads(sys.stdin.readline()), None
+    (source, now), template = json.loads(sys.stdin.readline()), None
+    make = partial(compiled, source, datetime.fromisoformat(now) if now else None)
     for line in sys.stdin:
         _allow(MOST_SECONDS)
-        answer, template = _answer(jinja2, source, template, line)
+        answer, template = _answer(jinja2, make, template, line)
         _allow(0)
         sys.stdout.write(answer + "\n")
         sys.stdout.flush()
 
 
-def _answer(jinja: Any, source: str, template: jinja2.Template | None, line: str) -> tuple[str, jinja2.Template | None]:
+def _answer(
+    jinja: Any, make: Callable[[], jinja2.Template], template: jinja2.Template | None, line: str
+) -> tuple[str, jinja2.Template | None]:
     try:
-        template = template or compiled(source)
+        template = template or make()
         text = template.render(**json.loads(line))
         if len(text) > MOST_CHARACTERS:
             raise jinja.TemplateError(f"it writes more than {MOST_CHARACTERS:,} characters")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from slm.data.templates.limited_renderer import LimitedRenderer
 from slm.errors import UserError
 from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.text_bytes import stretched
+from slm.tokenizers.placed import PlacedIds
+from slm.tokenizers.text_bytes import by_ends
 
 Message = Mapping[str, Any]
 """``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
@@ -24,6 +26,8 @@ _QUOTE = "\ufdd2"  # stands around the number of a special token that a message 
 _RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them
 _MARK = re.compile(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]")
 _QUOTED = re.compile(f"{_QUOTE}([0-9]+){_QUOTE}")
+_ASKED = [{"role": "user", "content": "a"}]
+_LETTER = "b"
 
 
 @dataclass(frozen=True)
@@ -41,36 +45,61 @@ class Sample:
     n_bytes: list[int]
 
 
+class _Asked(NamedTuple):
+    """A conversation up to an answer: its ids, those of a short answer, and what space at its end is the answer's."""
+
+    ids: list[int]
+    answer_ids: list[int]
+    space: str
+
+
 class ChatRenderer:
     """Renders conversations by the template that `tokenizer` carries.
 
-    Special tokens come from the template alone: a message that spells one is encoded as ordinary text. No token
-    stands across the border of a response, so that a response follows in training the very ids that
-    `prompt_ids` gives in generation.
+    A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone: a
+    message that spells one is encoded as ordinary text. A token that stands across the border of a response belongs to
+    the response: it is learnt. Where a template's prompt ends with white space that the vocabulary joins to letters,
+    that is the response's too: prompts end before it, so that generation goes on from the very ids that training had.
 
     Args:
         tokenizer: with a chat template.
+        now: the time that a template may write; None for when it is rendered.
 
     Raises:
         UserError: it has none, or its special tokens cannot be told (see `Tokenizer.to_huggingface`).
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
         if tokenizer.chat_template is None:
             raise UserError(
                 "the model has no chat template: it goes on with texts, and does not answer messages (chat=false)"
             )
         self._tokenizer = tokenizer
+        self._now = now
         self._source: str = tokenizer.chat_template
         self._specials = list(tokenizer.special_tokens)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation, up to where the assistant's next words begin.
+        """Ids of a conversation, up to where the assistant's next words begin: those that stand there in `sample`.
+
+        They are all that the template writes, but for white space at its end that an answer's first token takes in. (An
+        answer that begins with a letter is meant; `sample` may cut white space ahead of another one otherwise.)
 
         Raises:
             UserError: the template is broken or refuses the conversation, or a message is not one.
         """
-        return self._encode(_MARK.sub("", self._render(messages, add_generation_prompt=True)))
+        return self._asked(messages).ids
+
+    @functools.cached_property
+    def answer_lead(self) -> str:
+        """White space that a model writes after `prompt_ids` ahead of its answer: the template's own, or what the
+        vocabulary puts before every text."""
+        try:
+            asked = self._asked(_ASKED)
+        except UserError:  # a template that insists on more than this
+            return ""
+        decoder = self._tokenizer.decoder_after(asked.ids)
+        return _leading_space("".join(map(decoder.push, asked.answer_ids)) + decoder.flush())
 
     def sample(self, messages: Sequence[Message]) -> Sample:
         """Ids of a whole conversation, and which are to be learnt.
@@ -88,66 +117,60 @@ class ChatRenderer:
         spans = _marked_spans(marked) if _MARK.search(marked) else self._added_spans(messages, text)
         if not spans:
             raise UserError("the conversation has no response to learn: no message of role assistant")
-        ids: list[int] = []
-        learnt: list[bool] = []
-        n_bytes: list[int] = []
-        for part, is_response in self._parts(text, spans):
-            new = self._encode(part)
-            ids += new
-            learnt += [is_response] * len(new)
-            n_bytes += self._text_bytes(part, new)
-        if not any(learnt):
+        parts = self._parts(text)
+        placed = self._tokenizer.encode_parts(parts)
+        learnt = np.zeros(len(placed), dtype=np.bool_)
+        for start, stop in spans:
+            before = self._meant(text[:start]).removesuffix(self._space_of_answers)
+            learnt |= self._within(placed, len(before), len(self._meant(text[: self._turn_end(text, start, stop)])))
+        if not learnt.any():
             raise UserError("the conversation has no response to learn: the chat template writes none")
-        if learnt[-1] and ids[-1] not in self._tokenizer.special_tokens.values():
-            ids.append(self._tokenizer.eos_id)
-            learnt.append(True)
-            n_bytes.append(0)
-        return Sample(ids, learnt, n_bytes)
+        n_bytes = self._text_bytes(parts, placed)
+        if learnt[-1] and placed.ids[-1] not in self._special_ids:
+            return Sample([*placed.ids, self._tokenizer.eos_id], [*learnt.tolist(), True], [*n_bytes, 0])
+        return Sample(placed.ids, learnt.tolist(), n_bytes)
 
     def plain_texts(self, messages: Sequence[Message]) -> list[str]:
         """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
-        return self._plain(_MARK.sub("", self._render(messages)))
-
-    def _plain(self, text: str) -> list[str]:
-        """A rendered text without the special tokens that the template wrote, in parts."""
-        parts = self._tokenizer.special_pattern.split(text)
-        plain = [part for part in parts if part and part not in self._tokenizer.special_tokens]
-        return [_QUOTED.sub(lambda quote: self._specials[int(quote[1])], part) for part in plain]
-
-    def _text_bytes(self, text: str, ids: Sequence[int]) -> list[int]:
-        """How many bytes of a rendered `text` each of its `ids` stands for."""
-        found = self._tokenizer.bytes_of_id[list(ids)]
-        plain = self._plain(text)
-        size = sum(len(part.encode()) for part in plain)
-        if int(found.sum()) != size:
-            specials = np.isin(ids, list(self._tokenizer.special_tokens.values()))
-            places = np.flatnonzero(~specials)
-            runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-            if len(runs) == len(plain):
-                for run, part in zip(runs, plain, strict=True):
-                    found[run] = self._tokenizer.text_bytes(part, np.array(ids)[run])
-            else:
-                found[places] = stretched(found[places], size)
-        return found.tolist()
+        parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
+        plain = [part for part in parts if part not in self._tokenizer.special_tokens]
+        return [self._meant(part) for part in plain if part]
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Ids that end a response: the end of text, and the special token that the template writes after one."""
         try:
-            probe = self.sample([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+            probe = self.sample([*_ASKED, {"role": "assistant", "content": _LETTER}])
         except UserError:  # a template that insists on more than this
             return (self._tokenizer.eos_id,)
         last = [token_id for token_id, learnt in zip(probe.ids, probe.learnt, strict=True) if learnt][-1]
         return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
 
-    def _parts(self, text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
-        """The parts of `text`, each with whether it is a response."""
-        end = 0
-        for start, stop in spans:
-            yield text[end:start], False
-            end = self._turn_end(text, start, stop)
-            yield text[start:end], True
-        yield text[end:], False
+    def _asked(self, messages: Sequence[Message]) -> _Asked:
+        parts = self._parts(_MARK.sub("", self._render(messages, add_generation_prompt=True)))
+        text = "".join(parts)
+        parts[-1] += self._space_before_answers
+        parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
+        placed = self._tokenizer.encode_parts(parts)
+        first = int(self._within(placed, len(text), sum(map(len, parts))).argmax())
+        while first and placed.ends[first - 1] > placed.starts[first]:  # bytes of one character
+            first -= 1
+        return _Asked(placed.ids[:first], placed.ids[first:], text[placed.ends[first - 1] if first else 0 :])
+
+    @functools.cached_property
+    def _word_behind_space(self) -> str:
+        """Letters that a token of the vocabulary has behind a space; "" where none has."""
+        before = self._tokenizer.encode("a")  # for in some vocabularies the first token of a text loses its space
+        n = len(self._tokenizer.decode(before))
+        texts = (self._tokenizer.decode([*before, token_id])[n:] for token_id in range(self._tokenizer.vocab_size))
+        return next((text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()), "")
+
+    def _within(self, placed: PlacedIds, start: int, stop: int) -> np.ndarray:
+        """(n,) bool: which ids hold any of the characters from `start` to `stop`. A special token belongs to where it
+        begins: it may hold spaces around it."""
+        starts, ends = np.array(placed.starts), np.array(placed.ends)
+        is_special = np.isin(placed.ids, list(self._special_ids))
+        return (starts < stop) & np.where(is_special, starts >= start, ends > start)
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """Where a response really ends: after the last special token in it, or the one right behind it."""
@@ -196,21 +219,53 @@ class ChatRenderer:
             lambda found: f"{_QUOTE}{self._specials.index(found[0])}{_QUOTE}", text
         )
 
-    def _encode(self, text: str) -> list[int]:
-        if _QUOTE not in text:
-            return self._tokenizer.encode_rendered(text) if text else []
-        ids: list[int] = []
-        for part in self._tokenizer.special_pattern.split(text):
-            special = self._tokenizer.special_tokens.get(part)
-            spelled = _QUOTED.sub(lambda quote: self._specials[int(quote[1])], part)
-            ids += [special] if special is not None else self._tokenizer.encode(spelled)
-        return ids
+    def _parts(self, text: str) -> list[str]:
+        """Texts and the special tokens between them, as `Tokenizer.encode_parts` takes them."""
+        parts = self._tokenizer.special_pattern.split(text)
+        parts[::2] = map(self._meant, parts[::2])
+        return parts
+
+    def _meant(self, text: str) -> str:
+        """A rendered text with what messages spell in it as they do."""
+        return _QUOTED.sub(lambda quote: self._specials[int(quote[1])], text) if _QUOTE in text else text
+
+    def _text_bytes(self, parts: Sequence[str], placed: PlacedIds) -> list[int]:
+        """How many bytes of the text between special tokens each id stands for."""
+        found = self._tokenizer.bytes_of_id[placed.ids]
+        text = "".join(parts[::2])
+        if int(found.sum()) == len(text.encode()):
+            return found.tolist()
+        lengths = [(len(part), len(part) * (number % 2 == 0)) for number, part in enumerate(parts) if part]
+        whole, without = np.cumsum([(0, 0), *lengths], axis=0).T
+        return by_ends(text, np.interp(placed.ends, whole, without).astype(np.int64), found).tolist()
+
+    @functools.cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.special_tokens.values())
+
+    @functools.cached_property
+    def _space_of_answers(self) -> str:
+        """White space at the end of prompts that is left to answers."""
+        try:
+            return self._asked(_ASKED).space
+        except UserError:
+            return ""
+
+    @functools.cached_property
+    def _space_before_answers(self) -> str:
+        """White space that the template writes between the end of a prompt and an answer."""
+        try:
+            before = _MARK.sub("", self._render(_ASKED, add_generation_prompt=True))
+            whole = _MARK.sub("", self._render([*_ASKED, {"role": "assistant", "content": _LETTER}]))
+        except UserError:
+            return ""
+        return _leading_space(whole[len(before) :]) if whole.startswith(before) else ""
 
     @functools.cached_property
     def _write(self) -> Callable[..., str]:
         """Renders: a template that came with a vocabulary, or in a file, where it can do no harm."""
         ours = (TEMPLATES.get(name)(self._tokenizer).source for name in TEMPLATES.names() if name != "hf")
-        return compiled(self._source).render if self._source in ours else LimitedRenderer(self._source).render
+        return compiled(self._source).render if self._source in ours else _limited(self._source, self._now).render
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:
@@ -220,6 +275,16 @@ class ChatRenderer:
             spelling_of = {token_id: text for text, token_id in self._tokenizer.special_tokens.items()}
             names["eos_token"] = spelling_of.get(self._tokenizer.eos_id, "")
         return names
+
+
+@functools.lru_cache(maxsize=4)
+def _limited(source: str, now: datetime | None) -> LimitedRenderer:
+    """One process for all that render by a template."""
+    return LimitedRenderer(source, now)
+
+
+def _leading_space(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
 
 
 def _marked_spans(marked: str) -> list[tuple[int, int]]:

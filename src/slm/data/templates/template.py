@@ -46,7 +46,8 @@ def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> T
     extended = ExtendedTokenizer(tokenizer, missing, template.source)
     if isinstance(tokenizer, ExtendedTokenizer):  # of weights that were trained on conversations before
         extended = ExtendedTokenizer(tokenizer.inner, [*tokenizer.added, *missing], template.source)
-    extended.also_ends = tuple(end for end in ChatRenderer(extended).end_ids if end != tokenizer.eos_id)
+    ends = dict.fromkeys((*extended.also_ends, *ChatRenderer(extended).end_ids))
+    extended.also_ends = tuple(end for end in ends if end != tokenizer.eos_id)
     return extended
 
 

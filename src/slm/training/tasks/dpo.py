@@ -17,7 +17,7 @@ from slm.errors import UserError
 from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
 from slm.training.optimizer_config import preference_lr
-from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData, TemplateName
+from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData, TemplateName, said_of_time
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,14 +98,14 @@ class Dpo(Task):
         began = time.perf_counter()
         tokenizer = self._tokenizer(run)
         seq_len = run.data.seq_len  # the last token of all is a label alone
-        splits = read_pairs(run.data.corpus, ChatRenderer(tokenizer), seq_len + 1, self.too_long)
+        splits = read_pairs(run.data.corpus, ChatRenderer(tokenizer, run.template_time), seq_len + 1, self.too_long)
         datasets = {name: PairDataset(part, seq_len) for name, part in (("train", splits.train), ("val", splits.val))}
         settings = (seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed)
         datamodule = PairDataModule(datasets, fingerprint([*splits.train, *splits.val]), *settings)
         loss = self._loss_made()
         said = f"data {len(splits.train):,} training and {len(splits.val):,} validation pairs"
         lines = [f"{said}; ready in {time.perf_counter() - began:.1f} s"]
-        lines += [f"data: {line}" for line in splits.faults.lines()]
+        lines += [*(f"data: {line}" for line in splits.faults.lines()), *said_of_time(tokenizer, run.template_time)]
         return TaskData(
             datamodule,
             tokenizer,
@@ -125,9 +125,11 @@ class Dpo(Task):
         from slm.data.templates.renderer import ChatRenderer
         from slm.training.preferences.likelihood import Likelihood
         from slm.training.preferences.module import PreferenceModule
+        from slm.training.run_folder import template_time
 
         seq_len = asked.data.seq_len
-        splits = read_pairs(asked.data.corpus, ChatRenderer(asked.tokenizer), seq_len + 1, self.too_long)
+        renderer = ChatRenderer(asked.tokenizer, template_time(asked.run) if asked.run else None)
+        splits = read_pairs(asked.data.corpus, renderer, seq_len + 1, self.too_long)
         both = {"train": PairDataset(splits.train, seq_len), "val": PairDataset(splits.val, seq_len)}
         pairs = {"train": splits.train, "val": splits.val, "all": [*splits.train, *splits.val]}[asked.part]
         dataset = PairDataset(pairs, seq_len)

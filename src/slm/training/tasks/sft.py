@@ -13,11 +13,12 @@ from slm.data.config import CONVERSATIONS, CorpusConfig
 from slm.errors import UserError
 from slm.registry import MODELS, register_task
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
-from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateName
+from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateName, said_of_time
 
 if TYPE_CHECKING:
     from slm.data.instructions.reading import Conversation, Conversations
     from slm.data.instructions.samples import SampleSet
+    from slm.data.templates.renderer import ChatRenderer
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany, Question
@@ -61,6 +62,7 @@ class Sft(Task):
         from slm.data.faults import Faults
         from slm.data.instructions.datamodule import InstructionDataModule
         from slm.data.instructions.reading import read_conversations
+        from slm.data.templates.renderer import ChatRenderer
         from slm.training.callbacks.answers import ANSWERS_FILE
 
         began = time.perf_counter()
@@ -68,7 +70,8 @@ class Sft(Task):
         faults = Faults(run.data.corpus.reading.on_bad)
         parts = read_conversations(run.data.corpus, faults)
         tokenizer = self._tokenizer(run, parts)
-        samples = self._samples({"train": parts.train, "val": parts.val}, tokenizer, run.data.seq_len)
+        renderer = ChatRenderer(tokenizer, run.template_time)
+        samples = self._samples({"train": parts.train, "val": parts.val}, renderer, run.data.seq_len)
         windows = (run.data.seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed)
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
         report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
@@ -76,7 +79,8 @@ class Sft(Task):
             report["filled"] = round(datamodule.dataset("train").filled, 4)  # type: ignore[union-attr]
         report["faults"] = faults.as_dict()
         lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
-        asked = self._questions(parts.val, samples["val"], tokenizer, run.model, self.answers)
+        lines += said_of_time(tokenizer, run.template_time)
+        asked = self._questions(parts.val, samples["val"], renderer, run.model, self.answers)
         callbacks = self._asking(asked, run.run_dir / ANSWERS_FILE)
         return TaskData(datamodule, tokenizer, "\n".join(lines), report, callbacks)
 
@@ -85,17 +89,20 @@ class Sft(Task):
         from slm.data.faults import Faults
         from slm.data.instructions.datamodule import InstructionDataModule
         from slm.data.instructions.reading import read_part
+        from slm.data.templates.renderer import ChatRenderer
+        from slm.training.run_folder import template_time
 
         self._check_model(asked.model)
         faults = Faults(asked.data.corpus.reading.on_bad)
         conversations = read_part(asked.data.corpus, asked.part, faults)
-        samples = self._samples({asked.part: conversations}, asked.tokenizer, asked.data.seq_len)
+        renderer = ChatRenderer(asked.tokenizer, template_time(asked.run) if asked.run else None)
+        samples = self._samples({asked.part: conversations}, renderer, asked.data.seq_len)
         made = samples[asked.part]
         windows = (asked.data.seq_len, asked.batch_size)
         datamodule = InstructionDataModule(
             samples, asked.tokenizer.fingerprint, self.packing, *windows, eval_split=asked.part
         )
-        questions = self._questions(conversations, made, asked.tokenizer, asked.model, asked.answers)
+        questions = self._questions(conversations, made, renderer, asked.model, asked.answers)
         return TaskData(
             datamodule,
             asked.tokenizer,
@@ -105,13 +112,11 @@ class Sft(Task):
         )
 
     def _samples(
-        self, parts: Mapping[str, Sequence[Conversation]], tokenizer: Tokenizer, seq_len: int
+        self, parts: Mapping[str, Sequence[Conversation]], renderer: ChatRenderer, seq_len: int
     ) -> dict[str, SampleSet]:
         """Raises `UserError` for a part of which nothing fits."""
         from slm.data.instructions.samples import make_samples
-        from slm.data.templates.renderer import ChatRenderer
 
-        renderer = ChatRenderer(tokenizer)
         made = {
             name: make_samples(part, renderer, seq_len, self.too_long, self.loss_on) for name, part in parts.items()
         }
@@ -128,16 +133,15 @@ class Sft(Task):
         self,
         conversations: Sequence[Conversation],
         samples: SampleSet,
-        tokenizer: Tokenizer,
+        renderer: ChatRenderer,
         model: ModelConfig,
         wanted: HowMany,
     ) -> list[Question]:
         """Of the conversations that samples were made of."""
-        from slm.data.templates.renderer import ChatRenderer
         from slm.training.answers import questions_of
 
         kept = (conversations[number] for number in samples.kept)
-        return questions_of(kept, ChatRenderer(tokenizer), model.params.max_seq_len, wanted)
+        return questions_of(kept, renderer, model.params.max_seq_len, wanted)
 
     def _asking(self, questions: Sequence[Question], file: Path | None) -> tuple[Any, ...]:
         from slm.training.callbacks.answers import Answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -145,6 +146,13 @@ class Task(ABC):
             UserError: as `data`; or the task does not score models (which one of yours need not).
         """
         raise UserError(f"{type(self).__name__} says of no model how good it is (its class has no `evaluation`)")
+
+
+def said_of_time(tokenizer: Tokenizer, time: datetime) -> list[str]:
+    """A line where the chat template writes the time: it is that of the run's start in all its sessions."""
+    if "strftime_now" not in (tokenizer.chat_template or ""):
+        return []
+    return [f"the chat template writes the date; in this run it is {time:%d %b %Y} to the end, resumed or not"]
 
 
 def task_of(values: Any) -> Task:

@@ -1,0 +1,63 @@
+"""Ids to text as they come, where the text of an id depends on its neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from slm.tokenizers.base import StreamDecoder, Tokenizer
+
+
+class PrefixStreamDecoder(StreamDecoder):
+    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
+
+    Decodes a window of recent ids with and without an unsettling id after it; what both texts begin with
+    is certain. `tokenizers.decoders.DecodeStream` will not do: it gives out characters that a later byte
+    of the same run takes back, and has no flush.
+
+    Args:
+        tokenizer: decodes.
+        unsettling_id: appended, it changes all text that any id could change.
+        context: ids whose text is given out already.
+    """
+
+    _WINDOW = 16
+    """Ids of context kept, at least; enough for any strip or prefix rule at the start of a text to be past."""
+
+    def __init__(self, tokenizer: Tokenizer, unsettling_id: int, context: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._unsettling_id = unsettling_id
+        self._window = list(context)
+        self._given = len(tokenizer.decode(context))  # characters of the window's text that were given out
+
+    def push(self, token_id: int) -> str:
+        """The text that no later id can change any more."""
+        self._window.append(token_id)
+        text = self._tokenizer.decode(self._window)
+        unsettled = self._tokenizer.decode([*self._window, self._unsettling_id])
+        certain = _common_prefix(text, unsettled).rstrip("\ufffd")
+        piece = certain[self._given :]
+        self._given = max(self._given, len(certain))
+        if certain == text:
+            self._shorten()
+        return piece
+
+    def flush(self) -> str:
+        """What was held back."""
+        piece = self._tokenizer.decode(self._window)[self._given :]
+        self._window, self._given = [], 0
+        return piece
+
+    def _shorten(self) -> None:
+        """Forget all but the context, once all text is given out, so that a push costs the same at any length."""
+        if len(self._window) < 2 * self._WINDOW:
+            return
+        context = self._window[-self._WINDOW :]
+        text = self._tokenizer.decode(context)
+        if text.strip():
+            self._window, self._given = context, len(text)
+
+
+def _common_prefix(text: str, other: str) -> str:
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
+    return text[: sum(1 for _ in same)]
