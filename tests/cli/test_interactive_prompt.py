@@ -214,6 +214,10 @@ def test_chat(prompt_with: Callable[..., InteractivePrompt], capsys: Any) -> Non
     assert commands.chatting
     assert "not this" in commands.run("/system no")
     assert talk.system is None
+    assert commands.run("/system") == "ahead of the conversation the model is told nothing"
+    assert "an empty text" in commands.run('/system ""')
+    assert talk.system == ""
+    assert "system: an empty text" in commands.run("/show")
     commands.run("/system Be kind,\n  and brief.")
     (first,) = prompt.write("hello", chat=True)
     assert (first.chat, first.system) == (True, "Be kind,\n  and brief.")

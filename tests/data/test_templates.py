@@ -30,6 +30,7 @@ LLAMA = (
     "{% elif m.role == 'assistant' %} {{ m.content | trim }}{{ eos_token }}{% else %}{{ m.content }}{% endif %}"
     "{% endfor %}"
 )
+ALPACA = "Below is an instruction that describes a task."
 MARKED = (
     "{% for m in messages %}{{ m.role }}:\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}\n"
     "{%- endgeneration %}{{ eos_token }}{% else %}{{ m.content }}{% endif %}|{% endfor %}"
@@ -154,6 +155,26 @@ def test_alpacas_input_has_its_own_heading() -> None:
         "response that appropriately completes the request.\n\n### Instruction:\nSort\n\n### Input:\ncab\n\n"
         "### Response:\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "own"),
+    [
+        ("chatml", ""),
+        ("llama", ""),
+        ("alpaca", f"{ALPACA} Write a response that appropriately completes the request."),
+        ("{% if messages[0].role != 'system' %}<|pad|>system\nBe kind.<|pad|>{% endif %}" + LLAMA, "system\nBe kind."),
+        ("{{ raise_exception('one message') }}", ""),
+    ],
+)  # fmt: skip
+def test_what_a_template_puts_ahead_by_itself(template: str, own: str, tmp_path: Path) -> None:
+    """SmolLM2's puts a system's message there; `/system` said that nothing stood ahead."""
+    if template in TEMPLATES:
+        tokenizer = chat_tokenizer("byte", template, tmp_path)
+    else:
+        (tmp_path / "t.jinja").write_text(template)
+        tokenizer = with_template(build_tokenizer("byte", {}, []), "hf", str(tmp_path / "t.jinja"))
+    assert ChatRenderer(tokenizer).own_beginning == own
 
 
 FORGETFUL = "{% for m in messages %}{% if loop.last %}{{ m.role }}{% endif %}{{ m.content }}{% endfor %}"

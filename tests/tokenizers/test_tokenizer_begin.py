@@ -11,6 +11,7 @@ from small_store import Split, split_documents, write_store
 from tokenizers import processors
 
 from slm.data.documents import Document
+from slm.data.windows import WindowDataset
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel
@@ -72,6 +73,20 @@ def test_each_document_begins_with_them_and_a_part_only_if_it_is_the_first(
     store = write_store(tmp_path / "parts", parts, llama)
     assert store.tokens("train").tolist() == [1, *llama.encode(parts.train[0].text)]
     assert store.tokens("val").tolist() == llama.encode(parts.val[0].text)
+
+
+def test_a_window_begins_with_them_where_a_text_does(llama: HfGpt2Tokenizer, tmp_path: Path) -> None:
+    """Decided: a window is a piece of the running text, as in the pretraining of the models that have them. All tokens
+    but the first are labels once, the beginnings among them."""
+    documents = [Document(name, f"the cat {name} sat on the mat") for name in "abc"]
+    tokens = write_store(tmp_path / "store", Split(documents, documents), llama).tokens("train")
+    windows = WindowDataset(tokens, 8)
+    batch = windows.__getitems__(range(len(windows)))
+    ids, labels = batch["input_ids"].flatten().tolist(), batch["labels"].flatten().tolist()
+    assert ids[: len(tokens) - 1] == tokens[:-1].tolist()
+    assert labels[: len(tokens) - 1] == tokens[1:].tolist()
+    assert batch["input_ids"][0, 0] == 1
+    assert batch["input_ids"][1, 0] != 1
 
 
 def test_a_prompt_begins_with_them(hf_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 import slm
+from slm.bundle import write_bundle
 from slm.data.templates.renderer import ChatRenderer
+from slm.models.config import ModelConfig
+from slm.models.modules.build import build_model
+from slm.tokenizers.byte import ByteTokenizer
+from slm.tokenizers.extended import ExtendedTokenizer
 
 TALK = [
     {"role": "user", "content": "say 3"},
@@ -84,6 +89,24 @@ def test_a_prompt_is_a_message_unless_chat_is_off(
             "stdin": lambda out: out.removesuffix("\n").split("\n"),
         }[how](outcome.out)
         assert found == expected, chat
+
+
+def test_a_run_on_text_shows_how_its_model_goes_on(run_cli: Any, tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    """Of a chat model it showed answers to the prompt. Here its template refuses whatever it is asked."""
+    config = ModelConfig.from_dict(
+        {
+            "name": "gpt",
+            "params": {"max_seq_len": 32, "vocab_size": 258, "vocab_multiple": 1},
+            "modules": {"transformer": {"dim": 32, "n_layers": 1, "n_heads": 2}},
+        }
+    )
+    tokenizer = ExtendedTokenizer(ByteTokenizer(), [], "{{ raise_exception('nobody answers here') }}")
+    write_bundle(tmp_path / "chat", config, build_model(config).state_dict(), tokenizer, {})
+    own = [s for s in tiny if not s.startswith(("model.", "tokenizer", "callbacks"))]
+    sample = ["callbacks.sample_text.prompt=ab", "callbacks.sample_text.max_new_tokens=4"]
+    outcome = run_cli("train", *own, "model.weights=chat", "data.seq_len=16", *sample, "run_dir=text")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "text/samples.txt").read_text(encoding="utf-8").startswith("--- step 3\nab")
 
 
 def test_lora_learns_to_answer_and_leaves_a_plain_model(

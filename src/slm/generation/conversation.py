@@ -12,7 +12,8 @@ class Conversation:
     """What was said so far.
 
     Attributes:
-        system: what the model is told ahead of everything; None for nothing.
+        system: what the model is told ahead of everything, perhaps an empty text; None for what the template puts there
+            by itself, if anything.
         messages: the user's and the model's in turn, each ``{"role": …, "content": …}``.
 
     Args:
@@ -23,6 +24,11 @@ class Conversation:
         self.system: str | None = None
         self.messages: list[Message] = []
         self._renderer = ChatRenderer(tokenizer)
+
+    @property
+    def own_beginning(self) -> str:
+        """See `ChatRenderer`."""
+        return self._renderer.own_beginning
 
     @property
     def answer_lead(self) -> str:

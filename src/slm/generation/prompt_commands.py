@@ -36,7 +36,8 @@ Ctrl-C stops the text. Arrow keys recall what you typed, in earlier sessions too
 completes commands."""
 
 _HELP_CHAT = """\
-  /system TEXT      what the model is told ahead of the conversation; without TEXT, nothing
+  /system TEXT      what the model is told ahead of the conversation, "" for an empty text; without TEXT, what its
+                    template puts there by itself, if anything
   /raw              chat mode off (the model goes on with a text) and on again (it answers a message)"""
 
 _HELP_NO_CHAT = "  /system, /raw     are for models with a chat template; this one has none"
@@ -106,7 +107,7 @@ class PromptCommands:
         lines = [self._line(name) for name in self.setting_names]
         if self.conversation is not None:
             lines.append(f"  chat mode: {'on' if self.chatting else 'off'} (/raw)")
-            lines.append(f"  system: {self.conversation.system or 'nothing'}")
+            lines.append(f"  system: {_ahead(self.conversation)}")
             lines.append(f"  conversation: {len(self.conversation.messages)} messages")
         return "\n".join(lines)
 
@@ -134,14 +135,16 @@ class PromptCommands:
 
     def _system(self, argument: str) -> str:
         conversation = self._needs_template("/system")
-        before, conversation.system = conversation.system, argument or None
+        before, conversation.system = conversation.system, "" if argument == '""' else argument or None
         try:
             conversation.prompt_ids("a message")
         except UserError:
             conversation.system = before
             raise
-        told = "the model is told this ahead of the conversation" if argument else "the model is told nothing ahead"
-        return told + ("" if self.chatting else "; chat mode is off, /raw turns it on")
+        told = "this" if conversation.system else _ahead(conversation)
+        return f"ahead of the conversation the model is told {told}" + (
+            "" if self.chatting else "; chat mode is off, /raw turns it on"
+        )
 
     def _raw(self, _: str) -> str:
         self._needs_template("/raw")
@@ -155,6 +158,14 @@ class PromptCommands:
 
     def _help(self, _: str) -> str:
         return _HELP.format(chat=_HELP_NO_CHAT if self.conversation is None else _HELP_CHAT)
+
+
+def _ahead(conversation: Conversation) -> str:
+    """What the model is told ahead."""
+    if conversation.system is not None:
+        return conversation.system or "an empty text"
+    own = conversation.own_beginning
+    return f"what the template puts there: {_as_typed(own)}" if own else "nothing"
 
 
 def _first_word(text: str) -> tuple[str, str]:

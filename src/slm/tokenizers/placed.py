@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+
+from slm.tokenizers.text_bytes import by_ends
 
 
 @dataclass
@@ -28,3 +32,26 @@ class PlacedIds:
         self.ids += ids
         self.starts += starts
         self.ends += ends
+
+    def within(self, start: int, stop: int, specials: Collection[int]) -> np.ndarray:
+        """(n,) bool: which ids hold a character from `start` up to `stop`. One of the `specials` belongs to where
+        it begins: it may hold spaces around it."""
+        starts, ends = np.array(self.starts), np.array(self.ends)
+        is_special = np.isin(self.ids, list(specials))
+        return (starts < stop) & np.where(is_special, starts >= start, ends > start)
+
+    def text_bytes(self, parts: Sequence[str], bytes_of_id: np.ndarray) -> list[int]:
+        """How many bytes of the text each id stands for: of what lies between special tokens, all together.
+
+        Args:
+            parts: what was encoded (`Tokenizer.encode_parts`).
+            bytes_of_id: (vocab_size,) those that each stands for as a rule.
+        """
+        found = bytes_of_id[self.ids]
+        text = "".join(parts[::2])
+        if int(found.sum()) != len(text.encode()):
+            lengths = [(len(part), len(part) * (number % 2 == 0)) for number, part in enumerate(parts) if part]
+            whole, without_specials = np.cumsum([(0, 0), *lengths], axis=0).T
+            found = by_ends(text, np.interp(self.ends, whole, without_specials).astype(np.int64).tolist(), found)
+        counts: list[int] = found.tolist()
+        return counts

@@ -35,7 +35,7 @@ class PrefixStreamDecoder(StreamDecoder):
         self._window.append(token_id)
         text = self._tokenizer.decode(self._window)
         unsettled = self._tokenizer.decode([*self._window, self._unsettling_id])
-        certain = _common_prefix(text, unsettled).rstrip("\ufffd")
+        certain = common_prefix(text, unsettled).rstrip("\ufffd")
         piece = certain[self._given :]
         self._given = max(self._given, len(certain))
         if certain == text:
@@ -58,6 +58,7 @@ class PrefixStreamDecoder(StreamDecoder):
             self._window, self._given = context, len(text)
 
 
-def _common_prefix(text: str, other: str) -> str:
+def common_prefix(text: str, other: str) -> str:
+    """What both begin with."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
     return text[: sum(1 for _ in same)]

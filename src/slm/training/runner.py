@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,7 @@ def _module(
         grad_clip=config.trainer.grad_clip,
         val_shares=data.val_shares,
         tokenizer=data.tokenizer,
-        generation=config.generation,
+        generation=replace(config.generation, chat=data.chat),
     )
 
 

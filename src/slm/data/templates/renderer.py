@@ -16,8 +16,7 @@ from slm.data.templates.limited_renderer import LimitedRenderer
 from slm.errors import UserError
 from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.placed import PlacedIds
-from slm.tokenizers.text_bytes import by_ends
+from slm.tokenizers.prefix_stream import common_prefix
 
 Message = Mapping[str, Any]
 """``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
@@ -26,6 +25,7 @@ _QUOTE = "\ufdd2"  # stands around the number of a special token that a message 
 _RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them
 _MARK = re.compile(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]")
 _QUOTED = re.compile(f"{_QUOTE}([0-9]+){_QUOTE}")
+_PRIVATE = "\ue000"  # a message's content that no template writes by itself
 _ASKED = [{"role": "user", "content": "a"}]
 _LETTER = "b"
 
@@ -122,10 +122,11 @@ class ChatRenderer:
         learnt = np.zeros(len(placed), dtype=np.bool_)
         for start, stop in spans:
             before = self._meant(text[:start]).removesuffix(self._space_of_answers)
-            learnt |= self._within(placed, len(before), len(self._meant(text[: self._turn_end(text, start, stop)])))
+            end = len(self._meant(text[: self._turn_end(text, start, stop)]))
+            learnt |= placed.within(len(before), end, self._special_ids)
         if not learnt.any():
             raise UserError("the conversation has no response to learn: the chat template writes none")
-        n_bytes = self._text_bytes(parts, placed)
+        n_bytes = placed.text_bytes(parts, self._tokenizer.bytes_of_id)
         if learnt[-1] and placed.ids[-1] not in self._special_ids:
             return Sample([*placed.ids, self._tokenizer.eos_id], [*learnt.tolist(), True], [*n_bytes, 0])
         return Sample(placed.ids, learnt.tolist(), n_bytes)
@@ -135,6 +136,18 @@ class ChatRenderer:
         parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
         plain = [part for part in parts if part not in self._tokenizer.special_tokens]
         return [self._meant(part) for part in plain if part]
+
+    @functools.cached_property
+    def own_beginning(self) -> str:
+        """What the template writes ahead of a conversation without a system's message, that it writes ahead of no later
+        turn: a message of its own, say. Without special tokens."""
+        first, answer, second = ({"role": role, "content": _PRIVATE} for role in ("user", "assistant", "user"))
+        try:
+            text = _MARK.sub("", self._render([first, answer, second]))
+            before, _, between, *_ = self._tokenizer.special_pattern.sub("", text).split(_PRIVATE)
+        except (UserError, ValueError):  # a template that insists on more than this, or writes less
+            return ""
+        return before.removesuffix(common_prefix(before[::-1], between[::-1])[::-1]).strip()
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
@@ -152,7 +165,7 @@ class ChatRenderer:
         parts[-1] += self._space_before_answers
         parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
         placed = self._tokenizer.encode_parts(parts)
-        first = int(self._within(placed, len(text), sum(map(len, parts))).argmax())
+        first = int(placed.within(len(text), sum(map(len, parts)), self._special_ids).argmax())
         while first and placed.ends[first - 1] > placed.starts[first]:  # bytes of one character
             first -= 1
         return _Asked(placed.ids[:first], placed.ids[first:], text[placed.ends[first - 1] if first else 0 :])
@@ -164,13 +177,6 @@ class ChatRenderer:
         n = len(self._tokenizer.decode(before))
         texts = (self._tokenizer.decode([*before, token_id])[n:] for token_id in range(self._tokenizer.vocab_size))
         return next((text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()), "")
-
-    def _within(self, placed: PlacedIds, start: int, stop: int) -> np.ndarray:
-        """(n,) bool: which ids hold any of the characters from `start` to `stop`. A special token belongs to where it
-        begins: it may hold spaces around it."""
-        starts, ends = np.array(placed.starts), np.array(placed.ends)
-        is_special = np.isin(placed.ids, list(self._special_ids))
-        return (starts < stop) & np.where(is_special, starts >= start, ends > start)
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """Where a response really ends: after the last special token in it, or the one right behind it."""
@@ -228,16 +234,6 @@ class ChatRenderer:
     def _meant(self, text: str) -> str:
         """A rendered text with what messages spell in it as they do."""
         return _QUOTED.sub(lambda quote: self._specials[int(quote[1])], text) if _QUOTE in text else text
-
-    def _text_bytes(self, parts: Sequence[str], placed: PlacedIds) -> list[int]:
-        """How many bytes of the text between special tokens each id stands for."""
-        found = self._tokenizer.bytes_of_id[placed.ids]
-        text = "".join(parts[::2])
-        if int(found.sum()) == len(text.encode()):
-            return found.tolist()
-        lengths = [(len(part), len(part) * (number % 2 == 0)) for number, part in enumerate(parts) if part]
-        whole, without = np.cumsum([(0, 0), *lengths], axis=0).T
-        return by_ends(text, np.interp(placed.ends, whole, without).astype(np.int64), found).tolist()
 
     @functools.cached_property
     def _special_ids(self) -> frozenset[int]:

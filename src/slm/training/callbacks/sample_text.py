@@ -13,6 +13,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
 from slm.schema import Count, NonNegativeInt, PositiveFloat, Text
+from slm.tokenizers.base import Tokenizer
 from slm.training.module import LanguageModelModule
 
 SAMPLES_FILE = "samples.txt"
@@ -20,6 +21,8 @@ SAMPLES_FILE = "samples.txt"
 
 class SampleText(pl.Callback):
     """Shows a continuation of `prompt` on the terminal and adds it to ``samples.txt`` of the run.
+
+    Of a run on conversations it is an answer to `prompt`, as its task says (`TaskData.chat`).
 
     What a resumed run will write again is cut off the file first.
 
@@ -59,7 +62,7 @@ class SampleText(pl.Callback):
         training = module.model.training
         module.model.eval()
         try:
-            self._language_model(module).generate(self.prompt, self.settings, max_new_tokens=1)
+            self._written(module, max_new_tokens=1)
         except UserError as error:
             raise UserError(f"callbacks: sample_text.prompt: {error}") from error
         finally:
@@ -76,7 +79,7 @@ class SampleText(pl.Callback):
         """Write a sample."""
         if not trainer.is_global_zero:
             return
-        text = self.prompt + self._language_model(pl_module).generate(self.prompt, self.settings)
+        text = self.prompt + self._written(cast(LanguageModelModule, pl_module))
         file = Path(trainer.default_root_dir) / SAMPLES_FILE
         file.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         with file.open("a", encoding="utf-8") as out:
@@ -86,5 +89,7 @@ class SampleText(pl.Callback):
         if bar is not None:
             bar.print(f"--- sample at step {trainer.global_step}\n{text}\n---")
 
-    def _language_model(self, pl_module: pl.LightningModule) -> LanguageModel:
-        return LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]
+    def _written(self, module: LanguageModelModule, **changes: Any) -> str:
+        model = LanguageModel(cast(CausalLM, module.model), cast(Tokenizer, module.tokenizer), facts={})
+        chat = module.generation.chat if module.generation else "auto"
+        return model.generate(self.prompt, self.settings, chat=chat, **changes)

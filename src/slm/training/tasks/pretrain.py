@@ -45,7 +45,7 @@ class Pretrain(Task):
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)
-        return TaskData(datamodule, store.tokenizer, said, val_shares=shares_of(store))
+        return TaskData(datamodule, store.tokenizer, said, val_shares=shares_of(store), chat=False)
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""

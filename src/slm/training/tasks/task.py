@@ -59,6 +59,8 @@ class TaskData:
         callbacks: that the task adds to the run's.
         val_shares: of each part of the validation data in the validation loss.
         make_module: makes what trains a model, with the arguments of `LanguageModelModule`; None for that one.
+        chat: what the run shows of the model's words answers prompts where there is a chat template (``auto``), or goes
+            on with them.
         prepare: asks the model whatever has to be asked of it before it is trained; None for nothing.
         keep: writes into the run's folder what `prepare` wants of it when the run is resumed.
     """
@@ -70,6 +72,7 @@ class TaskData:
     callbacks: tuple[pl.Callback, ...] = ()
     val_shares: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     make_module: Callable[..., LanguageModelModule] | None = None
+    chat: Literal["auto", False] = "auto"
     prepare: Callable[[nn.Module, Preparing], None] | None = None
     keep: Callable[[Path], None] | None = None
 
