@@ -151,7 +151,7 @@ def test_save(prompt_with: Callable[..., InteractivePrompt], tmp_path: Path) -> 
     written = [next(prompt.write(text, chat=False)) for text in ("one\ntwo", "é")]
     save = prompt.commands.run
     assert save(f"/save {tmp_path}/a b.jsonl").startswith("2 prompts")
-    assert read_prompts(tmp_path / "a b.jsonl") == [Prompt("one\ntwo"), Prompt("é")]
+    assert read_prompts(tmp_path / "a b.jsonl") == [Prompt("one\ntwo", line=1), Prompt("é", line=2)]
     lines = [json.loads(line) for line in (tmp_path / "a b.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["completion"] for line in lines] == [exchange.text for exchange in written]
     assert {line["new_tokens"] for line in lines} == {8}
