@@ -149,6 +149,8 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "wandb_project": ("logger.wandb.project",),
     "wandb_log": ("logger=wandb",),
     "use_wandb": ("logger=wandb",),
+    "wandb=true": ("logger=wandb",),
+    "tensorboard=true": ("logger=tensorboard",),
     # text
     "dataset": ("data",),
     "datasets": ("data",),
@@ -216,3 +218,11 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "fp32": ("32",),
     "float32": ("32",),
 }
+
+NOT_HERE: dict[str, str] = {
+    "early_stopping": "no run stops early; the best model is kept whatever follows (model/), Ctrl-C saves and ends",
+    "patience": "no run stops early; the best model is kept whatever follows (model/), Ctrl-C saves and ends",
+    "serve": "there is no server here; slm-generate with no prompt talks, prompts=FILE answers a file",
+    "port": "there is no server here; slm-generate with no prompt talks, prompts=FILE answers a file",
+}
+"""What others have and slm has not, with what it has instead."""

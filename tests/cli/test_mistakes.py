@@ -94,6 +94,36 @@ def test_one_line_and_nothing_left(
     assert {entry.name for entry in tmp_path.iterdir()} == files
 
 
+@pytest.mark.parametrize(
+    ("command", "typed", "said"),
+    [
+        ("train", ["early_stopping=true"], "no run stops early; the best model is kept"),
+        ("train", ["patience=3"], "no run stops early"),
+        ("train", ["serve=true"], "there is no server here; slm-generate with no prompt talks"),
+        ("train", ["fp16=true"], "did you mean 'trainer.precision=16'?"),
+        ("train", ["wandb=true"], "did you mean 'logger=wandb'?"),
+        ("train", ["epochs=3"], "did you mean 'trainer.max_epochs'?"),
+        ("train", ["help"], "did you mean '--help'?"),
+        ("train", ["optimizer.lr", "1e-3"], "did you mean 'optimizer.lr=1e-3'?"),
+        ("generate", ["outputs/first"], "did you mean 'run=outputs/first'?"),
+        ("generate", ["run=x", "prompt=The", "model"], "a text with spaces is typed in quotes: 'prompt=The model …'"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_words_of_a_newcomer(run_cli: Any, command: str, typed: list[str], said: str) -> None:
+    """They got a wrong hint or none, and complaints about what the hint itself had put there."""
+    outcome = run_cli(command, *typed)
+    assert outcome.status == 2
+    assert said in outcome.err.splitlines()[0]
+    assert len(outcome.err.splitlines()) == (2 if len(typed) == 2 else 1), outcome.err
+
+
+def test_a_sweeper_that_is_not_installed_names_its_extra(run_cli: Any) -> None:
+    outcome = run_cli("train", "-m", "hydra/launcher=submitit_other", "seed=1,2")
+    assert outcome.status == 2
+    assert "needs the package 'hydra-submitit-launcher': pip install 'slm[sweep]'" in outcome.err
+
+
 def test_all_at_once(run_cli: Any, tiny: tuple[str, ...]) -> None:
     """Five mistakes in five places are five lines, not five attempts."""
     outcome = run_cli(

@@ -13,6 +13,7 @@ from slm.errors import did_you_mean
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
 
 
+_IN_EXTRA = ("optuna", "joblib", "submitit")
 _COMPOSER = re.compile(r"(hydra\.(_internal|core|grammar)|omegaconf|antlr4)\b(?!.*instantiate)")
 
 
@@ -62,6 +63,10 @@ def _missing_config(error: MissingConfigException) -> str:
     wanted = str(error.missing_cfg_file or "")
     group, _, choice = wanted.rpartition("/")
     options = list(error.options or [])
+    plugin = choice.partition("_")[0]
+    if group in ("hydra/sweeper", "hydra/launcher") and plugin in _IN_EXTRA:
+        package = f"hydra-{plugin}-{group.removeprefix('hydra/')}"
+        return f"{group}={choice} needs the package '{package}': pip install 'slm[sweep]'"
     if not group or not options:
         return _one_line(error)
     return f"{group} has no choice '{choice}'{did_you_mean(choice, options)} (choices: {', '.join(options)})"

@@ -23,7 +23,10 @@ from slm.cli.compose_errors import could_not_override, explain
 from slm.cli.composition import compose, config_loader, without_hydra
 from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
+from slm.other_names import NOT_HERE
 from slm.training.config import no_setting
+
+_TEXTS = ("prompt",)
 
 
 @dataclass
@@ -77,11 +80,14 @@ def find_mistakes(
             _check_mapping(one, override, known)
         elif override.key_or_group not in choices:
             _check_key(one, override, known)
-    for one in typed:
+    for place, one in enumerate(typed):
         if one.problem and "=" not in one.text:
-            _suggest_for_no_setting(one, known)
+            _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
     lines = [one.problem for one in typed if one.problem]
-    cfg, problems = _composed(loader, app.config_name, [text for one in typed for text in one.instead])
+    put = [text for one in typed for text in one.instead]
+    if lines and not any(text.startswith("resume=") for text in put):
+        put = app.rewrite(put)  # what was meant may imply more than what was typed
+    cfg, problems = _composed(loader, app.config_name, put)
     return list(dict.fromkeys([*lines, *problems, *(_refused(app, cfg, known) if cfg is not None else [])]))
 
 
@@ -183,6 +189,9 @@ def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
     if (line := no_setting(key)) and not one.flag:
         one.refuse(line)
         return
+    if key in NOT_HERE:
+        one.refuse(f"unknown key '{key}': {NOT_HERE[key]}")
+        return
     meant = nearest_settings(key, value, known)
     settings = [setting if "=" in setting or value is None else f"{setting}={value}" for setting in meant]
     if one.flag:
@@ -217,12 +226,21 @@ def _refuse_value_of_mapping(one: _Typed, key: str, value: str, known: Vocabular
     one.refuse(f"'{key}' is a group of settings and takes no value; got '{value}'{shown}")
 
 
-def _suggest_for_no_setting(one: _Typed, known: Vocabulary) -> None:
-    """``lr:3e-4``, ``lr``: what looks like a setting but for the equals sign."""
+def _suggest_for_no_setting(one: _Typed, before: _Typed | None, after: Sequence[_Typed], known: Vocabulary) -> None:
+    """``lr:3e-4``, ``lr 3e-4``, a path, a text without its quotes, ``help``."""
     key, colon, value = one.text.partition(":")
     meant = [key] if key in known.keys else nearest_settings(key, value or None, known)
-    if colon and meant:
-        one.refuse(f"{one.problem}{suggestion([f'{name}={value}' for name in meant])}")
+    if one.text.strip("-?") in ("help", "h", ""):
+        one.problem = f"{one.problem}{suggestion(['--help'])}"
+    elif colon and meant:
+        one.problem = f"{one.problem}{suggestion([f'{name}={value}' for name in meant])}"
+    elif key in known.keys and after and after[0].problem and "=" not in after[0].text:
+        one.problem = f"{one.problem}{suggestion([f'{key}={after[0].text}'])}"
+    elif "run" in known.keys and (Path(one.text).exists() or "/" in one.text):
+        one.problem = f"{one.problem}{suggestion([f'run={one.text}'])}"
+    elif before is not None and before.text.partition("=")[0] in _TEXTS:
+        shown = before.text.replace("'", "")
+        one.problem = f"{one.problem}; a text with spaces is typed in quotes: '{shown} {one.text} …'"
 
 
 def _composed(

@@ -84,7 +84,7 @@ def _likeness_of_places(place: str, known: str) -> float:
 
 def _called_otherwise(key: str, value: str | None, known: Vocabulary) -> Iterator[str]:
     last = key.rpartition(".")[2]
-    for setting in (*meant(f"{last}={value}"), *meant(last)):
+    for setting in meant(f"{last}={value}") or meant(last):
         name, is_setting, choice = setting.partition("=")
         is_group = name in known.groups
         if choice in known.groups.get(name, ()) if is_group and is_setting else is_group or name in known.keys:
