@@ -126,6 +126,6 @@ def test_a_run_folder_or_a_bundle_loads(model: torch.nn.Module, lm: LanguageMode
         assert loaded.generate("H", greedy=True) == lm.generate("H", greedy=True)
         assert loaded.facts == {"step": 3}
     (tmp_path / "young" / "checkpoints").mkdir(parents=True)
-    for path, said in [("none", "no folder"), ("young", "holds no model yet"), (".", "neither a run folder nor")]:
+    for path, said in [("none", "no folder"), ("young", "holds no model"), (".", "neither a run folder nor")]:
         with pytest.raises(UserError, match=said):
             find_bundle(tmp_path / path)
