@@ -161,7 +161,9 @@ def test_save(prompt_with: Callable[..., InteractivePrompt], tmp_path: Path) -> 
     assert "cannot be written" in save(f"/save {tmp_path}/none/b.txt")
     assert "should end in .jsonl or .txt" in save(f"/save {tmp_path}/b.py")
     save(f"/save {tmp_path}/c.txt")
-    assert (tmp_path / "c.txt").read_text(encoding="utf-8").startswith("one\ntwo" + written[0].text)
+    assert (tmp_path / "c.txt").read_bytes().decode().startswith("one\ntwo" + written[0].text), (
+        "also a line break alone"
+    )
 
 
 def test_n_texts_of_a_prompt(prompt_with: Callable[..., InteractivePrompt], capsys: Any) -> None:
