@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-PERIOD_S = 0.25
+PERIOD_S = 0.1
 CROWDED, CALM = 0.1, 0.02  # shares of the time that a thread stood in the queue for a core
-CALM_PERIODS = 8
+CALM_PERIODS = 20
 
 _VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _begun_in: int | None = None  # the process; one that was forked has no other thread
