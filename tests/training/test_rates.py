@@ -208,7 +208,7 @@ def test_a_run_says_and_records_what_its_settings_come_to(run_cli: Any, tiny: An
     # 0.02 passes over 1,125 windows are 22.5, of which a step takes 4
     assert "steps 6 of 4 windows; passes: 0.0213 over 1,125 windows" in outcome.err
     assert (
-        "learning rates lr 0.02 (auto), adam_lr 0.06 (auto); cosine: 1 steps of warmup, down to 5 % of the peak"
+        "learning rates lr 0.02 (auto), adam_lr 0.06 (auto); cosine: 1 step of warmup, down to 5 % of the peak"
         in outcome.err
     )
     resolved = json.loads((tmp_path / "run/run.json").read_text())["resolved"]

@@ -50,7 +50,7 @@ def describe_schedule(config: SchedulerConfig, max_steps: int) -> str:
         return "none: the same in every step"
     if warmup >= max_steps:
         return f"{config.name}: the warmup of {warmup} steps outlasts the run, which never reaches these rates"
-    parts = [f"{warmup} steps of warmup"] if warmup else []
+    parts = [f"{warmup} step{'' if warmup == 1 else 's'} of warmup"] if warmup else []
     if config.name != "constant":
         parts.append(f"down to {100 * (config.min_lr_ratio or 0.0):.3g} % of the peak")
     if config.name == "wsd":
