@@ -9,16 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from stopped_run import RUN
 
-RUN = (
-    "trainer.max_steps=12",
-    "trainer.batch_size=2",
-    "trainer.global_batch_size=6",
-    "trainer.val_every=4",
-    "trainer.save_every=5",
-    "trainer.keep=0",
-    "model.params.dropout=0.1",
-)
 AT_ONCE = "trainer.max_time={milliseconds: 1}"
 # a rate that ruins the model, warmed up: the schedule validates first when it is worse than it was
 RUINOUS = (
