@@ -61,8 +61,8 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from slm.training import runner
-    from slm.training.callbacks.checkpoints import Checkpoints
-    from slm.training.checkpoints import checkpoint_io
+    from slm.training.run import checkpoint_io
+    from slm.training.run.checkpoints import Checkpoints
     from slm.training.run_config import RunConfig
 
     starts: list[float] = []

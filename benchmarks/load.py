@@ -22,17 +22,18 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from slm.bundle import write_bundle
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.byte import ByteTokenizer
+from slm.weights.bundle import write_bundle
 from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face_export import write_hugging_face
 
 CHILD = """
 import sys, time
 import torch, slm
-import slm.sources, slm.models.meta_arch.gpt, slm.generation.language_model, slm.tokenizers.byte, slm.tokenizers.hf_gpt2
+import slm.weights.open_model, slm.models.meta_arch.gpt, slm.generation.language_model
+import slm.tokenizers.byte, slm.tokenizers.hf_gpt2
 def memory(kind):
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))

@@ -28,11 +28,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import slm
-from slm.data.order import window_at
-from slm.data.samplers import TrainBatches
-from slm.data.windows import WindowDataset
+from slm.data.batches.order import window_at
+from slm.data.batches.samplers import TrainBatches
+from slm.data.batches.windows import WindowDataset
 from slm.training import runner
-from slm.training.optimizers import parameter_groups
+from slm.training.optim.optimizers import parameter_groups
 from slm.training.run_config import RunConfig
 
 WARMUP_STEPS = 5

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from slm.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle, write_bundle
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -19,6 +18,7 @@ from slm.models.modules.embeddings import PositionEmbedding
 from slm.registry import POSITION_EMBEDDINGS
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
+from slm.weights.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle, write_bundle
 
 IDS = torch.arange(8)[None]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-import slm.download
-from slm.download import download
+import slm.fetch.download
 from slm.errors import UserError
+from slm.fetch.download import download
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(slm.download, "_BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", (0.0, 0.0))
     monkeypatch.setenv("no_proxy", "*")
     handler = type("SiteHandler", (Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_the_part_for_the_next_call(
         raise KeyboardInterrupt
 
     site.cuts = [CUT]
-    monkeypatch.setattr(slm.download.time, "sleep", interrupt)
+    monkeypatch.setattr(slm.fetch.download.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fetch()
     fetch()
@@ -303,7 +303,7 @@ def test_a_full_disk_is_said_in_a_line(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(slm.download, "_append", full)
+    monkeypatch.setattr(slm.fetch.download, "_append", full)
     with pytest.raises(UserError, match=r"cannot write .*file.bin \(No space left on device\); make room"):
         fetch()
     assert files(tmp_path) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,18 +14,86 @@ import pytest
 import slm
 
 ROOT = Path(slm.__file__).parent
-LAYERS = {
-    **dict.fromkeys(("registry", "errors", "extras", "schema", "notices", "new_folder", "new_file", "json_file"), 0),
-    **dict.fromkeys(("web_address", "public_address", "stall_watch", "http_get", "partial_file", "download"), 0),
-    **dict.fromkeys(("flush", "nearest", "other_names"), 0),
-    **dict.fromkeys(("bounded_text", "yaml_file", "masking"), 0),
-    **dict.fromkeys(("tokenizers", "models"), 1),
-    **dict.fromkeys(("data", "weights"), 2),
-    "bundle": 3,
-    "sources": 4,
-    "generation": 5,
-    "training": 6,
-    "cli": 7,
+REPOSITORY = Path(__file__).parents[1]
+# From the ground up: a room imports from rooms above it in this list, and from itself. A name is a package or a
+# module; a file belongs to the longest name that it lies under.
+FLOORS = (
+    "suggest",
+    "errors",
+    "notices",
+    "extras",
+    "masking",
+    "registry",
+    "schema",
+    "files",
+    "fetch",
+    "tokenizers",
+    "models.config",
+    "models.contract",
+    "models.compute_dtype",
+    "models.kernels",
+    "models.modules",
+    "models.inference",
+    "models.meta_arch",
+    "models",
+    "chat",
+    "weights.foreign_config",
+    "weights.tensor_source",
+    "weights.name_table",
+    "weights.families",
+    "weights",
+    "data.faults",
+    "data.reading",
+    "data.filters",
+    "data.config",
+    "data.documents",
+    "data.corpora",
+    "data.store",
+    "data.batches",
+    "generation",
+    "generation.repl",
+    "training.precision_names",
+    "training.time_budget",
+    "training.config",
+    "training.optim",
+    "training.lightning_seams",
+    "training.run",
+    "training.exact_sum",
+    "training.step_figures",
+    "training.text_figures",
+    "training.lit_module",
+    "training.through_head",
+    "training.answers",
+    "training.watch",
+    "training.tasks.preferences",
+    "training.tasks",
+    "training",
+    "evaluation",
+    "cli",
+)
+# Files over 300 lines, and imports that still point up: lines leave these lists, none is added.
+LONG = {
+    "benchmarks/train.py",
+    "src/slm/generation/engine.py",
+    "src/slm/models/config.py",
+    "src/slm/tokenizers/base.py",
+    "src/slm/tokenizers/huggingface.py",
+    "src/slm/training/lit_module.py",
+    "src/slm/training/parts.py",
+    "src/slm/training/run_config.py",
+    "src/slm/training/runner.py",
+}
+POINTS_UP = {
+    "models.kernels.activation -> models.modules.activations",
+    "models.modules.embeddings -> models.inference.kv_cache",
+    "models.modules.mha -> models.inference.kv_cache",
+    "models.modules.rotary -> models.inference.kv_cache",
+    "models.modules.transformer -> models.inference.kv_cache",
+    "models.modules.transformer -> models.inference.stack",
+    "training.tasks.dpo -> training.run_config",
+    "training.tasks.pretrain -> training.run_config",
+    "training.tasks.sft -> training.run_config",
+    "training.tasks.task -> training.run_config",
 }
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all
 
@@ -46,20 +115,53 @@ def is_module(dotted: str) -> bool:
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
-def test_an_import_points_to_a_lower_layer_or_stays_in_its_package() -> None:
-    """The order in which data flows; both big import cycles of this field's codebases broke it first."""
-    wrong = []
+def room_of(module: str) -> str:
+    """The entry of `FLOORS` that a dotted module, without `slm.`, belongs to."""
+    names = [name for name in FLOORS if module == name or module.startswith(f"{name}.")]
+    assert names, f"{module} stands on no floor"
+    return max(names, key=len)
+
+
+def test_an_import_points_to_a_lower_floor_or_stays_in_its_room() -> None:
+    """The order in which data flows, inside packages too, so that no two import each other."""
+    wrong = set()
     for file in FILES:
-        package = file.relative_to(ROOT).parts[0].removesuffix(".py")
-        assert package in LAYERS, f"{package} has no layer"
-        for line, module in imported(file):
-            root, _, rest = module.partition(".")
-            target = rest.split(".")[0]
-            if root != "slm" or not target or target == package:
+        place = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if file.name == "__init__.py" and place not in FLOORS:
+            continue  # a package whose rooms stand on floors of their own
+        for _, module in imported(file):
+            target = module.removeprefix("slm.")
+            if module.partition(".")[0] != "slm" or target in ("slm", "__version__"):
                 continue
-            if LAYERS[target] >= LAYERS[package] and not LAYERS[target] == LAYERS[package] == 0:
-                wrong.append(f"{file.relative_to(ROOT)}:{line} imports {module}")
-    assert wrong == []
+            here, there = room_of(place), room_of(target)
+            if here != there and FLOORS.index(there) >= FLOORS.index(here):
+                wrong.add(f"{place} -> {target}")
+    assert wrong == POINTS_UP
+
+
+@pytest.mark.xfail(strict=True, reason="three circles are still to be opened")
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Inside a room, too."""
+    names = {".".join(("slm", *file.relative_to(ROOT).with_suffix("").parts)): file for file in FILES}
+    order = graphlib.TopologicalSorter(
+        {
+            name: {module for _, module in imported(file) if module in names.keys() - {name}}
+            for name, file in names.items()
+        }
+    )
+    order.prepare()  # raises CycleError with the files
+
+
+def test_a_file_is_read_in_one_sitting() -> None:
+    """One idea a file, and none needs more than 300 lines."""
+    files = [*(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "benchmarks").rglob("*.py")]
+    lengths = {file.relative_to(REPOSITORY).as_posix(): file.read_text(encoding="utf-8").count("\n") for file in files}
+    assert {name for name, lines in lengths.items() if lines > 300} == LONG
+
+
+def test_few_modules_stand_at_the_root() -> None:
+    """What every room stands on; all else has a room."""
+    assert sum(file.parent == ROOT for file in FILES) <= 7
 
 
 def test_packages_are_not_imported_as_a_whole() -> None:
@@ -75,7 +177,7 @@ def test_packages_are_not_imported_as_a_whole() -> None:
 
 def test_the_configuration_library_stays_at_the_edge() -> None:
     """Below the command line, `runner.py` and what makes its parts, functions take typed arguments."""
-    at_the_edge = {"cli", "training/runner.py", "training/run_parts.py"}
+    at_the_edge = {"cli", "training/runner.py", "training/parts.py"}
     wrong = []
     for file in FILES:
         place = file.relative_to(ROOT)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import slm.public_address
-from slm.public_address import NotPublicError, connect_public, why_not_public
+import slm.fetch.public_address
+from slm.fetch.public_address import NotPublicError, connect_public, why_not_public
 
 REFUSED = {
     "127.0.0.1": "a loopback address",
@@ -91,14 +91,14 @@ class Network:
 def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the name server says a public address first, and this machine's when it is asked again."""
     network = Network(["93.184.216.34"], ["127.0.0.1"])
-    monkeypatch.setattr(slm.public_address, "socket", network)
+    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
     connect_public("rebinding.test", 80, 1.0)
     assert (network.asked, network.connected) == (1, ["93.184.216.34"])
 
 
 def test_one_private_address_among_several_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(["93.184.216.34", "10.0.0.1"])
-    monkeypatch.setattr(slm.public_address, "socket", network)
+    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
     with pytest.raises(NotPublicError, match=r"many\.test is 10\.0\.0\.1, a private address"):
         connect_public("many.test", 80, 1.0)
     assert network.connected == []
@@ -106,7 +106,7 @@ def test_one_private_address_among_several_is_enough(monkeypatch: pytest.MonkeyP
 
 def test_a_few_addresses_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(["1.1.1.1", "1.1.1.2"], [f"1.1.1.{n}" for n in range(100)], dead=("1.1.1.1",))
-    monkeypatch.setattr(slm.public_address, "socket", network)
+    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
     connect_public("two.test", 80, 1.0)
     assert network.connected == ["1.1.1.1", "1.1.1.2"]
     network.dead = tuple(f"1.1.1.{n}" for n in range(100))

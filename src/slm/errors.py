@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from slm.nearest import ranked
+from slm.suggest.nearest import ranked
 
 
 class UserError(ValueError):

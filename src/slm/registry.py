@@ -117,11 +117,11 @@ CORPORA = Registry(
         **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
     },
 )
-READERS = Registry("data format", {name: f"slm.data.readers.{name}" for name in ("text", "jsonl", "json", "parquet")})
-TEMPLATES = Registry("chat template", {name: f"slm.data.templates.{name}" for name in ("alpaca", "chatml", "hf")})
+READERS = Registry("data format", {name: f"slm.data.documents.{name}" for name in ("text", "jsonl", "json", "parquet")})
+TEMPLATES = Registry("chat template", {name: f"slm.chat.templates.{name}" for name in ("alpaca", "chatml", "hf")})
 TASKS = Registry("task", {name: f"slm.training.tasks.{name}" for name in ("pretrain", "sft", "dpo")})
 PREFERENCE_LOSSES = Registry(
-    "preference loss", {name: f"slm.training.preferences.{name}" for name in ("dpo", "ipo", "orpo", "simpo")}
+    "preference loss", {name: f"slm.training.tasks.preferences.{name}" for name in ("dpo", "ipo", "orpo", "simpo")}
 )
 
 register_model = MODELS.register

@@ -21,14 +21,13 @@ from typing import Any
 import pytest
 import torch
 
-from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.conversation import Conversation
 from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.prompt import InteractivePrompt
-from slm.generation.prompt_request import Prompt
-from slm.generation.prompt_terminal import visible
+from slm.generation.repl.conversation import Conversation
+from slm.generation.repl.prompt import InteractivePrompt
+from slm.generation.repl.terminal import visible
+from slm.generation.request import Prompt
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
@@ -36,6 +35,7 @@ from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.training.prompt_file import read_prompts
+from slm.weights.bundle import write_bundle
 
 READY = r"\x1b\[\?2004h"  # what a terminal is told when a line is to be read
 EOS = 256

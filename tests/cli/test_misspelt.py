@@ -15,7 +15,7 @@ import pytest
 import yaml
 from misspelt import FRESH, SIXTY
 
-from slm.other_names import OTHER_NAMES
+from slm.suggest.other_names import OTHER_NAMES
 
 IN_PROSE = re.compile(r"did you mean '([^']*)'\?(?: \(or '([^']*)'\))?")
 

@@ -148,6 +148,6 @@ def test_an_absolute_run_dir_is_taken_back_too(run_cli: Any, tiny: tuple[str, ..
 def test_a_bug_of_ours_keeps_its_traceback(run_cli: Any, tiny: tuple[str, ...], monkeypatch: Any) -> None:
     """Only users' mistakes are made short: an error nobody foresaw must not be hidden."""
 
-    monkeypatch.setattr("slm.data.mixture.find_data", lambda *args: 1 / 0)
+    monkeypatch.setattr("slm.data.batches.mixture.find_data", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_cli("train", *tiny)

@@ -73,7 +73,7 @@ def test_jobs_that_fail_take_no_other_with_them(run_cli: Any, short: tuple[str, 
 def test_a_bug_in_a_job_is_told_with_its_traceback(run_cli: Any, short: tuple[str, ...]) -> None:
     """And the others go on; the status is that of a bug."""
     raising = [setting for setting in short if not setting.startswith("callbacks")]
-    broken = "+callbacks.broken={_target_: slm.training.callbacks.sample_text.SampleText.on_train_start}"
+    broken = "+callbacks.broken={_target_: slm.training.watch.sample_text.SampleText.on_train_start}"
     outcome = run_cli("train", *raising, "-m", "seed=1,2", broken, "optimizer.lr=1e-3")
     assert outcome.status in (1, 2), outcome.err
     assert outcome.err.count("; the other jobs go on") == 2

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from local_site import Site
 
-import slm.download
-from slm.data.crawler.config import CrawlConfig
-from slm.data.crawler.crawl import crawl
+import slm.fetch.download
+from slm.fetch.crawler.config import CrawlConfig
+from slm.fetch.crawler.crawl import crawl
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between tries, no proxy of this machine."""
-    monkeypatch.setattr(slm.download, "_BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", (0.0, 0.0))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from chat_vocabularies import VOCABULARIES, published
 
-from slm.data.templates.renderer import ChatRenderer
-from slm.data.templates.template import with_template
+from slm.chat.renderer import ChatRenderer
+from slm.chat.template import with_template
 from slm.generation.answer_lead import WithoutLead
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from local_site import CUT, JSON, Resumable, Route, Site, left, page, raw, to
 
-import slm.data.crawler.crawl
-import slm.data.crawler.manifest
-import slm.download
-from slm.data.crawler.place import place_of
+import slm.fetch.crawler.crawl
+import slm.fetch.crawler.manifest
+import slm.fetch.download
 from slm.errors import UserError
-from slm.partial_file import claimed
+from slm.fetch.crawler.place import place_of
+from slm.fetch.partial_file import claimed
 
 ROOT = Path(__file__).parents[2]
 JSONL = b"".join(b'{"n": %d}\n' % n for n in range(500))
@@ -320,7 +320,7 @@ def test_a_file_that_came_in_between_is_not_replaced(
         return claimed(target, *args, **settings)
 
     site["/a.json"] = page()
-    monkeypatch.setattr(slm.data.crawler.crawl, "claimed", claimed_late)
+    monkeypatch.setattr(slm.fetch.crawler.crawl, "claimed", claimed_late)
     with pytest.raises(UserError, match="exists already"):
         save("/a.json")
     assert (tmp_path / "data/sft/a.json").read_bytes() == b"[1]"
@@ -336,7 +336,7 @@ def test_a_full_disk_is_said_in_a_line(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     site["/a.json"] = page()
-    place = (slm.download, "_append") if when == "the file" else (slm.data.crawler.manifest.os, "fsync")
+    place = (slm.fetch.download, "_append") if when == "the file" else (slm.fetch.crawler.manifest.os, "fsync")
     monkeypatch.setattr(*place, full)
     with pytest.raises(UserError, match=r"cannot write .*a\.json \(No space left on device\); make room"):
         save("/a.json")

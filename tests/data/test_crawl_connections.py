@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from local_site import JSON, Site, left, page, raw, to
 
-import slm.download
-import slm.public_address
+import slm.fetch.download
+import slm.fetch.public_address
 from slm.errors import UserError
 
 
@@ -41,7 +41,7 @@ def internet(monkeypatch: pytest.MonkeyPatch, site: Site) -> list[str]:
         return socket.getaddrinfo(known.get(host, host), port, socket.AF_INET, type)
 
     shim = SimpleNamespace(getaddrinfo=look_up, socket=Routed, SOCK_STREAM=socket.SOCK_STREAM)
-    monkeypatch.setattr(slm.public_address, "socket", shim)
+    monkeypatch.setattr(slm.fetch.public_address, "socket", shim)
     return connected
 
 
@@ -115,7 +115,7 @@ def test_a_checked_address_keeps_its_name_for_tls(
     """We connect to the address that was looked up; the certificate must be that of the name all the same. Up to
     https a redirect is followed, and not down again."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(slm.public_address.socket.socket, "port", tls_site.port)
+    monkeypatch.setattr(slm.fetch.public_address.socket.socket, "port", tls_site.port)
     tls_site["/a.json"], tls_site["/down"] = page(), to("http://public.test/a.json")
     save("https://public.test/a.json", allow_private=False)
     with pytest.raises(UserError, match=r"certificate does not hold: Hostname mismatch.*not valid for 'other\.test'"):
@@ -145,7 +145,7 @@ def test_nobody_keeps_us_waiting(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Each byte or line ends a socket's own timeout; a try of 0.2 s must be over in little more all the same."""
-    monkeypatch.setattr(slm.download, "_BACKOFF_S", ())
+    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", ())
     if secure:
         site = request.getfixturevalue("tls_site")
         monkeypatch.setenv("SSL_CERT_FILE", str(request.getfixturevalue("certificate")))
@@ -162,7 +162,7 @@ def test_a_byte_a_try_is_no_way_to_send_a_file(
     site: Site, save: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each try brings something, so none of them counted as a failure: a file of 2 GB would take years."""
-    monkeypatch.setattr(slm.download, "_MOST_TRIES", 20)
+    monkeypatch.setattr(slm.fetch.download, "_MOST_TRIES", 20)
 
     def drop(request: BaseHTTPRequestHandler) -> None:
         start = len(site.asked) - 1

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from small_store import Split, split_documents, write_store
 from torch import Tensor
 
-from slm.data import datamodule
-from slm.data.datamodule import TextDataModule
-from slm.data.documents import Document
-from slm.data.order import window_at
-from slm.data.token_store import TokenStore
-from slm.data.windows import WindowDataset
+from slm.data.batches import datamodule
+from slm.data.batches.datamodule import TextDataModule
+from slm.data.batches.order import window_at
+from slm.data.batches.windows import WindowDataset
+from slm.data.documents.document import Document
+from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 

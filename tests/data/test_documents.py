@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from small_store import split_documents
 
 from slm.data.config import CorpusConfig
-from slm.data.documents import Document
+from slm.data.documents.corpus_files import file_sources
+from slm.data.documents.document import Document
 from slm.data.faults import Faults
-from slm.data.pipeline.preparation import Preparation
-from slm.data.pipeline.processes import Processes
-from slm.data.readers.reading import Reading
-from slm.data.readers.source import file_sources
+from slm.data.reading import Reading
+from slm.data.store.preparation import Preparation
+from slm.data.store.processes import Processes
 from slm.errors import UserError
 
 MANY = settings(max_examples=200, deadline=None)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from slm.chat.records import NotAConversationError, conversation_of
+from slm.chat.renderer import ChatRenderer
+from slm.chat.template import with_template
+from slm.data.batches.read_conversations import read_conversations
+from slm.data.batches.samples import make_samples
 from slm.data.config import CorpusConfig
 from slm.data.faults import Faults
-from slm.data.instructions.conversation import NotAConversationError, conversation_of
-from slm.data.instructions.reading import read_conversations
-from slm.data.instructions.samples import make_samples
-from slm.data.templates.renderer import ChatRenderer
-from slm.data.templates.template import with_template
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slm.data.crawler.json_syntax import JsonSyntax, JsonSyntaxError
+from slm.fetch.crawler.json_syntax import JsonSyntax, JsonSyntaxError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm.data.batches.datamodule import TextDataModule
+from slm.data.batches.mixture import MixtureStore, find_data, find_data_with
+from slm.data.batches.mixture_order import BLOCK, MixtureOrder, slots
 from slm.data.config import CorpusConfig
-from slm.data.datamodule import TextDataModule
-from slm.data.mixture import MixtureStore, find_data, find_data_with
-from slm.data.mixture_order import BLOCK, MixtureOrder, slots
 from slm.errors import UserError
 
 weights_of_parts = st.lists(st.floats(0.05, 5), min_size=2, max_size=5)
@@ -82,7 +82,7 @@ def test_one_vocabulary_of_all_parts(mixture: Any, monkeypatch: pytest.MonkeyPat
     assert {s.tokenizer.fingerprint for s in store.stores.values()} == {store.tokenizer.fingerprint}
     assert store.shares == {"letters": 0.25, "digits": 0.75}
     assert store.meta["train"]["bytes"] == sum(s.meta["train"]["bytes"] for s in store.stores.values())
-    monkeypatch.delattr("slm.data.mixture.training_texts")
+    monkeypatch.delattr("slm.data.batches.mixture.training_texts")
     assert find_data(mixture(), {"kind": "simple"}).fingerprint == store.fingerprint
     assert find_data(mixture(2.0), {"kind": "byte"}).fingerprint != find_data(mixture(), {"kind": "byte"}).fingerprint
 

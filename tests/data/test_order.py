@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slm.data.order import window_at
+from slm.data.batches.order import window_at
 
 seeds = st.integers(-(2**63), 2**64 - 1)
 

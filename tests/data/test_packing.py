@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from slm.data.instructions.packing import pack
-from slm.data.instructions.samples import SampleSet
-from slm.data.instructions.windows import PackedSamples, PaddedSamples
+from slm.data.batches.conversation_windows import PackedSamples, PaddedSamples
+from slm.data.batches.packing import pack
+from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from slm.data.documents.corpus_files import file_sources
+from slm.data.documents.parquet_content import longest_record, longest_value
+from slm.data.documents.parquet_memory import rows_at_once
+from slm.data.documents.parquet_pages import Chunk, chunks_of, pages_of
+from slm.data.documents.reader import Record
 from slm.data.faults import Faults
-from slm.data.readers.parquet_content import longest_record, longest_value
-from slm.data.readers.parquet_memory import rows_at_once
-from slm.data.readers.parquet_pages import Chunk, chunks_of, pages_of
-from slm.data.readers.reader import Record
-from slm.data.readers.reading import Reading
-from slm.data.readers.source import file_sources
+from slm.data.reading import Reading
 from slm.errors import UserError
 
 pa = pytest.importorskip("pyarrow")

@@ -19,13 +19,13 @@ import pytest
 from small_store import split_documents
 
 from slm.data.config import CorpusConfig
-from slm.data.documents import Document
-from slm.data.pipeline import shard, units
-from slm.data.pipeline.filters import Filters
-from slm.data.pipeline.processes import Processes, StoppedError
-from slm.data.pipeline.worker import Report
-from slm.data.prepare import prepare_store
-from slm.data.readers.text import TextReader
+from slm.data.documents.document import Document
+from slm.data.documents.text import TextReader
+from slm.data.filters import Filters
+from slm.data.store import shard, units
+from slm.data.store.find import prepare_store
+from slm.data.store.processes import Processes, StoppedError
+from slm.data.store.worker import Report
 from slm.errors import UserError
 
 BPE = {"kind": "bpe", "vocab_size": 300}
@@ -111,9 +111,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 import test_pipeline
-from slm.data.pipeline import units
+from slm.data.store import units
 units.UNIT_BYTES = test_pipeline.UNIT_BYTES
-from slm.data.prepare import prepare_store
+from slm.data.store.find import prepare_store
 corpus = test_pipeline.corpus_of(Path({text!r}), val_fraction=0.2, dedupe=True)
 prepare_store(corpus, test_pipeline.BPE, Path({out!r}), 2)
 """
@@ -278,7 +278,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     """Also in the middle of a task: a restart must find the place free."""
     program = (
         f"import sys; sys.path[:0] = {TEST_FOLDERS!r}\n"
-        "from slm.data.pipeline.processes import Processes\nfrom test_pipeline import Sleeps\n"
+        "from slm.data.store.processes import Processes\nfrom test_pipeline import Sleeps\n"
         "list(Processes(2).run([Sleeps(), Sleeps()], print))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
@@ -310,8 +310,8 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
         program = (
             f"import sys; sys.path[:0] = {TEST_FOLDERS!r}\n"
             "from pathlib import Path\nfrom test_pipeline import BYTE, corpus_of\n"
-            "from slm.data.pipeline import units\nfrom slm.data.readers.text import TextReader\n"
-            "from slm.data.prepare import prepare_store\n"
+            "from slm.data.store import units\nfrom slm.data.documents.text import TextReader\n"
+            "from slm.data.store.find import prepare_store\n"
             "units.UNIT_BYTES = 2 * 10**6\nTextReader.span_bytes = 10**6\n"
             f"prepare_store(corpus_of(Path({str(folder)!r})), BYTE, Path({str(tmp_path / f'store{mb}')!r}), 1)\n"
             "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from slm.chat.pair_records import NoPairError, Pair, pair_of
+from slm.chat.renderer import ChatRenderer
+from slm.chat.template import with_template
+from slm.data.batches.pair_tokens import fingerprint, fitted, tokenized
+from slm.data.batches.pairs import PairDataset
+from slm.data.batches.read_pairs import PairSplits, read_pairs
 from slm.data.config import CorpusConfig
-from slm.data.preferences.dataset import PairDataset
-from slm.data.preferences.read import PairSplits, read_pairs
-from slm.data.preferences.record import NoPairError, Pair, pair_of
-from slm.data.preferences.tokens import fingerprint, fitted, tokenized
-from slm.data.templates.renderer import ChatRenderer
-from slm.data.templates.template import with_template
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 

@@ -13,9 +13,9 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from slm.data.config import CorpusConfig
-from slm.data.pipeline.preparation import Preparation
-from slm.data.prepare import find_store, prepare_store, tokenize_with
-from slm.data.token_store import TokenStore
+from slm.data.store.find import find_store, prepare_store, tokenize_with
+from slm.data.store.preparation import Preparation
+from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.simple import SimpleTokenizer

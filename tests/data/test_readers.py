@@ -18,15 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.data.corpora.datasets import datasets as HF_DATASETS
-from slm.data.documents import Document
+from slm.data.documents.corpus_files import FileSource, Source, file_sources, reader_of
+from slm.data.documents.document import Document, hf_datasets
+from slm.data.documents.document import text as text_reader
+from slm.data.documents.half_pairs import HalfPairs
+from slm.data.documents.parts import in_parts
+from slm.data.documents.reader import WHOLE, Reader
 from slm.data.faults import Faults
-from slm.data.parts import in_parts
-from slm.data.readers import hf_datasets
-from slm.data.readers import text as text_reader
-from slm.data.readers.half_pairs import HalfPairs
-from slm.data.readers.reader import WHOLE, Reader
-from slm.data.readers.reading import Reading
-from slm.data.readers.source import FileSource, Source, file_sources, reader_of
+from slm.data.reading import Reading
 from slm.errors import UserError
 
 FEW = settings(max_examples=60, deadline=None)
@@ -169,7 +168,7 @@ def test_the_field_and_the_format_are_settings(tmp_path: Path) -> None:
 def test_long_records_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 100
     file = write([{"text": "a"}, {"text": long}, {"text": "b"}], tmp_path / "a.jsonl")
-    monkeypatch.setattr("slm.data.readers.reader.in_parts", lambda name, text: in_parts(name, text, part_size=50))
+    monkeypatch.setattr("slm.data.documents.reader.in_parts", lambda name, text: in_parts(name, text, part_size=50))
     documents = read(file)
     assert "".join(texts(documents[1:-1])) == long
     assert len(documents) > 6

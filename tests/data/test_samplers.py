@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.data.order import window_at
-from slm.data.samplers import _AT_ONCE, EvalBatches, TrainBatches
+from slm.data.batches.order import window_at
+from slm.data.batches.samplers import _AT_ONCE, EvalBatches, TrainBatches
 
 
 @given(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from slm.data.templates.renderer import ChatRenderer, Sample
-from slm.data.templates.template import with_template
+from slm.chat.renderer import ChatRenderer, Sample
+from slm.chat.template import with_template
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 from slm.tokenizers.build import build_tokenizer

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.data.windows import IGNORE_INDEX, WindowDataset
+from slm.data.batches.windows import IGNORE_INDEX, WindowDataset
 from slm.errors import UserError
 
 sizes = {"n": st.integers(2, 200), "seq_len": st.integers(1, 40)}

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from slm.errors import UserError
-from slm.training.checkpoints.checkpoint_io import read_checkpoint, write_checkpoint
-from slm.training.checkpoints.files import newest_whole
-from slm.training.checkpoints.sealed_file import fault_of
+from slm.training.run.checkpoint_files import newest_whole
+from slm.training.run.checkpoint_io import read_checkpoint, write_checkpoint
+from slm.training.run.sealed_file import fault_of
 
 LONG = os.environ.get("SLM_FAULTS") == "long"
 DAMAGES = 200

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
-from slm.training.checkpoints.files import checkpoints_of
-from slm.training.checkpoints.sealed_file import SealedWriter, fault_of
+from slm.training.run.checkpoint_files import checkpoints_of
+from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.sealed_file import SealedWriter, fault_of
 
 SAVES = ("trainer.max_steps=8", "trainer.save_every=2", "trainer.val_every=100", "trainer.keep=0")
 MODES = ("trainer.async_save=true", "trainer.async_save=false")
@@ -118,7 +118,7 @@ def test_the_end_that_cannot_be_saved_is_an_error(
 def test_a_best_that_was_not_saved_is_not_the_best(run_cli: Any, tiny: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """best.ckpt and the bundle are of one step, and the memory of it too: a later model must beat what is on the disk,
     not what was lost. The checkpoint itself is saved all the same when only the bundle fails."""
-    bundle, failures = __import__("slm.bundle", fromlist=["save_file"]), iter([False, True, False, False])
+    bundle, failures = __import__("slm.weights.bundle", fromlist=["save_file"]), iter([False, True, False, False])
     save_file = bundle.save_file
 
     def failing(*arguments: Any) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from released_gpt2 import VOCAB, random_variables, write_tf_checkpoint, write_vocabulary
 
-from slm.bundle import write_bundle
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.bpe import BpeTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
-from slm.training.checkpoints.checkpoint_io import write_checkpoint
+from slm.training.run.checkpoint_io import write_checkpoint
+from slm.weights.bundle import write_bundle
 from slm.weights.hugging_face_export import write_hugging_face
 
 _TEXT = "One two, 3 three.\nFour a b c d e f. " * 4
@@ -92,7 +92,7 @@ def store_files() -> dict[str, bytes]:
     """A token store."""
     from small_store import Split, write_store
 
-    from slm.data.documents import Document
+    from slm.data.documents.document import Document
 
     split = Split([Document("a", _TEXT)], [Document("b", _TEXT)])
     return _written(lambda folder: write_store(folder, split, SimpleTokenizer.create([_TEXT])))

@@ -30,20 +30,20 @@ from small_model_folder import (
 from tf_table_writer import signed
 from torch import Tensor
 
+from slm.data.documents.corpus_files import file_sources
 from slm.data.faults import Faults
-from slm.data.readers.reading import Reading
-from slm.data.readers.source import file_sources
-from slm.data.token_store import TokenStore
+from slm.data.reading import Reading
+from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
-from slm.sources import find_source, open_source
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
-from slm.training.checkpoints.resume import Resumed
 from slm.training.prompt_file import read_prompts
-from slm.training.run_folder import read_record
+from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.folder import read_record
+from slm.training.run.resume import Resumed
 from slm.weights.gpt2_tf import gpt2_tf_table, read_hparams
+from slm.weights.open_model import find_source, open_source
 from slm.weights.pretrained import Pretrained
 from slm.weights.tf_checkpoint import TensorFlowCheckpoint
 
@@ -185,7 +185,7 @@ def _parquet() -> bytes:
 
 
 def _zst(content: bytes) -> bytes:
-    from slm.data.readers.compression import _zstd
+    from slm.data.documents.compression import _zstd
 
     compressed: bytes = _zstd().compress(content)
     return compressed

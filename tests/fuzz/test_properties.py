@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slm.chat.renderer import ChatRenderer
+from slm.chat.template import with_template
 from slm.cli.app import _explain
-from slm.data.templates.renderer import ChatRenderer
-from slm.data.templates.template import with_template
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.sampling import adjusted, next_tokens

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import slm
-from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.sources import find_bundle
 from slm.tokenizers.byte import ByteTokenizer
+from slm.weights.bundle import write_bundle
+from slm.weights.open_model import find_bundle
 
 MAX_SEQ_LEN = 40
 EOS = ByteTokenizer.eos_id

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import slm
-from slm.bundle import write_bundle
 from slm.errors import UserError
 from slm.models.config import ModelConfig
+from slm.models.inference.packed import PackedLinear, packs
+from slm.models.inference.prepared import prepare_for_inference
+from slm.models.inference.quantized import GROUP, Int4Linear, Int8Linear, four_bits
 from slm.models.modules.build import build_model
-from slm.models.modules.packed import PackedLinear, packs
-from slm.models.modules.quantized import GROUP, Int4Linear, Int8Linear, four_bits
-from slm.models.prepare import prepare_for_inference
+from slm.weights.bundle import write_bundle
 
 
 def layer(bias: bool = True, inputs: int = 128, outputs: int = 48) -> nn.Linear:

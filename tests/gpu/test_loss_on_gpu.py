@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from slm.models.kernels.cross_entropy import cross_entropy_, has_cross_entropy
 from slm.models.modules.losses import CrossEntropy, token_log_probs
-from slm.models.native.cross_entropy import cross_entropy_, has_cross_entropy
 
 CUDA = torch.device("cuda")
 

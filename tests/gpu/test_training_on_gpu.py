@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from slm.training import runner
-from slm.training.module import LanguageModelModule
+from slm.training.lit_module import LanguageModelModule
 
 Train = Callable[..., Path]
 MODERN = ("recipe=modern", "model.modules.output_projection.softcap=15")

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slm.models.kernels.cross_entropy import cross_entropy_
+from slm.models.kernels.library import library
 from slm.models.modules import losses
 from slm.models.modules.losses import CrossEntropy
-from slm.models.native.cross_entropy import cross_entropy_
-from slm.models.native.library import library
 
 B, T, C, V, PADDED = 2, 5, 8, 13, 16
 

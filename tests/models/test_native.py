@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
+from slm.models.inference.packed import PackedLinear
+from slm.models.inference.prepared import prepare_for_inference
+from slm.models.inference.quantized import Int4Linear, Int8Linear
+from slm.models.inference.stack import Stack
+from slm.models.kernels import library as native
+from slm.models.kernels.activation import NativeActivation, activate
+from slm.models.kernels.largest import largest_places
+from slm.models.kernels.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
+from slm.models.kernels.prompt_attention import attend_prompt, serves_prompt
 from slm.models.modules.build import build_model
 from slm.models.modules.mlp import MLP
-from slm.models.modules.packed import PackedLinear
-from slm.models.modules.quantized import Int4Linear, Int8Linear
-from slm.models.native import library as native
-from slm.models.native.activation import NativeActivation, activate
-from slm.models.native.largest import largest_places
-from slm.models.native.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
-from slm.models.native.prompt_attention import attend_prompt, serves_prompt
-from slm.models.native.stack import Stack
-from slm.models.prepare import prepare_for_inference
 from slm.registry import ACTIVATIONS
 
 needs_kernels = pytest.mark.skipif(native.library() is None, reason="no C compiler: there are no kernels to test")

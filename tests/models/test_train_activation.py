@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
+from slm.models.kernels import train_activation
+from slm.models.kernels.library import library
 from slm.models.modules.build import build_mlp
 from slm.models.modules.mlp import MLP, GatedMLP
-from slm.models.native import train_activation
-from slm.models.native.library import library
 from slm.registry import ACTIVATIONS
 
 BF16 = torch.bfloat16

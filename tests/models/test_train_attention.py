@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slm.models.native.library import has_train_attention
-from slm.models.native.train_attention import serves_training, train_attention
+from slm.models.kernels.library import has_train_attention
+from slm.models.kernels.train_attention import serves_training, train_attention
 
 BF16 = torch.bfloat16
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slm.models.native import waiting
-from slm.models.native.waiting import CALM_PERIODS, Crowd
+from slm.models.kernels import waiting
+from slm.models.kernels.waiting import CALM_PERIODS, Crowd
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP's waiting is changed on Linux alone")
 
@@ -42,7 +42,7 @@ def _with_two_threads(program: str, **variables: str) -> dict[str, object]:
 
 SPUN = """
 import json, time, torch
-from slm.models.native.waiting import Sleepers
+from slm.models.kernels.waiting import Sleepers
 x = torch.zeros(200_000)
 
 def spun():  # processor time a second, of regions with pauses between them
@@ -73,7 +73,7 @@ def test_sleepers_let_threads_that_wait_sleep_until_they_are_dismissed() -> None
 
 BITS = """
 import hashlib, json, torch
-from slm.models.native.waiting import Sleepers
+from slm.models.kernels.waiting import Sleepers
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.GELU(), torch.nn.Linear(512, 256))
 x = torch.randn(300, 256)
@@ -96,7 +96,7 @@ def test_the_bits_do_not_depend_on_how_threads_wait() -> None:
 
 NOTICED = """
 import json, subprocess, sys, threading, time, torch
-from slm.models.native.waiting import heed_others
+from slm.models.kernels.waiting import heed_others
 
 def sleepers():
     return any(thread.name == "sleepers" for thread in threading.enumerate())

@@ -20,7 +20,7 @@ def main() -> None:
         "torch",
         "pytorch_lightning",
         "hydra",
-        "slm.sources",
+        "slm.weights.open_model",
         "slm.generation.language_model",
         "slm.training.run_config",
     ):

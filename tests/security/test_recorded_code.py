@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slm.training.recorded_code import refuse_code_of_others
+from slm.training.run.recorded_code import refuse_code_of_others
 
 CALLBACK = "import pytorch_lightning as pl\nclass Mine(pl.Callback):\n    pass\n"
 

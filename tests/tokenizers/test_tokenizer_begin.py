@@ -10,8 +10,8 @@ import torch
 from small_store import Split, split_documents, write_store
 from tokenizers import processors
 
-from slm.data.documents import Document
-from slm.data.windows import WindowDataset
+from slm.data.batches.windows import WindowDataset
+from slm.data.documents.document import Document
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel

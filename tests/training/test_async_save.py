@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training.checkpoints import checkpoint_io
-from slm.training.checkpoints.checkpoint_io import CheckpointWriter, read_checkpoint, write_checkpoint
-from slm.training.checkpoints.host_copy import HostCopy
-from slm.training.checkpoints.retention import dropped
+from slm.training.run import checkpoint_io
+from slm.training.run.checkpoint_io import CheckpointWriter, read_checkpoint, write_checkpoint
+from slm.training.run.host_copy import HostCopy
+from slm.training.run.retention import dropped
 
 
 def test_both_ways_write_the_same_files(train_tiny: Callable[..., Path]) -> None:

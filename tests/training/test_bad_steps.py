@@ -16,8 +16,8 @@ import pytorch_lightning as pl
 import torch
 
 from slm.errors import UserError
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
-from slm.training.left_out import leave_finding, leave_out_if_bad, takes_finding
+from slm.training.optim.left_out import leave_finding, leave_out_if_bad, takes_finding
+from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run_again import RunData
 from slm.training.step_figures import StepFigures, StepReader
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 import slm
-from slm.bundle import write_bundle
-from slm.data.templates.renderer import ChatRenderer
+from slm.chat.renderer import ChatRenderer
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.extended import ExtendedTokenizer
+from slm.weights.bundle import write_bundle
 
 TALK = [
     {"role": "user", "content": "say 3"},

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.training.callbacks.checkpoints import Checkpoints, Period
-from slm.training.checkpoints.checkpoint_io import CheckpointWriter, write_checkpoint
-from slm.training.run_folder import remove_leftovers
+from slm.training.run.checkpoint_io import CheckpointWriter, write_checkpoint
+from slm.training.run.checkpoints import Checkpoints, Period
+from slm.training.run.folder import remove_leftovers
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from slm.training.callbacks import random_state
-from slm.training.checkpoints.host_copy import HostCopy
 from slm.training.exact_sum import ExactSum, joined
+from slm.training.run import random_state
+from slm.training.run.host_copy import HostCopy
 
 
 class NoFloat64(TorchDispatchMode):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 
-from slm.training import guarded_logger
-from slm.training.csv_logger import CsvLogger, read_metrics
-from slm.training.guarded_logger import guarded
+from slm.training.watch import guarded_logger
+from slm.training.watch.csv_logger import CsvLogger, read_metrics
+from slm.training.watch.guarded_logger import guarded
 
 
 class Failing(Logger):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slm.training.csv_logger import CsvLogger, read_metrics
+from slm.training.watch.csv_logger import CsvLogger, read_metrics
 
 SECRET = "hf_ABCDEFGHIJKLMNOPQRSTUVWX"
 

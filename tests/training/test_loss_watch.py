@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from slm.training.callbacks.loss_watch import LossWatch
-from slm.training.module import LanguageModelModule
+from slm.training.lit_module import LanguageModelModule
 from slm.training.step_figures import StepFigures
+from slm.training.watch.loss_watch import LossWatch
 
 
 def watch(folder: Path, losses: list[float], **settings: Any) -> list[int]:

@@ -12,11 +12,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, default_collate
 
-from slm.data.instructions.datamodule import InstructionDataModule
-from slm.data.instructions.samples import SampleSet
+from slm.data.batches.conversation_datamodule import InstructionDataModule
+from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.training.module import LanguageModelModule
+from slm.training.lit_module import LanguageModelModule
 from slm.training.text_figures import text_metrics
 
 T, VOCAB = 12, 30

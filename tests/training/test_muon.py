@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.training import muon
-from slm.training.left_out import leave_finding, takes_finding
-from slm.training.muon import Muon, orthogonalized
-from slm.training.optimizers import parameter_groups
+from slm.training.optim import muon
+from slm.training.optim.left_out import leave_finding, takes_finding
+from slm.training.optim.muon import Muon, orthogonalized
+from slm.training.optim.optimizers import parameter_groups
 
 
 def tiny_model(**transformer: Any) -> nn.Module:

@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from slm.errors import UserError
 from slm.schema import checked
 from slm.training.config import SchedulerConfig
-from slm.training.optimizer_config import optimizer_problems, with_rates, with_warmup_steps
-from slm.training.optimizers import parameter_groups
-from slm.training.run_parts import optimizer_factory
-from slm.training.schedules import describe_schedule, lr_factor
+from slm.training.optim.config import optimizer_problems, with_rates, with_warmup_steps
+from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.schedules import describe_schedule, lr_factor
+from slm.training.parts import optimizer_factory
 from slm.training.tasks.task import task_of
 
 WIDTHS = (64, 192, 384, 576, 768, 2048, 4096)
@@ -149,7 +149,7 @@ def test_what_a_schedule_does_not_take_is_refused(settings: dict[str, Any], said
     assert said in str(refused.value)
 
 
-SGD, MUON, ADAMW = "torch.optim.SGD", "slm.training.muon.Muon", "torch.optim.AdamW"
+SGD, MUON, ADAMW = "torch.optim.SGD", "slm.training.optim.muon.Muon", "torch.optim.AdamW"
 FREE = "schedulefree.AdamWScheduleFree"
 
 
@@ -193,7 +193,7 @@ def test_what_an_optimizer_itself_refuses_is_known_before_the_data(settings: dic
 
 @pytest.mark.parametrize("settings", [{"momentum": 1.0}, {"momentum": -0.1}, {"ns_steps": 0}])
 def test_muon_takes_no_nonsense_from_python_either(settings: dict[str, Any]) -> None:
-    from slm.training.muon import Muon
+    from slm.training.optim.muon import Muon
 
     with pytest.raises(ValueError, match="momentum must be from 0 on and below 1, ns_steps at least 1"):
         Muon(parameter_groups(Small(), 0.1, by_role=True), **settings)
@@ -303,4 +303,4 @@ def test_lora_with_muon_is_refused(run_cli: Any, tiny: Any, tiny_run: Any, tmp_p
     own = [s for s in tiny if not s.startswith(("model.", "tokenizer"))]
     outcome = run_cli("train", *own, f"model.weights={tiny_run}", "adapter=lora", "optimizer=muon", "run_dir=run")
     assert (outcome.status, (tmp_path / "run").exists()) == (2, False)
-    assert "adapter=lora does not go with slm.training.muon.Muon" in outcome.err
+    assert "adapter=lora does not go with slm.training.optim.muon.Muon" in outcome.err

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
+from slm.training.run.checkpoint_io import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from slm.errors import UserError
-from slm.training.run_lock import HOLDER_FILE, LOCK_FILE, only_writer
+from slm.training.run.lock import HOLDER_FILE, LOCK_FILE, only_writer
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from slm.training.run_lock import only_writer
+from slm.training.run.lock import only_writer
 with only_writer(Path(sys.argv[1])):
     if not os.fork():
         os.close(1)  # as a loader process would: it outlives a parent that is killed
@@ -85,7 +85,7 @@ TAKE = """
 import sys, time
 from pathlib import Path
 from slm.errors import UserError
-from slm.training.run_lock import only_writer
+from slm.training.run.lock import only_writer
 taken, until = 0, time.monotonic() + 3
 while time.monotonic() < until:
     try:

@@ -15,8 +15,8 @@ from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.schema import checked
 from slm.training.config import SCHEDULES, SchedulerConfig, TrainerConfig
-from slm.training.optimizers import parameter_groups
-from slm.training.schedules import lr_factor
+from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.schedules import lr_factor
 
 
 def factor(name: str, **settings: Any) -> Callable[[int], float]:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.bundle import write_bundle
-from slm.data.templates.renderer import ChatRenderer
+from slm.chat.renderer import ChatRenderer
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.base import load_tokenizer
 from slm.tokenizers.byte import ByteTokenizer
+from slm.weights.bundle import write_bundle
 
 
 @pytest.fixture

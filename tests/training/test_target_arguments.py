@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from slm.training.target_arguments import arguments_of
+from slm.training.optim.target_arguments import arguments_of
 
 TARGETS = [
     "torch.optim.AdamW",
     "torch.optim.SGD",
     "torch.optim.LBFGS",
-    "slm.training.muon.Muon",
-    "slm.training.loggers.tensorboard",
-    "slm.training.callbacks.sample_text.SampleText",
-    "slm.training.callbacks.progress.RunProgress",
+    "slm.training.optim.muon.Muon",
+    "slm.training.watch.loggers.tensorboard",
+    "slm.training.watch.sample_text.SampleText",
+    "slm.training.watch.progress.RunProgress",
     "pytorch_lightning.callbacks.EarlyStopping",
     "pytorch_lightning.callbacks.LearningRateMonitor",
 ]
@@ -39,7 +39,7 @@ def test_the_source_tells_what_the_class_says(target: str) -> None:
         "torch.optim.NoSuch",
         "AdamW",
         "",
-        "slm.training.loggers.wandb",
+        "slm.training.watch.loggers.wandb",
     ],
 )
 def test_what_it_does_not_tell_is_none(target: str) -> None:

@@ -68,13 +68,13 @@ def convert(cfg: DictConfig) -> None:
     import torch
     from safetensors import SafetensorError
 
-    from slm.bundle import write_bundle
-    from slm.cli.sources import BEST, run_source
-    from slm.models.prepare import prepare_for_inference
-    from slm.sources import find_source, open_source
+    from slm.cli.given_model import BEST, run_source
+    from slm.models.inference.prepared import prepare_for_inference
     from slm.tokenizers.missing import is_missing
+    from slm.weights.bundle import write_bundle
     from slm.weights.hugging_face_export import write_hugging_face
     from slm.weights.laid_out import lay_out
+    from slm.weights.open_model import find_source, open_source
 
     source = find_source(str(settings.source), settings.format, settings.mirror)
     if settings.checkpoint != BEST:
@@ -120,7 +120,7 @@ def _refuse_overflow(weights: Mapping[str, Tensor]) -> None:
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
     """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
-    from slm.cli.sources import reject_unknown
+    from slm.cli.given_model import reject_unknown
     from slm.training.run_config import import_plugins
 
     names = set(_Settings.__dataclass_fields__)

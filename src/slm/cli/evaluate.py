@@ -88,17 +88,17 @@ def evaluate(cfg: DictConfig) -> float:
     import torch
     from omegaconf import OmegaConf
 
-    from slm.cli.sources import model_source
+    from slm.cli.given_model import model_source
 
     settings = _checked(cfg)
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
     answers_file = _answers_file(settings)
 
-    from slm.models.prepare import prepare_for_inference
-    from slm.sources import open_source
-    from slm.training.evaluator import evaluate as score
+    from slm.evaluation.evaluator import evaluate as score
+    from slm.models.inference.prepared import prepare_for_inference
     from slm.training.tasks.task import Evaluation, task_for
+    from slm.weights.open_model import open_source
 
     opened = open_source(source)
     if settings.eos_token is not None:
@@ -129,10 +129,10 @@ def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, 
     from omegaconf import OmegaConf, open_dict
 
     from slm.data.config import DataConfig
+    from slm.files.yaml_file import read_yaml_object
+    from slm.training.run.folder import CONFIG_FILE, read_record
+    from slm.training.run.start_folder import settings_from_start
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
-    from slm.training.run_folder import CONFIG_FILE, read_record
-    from slm.training.start_folder import settings_from_start
-    from slm.yaml_file import read_yaml_object
 
     of_run: Any = None
     if (path / CONFIG_FILE).is_file():
@@ -189,8 +189,8 @@ def _check_use(settings: _Settings, data: DataConfig) -> None:
 def _reference(name: str, opened: Pretrained, data: DataConfig) -> nn.Module:
     import torch
 
-    from slm.sources import find_source, open_source
     from slm.weights.adapt import check_same_tokens
+    from slm.weights.open_model import find_source, open_source
 
     found = open_source(find_source(name))
     try:
@@ -210,7 +210,7 @@ def _reference(name: str, opened: Pretrained, data: DataConfig) -> nn.Module:
 
 def _checked(cfg: DictConfig) -> _Settings:
     """How to evaluate; raises `UserError` with all that is wrong, but for the data, which may be the run's."""
-    from slm.cli.sources import reject_unknown
+    from slm.cli.given_model import reject_unknown
     from slm.training.precision_names import check_precision
 
     settings, *_ = together(

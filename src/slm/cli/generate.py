@@ -59,7 +59,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 def generate(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from slm.cli.sources import model_source
+    from slm.cli.given_model import model_source
 
     values, settings = _checked(cfg)
     _tell_of_lost_quotes(settings.stop)
@@ -103,7 +103,7 @@ def generate(cfg: DictConfig) -> None:
     elif values["prompt"] is not None:
         _continue(language_model, str(values["prompt"]), settings)
     else:
-        from slm.generation.prompt import InteractivePrompt
+        from slm.generation.repl.prompt import InteractivePrompt
 
         InteractivePrompt(language_model, settings).run()
 
@@ -123,7 +123,7 @@ def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
     """The settings as plain types, and how to generate; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
-    from slm.cli.sources import reject_unknown
+    from slm.cli.given_model import reject_unknown
     from slm.generation.config import settled
     from slm.schema import together
 

@@ -23,7 +23,7 @@ from slm.cli.compose_errors import could_not_override, explain
 from slm.cli.composition import compose, config_loader, without_hydra
 from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
-from slm.other_names import NOT_HERE
+from slm.suggest.other_names import NOT_HERE
 from slm.training.config import no_setting
 
 _TEXTS = ("prompt",)

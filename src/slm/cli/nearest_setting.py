@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm.nearest import ENOUGH, likeness, meant, ranked
+from slm.suggest.nearest import ENOUGH, likeness, meant, ranked
 
 _OF_THE_NAME, _OF_THE_PLACE = 0.75, 0.25
 _CALLED_SO = 0.97  # another tool's name for it

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from slm.data.config import CorpusConfig
-    from slm.data.pipeline.processes import NumProcesses
+    from slm.data.store.processes import NumProcesses
 
 HELP = Help(
     summary="Tokenize a corpus ahead of training. The token store holds the tokens, the tokenizer and a record of "
@@ -53,9 +53,9 @@ class _Settings:
 def prepare(cfg: DictConfig) -> None:
     """The Hydra task."""
     from slm.data.config import MIXTURE_KIND, STORE_KIND
-    from slm.data.pipeline.data_card import CARD_FILE, summary_lines
-    from slm.data.prepare import prepare_store
-    from slm.json_file import read_json_object
+    from slm.data.store.data_card import CARD_FILE, summary_lines
+    from slm.data.store.find import prepare_store
+    from slm.files.json_file import read_json_object
     from slm.notices import notice
 
     values, (corpus, num_processes) = _checked(cfg)
@@ -86,7 +86,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumPr
     from omegaconf import open_dict
 
     from slm.cli.composition import checked_values
-    from slm.cli.sources import reject_unknown
+    from slm.cli.given_model import reject_unknown
     from slm.data.config import CorpusConfig
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from slm.cli.app import USER_ERROR_STATUS, fail
 from slm.cli.failed_jobs import FAILED_FILE, FailedJob, failed_jobs, remember_swept
+from slm.files.new_file import new_file
 from slm.masking import masked, masked_argument
-from slm.new_file import new_file
 from slm.notices import notice
-from slm.training.run_folder import RECORD_FILE, SUMMARY_FILE, read_record
+from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
 HYDRA_FILE = "multirun.yaml"

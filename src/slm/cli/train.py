@@ -154,7 +154,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     where there is none, a new run starts. In a sweep each job looks in its own folder.
     """
     from slm.masking import masked_argument
-    from slm.training.run_folder import checkpoint_to_resume, newest_run, run_of_checkpoint
+    from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
     given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
     resume = given.get("resume")
@@ -191,9 +191,9 @@ def repeated_settings(run: Path, changed: Collection[str], with_config_dir: bool
         UserError: the record is damaged; somebody else made it and it could run code; or a secret in it is masked.
     """
     from slm.masking import MASK
-    from slm.training.recorded_code import is_own, refuse_code_of_others
-    from slm.training.run_folder import read_record
-    from slm.training.start_folder import from_start, override_from_start
+    from slm.training.run.folder import read_record
+    from slm.training.run.recorded_code import is_own, refuse_code_of_others
+    from slm.training.run.start_folder import from_start, override_from_start
 
     record = read_record(run)
     kept = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from annotated_types import Gt, Lt
 from pydantic import Strict
 
-from slm.data.pipeline.filters import FILTER_KEYS, Filters
-from slm.data.readers.reading import READING_KEYS, Reading
+from slm.data.filters import FILTER_KEYS, Filters
+from slm.data.reading import READING_KEYS, Reading
 from slm.errors import UserError, did_you_mean
 from slm.registry import CORPORA
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together

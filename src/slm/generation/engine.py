@@ -16,7 +16,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.graphed_step import GraphedStep, GraphedSteps, sent
 from slm.generation.sampling import adjusted, log_probabilities, next_tokens
 from slm.models.contract import CausalLM
-from slm.models.modules.kv_cache import KVCache
+from slm.models.inference.kv_cache import KVCache
 
 Reason = Literal["eos", "length", "max_seq_len", "stop", "refused"]
 

@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import torch
 
-from slm.data.templates.renderer import ChatRenderer
+from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
 from slm.generation.answer_lead import WithoutLead
 from slm.generation.config import GenerationConfig, settled
 from slm.generation.engine import End, Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
-from slm.generation.prompt_request import Prompt
+from slm.generation.request import Prompt
 from slm.generation.stop_strings import StopStrings
 from slm.models.contract import CausalLM
-from slm.models.native.waiting import heed_others
-from slm.models.prepare import prepare_for_inference
+from slm.models.inference.prepared import prepare_for_inference
+from slm.models.kernels.waiting import heed_others
 from slm.schema import checked
-from slm.sources import Source, find_source, open_source
 from slm.tokenizers.base import StreamDecoder, Tokenizer
 from slm.weights.name_table import widest_dtype
+from slm.weights.open_model import Source, find_source, open_source
 from slm.weights.own_sampling import own_sampling
 
 

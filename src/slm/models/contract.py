@@ -36,7 +36,7 @@ class CausalLM(Protocol):
     def make_cache(self, batch_size: int, max_len: int | None = None) -> Any:
         """An empty cache for `hidden_states`: `batch_size` rows of `max_len` positions.
 
-        Generation uses of it what `KVCache` (slm/models/modules/kv_cache.py) says under "what a decode loop does with
+        Generation uses of it what `KVCache` (slm/models/inference/kv_cache.py) says under "what a decode loop does with
         rows", and ``lengths``: it takes no row into use (`keep`), reads prompts into `rows` padded at their end and
         counts what is no padding (`append`), takes finished rows out (`drop`, which moves the last into their place),
         and for ``overflow=slide`` lets rows `forget`. A model that hands a `KVCache` to its attention needs no more.

@@ -8,8 +8,8 @@ from typing import Any
 
 import tokenizers
 
-from slm.bounded_text import bounded_text
-from slm.json_file import read_json_object
+from slm.files.bounded_text import bounded_text
+from slm.files.json_file import read_json_object
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CONFIG_FILE = "tokenizer_config.json"

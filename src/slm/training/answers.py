@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slm.data.templates.renderer import ChatRenderer, Message
+from slm.chat.renderer import ChatRenderer, Message
+from slm.files.new_file import new_file
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
-from slm.new_file import new_file
 
 HowMany = int | Literal["all"]
 

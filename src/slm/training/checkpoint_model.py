@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.bundle import open_bundle
 from slm.errors import UserError
 from slm.models.modules.lora import merged_state
-from slm.sources import Source, find_bundle
-from slm.training.callbacks.averaged_weights import averaged_weights
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
-from slm.training.checkpoints.files import CHECKPOINTS
-from slm.training.module import LanguageModelModule
-from slm.training.optimizer_config import with_warmup_steps
-from slm.training.recorded_code import refuse_config_of_others
+from slm.training.lit_module import LanguageModelModule
+from slm.training.optim.config import with_warmup_steps
+from slm.training.parts import optimizer_factory, start_model
+from slm.training.run.averaged_weights import averaged_weights
+from slm.training.run.checkpoint_files import CHECKPOINTS
+from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.folder import read_record
+from slm.training.run.recorded_code import refuse_config_of_others
 from slm.training.run_again import composed_of
 from slm.training.run_config import RunConfig
-from slm.training.run_folder import read_record
-from slm.training.run_parts import optimizer_factory, start_model
+from slm.weights.bundle import open_bundle
+from slm.weights.open_model import Source, find_bundle
 from slm.weights.own_sampling import SAMPLING
 from slm.weights.pretrained import PUBLISHED_DTYPE, Pretrained
 from slm.weights.tensor_source import TensorsInMemory

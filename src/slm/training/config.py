@@ -95,7 +95,7 @@ def no_setting(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """The learning rate over the steps; formulas in `slm.training.schedules`.
+    """The learning rate over the steps; formulas in `slm.training.optim.schedules`.
 
     Attributes:
         name: cosine, linear, wsd, constant (warmup only) or none.

@@ -8,13 +8,13 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from slm.data.datamodule import WindowDataModule
+from slm.data.batches.datamodule import WindowDataModule
 from slm.masking import masked
 from slm.models.config import ModelConfig
 from slm.training.config import AUTO, SCHEDULES
-from slm.training.optimizer_config import with_warmup_steps
+from slm.training.optim.config import with_warmup_steps
+from slm.training.optim.schedules import describe_schedule
 from slm.training.run_config import RunConfig
-from slm.training.schedules import describe_schedule
 
 _AT_ONCE_ON_CPU = 1024  # tokens of fine-tuning: 8 windows of 1,024 of a model of 135 M take 11 GB
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.prompt_request import Prompt
+from slm.generation.request import Prompt
 from slm.notices import notice
 from slm.schema import checked
-from slm.training.module import LanguageModelModule
+from slm.training.lit_module import LanguageModelModule
 from slm.training.quiet import quiet_lightning
 
 _OWN = ("max_new_tokens", "seed")

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from slm.errors import UserError
-from slm.training.checkpoints.checkpoint_io import read_checkpoint
-from slm.training.checkpoints.files import CHECKPOINTS, step_files
-from slm.training.csv_logger import STEP, Row, read_metrics
-from slm.training.environment import environment
-from slm.training.recorded_code import refuse_config_of_others
+from slm.training.run.checkpoint_files import CHECKPOINTS, step_files
+from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.environment import environment
+from slm.training.run.folder import METRICS_FILE, RECORD_FILE, provenance, read_record
+from slm.training.run.recorded_code import refuse_config_of_others
 from slm.training.run_again import composed_of, config_again, unchanged_data
-from slm.training.run_folder import METRICS_FILE, RECORD_FILE, provenance, read_record
 from slm.training.runner import train
+from slm.training.watch.csv_logger import STEP, Row, read_metrics
 
 _TIMES = "speed/"
 _VALIDATION = "val/"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
+from slm.files.yaml_file import read_yaml_object
 from slm.tokenizers.base import Tokenizer
-from slm.training.checkpoints.files import newest_whole
+from slm.training.run.checkpoint_files import newest_whole
+from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, template_time
+from slm.training.run.start_folder import settings_from_start
 from slm.training.run_config import START_BUNDLE, RunConfig
-from slm.training.run_folder import CONFIG_FILE, RECORD_FILE, read_record, template_time
-from slm.training.start_folder import settings_from_start
 from slm.training.tasks.task import TaskData
-from slm.yaml_file import read_yaml_object
 
 
 def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

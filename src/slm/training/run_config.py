@@ -16,11 +16,11 @@ from slm.registry import load_plugins
 from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import LIGHTNING, LightningConfig, SchedulerConfig, TrainerConfig, no_setting
-from slm.training.optimizer_config import optimizer_problems, with_rates
+from slm.training.optim.config import optimizer_problems, with_rates
+from slm.training.optim.target_arguments import argument_problems
+from slm.training.optim.target_ranges import range_problems
 from slm.training.precision_names import check_precision
-from slm.training.run_folder import checkpoint_to_resume, run_of_checkpoint, template_time
-from slm.training.target_arguments import argument_problems
-from slm.training.target_ranges import range_problems
+from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
 from slm.training.tasks.task import Task, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -234,7 +234,11 @@ def _kept_start(resumed: Path | None) -> Path | None:
 def _opened(fine_tuning: FineTuning | None, kept: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained | None:
     if fine_tuning is None:
         return None
-    from slm.sources import Source, find_source, open_source  # they import torch, which nobody else here needs
+    from slm.weights.open_model import (  # they import torch, which nobody else here needs
+        Source,
+        find_source,
+        open_source,
+    )
 
     opened = open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
     ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None

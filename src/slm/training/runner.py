@@ -16,38 +16,19 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 
-from slm.bundle import write_bundle
 from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
-from slm.models.native.waiting import heed_others
+from slm.models.kernels.waiting import heed_others
 from slm.models.summary import summarize
 from slm.notices import notice
-from slm.training import run_folder
-from slm.training.callbacks.averaged_weights import AveragedWeights
-from slm.training.callbacks.broken_off import BrokenOff
-from slm.training.callbacks.compiled import Compiled
-from slm.training.callbacks.garbage import FrozenGarbage
-from slm.training.callbacks.logged_settings import LoggedSettings
-from slm.training.callbacks.planned_stop import PlannedStop
-from slm.training.callbacks.random_state import RandomState
-from slm.training.callbacks.stop_on_signal import StopOnSignal
-from slm.training.callbacks.train_metrics import TrainMetrics
-from slm.training.checkpoints.files import newest_whole, say_what_is_taken
-from slm.training.checkpoints.resume import Resumed
-from slm.training.environment import environment
+from slm.training.compiled import Compiled
 from slm.training.freed_memory import keep_freed_memory
-from slm.training.logged_steps import log_under_own_steps
-from slm.training.module import LanguageModelModule
-from slm.training.optimizer_config import with_warmup_steps
-from slm.training.optimizers import say_unread
-from slm.training.plan import describe_plan, resolved, settings_for_loggers, with_batches, with_steps
-from slm.training.precision import Precision
-from slm.training.quiet import quiet_lightning
-from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
-from slm.training.recorded_code import SEAL, seal
-from slm.training.run_config import START_BUNDLE, RunConfig
-from slm.training.run_lock import only_writer
-from slm.training.run_parts import (
+from slm.training.lightning_seams import log_under_own_steps
+from slm.training.lit_module import LanguageModelModule
+from slm.training.optim.config import with_warmup_steps
+from slm.training.optim.optimizers import say_unread
+from slm.training.optim.schedules import lr_factor
+from slm.training.parts import (
     Devices,
     bad_steps_callback,
     callbacks_of,
@@ -65,12 +46,31 @@ from slm.training.run_parts import (
     start_model,
     without_fused,
 )
-from slm.training.schedules import lr_factor
-from slm.training.start_folder import DIRECTORY
-from slm.training.start_notices import say_batch, say_what_is_made_again
-from slm.training.stop_signals import StopSignals, leave_signals_alone
+from slm.training.plan import describe_plan, resolved, settings_for_loggers, with_batches, with_steps
+from slm.training.precision import Precision
+from slm.training.quiet import quiet_lightning
+from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
+from slm.training.run import folder as run_folder
+from slm.training.run.averaged_weights import AveragedWeights
+from slm.training.run.broken_off import BrokenOff
+from slm.training.run.checkpoint_files import newest_whole, say_what_is_taken
+from slm.training.run.environment import environment
+from slm.training.run.lock import only_writer
+from slm.training.run.planned_stop import PlannedStop
+from slm.training.run.random_state import RandomState
+from slm.training.run.recorded_code import SEAL, seal
+from slm.training.run.resume import Resumed
+from slm.training.run.start_folder import DIRECTORY
+from slm.training.run.stop_on_signal import StopOnSignal
+from slm.training.run.stop_signals import StopSignals, leave_signals_alone
+from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
+from slm.training.watch.garbage import FrozenGarbage
+from slm.training.watch.logged_settings import LoggedSettings
+from slm.training.watch.start_notices import say_batch, say_what_is_made_again
+from slm.training.watch.train_metrics import TrainMetrics
+from slm.weights.bundle import write_bundle
 from slm.weights.pretrained import PUBLISHED_DTYPE
 
 

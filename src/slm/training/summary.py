@@ -9,10 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from slm.training.callbacks.checkpoints import Checkpoints
-from slm.training.callbacks.train_metrics import LOGGED, TrainMetrics
-from slm.training.csv_logger import STEP, read_metrics
-from slm.training.module import LanguageModelModule
+from slm.training.lit_module import LanguageModelModule
+from slm.training.run.checkpoints import Checkpoints
+from slm.training.watch.csv_logger import STEP, read_metrics
+from slm.training.watch.train_metrics import LOGGED, TrainMetrics
 
 
 def summarize_run(

@@ -19,7 +19,7 @@ class FineTuning:
     """Training from weights that exist.
 
     Attributes:
-        weights: where they are: whatever `slm.sources.find_source` takes.
+        weights: where they are: whatever `slm.weights.open_model.find_source` takes.
         extend_positions: how the model is made to reach further than it was trained for: ``linear`` (position
             interpolation, Chen et al. 2023; learned positions are interpolated alike), ``ntk`` (a larger rotary
             base) or ``yarn`` (both: Peng et al. 2023).

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
+from slm.files.new_folder import new_folder
 from slm.models.config import ModelConfig
-from slm.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.tokenizers.hf_names import GENERATION_FILE

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm.download import download
 from slm.errors import UserError, did_you_mean
+from slm.fetch.download import download
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
-from slm.models.prepare import prepare_for_inference
+from slm.models.inference.prepared import prepare_for_inference
 from slm.tokenizers.base import Tokenizer
 from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype

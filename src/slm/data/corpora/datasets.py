@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slm.data.readers.hf_datasets import HubDataset
+from slm.data.documents.hf_datasets import HubDataset
 from slm.registry import register_corpus
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
+from slm.chat.records import Form
 from slm.data.corpora.text import find_files
 from slm.registry import register_corpus
 
 PATTERNS = ["*.json", "*.jsonl"]
-
-Form = Literal["auto", "alpaca", "pair", "messages"]
 
 
 @register_corpus("instructions")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slm.data.corpora.text import find_files
-from slm.download import download
+from slm.fetch.download import download
 from slm.registry import register_corpus
 
 _SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

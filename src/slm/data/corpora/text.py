@@ -6,7 +6,7 @@ import glob
 import os
 from pathlib import Path
 
-from slm.data.readers.compression import COMPRESSED
+from slm.data.documents.compression import COMPRESSED
 from slm.errors import UserError
 from slm.registry import register_corpus
 

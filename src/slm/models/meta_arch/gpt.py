@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.config import ModelConfig
+from slm.models.inference.kv_cache import KVCache, Positions
 from slm.models.modules.build import build_position_embedding
 from slm.models.modules.embedding_paths import ValueEmbedding
-from slm.models.modules.kv_cache import KVCache, Positions
 from slm.models.modules.transformer import Transformer
 from slm.registry import register_model
 

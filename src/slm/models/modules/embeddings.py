@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
-from slm.models.modules.kv_cache import Positions
+from slm.models.inference.kv_cache import Positions
 from slm.registry import register_position_embedding
 
 Rotation = tuple[Tensor, Tensor]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.compute_dtype import compute_dtype
-from slm.models.native.cross_entropy import cross_entropy_, has_cross_entropy
+from slm.models.kernels.cross_entropy import cross_entropy_, has_cross_entropy
 from slm.registry import register_loss
 
 # Logits held at a time. Large chunks make fast products, and so do whole tiles of rows; these keep head and loss of

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from slm.models.config import TransformerConfig
+from slm.models.inference.kv_cache import KVCache
+from slm.models.kernels.prompt_attention import attend_prompt, serves_prompt
+from slm.models.kernels.train_attention import serves_training, train_attention
 from slm.models.modules.build import build_norm
 from slm.models.modules.embeddings import Rotation
-from slm.models.modules.kv_cache import KVCache
 from slm.models.modules.rotary import rotate
-from slm.models.native.prompt_attention import attend_prompt, serves_prompt
-from slm.models.native.train_attention import serves_training, train_attention
 from slm.registry import register_attention
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
-from slm.models.native.train_activation import activate_and_project, serves_activation
+from slm.models.kernels.train_activation import activate_and_project, serves_activation
 from slm.registry import ACTIVATIONS, register_mlp
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from slm.models.compute_dtype import compute_dtype
 from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
+from slm.models.inference.kv_cache import Positions
 from slm.models.modules.embeddings import PositionEmbedding, Rotation
-from slm.models.modules.kv_cache import Positions
 from slm.registry import register_position_embedding
 
 

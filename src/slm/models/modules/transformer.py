@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slm.models.config import TransformerConfig
+from slm.models.inference.kv_cache import KVCache
+from slm.models.inference.stack import MOST_ROWS, Stack
 from slm.models.modules.attention_mask import attention_mask, packed_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
 from slm.models.modules.embedding_paths import EmbeddingSkip
 from slm.models.modules.embeddings import Rotation
-from slm.models.modules.kv_cache import KVCache
-from slm.models.native.stack import MOST_ROWS, Stack
 
 
 class Block(nn.Module):

@@ -16,18 +16,18 @@ from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
-from slm.training.optimizer_config import preference_lr
+from slm.training.optim.config import preference_lr
 from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData, TemplateName, said_of_time
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from slm.data.preferences.datamodule import PairDataModule
-    from slm.data.preferences.dataset import PairDataset
+    from slm.data.batches.pair_datamodule import PairDataModule
+    from slm.data.batches.pairs import PairDataset
     from slm.tokenizers.base import Tokenizer
-    from slm.training.module import LanguageModelModule
-    from slm.training.preferences.pair_loss import PreferenceLoss
+    from slm.training.lit_module import LanguageModelModule
     from slm.training.run_config import RunConfig
+    from slm.training.tasks.preferences.pair_loss import PreferenceLoss
 
 REFERENCE_FILE = "reference.safetensors"
 """In the run folder: a resumed run cannot ask weights that it no longer has."""
@@ -89,11 +89,11 @@ class Dpo(Task):
 
     def data(self, run: RunConfig) -> TaskData:
         """Pairs in the template, and the module that trains on them."""
-        from slm.data.preferences.datamodule import PairDataModule
-        from slm.data.preferences.dataset import PairDataset
-        from slm.data.preferences.read import read_pairs
-        from slm.data.preferences.tokens import fingerprint
-        from slm.data.templates.renderer import ChatRenderer
+        from slm.chat.renderer import ChatRenderer
+        from slm.data.batches.pair_datamodule import PairDataModule
+        from slm.data.batches.pair_tokens import fingerprint
+        from slm.data.batches.pairs import PairDataset
+        from slm.data.batches.read_pairs import read_pairs
 
         began = time.perf_counter()
         tokenizer = self._tokenizer(run)
@@ -118,14 +118,14 @@ class Dpo(Task):
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The pairs of one part: beside the reference that the run kept of them, or another, or none."""
-        from slm.data.preferences.datamodule import PairDataModule
-        from slm.data.preferences.dataset import PairDataset
-        from slm.data.preferences.read import read_pairs
-        from slm.data.preferences.tokens import fingerprint
-        from slm.data.templates.renderer import ChatRenderer
-        from slm.training.preferences.likelihood import Likelihood
-        from slm.training.preferences.module import PreferenceModule
-        from slm.training.run_folder import template_time
+        from slm.chat.renderer import ChatRenderer
+        from slm.data.batches.pair_datamodule import PairDataModule
+        from slm.data.batches.pair_tokens import fingerprint
+        from slm.data.batches.pairs import PairDataset
+        from slm.data.batches.read_pairs import read_pairs
+        from slm.training.run.folder import template_time
+        from slm.training.tasks.preferences.likelihood import Likelihood
+        from slm.training.tasks.preferences.module import PreferenceModule
 
         seq_len = asked.data.seq_len
         renderer = ChatRenderer(asked.tokenizer, template_time(asked.run) if asked.run else None)
@@ -161,7 +161,7 @@ class Dpo(Task):
         return loss
 
     def _tokenizer(self, run: RunConfig) -> Tokenizer:
-        from slm.data.templates.template import with_template
+        from slm.chat.template import with_template
         from slm.training.run_config import PRETRAINED
 
         if run.start is None:
@@ -176,8 +176,8 @@ class Dpo(Task):
 
 def _without_dropout(model: nn.Module, **settings: Any) -> LanguageModelModule:
     from slm.notices import notice
-    from slm.training.preferences.dropout import switch_off_dropout
-    from slm.training.preferences.module import PreferenceModule
+    from slm.training.tasks.preferences.dropout import switch_off_dropout
+    from slm.training.tasks.preferences.module import PreferenceModule
 
     if switch_off_dropout(model):
         notice("task=dpo: dropout is off; answers are compared with each other, and with a reference that has none")
@@ -187,7 +187,7 @@ def _without_dropout(model: nn.Module, **settings: Any) -> LanguageModelModule:
 def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: Preparing) -> None:
     """The reference is `model` as training begins; a run that is resumed has its answers."""
     from slm.notices import notice
-    from slm.training.preferences.reference import describe_reference, load_reference, reference_of
+    from slm.training.tasks.preferences.reference import describe_reference, load_reference, reference_of
 
     if how.resumed_from is not None:
         reference = load_reference(how.resumed_from / REFERENCE_FILE, data.datasets)
@@ -202,7 +202,7 @@ def _ask_reference(data: PairDataModule, run: RunConfig, model: nn.Module, how: 
 
 def _kept_of(run: Path | None, data_fingerprint: str) -> bool:
     """The run keeps what the reference thought of these very pairs."""
-    from slm.training.run_folder import read_record
+    from slm.training.run.folder import read_record
 
     return run is not None and read_record(run).get("data_fingerprint") == data_fingerprint
 
@@ -212,7 +212,7 @@ def _recall_kept(
 ) -> None:
     import torch
 
-    from slm.training.preferences.reference import load_reference
+    from slm.training.tasks.preferences.reference import load_reference
 
     assert asked.run is not None
     kept = load_reference(asked.run / REFERENCE_FILE, both)
@@ -220,7 +220,7 @@ def _recall_kept(
 
 
 def _ask_given(data: PairDataModule, asked: Evaluation, model: nn.Module, how: Preparing) -> None:
-    from slm.training.preferences.reference import reference_of
+    from slm.training.tasks.preferences.reference import reference_of
 
     assert asked.reference is not None
     cache = Path(asked.data.corpus.cache_dir).expanduser() / "references"
@@ -230,7 +230,7 @@ def _ask_given(data: PairDataModule, asked: Evaluation, model: nn.Module, how: P
 
 
 def _keep_reference(data: PairDataModule, run: Path) -> None:
-    from slm.training.preferences.reference import write_reference
+    from slm.training.tasks.preferences.reference import write_reference
 
     reference: dict[str, Tensor] = {name: d.reference for name, d in data.datasets.items() if d.reference is not None}
     if not (run / REFERENCE_FILE).is_file():

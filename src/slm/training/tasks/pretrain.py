@@ -13,7 +13,7 @@ from slm.schema import FORBID_EXTRA
 from slm.training.tasks.task import Evaluation, Task, TaskData
 
 if TYPE_CHECKING:
-    from slm.data.mixture import Store
+    from slm.data.batches.mixture import Store
     from slm.training.run_config import RunConfig
 
 
@@ -33,9 +33,9 @@ class Pretrain(Task):
 
     def data(self, run: RunConfig) -> TaskData:
         """Windows of a token store, or of several."""
-        from slm.data.datamodule import TextDataModule
-        from slm.data.mixture import shares_of
-        from slm.data.token_store import SPLITS
+        from slm.data.batches.datamodule import TextDataModule
+        from slm.data.batches.mixture import shares_of
+        from slm.data.store.token_store import SPLITS
 
         began = time.perf_counter()
         store = _store(run)
@@ -49,9 +49,9 @@ class Pretrain(Task):
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""
-        from slm.data.datamodule import TextDataModule
-        from slm.data.mixture import find_data_with, shares_of
-        from slm.data.token_store import WHOLE
+        from slm.data.batches.datamodule import TextDataModule
+        from slm.data.batches.mixture import find_data_with, shares_of
+        from slm.data.store.token_store import WHOLE
 
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
@@ -61,7 +61,7 @@ class Pretrain(Task):
 
 
 def _store(run: RunConfig) -> Store:
-    from slm.data.mixture import find_data, find_data_with
+    from slm.data.batches.mixture import find_data, find_data_with
     from slm.training.run_config import PRETRAINED
     from slm.weights.adapt import check_same_tokens
 

@@ -16,9 +16,9 @@ from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
 from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateName, said_of_time
 
 if TYPE_CHECKING:
-    from slm.data.instructions.reading import Conversation, Conversations
-    from slm.data.instructions.samples import SampleSet
-    from slm.data.templates.renderer import ChatRenderer
+    from slm.chat.renderer import ChatRenderer
+    from slm.data.batches.read_conversations import Conversation, Conversations
+    from slm.data.batches.samples import SampleSet
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany, Question
@@ -59,11 +59,11 @@ class Sft(Task):
 
     def data(self, run: RunConfig) -> TaskData:
         """Conversations in the template, cut to windows, packed."""
+        from slm.chat.renderer import ChatRenderer
+        from slm.data.batches.conversation_datamodule import InstructionDataModule
+        from slm.data.batches.read_conversations import read_conversations
         from slm.data.faults import Faults
-        from slm.data.instructions.datamodule import InstructionDataModule
-        from slm.data.instructions.reading import read_conversations
-        from slm.data.templates.renderer import ChatRenderer
-        from slm.training.callbacks.answers import ANSWERS_FILE
+        from slm.training.watch.answers import ANSWERS_FILE
 
         began = time.perf_counter()
         self._check_model(run.model)
@@ -86,11 +86,11 @@ class Sft(Task):
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The responses of one part of the data; its questions, too."""
+        from slm.chat.renderer import ChatRenderer
+        from slm.data.batches.conversation_datamodule import InstructionDataModule
+        from slm.data.batches.read_conversations import read_part
         from slm.data.faults import Faults
-        from slm.data.instructions.datamodule import InstructionDataModule
-        from slm.data.instructions.reading import read_part
-        from slm.data.templates.renderer import ChatRenderer
-        from slm.training.run_folder import template_time
+        from slm.training.run.folder import template_time
 
         self._check_model(asked.model)
         faults = Faults(asked.data.corpus.reading.on_bad)
@@ -115,7 +115,7 @@ class Sft(Task):
         self, parts: Mapping[str, Sequence[Conversation]], renderer: ChatRenderer, seq_len: int
     ) -> dict[str, SampleSet]:
         """Raises `UserError` for a part of which nothing fits."""
-        from slm.data.instructions.samples import make_samples
+        from slm.data.batches.samples import make_samples
 
         made = {
             name: make_samples(part, renderer, seq_len, self.too_long, self.loss_on) for name, part in parts.items()
@@ -144,7 +144,7 @@ class Sft(Task):
         return questions_of(kept, renderer, model.params.max_seq_len, wanted)
 
     def _asking(self, questions: Sequence[Question], file: Path | None) -> tuple[Any, ...]:
-        from slm.training.callbacks.answers import Answers
+        from slm.training.watch.answers import Answers
 
         return (Answers(questions, self.max_answer_tokens, file),) if questions else ()
 
@@ -158,7 +158,7 @@ class Sft(Task):
 
     def _tokenizer(self, run: RunConfig, parts: Conversations) -> Tokenizer:
         """The weights' or a fitted one, with the template and the tokens that this needs."""
-        from slm.data.templates.template import with_template
+        from slm.chat.template import with_template
         from slm.tokenizers.build import build_tokenizer
         from slm.training.run_config import PRETRAINED
         from slm.weights.adapt import check_same_tokens
@@ -176,8 +176,8 @@ class Sft(Task):
 
     def _texts(self, parts: Conversations) -> Iterator[str]:
         """What a vocabulary is fitted on: the training conversations as the template writes them."""
-        from slm.data.templates.renderer import ChatRenderer
-        from slm.data.templates.template import with_template
+        from slm.chat.renderer import ChatRenderer
+        from slm.chat.template import with_template
         from slm.tokenizers.byte import ByteTokenizer
 
         kind = "chatml" if self.template == AUTO else self.template

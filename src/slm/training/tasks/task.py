@@ -15,18 +15,18 @@ from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import Text, checked
-from slm.training.optimizer_config import fine_tuning_lr
+from slm.training.optim.config import fine_tuning_lr
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
+    from slm.data.batches.datamodule import WindowDataModule
     from slm.data.config import CorpusConfig, DataConfig
-    from slm.data.datamodule import WindowDataModule
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany
-    from slm.training.module import LanguageModelModule
+    from slm.training.lit_module import LanguageModelModule
     from slm.training.run_config import RunConfig
 
 

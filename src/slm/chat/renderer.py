@@ -1,0 +1,294 @@
+"""Conversations to tokens by a chat template: the one place that renders, for training and for generation."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, compiled
+from slm.chat.limited_renderer import LimitedRenderer
+from slm.errors import UserError
+from slm.registry import TEMPLATES
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.prefix_stream import common_prefix
+
+Message = Mapping[str, Any]
+"""``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
+
+_QUOTE = "\ufdd2"  # stands around the number of a special token that a message spells
+_RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them
+_MARK = re.compile(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]")
+_QUOTED = re.compile(f"{_QUOTE}([0-9]+){_QUOTE}")
+_PRIVATE = "\ue000"  # a message's content that no template writes by itself
+_ASKED = [{"role": "user", "content": "a"}]
+_LETTER = "b"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation as tokens.
+
+    Attributes:
+        ids: all of it, begin and end included.
+        learnt: for each, whether it belongs to a response (what ends the response does).
+        n_bytes: for each, how many bytes of the text it stands for; special tokens for none.
+    """
+
+    ids: list[int]
+    learnt: list[bool]
+    n_bytes: list[int]
+
+
+class _Asked(NamedTuple):
+    """A conversation up to an answer: its ids, those of a short answer, and what space at its end is the answer's."""
+
+    ids: list[int]
+    answer_ids: list[int]
+    space: str
+
+
+class ChatRenderer:
+    """Renders conversations by the template that `tokenizer` carries.
+
+    A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone: a
+    message that spells one is encoded as ordinary text. A token that stands across the border of a response belongs to
+    the response: it is learnt. Where a template's prompt ends with white space that the vocabulary joins to letters,
+    that is the response's too: prompts end before it, so that generation goes on from the very ids that training had.
+
+    Args:
+        tokenizer: with a chat template.
+        now: the time that a template may write; None for when it is rendered.
+
+    Raises:
+        UserError: it has none, or its special tokens cannot be told (see `Tokenizer.to_huggingface`).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
+        if tokenizer.chat_template is None:
+            raise UserError(
+                "the model has no chat template: it goes on with texts, and does not answer messages (chat=false)"
+            )
+        self._tokenizer = tokenizer
+        self._now = now
+        self._source: str = tokenizer.chat_template
+        self._specials = list(tokenizer.special_tokens)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation, up to where the assistant's next words begin: those that stand there in `sample`.
+
+        They are all that the template writes, but for white space at its end that an answer's first token takes in. (An
+        answer that begins with a letter is meant; `sample` may cut white space ahead of another one otherwise.)
+
+        Raises:
+            UserError: the template is broken or refuses the conversation, or a message is not one.
+        """
+        return self._asked(messages).ids
+
+    @functools.cached_property
+    def answer_lead(self) -> str:
+        """White space that a model writes after `prompt_ids` ahead of its answer: the template's own, or what the
+        vocabulary puts before every text."""
+        try:
+            asked = self._asked(_ASKED)
+        except UserError:  # a template that insists on more than this
+            return ""
+        decoder = self._tokenizer.decoder_after(asked.ids)
+        return _leading_space("".join(map(decoder.push, asked.answer_ids)) + decoder.flush())
+
+    def sample(self, messages: Sequence[Message]) -> Sample:
+        """Ids of a whole conversation, and which are to be learnt.
+
+        Responses are what ``{% generation %}`` blocks hold or, in a template without, what each assistant's message
+        adds to the conversation before it; in both cases with the special token that ends them. A response at the end
+        that no special token ends gets the end of text.
+
+        Raises:
+            UserError: as `prompt_ids`; there is no response; or the template writes a conversation's beginning
+                otherwise once more follows, so that responses cannot be found.
+        """
+        marked = self._render(messages)
+        text = _MARK.sub("", marked)
+        spans = _marked_spans(marked) if _MARK.search(marked) else self._added_spans(messages, text)
+        if not spans:
+            raise UserError("the conversation has no response to learn: no message of role assistant")
+        parts = self._parts(text)
+        placed = self._tokenizer.encode_parts(parts)
+        learnt = np.zeros(len(placed), dtype=np.bool_)
+        for start, stop in spans:
+            before = self._meant(text[:start]).removesuffix(self._space_of_answers)
+            end = len(self._meant(text[: self._turn_end(text, start, stop)]))
+            learnt |= placed.within(len(before), end, self._special_ids)
+        if not learnt.any():
+            raise UserError("the conversation has no response to learn: the chat template writes none")
+        n_bytes = placed.text_bytes(parts, self._tokenizer.bytes_of_id)
+        if learnt[-1] and placed.ids[-1] not in self._special_ids:
+            return Sample([*placed.ids, self._tokenizer.eos_id], [*learnt.tolist(), True], [*n_bytes, 0])
+        return Sample(placed.ids, learnt.tolist(), n_bytes)
+
+    def plain_texts(self, messages: Sequence[Message]) -> list[str]:
+        """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
+        parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
+        plain = [part for part in parts if part not in self._tokenizer.special_tokens]
+        return [self._meant(part) for part in plain if part]
+
+    @functools.cached_property
+    def own_beginning(self) -> str:
+        """What the template writes ahead of a conversation without a system's message, that it writes ahead of no later
+        turn: a message of its own, say. Without special tokens."""
+        first, answer, second = ({"role": role, "content": _PRIVATE} for role in ("user", "assistant", "user"))
+        try:
+            text = _MARK.sub("", self._render([first, answer, second]))
+            before, _, between, *_ = self._tokenizer.special_pattern.sub("", text).split(_PRIVATE)
+        except (UserError, ValueError):  # a template that insists on more than this, or writes less
+            return ""
+        return before.removesuffix(common_prefix(before[::-1], between[::-1])[::-1]).strip()
+
+    @functools.cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end a response: the end of text, and the special token that the template writes after one."""
+        try:
+            probe = self.sample([*_ASKED, {"role": "assistant", "content": _LETTER}])
+        except UserError:  # a template that insists on more than this
+            return (self._tokenizer.eos_id,)
+        last = [token_id for token_id, learnt in zip(probe.ids, probe.learnt, strict=True) if learnt][-1]
+        return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
+
+    def _asked(self, messages: Sequence[Message]) -> _Asked:
+        parts = self._parts(_MARK.sub("", self._render(messages, add_generation_prompt=True)))
+        text = "".join(parts)
+        parts[-1] += self._space_before_answers
+        parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
+        placed = self._tokenizer.encode_parts(parts)
+        first = int(placed.within(len(text), sum(map(len, parts)), self._special_ids).argmax())
+        while first and placed.ends[first - 1] > placed.starts[first]:  # bytes of one character
+            first -= 1
+        return _Asked(placed.ids[:first], placed.ids[first:], text[placed.ends[first - 1] if first else 0 :])
+
+    @functools.cached_property
+    def _word_behind_space(self) -> str:
+        """Letters that a token of the vocabulary has behind a space; "" where none has."""
+        before = self._tokenizer.encode("a")  # for in some vocabularies the first token of a text loses its space
+        n = len(self._tokenizer.decode(before))
+        texts = (self._tokenizer.decode([*before, token_id])[n:] for token_id in range(self._tokenizer.vocab_size))
+        return next((text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()), "")
+
+    def _turn_end(self, text: str, start: int, stop: int) -> int:
+        """Where a response really ends: after the last special token in it, or the one right behind it."""
+        found = [match.end() for match in self._tokenizer.special_pattern.finditer(text, start, stop)]
+        if found:
+            return found[-1]
+        behind = self._tokenizer.special_pattern.match(text, stop)
+        return behind.end() if behind else stop
+
+    def _added_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+        """(start, end) of what each assistant's message adds to `text`, the whole conversation."""
+        spans = []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:i], add_generation_prompt=True)
+            after = text if i + 1 == len(messages) else self._render(messages[: i + 1])
+            if not (after.startswith(before) and text.startswith(after)):
+                raise UserError(
+                    f"the chat template writes message {i + 1} otherwise once more follows, so that no response can "
+                    "be found: put {% generation %} … {% endgeneration %} around it in the template, or train on "
+                    "conversations of one response"
+                )
+            spans.append((len(before), len(after)))
+        return spans
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """The text, with special tokens that messages spell replaced by quoted numbers."""
+        import jinja2
+
+        quoted = [self._quoted(message) for message in messages]
+        try:
+            return self._write(messages=quoted, add_generation_prompt=add_generation_prompt, **self._names)
+        except jinja2.TemplateError as error:
+            raise UserError(f"the model's chat template refuses this: {error}") from None
+
+    def _quoted(self, message: Message) -> dict[str, Any]:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
+        return {name: self._quoted_text(value) if isinstance(value, str) else value for name, value in message.items()}
+
+    def _quoted_text(self, text: str) -> str:
+        if any(mark in text for mark in _RESERVED):
+            raise UserError("a message holds one of the characters U+FDD0 to U+FDD2, which no text may; take it out")
+        return self._tokenizer.special_pattern.sub(
+            lambda found: f"{_QUOTE}{self._specials.index(found[0])}{_QUOTE}", text
+        )
+
+    def _parts(self, text: str) -> list[str]:
+        """Texts and the special tokens between them, as `Tokenizer.encode_parts` takes them."""
+        parts = self._tokenizer.special_pattern.split(text)
+        parts[::2] = map(self._meant, parts[::2])
+        return parts
+
+    def _meant(self, text: str) -> str:
+        """A rendered text with what messages spell in it as they do."""
+        return _QUOTED.sub(lambda quote: self._specials[int(quote[1])], text) if _QUOTE in text else text
+
+    @functools.cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.special_tokens.values())
+
+    @functools.cached_property
+    def _space_of_answers(self) -> str:
+        """White space at the end of prompts that is left to answers."""
+        try:
+            return self._asked(_ASKED).space
+        except UserError:
+            return ""
+
+    @functools.cached_property
+    def _space_before_answers(self) -> str:
+        """White space that the template writes between the end of a prompt and an answer."""
+        try:
+            before = _MARK.sub("", self._render(_ASKED, add_generation_prompt=True))
+            whole = _MARK.sub("", self._render([*_ASKED, {"role": "assistant", "content": _LETTER}]))
+        except UserError:
+            return ""
+        return _leading_space(whole[len(before) :]) if whole.startswith(before) else ""
+
+    @functools.cached_property
+    def _write(self) -> Callable[..., str]:
+        """Renders: a template that came with a vocabulary, or in a file, where it can do no harm."""
+        ours = (TEMPLATES.get(name)(self._tokenizer).source for name in TEMPLATES.names() if name != "hf")
+        return compiled(self._source).render if self._source in ours else _limited(self._source, self._now).render
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        """``bos_token``, ``eos_token``, …: spellings that the template may ask for."""
+        names = dict(self._tokenizer.special_names)
+        if "eos_token" not in names:
+            spelling_of = {token_id: text for text, token_id in self._tokenizer.special_tokens.items()}
+            names["eos_token"] = spelling_of.get(self._tokenizer.eos_id, "")
+        return names
+
+
+@functools.lru_cache(maxsize=4)
+def _limited(source: str, now: datetime | None) -> LimitedRenderer:
+    """One process for all that render by a template."""
+    return LimitedRenderer(source, now)
+
+
+def _leading_space(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _marked_spans(marked: str) -> list[tuple[int, int]]:
+    """(start, end) of the marked parts, counted in the text without the marks."""
+    spans, length = [], 0
+    for part in re.split(f"({RESPONSE_BEGINS}[^{RESPONSE_ENDS}]*{RESPONSE_ENDS})", marked):
+        plain = _MARK.sub("", part)
+        if part.startswith(RESPONSE_BEGINS):
+            spans.append((length, length + len(plain)))
+        length += len(plain)
+    return spans

@@ -1,0 +1,64 @@
+"""Settings that the small commands share: which model is meant, and that no key is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.errors import UserError
+from slm.schema import unknown_key
+
+if TYPE_CHECKING:
+    from slm.weights.open_model import Source
+
+BEST = "best"
+
+
+def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Raise `UserError` for keys of a composed config that its command does not read."""
+    problems = [unknown_key(key, allowed) for key in values.keys() - allowed]
+    if problems:
+        raise UserError("\n".join(sorted(problems)))
+
+
+def model_source(values: Mapping[str, Any]) -> Source:
+    """What ``run`` (with ``checkpoint``) or ``model_dir`` means, exactly one of which must be given; ``plugins`` are
+    imported."""
+    from slm.training.run_config import checked_plugins
+    from slm.weights.open_model import find_source
+
+    given = [key for key in ("run", "model_dir") if values[key] is not None]
+    if len(given) != 1:
+        raise UserError(
+            ("run and model_dir were both given" if given else "no model was named")
+            + "; give run=PATH (a run folder) or model_dir=PATH|NAME (a bundle, a Hugging Face folder or name, GPT-2's "
+            "released files)"
+        )
+    path = str(values[given[0]])
+    plugins = values["plugins"]  # of a composed config no plain list
+    _import_plugins_of(Path(path).expanduser(), checked_plugins(plugins if isinstance(plugins, str) else [*plugins]))
+    if given == ["model_dir"] and values["checkpoint"] != BEST:
+        raise UserError("checkpoint is one of a run's; give run=PATH, or leave it out")
+    return run_source(path, values["checkpoint"]) if given == ["run"] else find_source(path)
+
+
+def run_source(run: str, checkpoint: str) -> Source:
+    """The model of the run in folder `run`: its best one, or that of another checkpoint."""
+    from slm.weights.open_model import Source, find_bundle
+
+    if checkpoint == BEST:
+        return Source("slm", find_bundle(run))
+    from slm.training.checkpoint_model import checkpoint_source
+
+    return checkpoint_source(Path(run).expanduser(), str(checkpoint))
+
+
+def _import_plugins_of(run: Path, typed: list[str]) -> None:
+    """A model of the user's own is known only once the modules are imported that the run was made with."""
+    from slm.training.run.folder import read_record, recorded_plugins
+    from slm.training.run.recorded_code import refuse_plugins_of_others
+    from slm.training.run_config import import_plugins
+
+    refuse_plugins_of_others(run, read_record(run), typed)
+    import_plugins([*typed, *recorded_plugins(run)])

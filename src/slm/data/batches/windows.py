@@ -1,0 +1,139 @@
+"""Tokens to training examples: the one place that shifts labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from slm.data.store.sharded_tokens import ShardedTokens
+from slm.data.store.token_bytes import TokenBytes
+from slm.errors import UserError
+
+IGNORE_INDEX = -100
+TEXT_BYTES = "text_bytes"
+
+
+class Windows(Protocol):
+    """What batches are made of.
+
+    Attributes:
+        seq_len: the most positions of a window, T.
+    """
+
+    seq_len: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
+
+
+class WindowDataset(Dataset[dict[str, Tensor]]):
+    """Non-overlapping windows of `seq_len` tokens that cover a split.
+
+    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token
+    but the very first is a label exactly once. The last window may be shorter than `seq_len`; its
+    tail repeats the last token and carries the label -100.
+
+    Args:
+        tokens: (n,) token ids, n >= 2, usually memory-mapped.
+        seq_len: window length T.
+
+    Raises:
+        UserError: there are fewer than two tokens.
+    """
+
+    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int) -> None:
+        if len(tokens) < 2:
+            raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
+        self.tokens = tokens
+        self.seq_len = seq_len
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to a loader process that is not forked: of a mapped file its path."""
+        tokens = self.tokens
+        if isinstance(tokens, np.memmap) and tokens.filename is not None:
+            tokens = ShardedTokens([Path(tokens.filename)], [len(tokens)], tokens.dtype)
+        return {**self.__dict__, "tokens": tokens}
+
+    def __len__(self) -> int:
+        return -(-(len(self.tokens) - 1) // self.seq_len)
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each."""
+        last = len(self.tokens) - 1
+        first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
+        where = first + np.arange(self.seq_len + 1)
+        ids = self.tokens[np.minimum(where, last)].astype(np.int64)
+        labels = ids[:, 1:].copy()
+        labels[where[:, 1:] > last] = IGNORE_INDEX
+        return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def text_bytes(self, indices: Sequence[int] | np.ndarray, token_bytes: TokenBytes) -> float:
+        """Bytes of text that the labels of these windows stand for, together."""
+        first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
+        where = (first + np.arange(1, self.seq_len + 1)).ravel()
+        where = where[where < len(self.tokens)]
+        return float(token_bytes(where, self.tokens[where]).sum())
+
+
+class CountedWindows(Dataset[dict[str, Any]]):
+    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number.
+
+    Args:
+        windows: what batches are made of.
+        text_bytes: tells it of given windows.
+    """
+
+    def __init__(self, windows: Windows, text_bytes: Callable[[np.ndarray], float]) -> None:
+        self.windows = windows
+        self.seq_len = windows.seq_len
+        self.text_bytes = text_bytes
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: np.ndarray) -> dict[str, Any]:
+        """The batch of these windows."""
+        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.text_bytes(indices)}
+
+
+class MixtureWindows(Dataset[dict[str, Tensor]]):
+    """The windows of several parts, counted through one part after another.
+
+    Args:
+        parts: of one window length.
+    """
+
+    def __init__(self, parts: Sequence[Windows]) -> None:
+        self.parts = parts
+        self.seq_len = parts[0].seq_len
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """The batch of these windows: as `WindowDataset`'s."""
+        windows = np.asarray(indices, dtype=np.int64)
+        part_of = np.searchsorted(self._ends, windows, side="right")
+        shape = (len(windows), self.seq_len)
+        batch = {name: torch.empty(shape, dtype=torch.int64) for name in ("input_ids", "labels")}
+        for i, part in enumerate(self.parts):
+            rows = np.flatnonzero(part_of == i)
+            if len(rows):
+                read = part.__getitems__(windows[rows] - (self._ends[i] - len(part)))
+                for name, tensor in batch.items():
+                    tensor[torch.from_numpy(rows)] = read[name]
+        return batch

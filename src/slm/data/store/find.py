@@ -1,0 +1,147 @@
+"""From settings to a token store: the one that is there, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import slm
+from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
+from slm.data.documents.corpus_files import Source, file_sources
+from slm.data.store.preparation import Preparation, content_key
+from slm.data.store.processes import NumProcesses, Processes
+from slm.data.store.token_store import FORMAT, TokenStore, cached_store
+from slm.errors import UserError
+from slm.registry import CORPORA, TOKENIZERS
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.build import build_tokenizer
+
+_NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs of answers", "task=dpo")}
+"""What corpora of no running text hold, and what trains on them."""
+
+
+def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
+    """The token store for these settings: the prepared one, the cached one, or a new one.
+
+    Args:
+        corpus: what to read.
+        tokenizer: ``kind`` and that kind's settings; its vocabulary is fitted on the training part.
+
+    Raises:
+        UserError: files are missing, empty or not text, or the tokenizer's settings do not fit.
+    """
+    if corpus.kind == STORE_KIND:
+        return _prepared_store(corpus)
+    key = _inputs_key(corpus, corpus_sources(corpus), tokenizer)
+    folder = _cache(corpus) / f"{corpus.kind}-{tokenizer['kind']}-{key}"
+    return cached_store(folder, lambda place: prepare_store(corpus, tokenizer, place))
+
+
+def prepare_store(
+    corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path, num_processes: NumProcesses = "auto"
+) -> TokenStore:
+    """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part.
+
+    Killed at any moment, the next call with the same text and settings goes on; what comes out is the same to the bit,
+    whatever the number of processes.
+
+    Raises:
+        UserError: as `find_store`.
+    """
+    sources = corpus_sources(corpus)
+    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
+
+    def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
+        return build_tokenizer(tokenizer["kind"], settings, texts)
+
+    with Processes(num_processes) as processes:
+        preparation = Preparation(corpus, sources, processes)
+        return preparation.make(folder, _inputs_key(corpus, sources, tokenizer), make_tokenizer)
+
+
+def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
+    """The (cached) store of a corpus in the vocabulary of a tokenizer that exists, a run's own say."""
+    if corpus.kind == STORE_KIND:
+        store = _prepared_store(corpus)
+        if store.tokenizer.fingerprint != tokenizer.fingerprint:
+            raise UserError(
+                f"the token store '{store.folder}' was made with another tokenizer than the model's; "
+                "give the text itself (data=text data.path=…)"
+            )
+        return store
+    cache = _cache(corpus)
+    cache.mkdir(parents=True, exist_ok=True)
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as scanned:
+        preparation = Preparation(corpus, corpus_sources(corpus), processes)
+        found = preparation.scan(Path(scanned))
+        key = f"{FORMAT} {tokenizer.fingerprint} {content_key(found, preparation.select(found))}"
+        key = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return cached_store(
+            cache / f"{corpus.kind}-{key}", lambda place: preparation.make(place, key, lambda _: tokenizer)
+        )
+
+
+def training_texts(corpus: CorpusConfig) -> Iterator[str]:
+    """What a corpus gives to train on, read when it is asked for."""
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(prefix="slm.scan.") as scanned:
+        preparation = Preparation(corpus, corpus_sources(corpus), processes)
+        yield from preparation.training_texts(preparation.select(preparation.scan(Path(scanned))))
+
+
+def corpus_sources(corpus: CorpusConfig) -> list[Source]:
+    """What a corpus consists of, in order; a file that has several names (a link, another spelling) once, by the first.
+
+    Raises:
+        UserError: something is not there.
+    """
+    if corpus.kind in _NO_TEXT:
+        holds, task = _NO_TEXT[corpus.kind]
+        raise UserError(
+            f"data={corpus.kind} holds {holds}, which have no running text to prepare; train on them with "
+            f"{task}, or name text (data=text data.path=…)"
+        )
+    found = CORPORA.get(corpus.kind)(**corpus.settings)
+    once: dict[Path, Path] = {}
+    for file in found:
+        if isinstance(file, Path):
+            once.setdefault(file.resolve(), file)
+    files = file_sources(list(once.values()), corpus.reading) if once else []
+    return [*files, *(other.source(corpus.reading) for other in found if not isinstance(other, Path))]
+
+
+def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapping[str, Any]) -> str:
+    """Another one whenever the store would be another."""
+    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
+    inputs = {
+        "format": FORMAT,
+        "slm": slm.__version__,
+        "sources": [source.identity() for source in sources],
+        "reading": asdict(corpus.reading),
+        "filters": asdict(corpus.filters),
+        "val_fraction": corpus.val_fraction,
+        "tokenizer": dict(tokenizer),
+        "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _cache(corpus: CorpusConfig) -> Path:
+    return Path(corpus.cache_dir).expanduser() / "token_stores"
+
+
+def _prepared_store(corpus: CorpusConfig) -> TokenStore:
+    path = corpus.settings["path"]
+    if not path:
+        raise UserError("data.path is empty; give the folder that slm-prepare made")
+    return TokenStore.open(Path(os.path.expanduser(path)))
+
+
+def _identities(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What changes when a file's content does, without reading it: place, size, time of the last change."""
+    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

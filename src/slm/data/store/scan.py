@@ -1,0 +1,133 @@
+"""The first pass over the text: how long each document is, a hash of it, and what is wrong in the files.
+
+What is to be known of all documents before the first is tokenized: which are held out, which are duplicates, and
+whether there is a fault that is to be refused (in a second, not after an hour). It costs a few per cent of
+tokenizing, and 34 bytes a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm.data.documents.document import Document
+from slm.data.faults import Faults, OnBad
+from slm.data.store.processes import Processes
+from slm.data.store.units import Unit
+from slm.data.store.worker import Report
+from slm.files.json_file import read_json_object
+from slm.files.new_file import new_file
+
+RECORD = np.dtype(
+    [("name", "<u8"), ("content", "<u8", 2), ("chars", "<u4"), ("bytes", "<u4"), ("begins", "?"), ("ends", "?")]
+)
+"""Of a document, or a part of a long one: hashes of its name and text, its length, and whether it is a part."""
+_PACKED = struct.Struct("<Q16sII??")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found.
+
+    Attributes:
+        records: of each unit, (n,) of dtype `RECORD`.
+        sources: of each source its ``name``, ``bytes`` (None unless a file), ``sha256`` and ``documents``.
+        faults: of all units.
+    """
+
+    records: list[np.ndarray]
+    sources: list[dict[str, Any]]
+    faults: Faults
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Scans a unit into two files."""
+
+    unit: Unit
+    folder: Path
+    on_bad: OnBad
+
+    @property
+    def notes(self) -> Path:
+        """The file that is written last."""
+        return self.folder / f"{self.unit.number:05d}.json"
+
+    @property
+    def records(self) -> Path:
+        """The other."""
+        return self.notes.with_suffix(".records")
+
+    def run(self, report: Report) -> None:
+        """Read the unit once."""
+        faults = Faults(self.on_bad)
+        packed = bytearray()
+        sources: dict[int, dict[str, Any]] = {}
+        for piece in self.unit.pieces:
+            found = sources.setdefault(piece.number, {"documents": 0})
+            if piece.first:
+                found["sha256"] = piece.source.sha256()
+        for piece, document in self.unit.read(faults):
+            packed += record_of(document)
+            sources[piece.number]["documents"] += document.begins
+        with new_file(self.records) as file:
+            file.write(packed)
+        notes = {"sources": list(sources.items()), "faults": faults.as_dict()}
+        with new_file(self.notes) as file:
+            file.write(json.dumps(notes).encode())
+        report(self.unit.size)
+
+
+def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processes, report: Report) -> Scan:
+    """Scan all units; those of which `folder` holds the outcome already are not read again.
+
+    Raises:
+        UserError: a fault, where they are refused.
+    """
+    folder.mkdir(exist_ok=True)
+    tasks = [ScanTask(unit, folder, on_bad) for unit in units]
+    report(sum(task.unit.size for task in tasks if task.notes.is_file()))
+    for _ in processes.run([task for task in tasks if not task.notes.is_file()], report):
+        pass
+    return _collected(tasks, on_bad)
+
+
+def _collected(tasks: Sequence[ScanTask], on_bad: OnBad) -> Scan:
+    sources = {piece.number: piece.source for task in tasks for piece in task.unit.pieces}
+    told: list[dict[str, Any]] = [
+        {"name": source.name, "bytes": source.size(), "sha256": None, "documents": 0} for source in sources.values()
+    ]
+    faults = Faults(on_bad)
+    for task in tasks:
+        notes = read_json_object(task.notes)
+        faults.merge(Faults.from_dict(notes["faults"]))
+        for number, found in notes["sources"]:
+            told[number]["documents"] += found["documents"]
+            told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
+    return Scan([_mapped(task.records) for task in tasks], told, faults)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    if file.stat().st_size == 0:
+        return np.empty(0, RECORD)  # an empty file cannot be mapped
+    return np.memmap(file, RECORD, mode="r")
+
+
+def record_of(document: Document) -> bytes:
+    """Of dtype `RECORD`."""
+    raw = document.text.encode()
+    return _PACKED.pack(
+        int.from_bytes(hashlib.sha256(document.name.encode()).digest()[:8], "big"),
+        hashlib.blake2b(raw, digest_size=16).digest(),
+        len(document.text),
+        len(raw),
+        document.begins,
+        document.ends,
+    )

@@ -1,0 +1,176 @@
+"""A unit of text to a shard: a file of token ids for each split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from slm.data.documents.document import Document
+from slm.data.faults import Faults, OnBad
+from slm.data.store.selection import SPLIT_NAMES, Chosen
+from slm.data.store.token_bytes import others_file
+from slm.data.store.token_store import token_dtype
+from slm.data.store.units import Unit
+from slm.data.store.worker import Report
+from slm.files.json_file import read_json_object
+from slm.files.new_file import new_file
+from slm.tokenizers.base import Tokenizer, load_tokenizer
+
+_BATCH_CHARACTERS = 1 << 20
+
+
+class SentTokenizer:
+    """A tokenizer that another process reads from its saved form.
+
+    Args:
+        tokenizer: for this process.
+        folder: where it is saved.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, folder: Path) -> None:
+        self.tokenizer = tokenizer
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return _received, (self.folder, type(self.tokenizer).__module__)
+
+
+@lru_cache(maxsize=1)
+def _received(folder: Path, module: str) -> SentTokenizer:
+    import_module(module)  # a plugin's kind registers itself
+    return SentTokenizer(load_tokenizer(folder), folder)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Tokenizes a unit.
+
+    Attributes:
+        unit: what to read.
+        chosen: which of its documents go where.
+        on_bad: as they were scanned.
+        sent: the tokenizer.
+        folder: where the token files go.
+        notes_folder: where a note of what was written goes, last of all.
+    """
+
+    unit: Unit
+    chosen: Chosen
+    on_bad: OnBad
+    sent: SentTokenizer
+    folder: Path
+    notes_folder: Path
+
+    @property
+    def notes(self) -> Path:
+        """The file that is written last."""
+        return self.notes_folder / f"{self.unit.number:05d}.json"
+
+    def done(self) -> dict[str, Any] | None:
+        """What `write_shard` said, if it was done before."""
+        return read_json_object(self.notes) if self.notes.is_file() else None
+
+    def run(self, report: Report) -> dict[str, Any]:
+        """Read the unit, tokenize and write it."""
+        documents = self.chosen.of(self.unit, Faults(self.on_bad))
+        written = write_shard(self.folder, self.unit.number, documents, self.sent.tokenizer, report)
+        with new_file(self.notes) as file:
+            file.write(json.dumps(written).encode())
+        return written
+
+
+def write_shard(
+    folder: Path, number: int, documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer, report: Report
+) -> dict[str, Any]:
+    """Tokenize `documents` into ``<split>_<number>.bin``.
+
+    Args:
+        folder: of the store.
+        number: of the shard.
+        documents: each with its split.
+        tokenizer: its ids are written.
+        report: told of the bytes of text that are done.
+
+    Returns:
+        Of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text), ``sha256`` (of the file) and ``others``: how many
+        tokens stand for other bytes than their ids do as a rule. A split without tokens has no file.
+    """
+    dtype = token_dtype(tokenizer.vocab_size)
+    files = {split: folder / f"{split}_{number:05d}.bin" for split in SPLIT_NAMES.values()}
+    with ExitStack() as stack:
+        outs = {split: _Out(stack.enter_context(new_file(file))) for split, file in files.items()}
+        for batch in _batches(documents):
+            texts = [document.text for _, document in batch]
+            n_before = sum(out.n_bytes for out in outs.values())
+            for (split, document), ids in zip(batch, tokenizer.encode_arrays(texts), strict=True):
+                outs[split].write(document, ids, tokenizer, dtype)
+            report(sum(out.n_bytes for out in outs.values()) - n_before)
+    for split, file in files.items():
+        if not outs[split].n_tokens:
+            file.unlink()
+        outs[split].write_others(file)
+    return {split: {"file": files[split].name, **out.counts()} for split, out in outs.items()}
+
+
+class _Out:
+    """One split's file on its way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.n_tokens = self.n_bytes = self.n_others = 0
+        self._others: list[np.ndarray] = []  # (2, k): where they are, and their bytes
+
+    def write(self, document: Document, ids: np.ndarray, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
+        """The document's ids, what stands before a text where it begins, and the end of text where it ends."""
+        begin = tokenizer.begin_ids if document.begins else ()
+        end = (tokenizer.eos_id,) if document.ends else ()
+        tokens = np.concatenate([begin, ids, end], dtype=dtype, casting="unsafe")
+        self._digest.update(tokens.data)
+        self._file.write(tokens.data)
+        if not (tokenizer.spells_exactly() and _stand_for_nothing(tokenizer, (*begin, *end))):
+            sizes = np.zeros(len(tokens), dtype=np.int64)
+            sizes[len(begin) : len(tokens) - len(end)] = tokenizer.text_bytes(document.text, ids)
+            where = np.flatnonzero(sizes != tokenizer.bytes_of_id[tokens])
+            self._others.append(np.stack([where + self.n_tokens, sizes[where]]))
+            self.n_others += len(where)
+        self.n_tokens += len(tokens)
+        self.n_bytes += len(document.text.encode())
+
+    def write_others(self, file: Path) -> None:
+        """Beside the tokens' `file`, those whose bytes their ids do not tell; nothing where there are none."""
+        if self.n_others:
+            with new_file(others_file(file)) as out:
+                out.write(np.concatenate(self._others, axis=1).astype("<u4").tobytes())
+
+    def counts(self) -> dict[str, Any]:
+        """For the note."""
+        counts = {"tokens": self.n_tokens, "bytes": self.n_bytes, "others": self.n_others}
+        return {**counts, "sha256": self._digest.hexdigest()}
+
+
+def _stand_for_nothing(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    return not any(tokenizer.bytes_of_id[i] for i in ids)
+
+
+def _batches(documents: Iterable[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
+    """Groups of about a million characters, so that a tokenizer can work on several at once."""
+    batch: list[tuple[str, Document]] = []
+    size = 0
+    for marked in documents:
+        batch.append(marked)
+        size += len(marked[1].text)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,212 @@
+"""Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
+
+train_00000.bin, …     token ids, uint16 or uint32, one document after another; so too val_00000.bin, …
+train_00000.bytes, …   which of them stand for other bytes of text than their ids do as a rule, if any do
+meta.json              counts, checksums, the tokenizer's fingerprint
+slm_tokenizer.json     the tokenizer itself
+data_card.json         sources with their checksums, what was left out, faults; README.md says it to people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock
+
+from slm.data.store.sharded_tokens import ShardedTokens
+from slm.data.store.token_bytes import TokenBytes, others_file
+from slm.errors import UserError
+from slm.files.json_file import read_json_object
+from slm.files.new_file import new_file
+from slm.notices import notice
+from slm.schema import Count, NonNegativeInt, Text, checked
+from slm.tokenizers.base import Tokenizer, load_tokenizer
+
+META_FILE = "meta.json"
+FORMAT = 3
+_READ = (2, FORMAT)  # of 2, it is not known which tokens stand for other bytes than their ids do
+SPLITS = ("train", "val")
+_BLOCK = 1 << 20  # tokens that are looked at at a time
+WHOLE = "all"
+"""Of an opened store: the splits one after another; of a single text that is the text."""
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """An opened store.
+
+    Attributes:
+        folder: where it lies.
+        meta: the content of ``meta.json``, and under "all" the same of both splits.
+        tokenizer: the one that made the tokens.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        """Open a store.
+
+        Raises:
+            UserError: it is missing, damaged, of another format, or its files have not the size that was written.
+        """
+        meta = _read_meta(folder)
+        for shard in (shard for split in SPLITS for shard in meta[split]["shards"]):
+            file = folder / shard["file"]
+            _check_size(file, shard["tokens"] * np.dtype(meta["dtype"]).itemsize)
+            if others := shard.get("others"):
+                _check_size(others_file(file), 8 * others)
+        return cls(folder, {**meta, WHOLE: _whole(meta)}, load_tokenizer(folder))
+
+    def tokens(self, split: str) -> np.ndarray | ShardedTokens:
+        """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
+        shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
+        if not shards:
+            return np.empty(0, dtype)
+        files = [self.folder / shard["file"] for shard in shards]
+        if len(files) == 1:
+            return np.memmap(files[0], dtype=dtype, mode="r")
+        return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
+
+    def token_bytes(self, split: str) -> TokenBytes:
+        """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte.
+
+        Of a store of format 2, made by a tokenizer whose ids do not tell it, those of the ids in proportion to the
+        split's.
+        """
+        shards, of_id = self.meta[split]["shards"], self.tokenizer.bytes_of_id
+        if self.meta["format"] < FORMAT and not self.tokenizer.spells_exactly():
+            of_id = of_id * (self.meta[split]["bytes"] / max(1, self._sum_by_id(split)))
+            notice(f"'{self.folder}' was made by an older version: bits per byte are estimates; prepare it again")
+        files = [others_file(self.folder / shard["file"]) if shard.get("others") else None for shard in shards]
+        return TokenBytes(of_id, [shard["tokens"] for shard in shards], files)
+
+    def _sum_by_id(self, split: str) -> int:
+        tokens = self.tokens(split)
+        blocks = (np.arange(start, min(start + _BLOCK, len(tokens))) for start in range(0, len(tokens), _BLOCK))
+        return sum(int(self.tokenizer.bytes_of_id[tokens[block]].sum()) for block in blocks)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over both splits and the tokenizer: equal fingerprints train alike."""
+        return self.meta["fingerprint"]
+
+
+def _whole(meta: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")}
+    return {**counts, "shards": [shard for split in SPLITS for shard in meta[split]["shards"]]}
+
+
+def write_meta(
+    folder: Path, shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Write ``meta.json`` of a store whose other files are there, and return what it says.
+
+    Args:
+        folder: of the store.
+        shards: in order; of each, by split, what `slm.data.store.shard.write_shard` said.
+        documents: how many there are in each split.
+        tokenizer: made the tokens.
+    """
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+    }
+    for split in SPLITS:
+        written = [shard[split] for shard in shards]
+        filled = [{key: of[key] for key in ("file", "tokens", "others", "sha256")} for of in written if of["tokens"]]
+        meta[split] = {
+            "tokens": sum(of["tokens"] for of in written),
+            "bytes": sum(of["bytes"] for of in written),
+            "documents": documents[split],
+            "sha256": _joint_sha256([shard["sha256"] for shard in filled]),
+            "shards": filled,
+        }
+    parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
+    meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    with new_file(folder / META_FILE) as file:
+        file.write(json.dumps(meta, indent=1).encode())
+    return meta
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Two bytes a token while all ids fit."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def _joint_sha256(digests: Sequence[str]) -> str:
+    """Of a single shard its own."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore:
+    """The store at `folder`, made by ``make(folder)`` if it is not there yet or is damaged.
+
+    Processes that want the same store at the same time make it once: the others wait.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            try:
+                return TokenStore.open(folder)
+            except UserError:
+                shutil.rmtree(folder)
+        return make(folder)
+
+
+def _check_size(file: Path, expected: int) -> None:
+    size = file.stat().st_size if file.is_file() else 0
+    if size != expected:
+        raise UserError(f"{file} has {size} bytes, expected {expected}; delete the folder and prepare again")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    file: Text
+    tokens: Count
+    others: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class _SplitMeta:
+    tokens: NonNegativeInt
+    bytes: NonNegativeInt
+    documents: Count
+    shards: list[_Shard]
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """What of ``meta.json`` is relied on."""
+
+    dtype: Literal["uint16", "uint32"]
+    vocab_size: Count
+    fingerprint: Text
+    train: _SplitMeta
+    val: _SplitMeta
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    file = folder / META_FILE
+    if not file.is_file():
+        raise UserError(f"'{folder}' is no token store ({META_FILE} is missing); make one: slm-prepare")
+    meta = read_json_object(file)
+    if meta.setdefault("format", FORMAT) not in _READ:
+        raise UserError(f"'{folder}' has token store format {meta['format']}, expected {FORMAT}; prepare again")
+    try:
+        checked(_Meta, meta)
+    except UserError as error:
+        found = str(error).splitlines()[0].partition(";")[0]  # what is wrong, not how a setting would be mended
+        raise UserError(f"{file} is damaged ({found}); delete the folder and prepare again") from None
+    return meta

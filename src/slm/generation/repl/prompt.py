@@ -1,0 +1,161 @@
+"""The interactive prompt: type text, read how the model goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from slm.errors import UserError
+from slm.generation.config import GenerationConfig
+from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.repl.commands import LEAVE, PromptCommands
+from slm.generation.repl.conversation import Conversation
+from slm.generation.repl.exchange import Exchange
+from slm.generation.repl.terminal import PromptTerminal, visible
+
+
+class InteractivePrompt:
+    """Reads prompts, streams texts, obeys slash commands.
+
+    Args:
+        language_model: what writes. If its tokenizer has a chat template, prompts are messages of a conversation.
+        settings: what to begin with; ``/set`` changes them.
+    """
+
+    def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
+        self.language_model = language_model
+        tokenizer = language_model.tokenizer
+        wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused
+        conversation = Conversation(tokenizer) if wanted else None
+        self.commands = PromptCommands(settings, conversation)
+
+    def run(self) -> None:
+        """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.
+
+        At a terminal nothing but leaving ends the session; elsewhere, Ctrl-C does.
+        """
+        if sys.stdin.isatty():
+            self._talk()
+            return
+        for line in sys.stdin:
+            try:
+                for _ in self.write(line.rstrip("\n"), self.commands.chatting):
+                    pass
+            except UserError as error:
+                print(flush=True)
+                print(error, file=sys.stderr)
+            if self.commands.conversation is not None:
+                self.commands.conversation.messages.clear()
+
+    def _talk(self) -> None:
+        commands = self.commands
+        what = "Type a message" if commands.chatting else "Type a text to go on with"
+        print(f"{what}; /help for more, /exit to leave.", file=sys.stderr)
+        terminal = PromptTerminal(commands, self._toolbar)
+        while True:
+            try:
+                line = terminal.read("you> " if commands.chatting else "> ")
+                if line.strip() in [f"/{name}" for name in LEAVE]:
+                    return
+                if line.startswith("/") and not line.startswith("//"):
+                    terminal.say(commands.run(line))
+                elif line:
+                    for exchange in self.write(line.removeprefix("/"), commands.chatting):
+                        terminal.say(exchange.figures, faint=True)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            except BrokenPipeError:
+                raise
+            except UserError as error:
+                terminal.say(str(error))
+            except Exception as error:  # whatever it is (no memory left, say), the session goes on
+                terminal.say(f"{type(error).__name__}: {error}")
+
+    def write(self, prompt: str, chat: bool) -> Iterator[Exchange]:
+        """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way.
+
+        Args:
+            prompt: to go on with, or a message.
+            chat: it is a message; the last of the texts is the model's answer in the conversation.
+        """
+        conversation = self.commands.conversation if chat else None
+        settings = self.commands.settings
+        prompt_ids = self._prompt_ids(prompt, conversation)
+        system, lead = (conversation.system, conversation.answer_lead) if conversation else (None, "")
+        for number in range(settings.n):
+            if settings.n > 1 and sys.stdin.isatty():
+                print(f"-- {number + 1} of {settings.n}", file=sys.stderr)
+            seed = None if settings.seed is None else settings.seed + number
+            written = self._stream(prompt_ids, replace(settings, n=1, seed=seed), lead)
+            exchange = replace(written, prompt=prompt, chat=conversation is not None, system=system)
+            self.commands.exchanges.append(exchange)
+            yield exchange
+            if exchange.finish_reason == "interrupted":
+                break
+        if conversation is not None and exchange.text:
+            conversation.keep(prompt, exchange.text)
+
+    def _prompt_ids(self, prompt: str, conversation: Conversation | None) -> list[int]:
+        tokenizer = self.language_model.tokenizer
+        if conversation is None:
+            return [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
+        longest = self.language_model.model.config.params.max_seq_len
+        room = min(self.commands.settings.max_new_tokens, longest // 4)  # for the answer
+        before = len(conversation.messages)
+        prompt_ids = conversation.ask(prompt, longest - room)
+        forgotten = before - len(conversation.messages)
+        if forgotten:
+            print(
+                f"(the oldest {forgotten} messages are forgotten: the model takes {longest:,} tokens)", file=sys.stderr
+            )
+        return prompt_ids
+
+    def _stream(self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str) -> Exchange:
+        """Write one text to stdout as it comes."""
+        start = time.perf_counter()
+        pieces: list[str] = []
+        completion: Completion | None = None
+        first = last = 0.0
+        try:
+            for event in self.language_model.follow(prompt_ids, settings, lead):
+                if isinstance(event, Completion):
+                    completion = event
+                    break
+                last = time.perf_counter() - start
+                first = first or last
+                pieces.append(event)
+                print(visible(event) if sys.stdout.isatty() else event, end="", flush=True)
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+        print(flush=True)
+        logprobs = completion.logprobs if completion else None
+        return Exchange(
+            prompt="",
+            text="".join(pieces),
+            finish_reason=completion.finish_reason if completion else "interrupted",
+            prompt_tokens=len(prompt_ids),
+            new_tokens=completion.new_tokens if completion else len(pieces),
+            seconds_to_first_token=first,
+            seconds=last,
+            mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
+        )
+
+    def _toolbar(self) -> str:
+        """How things stand, below the line that is typed."""
+        commands = self.commands
+        parts = []
+        if commands.conversation is not None:
+            parts.append(f"chat, {len(commands.conversation.messages)} messages" if commands.chatting else "raw")
+        if commands.exchanges:
+            exchange = commands.exchanges[-1]
+            used = exchange.prompt_tokens + exchange.new_tokens
+            parts.append(f"{used:,} of {self.language_model.model.config.params.max_seq_len:,} tokens")
+            parts.append(f"{exchange.tokens_per_second:,.1f} tokens/s")
+        settings = commands.settings
+        parts.append("greedy" if settings.greedy else f"temperature {settings.temperature:g}, top_k {settings.top_k}")
+        return " " + " | ".join([*parts, "/help"])

@@ -1,0 +1,120 @@
+"""Linear layers that choose the CPU's fastest product for what they are given, for inference."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from slm.models.kernels.library import library
+from slm.models.kernels.products import product_few, product_tiles, serves, takes_tiles
+
+_OUR_ROWS = 32  # with more, a product without tiles is bound by arithmetic, and torch's are the best
+_FEW_ROWS = range(4, 128)  # where oneDNN's fp32 product beats MKL's, by a tenth to a quarter
+
+
+class PackedLinear(nn.Module):
+    """The same numbers as the layer it replaces.
+
+    Weights stay as they are; but without the C kernels, those in bf16 are brought into the order that oneDNN's kernel
+    reads, once instead of in every product.
+
+    Its `state_dict` is that of the layer it replaces; it cannot be trained or loaded into.
+
+    Args:
+        source: the layer to replace; bf16 weights of it may be let go.
+        shared: the weight is another module's too (a tied head's): it is neither reordered, which would make a second
+            copy of it, nor part of the `state_dict`.
+
+    Attributes:
+        native: the C kernels serve it.
+    """
+
+    def __init__(self, source: nn.Linear, shared: bool = False) -> None:
+        super().__init__()
+        self.out_features, self.in_features = source.weight.shape
+        self.bias = source.bias
+        self.shared = shared
+        self._weight = source.weight.detach()
+        self._choose()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_weight": self.plain_weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._choose()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        n_rows = x.numel() // x.shape[-1]
+        if self.native and serves(x, self.in_features, self._weight, self.bias):
+            if self._tiles:
+                return product_tiles(x, self._weight, self.bias)
+            if n_rows <= _OUR_ROWS:
+                return product_few(x, self._weight, self.bias)
+        if n_rows == 1 and self.shared and self.bias is None and self._weight.dtype == torch.bfloat16:
+            return torch.mv(self._weight, x.flatten()).view(*x.shape[:-1], -1)  # reads twice as fast as `linear`
+        if self._reordered or (_by_onednn(n_rows) and x.dtype == self._weight.dtype == torch.float32):
+            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
+            return product
+        return linear(x, self._weight, self.bias)
+
+    @property
+    def plain_weight(self) -> Tensor:
+        """(out, in), as it lies in the layer that was replaced."""
+        return self._weight.to_dense() if self._reordered else self._weight
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self._weight = fn(self.plain_weight)
+        self._choose()
+        return self
+
+    def _choose(self) -> None:
+        half = self._weight.dtype == torch.bfloat16
+        self.native = (
+            library() is not None
+            and self._weight.is_contiguous()
+            and self._weight.device.type == "cpu"
+            and self._weight.dtype in (torch.float32, torch.bfloat16)
+        )
+        self._tiles = self.native and half and takes_tiles(self._weight)
+        self._reordered = half and not self.native and not self.shared
+        if self._reordered:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not self.shared:
+            destination[f"{prefix}weight"] = self.plain_weight
+
+
+def _by_onednn(n_rows: int) -> bool:
+    """Whether oneDNN's fp32 product is faster than MKL's, which serves processors of others than Intel badly."""
+    return n_rows in _FEW_ROWS or (n_rows >= _FEW_ROWS.stop and not _is_intel())
+
+
+@functools.cache
+def _is_intel() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            return "GenuineIntel" in info.read(4096)
+    except OSError:
+        return True  # as torch's makers assume
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether `PackedLinear` is faster for this weight: fp32, or bf16 that the CPU multiplies natively."""
+    return (
+        weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (
+            weight.dtype == torch.float32
+            or (weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        )
+    )

@@ -1,0 +1,71 @@
+"""A model's matrices in the form that decoding reads fastest: 8 or 4 bits, or bf16 in the kernel's own order."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from slm.errors import UserError
+from slm.models.inference.packed import PackedLinear, packs
+from slm.models.inference.quantized import GROUP, Int4Linear, Int8Linear
+from slm.models.kernels.activation import NativeActivation, has_kernel
+from slm.models.modules.mha import MultiHeadAttention
+
+MODES = ("int8", "int4")
+
+
+def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
+    """Replace the matrices of the transformer and of the head, in place; embeddings and norms stay.
+
+    Without quantization nothing changes but the order of numbers in memory, and only where that is faster. A layer
+    whose inputs no group of 4-bit weights divides gets 8 bits. 4-bit models compute in bf16.
+
+    Args:
+        model: a registered model, with its weights.
+        quantize: ``int8``, ``int4`` or None.
+
+    Raises:
+        UserError: there is no such mode, the device has no kernel for it, or the model no transformer of linear
+            layers.
+    """
+    if quantize is not None and quantize not in MODES:
+        raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
+    weight = model.head_weight
+    if getattr(model, "inference_head", None) is not None:
+        if quantize is not None:
+            raise UserError(f"quantize={quantize}: this model's weights are quantized already; leave it out")
+        return
+    if quantize is None and not packs(weight):
+        return
+    if quantize == "int4" and weight.device.type not in ("cpu", "meta"):
+        raise UserError(
+            f"quantize=int4 has a kernel on the CPU only; this model is on {weight.device.type}: quantize=int8"
+        )
+    if not isinstance(getattr(model, "transformer", None), nn.Module):
+        if quantize is None:
+            return
+        raise UserError(f"quantize={quantize}: {type(model).__name__} has no `transformer` with layers to replace")
+    if quantize == "int4":
+        model.to(torch.bfloat16)
+    # a list of all modules would keep every replaced layer, and its weights, until the last one is done
+    parents = [module for module in model.transformer.modules() if type(module) is not nn.Linear]
+    for parent in parents:
+        if isinstance(parent, MultiHeadAttention):
+            parent.native = True
+        if has_kernel(getattr(parent, "activation", None)):
+            parent.activation = NativeActivation(parent.activation)
+        for name in [name for name, child in parent.named_children() if type(child) is nn.Linear]:
+            setattr(parent, name, _replaced(getattr(parent, name), quantize))
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
+    model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
+
+
+def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:
+    if mode is None:
+        return PackedLinear(layer)
+    if mode == "int4" and layer.in_features % GROUP == 0 and layer.out_features % 16 == 0:
+        return Int4Linear(layer)
+    return cast(nn.Module, Int8Linear(layer))

@@ -1,0 +1,191 @@
+"""A whole stack of blocks for one new token a row, in one call of the C kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slm.models.inference.kv_cache import KVCache
+from slm.models.inference.packed import PackedLinear
+from slm.models.inference.quantized import Int4Linear, Int8Linear
+from slm.models.kernels.activation import NativeActivation
+from slm.models.kernels.library import has, library
+from slm.models.modules.embeddings import Rotation
+from slm.models.modules.layer_norm import LayerNorm, RMSNorm
+from slm.models.modules.mha import MultiHeadAttention
+from slm.models.modules.mlp import MLP, GatedMLP
+
+MOST_ROWS = 64
+"""With more, torch's own products are faster."""
+
+_WIDTH = 16  # numbers that the kernels take at a time
+_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = [*((name, _P) for name in ("weight", "scale", "totals", "bias")), ("n", _L), ("k", _L), ("kind", _I)]
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", _P), ("bias", _P), ("eps", ctypes.c_float), ("kind", _I)]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [
+        *((name, _Norm) for name in ("attention_norm", "q_norm", "k_norm", "mlp_norm")),
+        *((name, _Linear) for name in ("qkv", "out", "gate", "up", "down")),
+        ("keys", _P),
+        ("values", _P),
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, _P) for name in ("blocks", "x", "cos", "sin", "lengths")),
+        *((name, _L) for name in ("n_blocks", "rows", "dim", "heads", "kv_heads", "head_dim", "window")),
+        *((name, _L) for name in ("cache_row", "cache_head", "turned", "cos_row")),
+        *((name, _I) for name in ("activation", "prenorm", "parallel", "half", "threads")),
+    ]
+
+
+class Stack:
+    """The blocks of a `Transformer` as the C kernels want them.
+
+    It holds addresses of the weights, so it is made anew when they move.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, dtype: torch.dtype) -> None:
+        first: Any = blocks[0]
+        self.dtype = dtype
+        self._kept: list[Tensor] = []
+        attention = first.attention
+        self._blocks = (_Block * len(blocks))(*(self._block(block) for block in blocks))
+        n_heads, n_kv_heads, _ = attention.heads
+        self._step = _Step(
+            blocks=ctypes.addressof(self._blocks),
+            n_blocks=len(blocks),
+            dim=attention.out_proj.out_features,
+            heads=n_heads,
+            kv_heads=n_kv_heads,
+            head_dim=attention.head_dim,
+            window=attention.sliding_window or 0,
+            activation=first.mlp.activation.kind,
+            prenorm=first.prenorm,
+            parallel=first.parallel,
+            half=dtype == torch.bfloat16,
+        )
+
+    @classmethod
+    def of(cls, blocks: nn.ModuleList, x: Tensor) -> Stack | None:
+        """For hidden states like `x`; None if a part of a block is none that the kernels know."""
+        if library() is None or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+            return None
+        return cls(blocks, x.dtype) if all(_is_known(block, x.dtype) for block in blocks) else None
+
+    def __call__(self, x: Tensor, rotation: Rotation | None, cache: KVCache) -> Tensor:
+        """Hidden states (B, 1, C) ahead of the last norm; the cache holds the new keys and values, not yet counted."""
+        x = x.clone(memory_format=torch.contiguous_format)
+        lengths = torch.tensor(cache.lengths, dtype=torch.int64)
+        step = _Step.from_buffer_copy(self._step)  # copies: several threads may decode with one model
+        blocks = type(self._blocks).from_buffer_copy(self._blocks)
+        step.blocks = ctypes.addressof(blocks)
+        if not self._fits(cache, x):
+            raise ValueError("the cache has no room for these tokens, or it is another model's")
+        step.rows, step.x, step.lengths = x.shape[0], x.data_ptr(), lengths.data_ptr()
+        keys, values = cache.keys, cache.values
+        layer_bytes = keys.stride(0) * keys.element_size()
+        for layer, block in enumerate(blocks):
+            block.keys = keys.data_ptr() + layer * layer_bytes
+            block.values = values.data_ptr() + layer * layer_bytes
+        step.cache_row, step.cache_head = keys.stride(1), keys.stride(2)
+        step.threads = torch.get_num_threads()
+        if rotation is not None:
+            cos, sin = (table.to(x.dtype).contiguous() for table in rotation)
+            step.cos, step.sin, step.turned = cos.data_ptr(), sin.data_ptr(), 2 * cos.shape[-1]
+            step.cos_row = cos.shape[-1] if cos.numel() > cos.shape[-1] else 0
+        found = library()
+        assert found is not None
+        if not found.decode_step(ctypes.addressof(step)):
+            raise MemoryError(f"no memory to decode {x.shape[0]} rows")
+        return x
+
+    def _fits(self, cache: KVCache, x: Tensor) -> bool:
+        layers, rows, heads, room, dim = cache.keys.shape
+        return (
+            cache.keys.dtype == x.dtype
+            and cache.keys.device == x.device
+            and len(cache.lengths) == x.shape[0] <= rows
+            and layers >= len(self._blocks)
+            and (heads, dim) == (self._step.kv_heads, self._step.head_dim)
+            and max(cache.lengths) < room
+        )
+
+    def _block(self, block: Any) -> _Block:
+        attention, mlp = block.attention, block.mlp
+        return _Block(
+            attention_norm=self._norm(block.attention_norm),
+            q_norm=self._norm(attention.q_norm),
+            k_norm=self._norm(attention.k_norm),
+            mlp_norm=self._norm(block.mlp_norm),
+            qkv=self._linear(attention.qkv),
+            out=self._linear(attention.out_proj),
+            gate=self._linear(mlp.gate_proj) if isinstance(mlp, GatedMLP) else _Linear(),
+            up=self._linear(mlp.up_proj),
+            down=self._linear(mlp.down_proj),
+        )
+
+    def _norm(self, norm: Any) -> _Norm:
+        if norm is None:
+            return _Norm()
+        kind = 1 if isinstance(norm, LayerNorm) else 2
+        eps = torch.finfo(self.dtype).eps if norm.eps is None else norm.eps
+        return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
+
+    def _linear(self, layer: Any) -> _Linear:
+        scale: Tensor | None = None
+        totals: Tensor | None = None
+        if isinstance(layer, Int8Linear):
+            kind, weight, scale, totals = 1, layer.codes, layer.scale, layer.totals
+        elif isinstance(layer, Int4Linear):
+            kind, weight, scale = 2, layer.codes, layer.scales_and_offsets
+        else:
+            kind, weight = 0, layer.plain_weight
+        places = (self._place(tensor) for tensor in (weight, scale, totals, layer.bias))
+        return _Linear(*places, layer.out_features, layer.in_features, kind)
+
+    def _place(self, tensor: Tensor | None) -> int | None:
+        """Its address, and a reason for it to stay."""
+        if tensor is None:
+            return None
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+def _is_known(block: Any, dtype: torch.dtype) -> bool:
+    attention, mlp = block.attention, block.mlp
+    if block.embedding_skip is not None:
+        return False
+    if type(attention) is not MultiHeadAttention or type(mlp) not in (MLP, GatedMLP):
+        return False
+    layers = [attention.qkv, attention.out_proj, mlp.up_proj, mlp.down_proj]
+    norms = [block.attention_norm, block.mlp_norm, attention.q_norm, attention.k_norm]
+    return (
+        type(mlp.activation) is NativeActivation
+        and all(norm is None or type(norm) in (LayerNorm, RMSNorm) for norm in norms)
+        and all(parameter.dtype == dtype for norm in norms if norm is not None for parameter in norm.parameters())
+        and all(_has_kernel(layer, dtype) for layer in [*layers, *([mlp.gate_proj] if type(mlp) is GatedMLP else [])])
+        and all(size % _WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
+    )
+
+
+def _has_kernel(layer: nn.Module, dtype: torch.dtype) -> bool:
+    if isinstance(layer, Int8Linear):
+        return has("int8") and layer.scale.dtype == torch.float32 and (layer.bias is None or layer.bias.dtype == dtype)
+    if isinstance(layer, Int4Linear):
+        return has("int4") and (layer.bias is None or layer.bias.dtype == dtype)
+    if not isinstance(layer, PackedLinear) or not layer.native or layer.plain_weight.dtype != dtype:
+        return False
+    return layer.bias is None or layer.bias.dtype == dtype

@@ -1,0 +1,61 @@
+"""Which known name was meant: letters mistyped, words left out or spelt out, or another tool's name for the thing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from slm.suggest.other_names import OTHER_NAMES
+
+ENOUGH = 0.6  # likeness below which a name suggests nothing
+_ALL_WORDS, _SOME_WORDS = 0.95, 0.85
+_SHORTEST_STEM = 3  # letters two words must begin with alike for one to be short for the other: seq, sequence
+_SHORT = {"num": "n", "number": "n"}
+
+
+def ranked(name: str, known: Iterable[str]) -> list[str]:
+    """Those of the `known` names that `name` may have been meant to be, the likeliest first."""
+    names = list(dict.fromkeys(known))
+    likes = {other: likeness(name, other) for other in names}
+    alike = sorted((other for other in names if likes[other] >= ENOUGH), key=lambda other: -likes[other])
+    return list(dict.fromkeys([*_called_otherwise(name, names), *alike]))
+
+
+def likeness(name: str, other: str) -> float:
+    """How alike two names are, from 0 to 1: by their letters, or by the words they are made of."""
+    letters = difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio()
+    return max(letters, _likeness_of_words(_words(name), _words(other)))
+
+
+def meant(name: str) -> tuple[str, ...]:
+    """What is called here what others call `name`."""
+    lower = name.lower()
+    return OTHER_NAMES.get(lower) or OTHER_NAMES.get(lower.replace("-", "_"), ())
+
+
+def _called_otherwise(name: str, known: list[str]) -> list[str]:
+    targets = [target for full in meant(name) for target in (full, full.rpartition(".")[2])]
+    return [target for target in targets if target in known]
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def _words(name: str) -> list[str]:
+    spelt = re.sub(r"[- ]", "_", name.lower()).replace("learning_rate", "lr")
+    return [_SHORT.get(word, word) for word in spelt.split("_") if word]
+
+
+def _likeness_of_words(ours: list[str], others: list[str]) -> float:
+    fewer, more = sorted((ours, others), key=len)
+    found = sum(any(_same_word(a, b) for b in more) for a in fewer)
+    if not fewer or found < len(fewer):
+        return 0.0
+    return _ALL_WORDS if len(fewer) == len(more) else _SOME_WORDS
+
+
+def _same_word(a: str, b: str) -> bool:
+    short, long = sorted((a, b), key=len)
+    return a == b or (len(short) >= _SHORTEST_STEM and long.startswith(short))

@@ -1,0 +1,69 @@
+"""`torch.compile` where it works, and eager code where it does not."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from slm.models.contract import CausalLM
+from slm.notices import notice
+from slm.training.run.random_state import nothing_drawn
+
+_SHOWN = 200  # characters of a reason
+
+
+class Compiled(pl.Callback):
+    """Compiles a model's blocks ahead of the first step, by a pass forward and backward over a batch of zeros.
+
+    Compilation can fail on a machine for reasons of its own: no C compiler, a graphics card too old, a fault of the
+    compiler. Then the blocks run as they were written, and a line says so. What only a batch of another shape brings
+    to light falls back in the same way, graph by graph, with torch's own warning. Nothing is drawn from the run's
+    random numbers, and no gradient is left behind.
+    """
+
+    def __init__(self) -> None:
+        self._forgiving: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compile, or say why not."""
+        model = cast(nn.Module, pl_module.model)
+        parts = compiled_parts(model)
+        for part in parts:
+            part.compile()
+        try:
+            with nothing_drawn(), trainer.precision_plugin.forward_context():
+                _pass(model, trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
+        except Exception as error:  # dynamo, inductor and the C compiler raise many kinds
+            for part in parts:
+                part._compiled_call_impl = None
+            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+            notice(
+                f"torch.compile failed, training goes on without it: {type(error).__name__}: {lines[0][:_SHOWN]} "
+                "(trainer.compile=false: no attempt)"
+            )
+        else:
+            self._forgiving = torch._dynamo.config.patch(suppress_errors=True)
+            self._forgiving.__enter__()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Torch's settings as they were."""
+        if self._forgiving is not None:
+            self._forgiving, patch = None, self._forgiving
+            patch.__exit__(None, None, None)
+
+
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """What is compiled: each block by itself, in place, so that no parameter is renamed (no ``_orig_mod.`` in
+    checkpoints) and that all blocks are one graph, compiled once; a model without blocks as a whole."""
+    blocks = getattr(getattr(model, "transformer", None), "blocks", None)
+    return list(blocks) if isinstance(blocks, nn.ModuleList) else [model]
+
+
+def _pass(model: nn.Module, datamodule: Any, device: torch.device) -> None:
+    ids = torch.zeros(datamodule.batch_size, datamodule.seq_len, dtype=torch.int64, device=device)
+    hidden = cast(CausalLM, model).hidden_states(ids)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(hidden.float().sum(), trained, allow_unused=True)  # leaves no gradient, wakes no rank

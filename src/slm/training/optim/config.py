@@ -1,0 +1,112 @@
+"""What an optimizer may be told, checked ahead of any work, and what ``auto`` stands for. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from annotated_types import Lt
+
+from slm.errors import UserError
+from slm.schema import Count, Flag, Fraction, NonNegativeFloat, PositiveFloat, Probability, checked
+from slm.training.config import AUTO, steps_of
+from slm.training.optim.target_arguments import argument_problems
+
+LR_TIMES_WIDTH = 2e-3 * 192
+"""Adam's best rate falls as one over the width (Yang et al. 2021, table 3); measured at width 192."""
+_TABLES = 5.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)
+_ORTHOGONAL_LR = 0.02  # of matrices that are orthogonalised, at any width (Bernstein and Newhouse 2024)
+_FINE_TUNING = 0.1  # of the rate from scratch: 5e-5 at GPT-2's 768, 9e-6 at 4,096 (Llama 2's own: 2e-5)
+_LORA = 10.0  # of the rate of all weights, whatever the rank (Schulman et al. 2025, "LoRA without regret")
+_PREFERENCE_LR = 1e-6  # at most: DPO's paper, and SmolLM2's recipe from 135 M to 1.7 B parameters (width 576 to 2,048)
+_PREFERENCE_TIMES_WIDTH = 5e-7 * 4096  # Zephyr's 7 B (Tunstall et al. 2023; with LoRA it had 5e-6)
+
+
+def fine_tuning_lr(width: int) -> float:
+    """Adam's rate for all weights of a model that exists."""
+    return _FINE_TUNING * LR_TIMES_WIDTH / width
+
+
+def preference_lr(width: int) -> float:
+    """The same where answers are made likelier and unlikelier, which breaks a model soon."""
+    return min(_PREFERENCE_LR, _PREFERENCE_TIMES_WIDTH / width)
+
+
+def with_rates(
+    optimizer: Mapping[str, Any], width: int, from_weights: Callable[[int], float] | None, lora: bool
+) -> dict[str, Any]:
+    """The optimizer's settings with what is ``auto`` made numbers.
+
+    Args:
+        optimizer: the settings. One with an ``adam_lr`` has its ``lr`` for matrices that it orthogonalises.
+        width: of the model.
+        from_weights: width to Adam's rate for all weights, of a model that exists; None from scratch.
+        lora: thin matrices beside the weights are trained.
+    """
+    scratch = LR_TIMES_WIDTH / width
+    rate = (from_weights(width) if from_weights else scratch) * (_LORA if lora else 1.0)
+    auto = {"lr": rate}
+    if "adam_lr" in optimizer:
+        auto = {"lr": _ORTHOGONAL_LR * (rate / scratch), "adam_lr": _TABLES * rate}
+    return {**optimizer, **{key: value for key, value in auto.items() if optimizer.get(key) == AUTO}}
+
+
+def with_warmup_steps(optimizer: Mapping[str, Any], max_steps: int) -> dict[str, Any]:
+    """The settings with an optimizer's own ``warmup_steps``, of which a number below 1 is a share, made steps."""
+    own = optimizer.get("warmup_steps")
+    return dict(optimizer) if own is None else {**optimizer, "warmup_steps": steps_of(own, max_steps)}
+
+
+def optimizer_problems(values: Mapping[str, Any]) -> list[str]:
+    """A line for each setting that is missing, unknown or out of its range."""
+    problems = []
+    if not isinstance(values.get("_target_"), str):
+        problems.append("optimizer._target_ is missing; name a class, e.g. torch.optim.AdamW")
+    else:
+        problems += argument_problems(values, "optimizer", given=("params",))
+    if "lr" not in values:
+        problems.append("optimizer.lr is missing; give a number, or auto for one that follows the model's width")
+    shared = {field.name for field in fields(_Ranges)}
+    rates = {"lr", "adam_lr"}
+    numbers = {key: value for key, value in values.items() if key in shared and not (key in rates and value == AUTO)}
+    try:
+        checked(_Ranges, numbers, "optimizer")
+    except UserError as error:
+        problems.append(str(error))
+    return problems
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Of the settings that optimizers share, whatever else one takes; many of them would take anything."""
+
+    lr: PositiveFloat = 1.0  # may be "auto", checked apart
+    adam_lr: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.0
+    eps: PositiveFloat = 1e-8
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    alpha: Fraction = 0.99
+    momentum: Probability | None = None
+    dampening: Probability = 0.0
+    nesterov: Flag = False
+    ns_steps: Annotated[Count, Lt(100)] = 5
+    warmup_steps: NonNegativeFloat = 0.0
+    r: NonNegativeFloat = 0.0
+    weight_lr_power: NonNegativeFloat = 0.0
+    amsgrad: Flag = False
+    centered: Flag = False
+    maximize: Flag = False
+    foreach: Flag | None = None
+    fused: Flag | None = None
+    capturable: Flag = False
+    differentiable: Flag = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and (self.momentum == 0 or self.dampening):
+            raise ValueError(
+                f"nesterov looks ahead along a momentum above 0 that is not dampened; got momentum {self.momentum} and "
+                f"dampening {self.dampening}; set optimizer.nesterov=false, or change these"
+            )
+        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ValueError(f"warmup_steps must be a whole number, or a share of all steps; got {self.warmup_steps}")

@@ -1,0 +1,231 @@
+"""Checkpoints every N steps, the newest and the best, and the bundle of the best weights; until then, of the last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from slm.files.flush import flush_folder
+from slm.models.modules.lora import merged_state
+from slm.notices import notice
+from slm.training.run.averaged_weights import averaged_weights
+from slm.training.run.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
+from slm.training.run.checkpoint_io import CheckpointWriter
+from slm.training.run.planned_stop import is_scheduled
+from slm.training.run.retention import drop_old, keep_for_good
+
+WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Period:
+    """When to save, and what stays.
+
+    Attributes:
+        save_every, val_every: in optimizer steps.
+        keep: how many ``step_*.ckpt`` stay, newest first; 0 for all.
+        keep_every_hours: one in so many hours stays for good, as ``kept_*.ckpt``; None for none.
+    """
+
+    save_every: int
+    val_every: int
+    keep: int
+    keep_every_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class _Save:
+    """One save, and what to go back to if it fails.
+
+    Attributes:
+        step: of the state.
+        is_best: whether it is the best so far, so that the bundle is written.
+        before: the best loss and step until then, and the step saved until then.
+    """
+
+    step: int
+    is_best: bool
+    before: tuple[float | None, int | None, int]
+
+
+class Checkpoints(Checkpoint):
+    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
+
+    Each file is whole: written beside its place and renamed; names that stand for the same step share one file on disk.
+    ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
+    said and taken back: what was the best before is so again, and the next save tries again.
+
+    Args:
+        folder: where checkpoints go.
+        period: when, and what stays.
+        writer: the trainer's plugin that writes them.
+        write_bundle: called with the weights and facts of each new best model, maybe in another thread.
+        bundled_step: of the bundle that lies in the run folder; None for none.
+        branches: whether training goes on from another run's checkpoint, or from an earlier one of this run.
+
+    Attributes:
+        failure: why the last state of the run could not be saved; None if it was.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        period: Period,
+        writer: CheckpointWriter,
+        write_bundle: WriteBundle,
+        bundled_step: int | None = None,
+        branches: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.period = period
+        self.writer = writer
+        self.write_bundle = write_bundle
+        self.bundled_step = bundled_step
+        self.branches = branches
+        self.best_loss: float | None = None
+        self.best_step: int | None = None
+        self.failure: OSError | None = None
+        self._seen_step = -1
+        self._saved_step = -1  # the step that LAST_CHECKPOINT holds, or will when the save under way is done
+        self._save_under_way: _Save | None = None
+        self._lost_bundle: OSError | None = None  # set by the thread that writes, read when it is done
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was resumed from needs no saving."""
+        self._saved_step = self._seen_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where the period says so, or training ends; a step that is validated on schedule is saved after that."""
+        step = trainer.global_step
+        if step == self._seen_step:
+            return
+        self._seen_step = step
+        due = trainer.should_stop or step % self.period.save_every == 0
+        follows = trainer.enable_validation and is_scheduled(trainer, self.period.val_every)
+        if due and step != self._saved_step and not follows:
+            self.save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, and keep the model if it is the best so far; what is validated off the schedule is saved already."""
+        if trainer.state.fn != TrainerFn.FITTING or not is_scheduled(trainer, self.period.val_every):
+            return
+        self._settle(trainer)  # whether the last best was saved decides what is better than it
+        loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
+        is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
+        if is_best or trainer.should_stop or trainer.global_step % self.period.save_every == 0:
+            self.save(trainer, pl_module, is_best)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The end of a run is always saved. What failed a moment ago is tried once more; there is no next save."""
+        lost = self._settle(trainer)
+        again = lost if lost is not None and lost.step == trainer.global_step else None
+        if trainer.global_step != self._saved_step or again is not None:
+            self.save(trainer, pl_module, is_best=again is not None and again.is_best)
+            self._settle(trainer)
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Save, unless this step is saved already."""
+        self._settle(trainer)
+        if trainer.global_step != self._saved_step:
+            self.save(trainer, trainer.lightning_module)
+
+    def last_saved_step(self, trainer: pl.Trainer) -> int:
+        """Of the state saved last, once it lies there, or resumed from; 0 before there is one. Asked by all ranks."""
+        self._settle(trainer)
+        return max(0, self._saved_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {"best_loss": self.best_loss, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; a branch begins without a best, unless this folder holds it."""
+        self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
+        if self.branches and self.bundled_step != self.best_step:
+            self.best_loss, self.best_step = None, None
+        self.branches = False  # whoever goes back in this run finds its own
+
+    def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_best: bool = False) -> None:
+        """Save the state of after this step, on all ranks at once; in the background it is done some time later.
+
+        Until there is a best, the weights saved last are the bundle's: wherever a run ends, there is a model.
+
+        Args:
+            trainer, pl_module: as hooks have them.
+            is_best: whether the validation of this step is the best so far.
+        """
+        self._settle(trainer)
+        step = trainer.global_step
+        self._save_under_way = _Save(step, is_best, (self.best_loss, self.best_step, self._saved_step))
+        self._saved_step = step
+        if is_best:
+            self.best_loss, self.best_step = pl_module.val_metrics["loss"], step  # type: ignore[assignment, index]
+        if trainer.is_global_zero:
+            bundle = is_best or self.best_step is None or self.bundled_step is None
+            write_bundle = self._bundle(trainer, pl_module, step, is_best) if bundle else None
+            self.writer.put_beside(partial(self._put_beside, self._save_under_way, write_bundle))
+        trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
+
+    def _bundle(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, is_best: bool
+    ) -> Callable[[], None]:
+        """What writes the bundle of this step; the weights are taken now."""
+        model: nn.Module = pl_module.model  # type: ignore[assignment]
+        with averaged_weights(trainer.optimizers) as others:
+            weights = {name: tensor.detach() for name, tensor in merged_state(model).items()}
+            if others:  # they lie only for now where the checkpoint's do
+                weights = {name: tensor.clone() for name, tensor in weights.items()}
+        weights = self.writer.copied(weights)
+        facts = {"step": step, **(pl_module.val_metrics if is_best else {})}  # type: ignore[dict-item]
+        return partial(self.write_bundle, weights, facts)
+
+    def _put_beside(self, save: _Save, write_bundle: Callable[[], None] | None, written: Path) -> None:
+        """The rest of a save, before the checkpoint takes its name."""
+        bundled = write_bundle is None or self._try(write_bundle, save.step)
+        if save.is_best and bundled:
+            link(written, self.folder / BEST_CHECKPOINT)
+        if save.step % self.period.save_every == 0:
+            link(written, step_file(self.folder, save.step))
+            if self.period.keep_every_hours is not None:
+                keep_for_good(self.folder, save.step, self.period.keep_every_hours)
+            flush_folder(self.folder)  # the new name is on the disk before an old one goes
+            drop_old(self.folder, save.step, self.period.keep)
+
+    def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
+        """A bundle that cannot be written must not keep the checkpoint from being so."""
+        try:
+            write_bundle()
+            self.bundled_step = step
+        except OSError as error:
+            notice(f"the model bundle is not written: {error.strerror}: '{error.filename}'; the one of before stays")
+            self._lost_bundle = error
+            return False
+        return True
+
+    def _settle(self, trainer: pl.Trainer) -> _Save | None:
+        """Wait for the save under way; if it failed take back what it promised, on all ranks, and give it."""
+        save, self._save_under_way = self._save_under_way, None
+        if save is None:
+            return None
+        failure, lost_bundle = self.writer.wait(), self._lost_bundle
+        self._lost_bundle = None
+        self.failure = failure or lost_bundle
+        whole, bundled = trainer.strategy.broadcast((failure is None, lost_bundle is None))
+        best_loss, best_step, saved_step = save.before
+        if not whole:
+            self._saved_step = saved_step
+        if not (whole and bundled):
+            self.best_loss, self.best_step = best_loss, best_step
+            return save
+        return None

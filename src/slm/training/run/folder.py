@@ -1,0 +1,200 @@
+"""A run's folder: what lies where, what produced it, and how to find the one to go on from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slm.errors import UserError
+from slm.files.json_file import read_json_object
+from slm.files.new_file import UNFINISHED, new_file
+from slm.files.yaml_file import read_yaml_object
+from slm.masking import masked_argument
+from slm.schema import Text, checked
+from slm.training.run.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
+from slm.training.run.start_folder import absolute_override, start_folder
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.csv"
+RECORD_FILE = "run.json"
+SUMMARY_FILE = "summary.json"
+
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
+_WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE)
+_VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class _Session:
+    command: list[Text]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What of ``run.json`` is relied on; older versions wrote less."""
+
+    overrides: list[Text] = field(default_factory=list)
+    sessions: list[_Session] = field(default_factory=list)
+    logger_ids: dict[Text, Text] = field(default_factory=dict)
+    precision: Text = ""
+    directory: Text = ""
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """``run.json``: command, overrides, versions, data fingerprint and precision of a run; {} without one."""
+    file = run / RECORD_FILE
+    if not file.exists():
+        return {}
+    record = read_json_object(file)
+    try:
+        checked(_Record, record)
+    except UserError as error:
+        found = str(error).splitlines()[0].partition(";")[0]
+        raise UserError(f"{file} is damaged ({found}); restore it or start a new run") from None
+    return record
+
+
+def template_time(run: Path) -> datetime | None:
+    """What a run's chat template, if it writes the time, wrote from the run's start on; None of a folder of no run."""
+    try:
+        first = read_record(run)["sessions"][0]
+        noted = first.get("template_time")  # which older versions did not note, nor keep
+        return datetime.fromisoformat(noted) if noted else datetime.strptime(first["started"], _TIME)
+    except (LookupError, TypeError, ValueError, AttributeError):  # no run, or somebody else's record
+        return None
+
+
+def recorded_plugins(run: Path) -> list[str]:
+    """Modules that the run's configuration names; [] without one.
+
+    Raises:
+        UserError: ``config.yaml`` is damaged.
+    """
+    file = run / CONFIG_FILE
+    plugins = read_yaml_object(file).get("plugins") if file.is_file() else None
+    if not isinstance(plugins or [], list) or not all(isinstance(module, str) for module in plugins or []):
+        raise UserError(f"{file} is damaged (plugins is no list of modules); restore it")
+    return list(plugins or [])
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """``summary.json``: the last figures of a run that came to its end; {} without one, or if it is damaged."""
+    try:
+        return read_json_object(run / SUMMARY_FILE)
+    except UserError:
+        return {}
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write beside the place and rename."""
+    with new_file(file) as out:
+        out.write(json.dumps(content, indent=1).encode())
+
+
+def provenance() -> dict[str, Any]:
+    """What is running: command, time, versions, git commit of the working folder."""
+    return {
+        "command": [masked_argument(argument) for argument in sys.argv],
+        "started": time.strftime(_TIME),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in _VERSIONS_OF},
+        "git_commit": _git_commit(),
+    }
+
+
+def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
+    """The checkpoint file that `resume` means for a run in folder `run`; None to start afresh.
+
+    Of a folder it is the newest one that is whole.
+
+    Raises:
+        UserError: a path was given that is neither a checkpoint nor a run folder that holds one; or what it names
+            is damaged.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest_whole(run)
+    path = Path(resume).expanduser()
+    if path.is_file():
+        refuse_damaged(path)
+        return path
+    if (newest := newest_whole(path)) is not None:
+        return newest
+    found = f"holds no checkpoint ({CHECKPOINTS}/*.ckpt)" if path.is_dir() else "does not exist"
+    raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
+
+
+def check_free(run: Path, checkpoint: Path | None) -> None:
+    """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
+    if not checkpoints_of(run):
+        return
+    if checkpoint is None or run_of_checkpoint(checkpoint).resolve() != run.resolve():
+        raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed run was writing beside its places: none of it is whole, and checkpoints are large."""
+    names = [f"*{UNFINISHED}", *(f".{name}.*" for name in _WRITTEN_BESIDE)]
+    for left in [left for name in names for folder in (run, run / CHECKPOINTS) for left in folder.glob(name)]:
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def run_of_checkpoint(path: Path) -> Path:
+    """The run folder that a checkpoint file, or the folder itself, belongs to."""
+    return path.parent.parent if path.is_file() and path.parent.name == CHECKPOINTS else path
+
+
+def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest run under `root` that was started with these overrides and has a checkpoint."""
+    wanted = sorted(absolute_override(override, Path.cwd()) for override in overrides)
+    candidates = [
+        file.parent
+        for file in root.glob(f"*/{RECORD_FILE}")
+        if checkpoints_of(file.parent) and _overrides(read_record(file.parent)) == wanted
+    ]
+    return max(candidates, key=lambda run: (_started(run), run.name), default=None)
+
+
+def _overrides(record: Mapping[str, Any]) -> list[str]:
+    return sorted(absolute_override(override, start_folder(record)) for override in record.get("overrides", []))
+
+
+def _started(run: Path) -> float:
+    """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
+    try:
+        noted = read_record(run)["sessions"][-1]["started"]
+        return datetime.strptime(noted, _TIME).timestamp()
+    except (LookupError, TypeError, ValueError):  # somebody else's record: never the newest
+        return 0.0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

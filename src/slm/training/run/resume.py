@@ -1,0 +1,94 @@
+"""What a checkpoint says about the run it is of, and whether the run that is to go on from it fits.
+
+Checked before anything is written, so that a mistake leaves the old run as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from slm.data.batches.datamodule import WindowDataModule
+from slm.errors import UserError
+from slm.models.modules.lora import base_names
+from slm.training.run.checkpoint_io import read_checkpoint
+
+_MODEL_PREFIX = "model."  # of the LightningModule's attribute
+_SHOWN = 3
+
+
+class Resumed:
+    """A checkpoint to go on from.
+
+    Args:
+        file: the checkpoint.
+
+    Raises:
+        UserError: it cannot be read or is not a training run's.
+    """
+
+    def __init__(self, file: Path) -> None:
+        content = read_checkpoint(file)
+        try:
+            self.step: int = content["global_step"]
+            self._data: dict[str, Any] = next(content[key] for key in content if key.endswith("DataModule"))
+            self._optimizer: dict[str, Any] = content["optimizer_states"][0]
+        except (KeyError, IndexError, StopIteration):
+            raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
+        self.file = file
+        self._shapes = {
+            name.removeprefix(_MODEL_PREFIX): tuple(tensor.shape)
+            for name, tensor in content["state_dict"].items()
+            if name.startswith(_MODEL_PREFIX)
+        }
+
+    def check_ends_after(self, last_step: int) -> None:
+        """Raise `UserError` if nothing is left to do."""
+        if self.step >= last_step:
+            raise UserError(
+                f"resume: '{self.file}' is at step {self.step} already and the run ends at {last_step}; "
+                "raise trainer.max_steps or stop_after"
+            )
+
+    def check_data(self, datamodule: WindowDataModule) -> None:
+        """Raise `UserError` if the position in the data would mean another sample."""
+        datamodule.load_state_dict(self._data)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise `UserError` if the weights are of another shape."""
+        left_out = base_names(model)
+        mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
+        names = sorted(self._shapes.keys() | mine.keys())
+        different = [
+            f"{name} {_shown(self._shapes, name)} -> {_shown(mine, name)}"
+            for name in names
+            if self._shapes.get(name) != mine.get(name)
+        ]
+        if different:
+            more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+            raise UserError(
+                f"resume: the model is not the checkpoint's ({', '.join(different[:_SHOWN])}{more}); "
+                "leave its settings as they were, or start a new run"
+            )
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Raise `UserError` if the saved state is of another optimizer, or of other trained parameters."""
+        mine, saved = optimizer.state_dict()["param_groups"], self._optimizer["param_groups"]
+        if [_form(group) for group in mine] != [_form(group) for group in saved]:
+            raise UserError(
+                "resume: the checkpoint is of another optimizer or of other frozen modules; "
+                "leave these settings as they were, or start a new run"
+            )
+
+
+def _shown(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    return str(shapes[name]) if name in shapes else "none"
+
+
+def _form(group: Mapping[str, Any]) -> tuple[int, set[str]]:
+    """How many parameters a group has, and which settings (the schedule adds ``initial_lr``)."""
+    return len(group["params"]), set(group) - {"initial_lr"}

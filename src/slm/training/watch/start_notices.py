@@ -1,0 +1,35 @@
+"""What a run that begins, or goes on, does otherwise than one may think."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slm.notices import notice
+from slm.training.watch.csv_logger import STEP, read_metrics
+
+
+def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
+    """Without ``trainer.global_batch_size`` more devices make larger steps: say so.
+
+    Args:
+        windows: of an optimizer step.
+        devices: that take their share of it.
+        record: ``run.json`` of a run that is gone on with, {} of a new one.
+    """
+    sessions = record.get("sessions") or [{}]
+    before = sessions[-1].get("global_batch_size", windows)
+    if before != windows:
+        keep = f"trainer.global_batch_size={before} keeps that"
+        notice(f"a step takes {windows} windows from here on, {before} until now; {keep}")
+    elif devices > 1:
+        notice(f"a step takes {windows} windows, over {devices} devices (trainer.global_batch_size sets how many)")
+
+
+def say_what_is_made_again(table: Path, resumed_step: int) -> None:
+    """Rows of ``metrics.csv`` that are of after the checkpoint go."""
+    steps = [int(row[STEP]) for row in read_metrics(table)[1] if row[STEP].isdecimal()] if table.is_file() else []
+    if later := [step for step in steps if step > resumed_step]:
+        rows = f"{len(later)} row{'s' * (len(later) > 1)}"
+        notice(f"{table} goes to step {max(later)}: {rows} of after step {resumed_step} are dropped and made again")

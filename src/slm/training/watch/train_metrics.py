@@ -1,0 +1,101 @@
+"""What a training step is logged with: loss, learning rate, gradient norm, speed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.throughput import get_available_flops
+from torch.optim import Optimizer
+
+from slm.models.flops import training_flops_per_token
+from slm.training.lightning_seams import is_logged
+
+LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
+"""Beside what the module itself says, and ``speed/*``."""
+
+
+class TrainMetrics(pl.Callback):
+    """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.
+
+    ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
+    validation and saving left out: ``tokens_per_s`` over all ranks, of all that the model read, learnt or not (padding
+    too: it costs as much), ``step_ms``, ``data_wait_percent``
+    (share of the step spent waiting for the loader) and, on a device whose peak is known,
+    ``mfu_percent`` (Chowdhery et al. 2022, appendix B).
+    """
+
+    def __init__(self, log_every: int) -> None:
+        self.log_every = log_every
+        self.latest: dict[str, float] = {}
+        self.latest_step = -1
+        self.total_s = 0.0
+        self.total_tokens = 0
+        self._logged_step = 0
+        self._peak_flops: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._logged_step = trainer.global_step
+        device = pl_module.device
+        if device.type == "cuda":
+            self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)
+        self._flops_per_token = training_flops_per_token(pl_module.model)  # type: ignore[arg-type]
+        self._reset(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._paused_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on."""
+        if hasattr(self, "_started"):
+            self._started += time.perf_counter() - self._paused_at
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note the learning rate this step is made with; at its end the schedule has moved on."""
+        self._lr = optimizer.param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log when a step is due."""
+        self._tokens += batch["input_ids"].numel() * trainer.world_size
+        step = trainer.global_step
+        if step == self._logged_step or not is_logged(step, self.log_every, trainer.max_steps):
+            return
+        steps = step - self._logged_step
+        self._logged_step = step
+        # reading the loss waits for the device, so the clock below covers finished work
+        metrics: dict[str, Any] = pl_module.take_train_metrics()  # type: ignore[operator]
+        seconds = time.perf_counter() - self._started
+        metrics["train/lr"] = self._lr
+        if pl_module.grad_norm is not None:
+            metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
+        metrics["train/tokens"] = pl_module.tokens_trained
+        metrics["speed/tokens_per_s"] = self._tokens / seconds
+        metrics["speed/step_ms"] = 1000 * seconds / steps
+        metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
+        if pl_module.bad_steps:
+            metrics["train/bad_steps"] = pl_module.bad_steps
+        if self._peak_flops:
+            peak = self._peak_flops * trainer.world_size
+            metrics["speed/mfu_percent"] = 100 * self._flops_per_token * self._tokens / seconds / peak
+        self.total_s += seconds
+        self.total_tokens += self._tokens
+        self.latest, self.latest_step = metrics, step
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        self._reset(trainer)
+
+    def _reset(self, trainer: pl.Trainer) -> None:
+        self._started = time.perf_counter()
+        self._tokens = 0
+        self._waited_before = _waited(trainer)
+
+
+def _waited(trainer: pl.Trainer) -> float:
+    return trainer.datamodule.waited_s  # type: ignore[attr-defined]

@@ -1,0 +1,140 @@
+"""The model bundle: a folder that holds a model whole, for every later command to take.
+
+model.safetensors      the weights
+config.json            the model's shape, and what made it
+slm_tokenizer.json     the tokenizer
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slm.errors import UserError
+from slm.files.flush import flush_file, flush_folder
+from slm.files.json_file import read_json_object
+from slm.files.new_folder import new_folder
+from slm.models.config import ModelConfig
+from slm.models.inference.prepared import MODES
+from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.missing import is_missing, missing_tokenizer
+from slm.weights.laid_out import stored_config
+from slm.weights.name_table import identity_table
+from slm.weights.pretrained import Pretrained
+from slm.weights.tensor_source import safetensors_in
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT = 1
+_HAS_TOKENIZER = "has_tokenizer"  # said only where there is none
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that was read back, in eval mode, with its tokenizer.
+
+    Attributes:
+        facts: plain types that say what produced it (training step, loss, versions, …).
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    config: ModelConfig
+    facts: dict[str, Any]
+
+
+def write_bundle(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    quantize: str | None = None,
+) -> None:
+    """Write a bundle beside `folder` and rename it into place; an older one is replaced whole.
+
+    Args:
+        folder: the place.
+        config: the model's shape.
+        weights: its state dict.
+        tokenizer: its tokenizer.
+        facts: what produced it, plain types.
+        quantize: ``int8`` or ``int4`` if the state dict is of a model that `prepare_for_inference` quantized.
+
+    Raises:
+        OSError: it could not be written; what was there before still is.
+    """
+    with new_folder(folder) as partial:
+        content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
+        if is_missing(tokenizer):
+            content[_HAS_TOKENIZER] = False
+        (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        _save_weights(weights, partial / WEIGHTS_FILE)
+        shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
+        if not is_missing(tokenizer):
+            tokenizer.save(partial)
+        for file in partial.iterdir():
+            flush_file(file)
+        flush_folder(partial)
+
+
+def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, file)
+    except SafetensorError as error:  # its word for a full disk too
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def open_bundle(folder: Path) -> Pretrained:
+    """Read all of a bundle but its weights.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    config, facts, quantize, has_tokenizer = _read_config(folder / CONFIG_FILE)
+    tokenizer = load_tokenizer(folder) if has_tokenizer else missing_tokenizer(str(folder))
+    tensors = safetensors_in(folder, WEIGHTS_FILE)
+    opened = Pretrained(config, (), tensors, tokenizer, facts, quantize)
+    return replace(opened, table=identity_table(opened.laid_out()))
+
+
+def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
+    """Read a bundle: the model is laid out without drawing weights, then takes the saved ones.
+
+    Raises:
+        UserError: a file is missing or damaged, or the tensors are not those of the config.
+    """
+    opened = open_bundle(folder)
+    return Bundle(opened.model(device), opened.tokenizer, opened.config, opened.facts)
+
+
+def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None, bool]:
+    if not file.is_file():
+        raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
+    content = read_json_object(file)
+    if missing := sorted({"model", "facts", "format"} - content.keys()):
+        raise UserError(f"{file} is not a bundle's: it has no '{missing[0]}'")
+    shape, facts, version = content["model"], content["facts"], content["format"]
+    if version != FORMAT:
+        raise UserError(
+            f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
+        )
+    quantize = content.get("quantize")
+    if quantize not in (None, *MODES):
+        raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
+    has_tokenizer = content.get(_HAS_TOKENIZER) is not False
+    return stored_config(shape, f"{file}: model"), facts, quantize, has_tokenizer
