@@ -86,8 +86,12 @@ def _chdir(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where token stores are kept during the tests."""
-    return tmp_path_factory.mktemp("cache")
+    """Where token stores are kept during the tests; the C kernels are those of this machine, compiled once."""
+    folder = tmp_path_factory.mktemp("cache")
+    kernels = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "native"
+    kernels.mkdir(parents=True, exist_ok=True)
+    (folder / "native").symlink_to(kernels)
+    return folder
 
 
 @pytest.fixture(scope="session")
