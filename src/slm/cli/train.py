@@ -91,6 +91,9 @@ def train(cfg: DictConfig) -> float:
     if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
 
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()
     from slm.training.runner import train as run
 
     overrides = _repeatable(as_typed(hydra_config.overrides.task, _PATHS))
