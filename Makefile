@@ -7,9 +7,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 TRAIN_ARGS ?=
 PROMPT ?= def main(
 FUZZ_SECONDS ?= 600
+WORKERS ?= 2
+HYDRA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format bench audit fuzz clean
+.PHONY: help demo test nightly faults lint format bench audit fuzz lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,11 +22,20 @@ demo: $(VENV)/.base  ## install, train a small model for a minute, let it write
 	echo && echo '$$ slm-generate run='"$$run"' prompt="$(PROMPT)"' && printf '%s' '$(PROMPT)' && \
 	$(BIN)/slm-generate run="$$run" prompt='$(PROMPT)' generation.seed=1 && echo
 
-test: $(VENV)/.dev  ## install what the tests need, run them
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev $(HYDRA:%=hydra-%)  ## install what the tests need, run them (HYDRA=1.4.0rc3: with another Hydra)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not serial and not nightly"
+	$(BIN)/python -m pytest -m "serial and not nightly"
+
+nightly: $(VENV)/.all  ## what takes longer than a coffee: kills, hostile files, fuzzing's finds, TensorFlow, W&B, sweepers, notebook
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not serial" --ignore=tests/faults
+	$(BIN)/python -m pytest -m serial --ignore=tests/faults
+	SLM_FAULTS=long $(BIN)/python -m pytest -m "" tests/faults
+
+hydra-%: $(VENV)/.dev
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --pre hydra-core==$*
 
 faults: $(VENV)/.dev  ## kill runs a hundred times, damage files, fill disks (ten minutes; make test does less of it)
-	SLM_FAULTS=long $(BIN)/python -m pytest tests/faults
+	SLM_FAULTS=long $(BIN)/python -m pytest -m "" tests/faults
 
 lint: $(VENV)/.dev  ## style and types: ruff and mypy
 	$(BIN)/ruff check .
@@ -46,6 +57,13 @@ fuzz: $(VENV)/.dev  ## fuzz whatever reads files of others, FUZZ_SECONDS (600) e
 	@$(PIP) -e '.[fuzz]'
 	@for target in $$($(BIN)/python tests/fuzz/run.py); do $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
 
+lock:  ## pin every dependency anew, those of the base install with hashes (needs uv and the network)
+	@for kind in constraints.txt requirements.lock; do head -2 $$kind > $(VENV)/$$kind; done
+	uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header --all-extras \
+	  | grep -v '^pip==' >> $(VENV)/constraints.txt && mv $(VENV)/constraints.txt constraints.txt
+	uv pip compile pyproject.toml --universal --python-version 3.10 --no-annotate --no-header --generate-hashes \
+	  -c constraints.txt >> $(VENV)/requirements.lock && mv $(VENV)/requirements.lock requirements.lock
+
 clean:  ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -58,6 +76,6 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml setup.py constraints.txt
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	$(PIP) -e '.[dev]'
+$(VENV)/.dev $(VENV)/.all: $(VENV)/.%: $(VENV)/.base
+	$(PIP) -e '.[$*]'
 	@touch $@
