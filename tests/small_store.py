@@ -18,7 +18,7 @@ from slm.data.store.selection import select
 from slm.data.store.shard import write_shard
 from slm.data.store.token_store import TokenStore, write_meta
 from slm.data.store.units import units_of
-from slm.files.new_folder import new_folder
+from slm.files.writing import new_folder
 from slm.tokenizers.base import Tokenizer
 
 

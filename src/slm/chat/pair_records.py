@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slm.files.unicode import is_unicode
+from slm.files.reading import is_unicode
 
 Message = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from slm.chat.renderer import Message
-from slm.files.unicode import is_unicode
+from slm.files.reading import is_unicode
 
 Form = Literal["auto", "alpaca", "pair", "messages"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.masking import masked_argument
 from slm.notices import notice
 

@@ -55,7 +55,7 @@ def prepare(cfg: DictConfig) -> None:
     from slm.data.config import MIXTURE_KIND, STORE_KIND
     from slm.data.store.data_card import CARD_FILE, summary_lines
     from slm.data.store.find import prepare_store
-    from slm.files.json_file import read_json_object
+    from slm.files.reading import read_json_object
     from slm.notices import notice
 
     values, (corpus, num_processes) = _checked(cfg)

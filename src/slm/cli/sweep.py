@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from slm.cli.app import USER_ERROR_STATUS, fail
 from slm.cli.failed_jobs import FAILED_FILE, FailedJob, failed_jobs, remember_swept
-from slm.files.new_file import new_file
+from slm.files.writing import new_file
 from slm.masking import masked, masked_argument
 from slm.notices import notice
 from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record

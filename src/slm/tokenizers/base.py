@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.registry import TOKENIZERS
 from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rust_errors import panics_refused

@@ -9,8 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from slm.errors import UserError
-from slm.files.bounded_text import bounded_text
-from slm.files.json_file import json_text
+from slm.files.reading import bounded_text, json_text
 from slm.tokenizers.rust_errors import panics_refused
 
 ENCODER_FILE = "encoder.json"

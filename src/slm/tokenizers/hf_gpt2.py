@@ -10,7 +10,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.extras import require
-from slm.files.json_file import json_text
+from slm.files.reading import json_text
 from slm.registry import register_tokenizer
 from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens, published_ids

@@ -8,8 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from slm.files.bounded_text import bounded_text
-from slm.files.json_file import read_json_object
+from slm.files.reading import bounded_text, read_json_object
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CONFIG_FILE = "tokenizer_config.json"

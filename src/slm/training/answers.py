@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slm.chat.renderer import ChatRenderer, Message
-from slm.files.new_file import new_file
+from slm.files.writing import new_file
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 

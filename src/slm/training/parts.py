@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from slm.data.batches.datamodule import WindowDataModule
 from slm.data.batches.samplers import EvalBatches
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files.yaml_file import read_yaml_object
+from slm.files.reading import read_yaml_object
 from slm.tokenizers.base import Tokenizer
 from slm.training.run.checkpoint_files import newest_whole
 from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, template_time

@@ -22,9 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slm.errors import UserError
-from slm.files.flush import flush_file, flush_folder
-from slm.files.json_file import read_json_object
-from slm.files.new_folder import new_folder
+from slm.files.reading import read_json_object
+from slm.files.writing import flush_file, flush_folder, new_folder
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import MODES
 from slm.tokenizers.base import Tokenizer, load_tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.family import model_values
 from slm.weights.families.gpt2 import MATRICES, NORMS

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.registry import FAMILIES
 from slm.weights.families.family import Family

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from slm.files.new_folder import new_folder
+from slm.files.writing import new_folder
 from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.missing import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG

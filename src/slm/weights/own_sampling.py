@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 from pydantic import Strict
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 from slm.notices import notice
 from slm.schema import Flag, Fraction, NonNegativeInt, PositiveFloat, checked
 from slm.tokenizers.hf_names import GENERATION_FILE

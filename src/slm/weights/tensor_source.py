@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
+from slm.files.reading import read_json_object
 
 _DTYPES = {
     "F64": torch.float64,

@@ -16,7 +16,7 @@ from slm.data.batches.mixture_order import BLOCK, slots
 from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
 from slm.data.store.find import corpus_sources, find_store, tokenize_with, training_texts
 from slm.data.store.token_store import SPLITS, WHOLE, TokenStore
-from slm.files.new_folder import new_folder
+from slm.files.writing import new_folder
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from slm.tokenizers.build import build_tokenizer
 

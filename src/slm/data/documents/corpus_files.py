@@ -15,7 +15,7 @@ from slm.data.documents.reader import Reader, Record, RecordReader, Span
 from slm.data.faults import Faults
 from slm.data.reading import AUTO, Reading
 from slm.errors import UserError
-from slm.fetch.download import digest_of
+from slm.files.reading import digest_of
 from slm.registry import READERS
 
 _BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}

@@ -14,7 +14,7 @@ from slm.data.documents.document import Document
 from slm.data.documents.parts import PART_SIZE, in_parts
 from slm.data.faults import Faults
 from slm.data.reading import Reading
-from slm.files.unicode import is_unicode, with_replacements
+from slm.files.reading import is_unicode, with_replacements
 
 
 @dataclass(frozen=True)

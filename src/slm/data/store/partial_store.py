@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from slm.data.store.processes import StoppedError
 from slm.errors import UserError
-from slm.files.new_file import UNFINISHED
+from slm.files.writing import UNFINISHED
 from slm.notices import notice
 
 

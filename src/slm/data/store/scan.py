@@ -22,8 +22,8 @@ from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Processes
 from slm.data.store.units import Unit
 from slm.data.store.worker import Report
-from slm.files.json_file import read_json_object
-from slm.files.new_file import new_file
+from slm.files.reading import read_json_object
+from slm.files.writing import new_file
 
 RECORD = np.dtype(
     [("name", "<u8"), ("content", "<u8", 2), ("chars", "<u4"), ("bytes", "<u4"), ("begins", "?"), ("ends", "?")]

@@ -21,8 +21,8 @@ from slm.data.store.token_bytes import others_file
 from slm.data.store.token_store import token_dtype
 from slm.data.store.units import Unit
 from slm.data.store.worker import Report
-from slm.files.json_file import read_json_object
-from slm.files.new_file import new_file
+from slm.files.reading import read_json_object
+from slm.files.writing import new_file
 from slm.tokenizers.base import Tokenizer, load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20

@@ -23,8 +23,8 @@ from filelock import FileLock
 from slm.data.store.sharded_tokens import ShardedTokens
 from slm.data.store.token_bytes import TokenBytes, others_file
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
-from slm.files.new_file import new_file
+from slm.files.reading import read_json_object
+from slm.files.writing import new_file
 from slm.notices import notice
 from slm.schema import Count, NonNegativeInt, Text, checked
 from slm.tokenizers.base import Tokenizer, load_tokenizer

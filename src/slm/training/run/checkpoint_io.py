@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from slm.errors import UserError
-from slm.files.flush import flush_folder
+from slm.files.writing import flush_folder
 from slm.notices import notice
 from slm.training.run.host_copy import HostCopy
 from slm.training.run.sealed_file import SealedWriter, fault_in

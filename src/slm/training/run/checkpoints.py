@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from slm.files.flush import flush_folder
+from slm.files.writing import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
 from slm.training.run.averaged_weights import averaged_weights

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
-from slm.files.new_file import UNFINISHED, new_file
-from slm.files.yaml_file import read_yaml_object
+from slm.files.reading import read_json_object, read_yaml_object
+from slm.files.writing import UNFINISHED, new_file
 from slm.masking import masked_argument
 from slm.schema import Text, checked
 from slm.training.run.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged

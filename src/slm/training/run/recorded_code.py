@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files.yaml_file import read_yaml_object
+from slm.files.reading import read_yaml_object
 from slm.training.run.folder import CONFIG_FILE, recorded_plugins
 
 SEAL = "seal"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.batches.datamodule import WindowDataModule
-from slm.files.new_file import new_file
+from slm.files.writing import new_file
 from slm.notices import notice
 from slm.training.step_figures import StepFigures
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import slm
 from slm.data.batches.pairs import PairDataset
 from slm.errors import UserError
-from slm.files.new_file import new_file
+from slm.files.writing import new_file
 from slm.models.contract import CausalLM
 from slm.models.modules.losses import token_log_probs
 from slm.notices import notice
