@@ -11,7 +11,7 @@ from slm.cli.help import Help
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from slm.fetch.crawler.config import CrawlConfig
+    from slm.fetch.crawl_config import CrawlConfig
 
 HELP = Help(
     summary="Fetch a remote file into the data folder, as OUT/CATEGORY/FILENAME, and record it in the manifest.json "
@@ -44,7 +44,7 @@ HELP = Help(
 
 def crawl(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from slm.fetch.crawler.crawl import crawl as save
+    from slm.fetch.crawl import crawl as save
     from slm.notices import notice
 
     saved = save(_checked(cfg)[1])
@@ -56,7 +56,7 @@ def crawl(cfg: DictConfig) -> None:
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], CrawlConfig]:
     """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
-    from slm.fetch.crawler.config import CrawlConfig
+    from slm.fetch.crawl_config import CrawlConfig
 
     return checked_values(cfg, CrawlConfig.from_dict)
 

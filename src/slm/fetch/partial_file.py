@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from slm.errors import UserError
+from slm.files.writing import flush_file
 
 
 class BrokenOffError(UserError):
@@ -25,25 +27,29 @@ class BrokenOffError(UserError):
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says of a whole file.
-
-    Attributes:
-        url: the address asked.
-        version: what names these very bytes (a strong ETag, else Last-Modified), to ask for the rest of them.
-        size: bytes.
-        md5: base64, as Content-MD5 has it, if that is one.
-        final_url: the address behind all redirects.
-        content_type: of the header of this name, in lower case without parameters; may be empty.
-        content_encoding: of the header of this name, in lower case; may be empty.
-    """
+    """What a server says of a whole file: ``url`` was asked, ``final_url`` gave it, with ``headers`` in lower case."""
 
     url: str
-    version: str | None
-    size: int | None
-    md5: str | None
-    final_url: str = ""
-    content_type: str = ""
-    content_encoding: str = ""
+    final_url: str
+    headers: Mapping[str, str]
+
+    @property
+    def version(self) -> str | None:
+        """What names these very bytes, to ask for the rest of them; a weak ETag (W/"…") does not (RFC 9110, 13.1.5)."""
+        etag = self.headers.get("etag", "")
+        return etag if etag.startswith('"') else self.headers.get("last-modified")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, if it says so; what comes in chunks has no length."""
+        length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
+        return int(length) if length else None
+
+    @property
+    def md5(self) -> str | None:
+        """In base64, if there is one."""
+        found = re.fullmatch(r"[A-Za-z0-9+/]{22}==", self.headers.get("content-md5", "").strip())
+        return found and found[0]
 
 
 class PartialFile:
@@ -82,15 +88,14 @@ class PartialFile:
         """What the bytes are a part of; None if there are none, or if the rest of them cannot be asked for."""
         try:
             remote = Remote(**json.loads(self._note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            resumable = remote.url == self._url and remote.version and not self.whole_only
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
-        resumable = remote.version and not self.whole_only and not self.file.is_symlink()
-        return remote if self.size and remote.url == self._url and resumable else None
+        return remote if self.size and resumable and not self.file.is_symlink() else None
 
     def put_in_place(self) -> None:
         """On the disk first, then under its name: a power cut leaves the whole file or none."""
-        with self.file.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush_file(self.file)
         self.file.chmod(0o644)
         os.replace(self.file, self.target)
         self.remove()

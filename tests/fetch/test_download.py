@@ -93,7 +93,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr(slm.fetch.download, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(slm.fetch.download, "_VAIN_TRIES", 3)
     monkeypatch.setenv("no_proxy", "*")
     handler = type("SiteHandler", (Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -242,7 +243,7 @@ WRONG = {
     "to a file": ({"location": "file:///etc/passwd"}, {}, "redirected to file:///etc/passwd, which is not http;"),
     "to ftp": ({"location": "ftp://127.0.0.1/x"}, {}, "redirected to ftp://127.0.0.1/x, which is not http;"),
     "to https": ({"location": "https://127.0.0.1/x"}, {}, "redirected to https://127.0.0.1/x, which is not http;"),
-    "to nowhere": ({"location": "http://[x"}, {}, r"redirected to http://\[x, which is not http;"),
+    "to nowhere": ({"location": "http://[x"}, {}, r"redirected to http://\[x, which must name a server"),
     "in a loop": ({"location": "/file.bin"}, {}, "redirected more than 5 times; ask a friend"),
     "without end": ({"location": "/{n}"}, {}, "redirected more than 5 times; ask a friend"),
 }
@@ -288,7 +289,7 @@ def test_nobody_there_is_said_in_a_line(tmp_path: Path, site: Site) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd", "http://[x"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])
 def test_only_http_is_asked(url: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must begin with https:// or http://"):
         download(url, tmp_path / "x", sha256=None, mend="")

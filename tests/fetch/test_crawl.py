@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 from local_site import CUT, JSON, Resumable, Route, Site, left, page, raw, to
 
-import slm.fetch.crawler.crawl
-import slm.fetch.crawler.manifest
+import slm.fetch.crawl
 import slm.fetch.download
 from slm.errors import UserError
-from slm.fetch.crawler.place import place_of
+from slm.fetch.crawl import place_of
 from slm.fetch.partial_file import claimed
 
 ROOT = Path(__file__).parents[2]
@@ -77,10 +76,14 @@ REFUSED = {
     "too many": (page(b"no", 429, retry_after="900"), {}, "429 Too Many Requests, and asks to wait 900 s"),
     "no content": (page(b"", 204), {}, "the answer 204 is not what was asked for"),
     "its own words": (raw(b"HTTP/1.1 404 \x1b[2Jgotcha\r\n\r\n"), {}, r"answers 404 Not Found\)"),
-    "not http": (raw(b"SSH-2.0-\x1b[31mOpenSSH\r\n" * 100), {}, r"SSH-2\.0-\?\[31mOpenSSH"),
+    "not http": (raw(b"SSH-2.0-\x1b[31mOpenSSH\r\n" * 100), {}, "Server disconnected without sending a response"),
+    "a status line that is none": (
+        raw(b"SSH-2.0-\x1b[31mOpenSSH\r\n\r\n"), {}, r"illegal status line: .*SSH-2\.0-\\x1b\[31mOpenSSH"
+    ),
     "HTML for JSON": (page(HTML), {}, "is not JSON .it is a web page, .*; give the address of the raw file"),
     "HTML for JSONL": (page(HTML), {"filename": "a.jsonl"}, "is not JSONL .it is a web page, .*does not end in .jsonl"),
-    "broken JSON": (page(JSON[:-9]), {}, r"is not JSON \(expected .* at character [\d,]+, found the end\)"),
+    "broken JSON": (page(JSON[:-9]), {}, r"is not JSON \(it ends within a string, number or word\)"),
+    "JSON that lacks a bracket": (page(JSON[:-1]), {}, r"is not JSON \(parse error: premature EOF\)"),
     "no JSON by its type": (
         page(HTML, content_type="application/json; charset=utf-8"), {"filename": "a.txt"},
         "is not JSON, though the server says application/json .it is a web page",
@@ -88,12 +91,15 @@ REFUSED = {
     "no JSONL by its type": (
         page(b"{}\n{", content_type="application/x-ndjson"), {"filename": "a"}, "not JSONL, though .* .line 2: ",
     ),
-    "a bad line": (page(JSONL + b"{'n': 1}\n" + JSONL), {"filename": "a.jsonl"}, r"\(line 501: expected a name"),
-    "a value over two lines": (page(b'[1,\n2]\n'), {"filename": "a.jsonl"}, r"line 1: expected a value at character 4"),
+    "a bad line": (
+        page(JSONL + b"{'n': 1}\n" + JSONL), {"filename": "a.jsonl"},
+        r"\(line 501: lexical error: invalid char in json text near \"{'n': 1}\"\)",
+    ),
+    "a value over two lines": (page(b'[1,\n2]\n'), {"filename": "a.jsonl"}, r"\(line 1: parse error: premature EOF\)"),
     "nothing": (page(b""), {}, "is not JSON .it is empty."),
     "blank lines": (page(b"\n \n"), {"filename": "a.jsonl"}, "there is no line with a value"),
-    "not UTF-8": (page(b'["\xff"]'), {}, "it is not UTF-8 near byte 2"),
-    "half a character": (page('["ä'.encode()[:-1]), {}, "it ends within a character"),
+    "not UTF-8": (page(b'["\xff"]'), {}, "invalid bytes in UTF8 string near"),
+    "half a character": (page('["ä'.encode()[:-1]), {}, "it ends within a string"),
     "brackets": (page(b"[" * 10**6), {}, "more than 500 brackets are open"),
     "gzip": (page(b"\x1f\x8b\x08\x00"), {}, "is not JSON .it is compressed with gzip."),
     "gzip on its way": (
@@ -106,7 +112,7 @@ REFUSED = {
     "file://": (page(), {"url": "file:///etc/passwd"}, "url must begin with https:// or http://; got 'file:///etc/passwd'"),
     "ftp://": (page(), {"url": "ftp://localhost/x"}, "url must begin with https:// or http://"),
     "a name in no letters": (to("http://\xff\xfe/"), {}, "redirected to http://%FF%FE/, which must name a server"),
-    "a number without end": (page(content_length="9" * 4290), {}, r"has \d{19} bytes, allowed are 2000000000"),
+    "a number without end": (page(content_length="9" * 4290), {}, "bad Content-Length"),
     "a line more": (page(), {"url": "http://localhost/x\ny"}, "url must be made of printable characters; got 'http"),
     "no port": (page(), {"url": "http://localhost:x/"}, "url must name a server, and a port from 1 to 65535 if any"),
     "no server": (page(), {"url": "http://"}, "url must name a server"),
@@ -197,19 +203,19 @@ def test_a_damaged_manifest_is_not_replaced(site: Site, save: Callable[..., Any]
 def test_a_broken_connection_is_gone_on_with_by_the_next_call(
     site: Site, save: Callable[..., Any], tmp_path: Path
 ) -> None:
-    site["/a.json"] = server = Resumable(JSON, breaks=2)
+    site["/a.json"] = server = Resumable(JSON, breaks=3)
     with pytest.raises(
         UserError, match=rf"broke off at {CUT} of .* bytes; {CUT} bytes are kept, the same again goes on"
     ):
         save("/a.json")
     assert left(tmp_path / "data") == ["sft", "sft/.a.json.part", "sft/.a.json.part.json"]
     assert save("/a.json").sha256 == hashlib.sha256(JSON).hexdigest()
-    assert server.seen == [None, *[f"bytes={CUT}-"] * 3]
+    assert server.seen == [None, *[f"bytes={CUT}-"] * 4]
     assert left(tmp_path / "data") == ["sft", "sft/a.json", "sft/manifest.json"]
 
 
 def test_what_was_kept_goes_when_the_file_is_refused(site: Site, save: Callable[..., Any], tmp_path: Path) -> None:
-    site["/a.json"] = Resumable(b"[" + b" " * 2000 + b"}", breaks=2)
+    site["/a.json"] = Resumable(b"[" + b" " * 2000 + b"}", breaks=3)
     with pytest.raises(UserError, match="are kept"):
         save("/a.json")
     with pytest.raises(UserError, match="is not JSON"):
@@ -320,7 +326,7 @@ def test_a_file_that_came_in_between_is_not_replaced(
         return claimed(target, *args, **settings)
 
     site["/a.json"] = page()
-    monkeypatch.setattr(slm.fetch.crawler.crawl, "claimed", claimed_late)
+    monkeypatch.setattr(slm.fetch.crawl, "claimed", claimed_late)
     with pytest.raises(UserError, match="exists already"):
         save("/a.json")
     assert (tmp_path / "data/sft/a.json").read_bytes() == b"[1]"
@@ -336,7 +342,7 @@ def test_a_full_disk_is_said_in_a_line(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     site["/a.json"] = page()
-    place = (slm.fetch.download, "_append") if when == "the file" else (slm.fetch.crawler.manifest.os, "fsync")
+    place = (slm.fetch.download, "_append") if when == "the file" else (slm.fetch.crawl.os, "fsync")
     monkeypatch.setattr(*place, full)
     with pytest.raises(UserError, match=r"cannot write .*a\.json \(No space left on device\); make room"):
         save("/a.json")

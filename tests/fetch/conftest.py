@@ -12,14 +12,15 @@ import pytest
 from local_site import Site
 
 import slm.fetch.download
-from slm.fetch.crawler.config import CrawlConfig
-from slm.fetch.crawler.crawl import crawl
+from slm.fetch.crawl import crawl
+from slm.fetch.crawl_config import CrawlConfig
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between tries, no proxy of this machine."""
-    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr(slm.fetch.download, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(slm.fetch.download, "_VAIN_TRIES", 3)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -16,32 +15,39 @@ from typing import Any
 import pytest
 from local_site import JSON, Site, left, page, raw, to
 
+import slm.fetch.addresses
 import slm.fetch.download
-import slm.fetch.public_address
 from slm.errors import UserError
 
 
+class Internet(list[str]):
+    """The public addresses that were connected to; on all of them, at any port, answers what listens at `port`."""
+
+    port = 0
+
+
 @pytest.fixture
-def internet(monkeypatch: pytest.MonkeyPatch, site: Site) -> list[str]:
-    """public.test is a public address, where `site` answers on any port; the addresses connected to.
+def internet(monkeypatch: pytest.MonkeyPatch, site: Site) -> Internet:
+    """public.test is a public address, where `site` answers.
 
     A mock, since a test machine is no public server.
     """
-    connected = []
+    connected, connect = Internet(), socket.create_connection
+    connected.port = site.port
 
-    class Routed(socket.socket):
-        port = site.port
-
-        def connect(self, address: Any) -> None:
+    def routed(address: tuple[str, int], *args: Any, **settings: Any) -> socket.socket:
+        if address[0].startswith("93.184."):
             connected.append(address[0])
-            super().connect(("127.0.0.1", self.port))
+            address = ("127.0.0.1", connected.port)
+        return connect(address, *args, **settings)
 
     def look_up(host: str, port: int, type: int) -> list[Any]:
         known = {"public.test": "93.184.216.34", "other.test": "93.184.216.35", "inside.test": "10.0.0.1"}
         return socket.getaddrinfo(known.get(host, host), port, socket.AF_INET, type)
 
-    shim = SimpleNamespace(getaddrinfo=look_up, socket=Routed, SOCK_STREAM=socket.SOCK_STREAM)
-    monkeypatch.setattr(slm.fetch.public_address, "socket", shim)
+    monkeypatch.setattr(socket, "create_connection", routed)
+    shim = SimpleNamespace(getaddrinfo=look_up, SOCK_STREAM=socket.SOCK_STREAM)
+    monkeypatch.setattr(slm.fetch.addresses, "socket", shim)
     return connected
 
 
@@ -56,7 +62,7 @@ def internet(monkeypatch: pytest.MonkeyPatch, site: Site) -> list[str]:
     ],
 )
 def test_a_redirect_to_a_private_address_is_refused(
-    site: Site, save: Callable[..., Any], internet: list[str], tmp_path: Path, location: str, message: str
+    site: Site, save: Callable[..., Any], internet: Internet, tmp_path: Path, location: str, message: str
 ) -> None:
     site["/a.json"], site["/b.json"] = to("http://other.test/b.json"), to(location)
     with pytest.raises(UserError, match=rf"{re.escape(message)}\); set allow_private=true if you trust that place"):
@@ -66,7 +72,7 @@ def test_a_redirect_to_a_private_address_is_refused(
 
 
 def test_where_a_redirect_led_is_recorded(
-    site: Site, save: Callable[..., Any], internet: list[str], tmp_path: Path
+    site: Site, save: Callable[..., Any], internet: Internet, tmp_path: Path
 ) -> None:
     """Without the query, where stores of files put signatures that let anyone in for a while."""
     site["/a.json"], site["/b.json"] = to("//other.test/b.json?signature=secret", 307), page()
@@ -76,7 +82,7 @@ def test_where_a_redirect_led_is_recorded(
 
 
 def test_a_proxy_is_used_only_if_told(
-    site: Site, save: Callable[..., Any], internet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, save: Callable[..., Any], internet: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy connects in our place, so no address can be checked; its password stays out of the message."""
     site["/a.json"] = site["http://inside.test/a.json"] = page()
@@ -109,13 +115,13 @@ def test_certificates_are_verified(
 
 
 def test_a_checked_address_keeps_its_name_for_tls(
-    site: Site, tls_site: Site, save: Callable[..., Any], internet: list[str], certificate: Path,
+    site: Site, tls_site: Site, save: Callable[..., Any], internet: Internet, certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """We connect to the address that was looked up; the certificate must be that of the name all the same. Up to
     https a redirect is followed, and not down again."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(slm.fetch.public_address.socket.socket, "port", tls_site.port)
+    internet.port = tls_site.port
     tls_site["/a.json"], tls_site["/down"] = page(), to("http://public.test/a.json")
     save("https://public.test/a.json", allow_private=False)
     with pytest.raises(UserError, match=r"certificate does not hold: Hostname mismatch.*not valid for 'other\.test'"):
@@ -145,7 +151,7 @@ def test_nobody_keeps_us_waiting(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Each byte or line ends a socket's own timeout; a try of 0.2 s must be over in little more all the same."""
-    monkeypatch.setattr(slm.fetch.download, "_BACKOFF_S", ())
+    monkeypatch.setattr(slm.fetch.download, "_VAIN_TRIES", 1)
     if secure:
         site = request.getfixturevalue("tls_site")
         monkeypatch.setenv("SSL_CERT_FILE", str(request.getfixturevalue("certificate")))
@@ -155,7 +161,6 @@ def test_nobody_keeps_us_waiting(
         save(f"{site.url}/a.json", timeout=0.2)
     assert time.monotonic() - start < 3
     assert left(tmp_path) == []
-    assert not [thread for thread in threading.enumerate() if "_watch" in thread.name]
 
 
 def test_a_byte_a_try_is_no_way_to_send_a_file(

@@ -6,10 +6,11 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
+import httpcore2
 import pytest
 
-import slm.fetch.public_address
-from slm.fetch.public_address import NotPublicError, connect_public, why_not_public
+from slm.fetch.addresses import NotPublicError, public_addresses, web_url, why_not_public
+from slm.fetch.http import Access, Pace, PublicNetwork
 
 REFUSED = {
     "127.0.0.1": "a loopback address",
@@ -58,58 +59,65 @@ def test_public_ones_are_let_through(address: str) -> None:
 def test_spellings_of_this_machine(host: str) -> None:
     """What the system would connect to is judged, not how it is written."""
     with pytest.raises(NotPublicError, match="a loopback address"):
-        connect_public(host, 80, 1.0)
+        public_addresses(host, 80)
 
 
-class Network:
-    """In place of the `socket` module: a name server with a list of answers, and what was connected to.
+class Internet:
+    """A name server with a list of answers, and what was connected to.
 
     A mock, since a test machine has no public address to connect to.
     """
 
-    SOCK_STREAM = socket.SOCK_STREAM
-
-    def __init__(self, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str], dead: tuple[str, ...] = ()) -> None:
         self.answers = list(answers)
         self.asked = 0
         self.connected: list[str] = []
         self.dead = dead
+        monkeypatch.setattr(socket, "getaddrinfo", self.getaddrinfo)
+        monkeypatch.setattr(socket, "create_connection", self.create_connection)
 
     def getaddrinfo(self, host: str, port: int, type: int) -> list[Any]:
         self.asked += 1
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in self.answers.pop(0)]
 
-    def socket(self, *_: object) -> Any:
-        def connect(address: tuple[str, int]) -> None:
-            self.connected.append(address[0])
-            if address[0] in self.dead:
-                raise TimeoutError
+    def create_connection(self, address: tuple[str, int], *_: object, **__: object) -> Any:
+        self.connected.append(address[0])
+        if address[0] in self.dead:
+            raise TimeoutError
+        return SimpleNamespace(setsockopt=lambda *_: None)
 
-        return SimpleNamespace(settimeout=lambda seconds: None, connect=connect, close=lambda: None)
+
+def connect(host: str) -> None:
+    PublicNetwork(Access("", allow_private=False), Pace(1.0)).connect_tcp(host, 80)
 
 
 def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the name server says a public address first, and this machine's when it is asked again."""
-    network = Network(["93.184.216.34"], ["127.0.0.1"])
-    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
-    connect_public("rebinding.test", 80, 1.0)
-    assert (network.asked, network.connected) == (1, ["93.184.216.34"])
+    internet = Internet(monkeypatch, ["93.184.216.34"], ["127.0.0.1"])
+    connect("rebinding.test")
+    assert (internet.asked, internet.connected) == (1, ["93.184.216.34"])
 
 
 def test_one_private_address_among_several_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(["93.184.216.34", "10.0.0.1"])
-    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
+    internet = Internet(monkeypatch, ["93.184.216.34", "10.0.0.1"])
     with pytest.raises(NotPublicError, match=r"many\.test is 10\.0\.0\.1, a private address"):
-        connect_public("many.test", 80, 1.0)
-    assert network.connected == []
+        connect("many.test")
+    assert internet.connected == []
 
 
 def test_a_few_addresses_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(["1.1.1.1", "1.1.1.2"], [f"1.1.1.{n}" for n in range(100)], dead=("1.1.1.1",))
-    monkeypatch.setattr(slm.fetch.public_address, "socket", network)
-    connect_public("two.test", 80, 1.0)
-    assert network.connected == ["1.1.1.1", "1.1.1.2"]
-    network.dead = tuple(f"1.1.1.{n}" for n in range(100))
-    with pytest.raises(TimeoutError):
-        connect_public("hundred.test", 80, 1.0)
-    assert len(network.connected) == 2 + 4
+    internet = Internet(monkeypatch, ["1.1.1.1", "1.1.1.2"], [f"1.1.1.{n}" for n in range(100)], dead=("1.1.1.1",))
+    connect("two.test")
+    assert internet.connected == ["1.1.1.1", "1.1.1.2"]
+    internet.dead = tuple(f"1.1.1.{n}" for n in range(100))
+    with pytest.raises(httpcore2.ConnectTimeout):
+        connect("hundred.test")
+    assert len(internet.connected) == 2 + 4
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[x", "http://", "http://:80/", "http://x:99999/", "http://x:0/", "http://x:y/"]
+)
+def test_an_address_names_a_server(url: str) -> None:
+    with pytest.raises(ValueError, match="must name a server, and a port from 1 to 65535 if any"):
+        web_url(url, ("http", "https"))

@@ -14,17 +14,9 @@ from slm.schema import FORBID_EXTRA, Flag, Text, checked
 
 @dataclass(frozen=True)
 class CrawlConfig:
-    """A remote file and its place.
+    """A remote file and its place: ``out/category/filename``, of at most `max_size` bytes (also "500 MB", "2GB").
 
-    Attributes:
-        url: http or https.
-        category: the folder in `out`: instructions (``sft``), preferences (``rl``) or documents to look up (``rag``).
-        filename: a plain name; its ending says what the file must be.
-        out: the data folder.
-        max_size: bytes the file may have, at most; also "500 MB", "2GB".
-        timeout: seconds for which a server may say nothing, or send less than 1 KiB a second.
-        overwrite: replace a file of this name.
-        allow_private: connect to addresses that are not public, and through a proxy.
+    `timeout`, `allow_private` are those of `slm.fetch.http.Access`; `overwrite`: replace a file of this name.
     """
 
     __pydantic_config__ = FORBID_EXTRA

@@ -1,0 +1,166 @@
+"""Whether what came is what was meant: JSON where JSON is expected, and nothing compressed behind our back."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import ijson
+
+from slm.errors import UserError
+from slm.fetch.http import shown
+from slm.fetch.partial_file import Remote
+
+_KIND_OF_ENDING = {".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL"}
+_JSONL_TYPES = ("jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "json-lines", "ndjson", "x-ndjson")
+_ENDINGS_OF_ENCODING = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "zstd": (".zst",), "br": (".br",)}
+_BLOCK = 1 << 18
+_LONGEST = 16 << 20
+"""Bytes of a string: ijson holds it, and reads it again with each block that does not end it."""
+_OPENED = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
+_MAX_DEPTH = 500
+"""Readers that recurse, Python's among them, give up at about twice as much."""
+
+
+class NotJsonError(ValueError):
+    """It is not JSON; the text says why."""
+
+
+def check_content(file: Path, name: str, remote: Remote, report: Callable[[int, int | None], None]) -> None:
+    """Check a file before it gets its name; memory is bounded whatever it holds.
+
+    Args:
+        file: what came.
+        name: what it will be called; its ending says what it must be.
+        remote: what the server says of it; its content type decides where the ending says nothing.
+        report: is told (bytes checked, bytes in all).
+
+    Raises:
+        UserError: it is not JSON (or JSONL: a JSON value a line), or the server compressed it unasked.
+    """
+    encoding = remote.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        _check_encoding(name, encoding, remote.url)
+        return
+    content_type = remote.headers.get("content-type", "").partition(";")[0].strip().lower()
+    by_name = _KIND_OF_ENDING.get(Path(name).suffix.lower())
+    kind = by_name or _kind_of_type(content_type)
+    if kind is None:
+        return
+    try:
+        check_json(_blocks(file, report), kind == "JSONL")
+    except NotJsonError as error:
+        meant = f"a filename that does not end in {Path(name).suffix}" if by_name else "another address"
+        because = "" if by_name else f", though the server says {shown(content_type)}"
+        raise UserError(
+            f"{remote.url} is not {kind}{because} ({_looks_like(file) or shown(str(error))}); give the address of the "
+            f"raw file, or {meant}"
+        ) from None
+
+
+def _check_encoding(name: str, encoding: str, url: str) -> None:
+    """Files come as they lie on the server, since that is what we ask for; one that is compressed is named so."""
+    endings = _ENDINGS_OF_ENCODING.get(encoding, ())
+    if not name.lower().endswith(endings):
+        mend = f"name it {name}{endings[0]}" if endings else "give another address"
+        said = f"{url} came compressed (Content-Encoding: {shown(encoding)}), which was not asked for"
+        raise UserError(f"{said}; {mend}")
+
+
+def _kind_of_type(content_type: str) -> str | None:
+    subtype = content_type.rpartition("/")[2]
+    if subtype in _JSONL_TYPES:
+        return "JSONL"
+    return "JSON" if subtype == "json" or subtype.endswith("+json") else None
+
+
+def _blocks(file: Path, report: Callable[[int, int | None], None]) -> Iterator[bytes]:
+    """What it holds, without a byte order mark."""
+    with file.open("rb") as content:
+        if content.read(3) != codecs.BOM_UTF8:
+            content.seek(0)
+        while block := content.read(_BLOCK):
+            yield block
+            report(content.tell(), file.stat().st_size)
+
+
+def _looks_like(file: Path) -> str | None:
+    """What people often get instead, if that is what this is."""
+    with file.open("rb") as content:
+        head = content.read(1024)
+    if not head:
+        return "it is empty"
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
+        return "it is a web page, or other HTML or XML"
+    return "it is compressed with gzip" if head.startswith(b"\x1f\x8b") else None
+
+
+def check_json(blocks: Iterable[bytes], lines: bool = False) -> None:
+    """Raise `NotJsonError` unless the text is one JSON value or, with `lines`, has one on each line that is not blank.
+
+    Where ijson takes for JSON what RFC 8259 does not, docs/architecture.md says.
+    """
+    number, value, found = 1, _Value(), False
+    try:
+        for block in blocks:
+            *ends, begin = block.split(b"\n") if lines else [block]
+            for end in ends:
+                value.feed(end)
+                found |= value.end()
+                number, value = number + 1, _Value()
+            value.feed(begin)
+        found |= value.end()
+    except NotJsonError as error:
+        raise NotJsonError(f"line {number}: {error}" if lines else str(error)) from None
+    if not found:
+        raise NotJsonError(f"there is no {'line with a ' if lines else ''}value")
+
+
+class _Value:
+    """A JSON value that comes in pieces, or nothing but space."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._events = ijson.sendable_list()
+        self._parser = ijson.basic_parse_coro(self._events)
+        self._depth = self._silent = 0
+
+    def feed(self, piece: bytes) -> None:
+        self._begun |= bool(piece.strip())
+        if not self._begun or not piece:
+            return
+        self._send(piece)
+        self._silent = 0 if self._events else self._silent + len(piece)
+        if self._silent > _LONGEST:
+            raise NotJsonError(f"a string is longer than {_LONGEST >> 20} MiB")
+        for event, _ in self._events:
+            self._depth += _OPENED.get(event, 0)
+            if self._depth > _MAX_DEPTH:
+                raise NotJsonError(f"more than {_MAX_DEPTH} brackets are open")
+        self._events.clear()
+
+    def end(self) -> bool:
+        """Whether there was a value, which is whole."""
+        if self._begun:
+            try:
+                self._send(b"\n")  # no string goes on over it: ijson overlooks an open one that follows the value
+            except NotJsonError:
+                raise NotJsonError("it ends within a string, number or word") from None
+            self._send(b"")
+        return self._begun
+
+    def _send(self, piece: bytes) -> None:
+        try:
+            self._parser.send(piece)
+        except StopIteration:  # the end was told, and is one
+            pass
+        except SystemError:  # ijson 3.6 goes on with a null pointer: the events of this piece must not be looked at
+            raise NotJsonError(f"a number is longer than {sys.get_int_max_str_digits()} digits") from None
+        except (ijson.JSONError, ValueError) as error:
+            said = error.args[0] if error.args else error
+            said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+            what, _, near = said.partition("\n")
+            near = near.partition("\n")[0].strip()
+            raise NotJsonError(what.rstrip(".") + (f" near {near!r}" if near else "")) from None

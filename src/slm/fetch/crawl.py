@@ -1,0 +1,177 @@
+"""A remote file into the data folder: fetched, checked, recorded; or nothing at all.
+
+It lies in the folder of its category under a plain name. What was fetched into a folder is recorded in its
+``manifest.json``, an array with a line for each file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from filelock import FileLock
+
+from slm.errors import UserError
+from slm.fetch.content import check_content
+from slm.fetch.crawl_config import CrawlConfig
+from slm.fetch.download import Wanted, fetch, progress_bar, writing
+from slm.fetch.http import Access
+from slm.fetch.partial_file import claimed
+from slm.files.reading import digest_of
+from slm.files.writing import new_file
+
+MANIFEST = "manifest.json"
+
+_MAX_BYTES = 200
+"""Of a name; file systems take 255, and a name on its way is longer."""
+_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+_NOT_IN_NAMES = frozenset('<>:"|?*')
+
+
+@dataclass(frozen=True)
+class Crawled:
+    """The file that was saved, its bytes, its hex digest, and whether it replaced one that held the same."""
+
+    file: Path
+    size: int
+    sha256: str
+    unchanged: bool
+
+
+def crawl(config: CrawlConfig, progress: bool = True) -> Crawled:
+    """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it.
+
+    Args:
+        config: what to fetch and where to put it.
+        progress: show a bar on stderr if that is a terminal.
+
+    Raises:
+        UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
+            except where a connection broke off: what came is kept under a hidden name, and the next call for the same
+            url and filename goes on from there.
+    """
+    target = place_of(config.out, config.category, config.filename)
+    mend = f"check url, or put the file at {target} yourself"
+    access = Access(mend, config.timeout, config.allow_private, to_https=True)
+    wanted = Wanted(config.url, access, max_size=int(config.max_size))
+    with writing(target):
+        _refuse_existing(target, config.overwrite)
+        with claimed(target, config.url, wait=False) as part:
+            _refuse_existing(target, config.overwrite)  # another process may have been faster
+            remote = fetch(wanted, part, progress)
+            with progress_bar(f"checking {target.name}", progress) as report:
+                check_content(part.file, target.name, remote, report)
+            size, sha256 = part.size, digest_of(part.file)
+            unchanged = target.exists() and digest_of(target) == sha256
+            entry = {
+                "file": target.name,
+                "url": remote.url,
+                # without its query, where signatures stand
+                "final_url": urlunsplit(urlsplit(remote.final_url)._replace(query="", fragment="")),
+                "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "size": size,
+                "sha256": sha256,
+            }
+            if remote.final_url == remote.url:
+                del entry["final_url"]
+            with _recording(target.parent, entry):
+                part.put_in_place()
+    return Crawled(target, size, sha256, unchanged)
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise `UserError` if `target` is there and may not be replaced, or if the manifest is damaged."""
+    line = next((line for line in _manifest(target.parent) if line.get("file") == target.name), None)
+    if overwrite or not target.exists():
+        return
+    said = f"{MANIFEST} does not know it"
+    if line is not None:
+        unchanged = line.get("sha256") == digest_of(target)
+        said = f"{'un' if unchanged else ''}changed since it came from {line.get('url')} on {line.get('time')}"
+        said += f" (sha256 {line['sha256']})" if unchanged else ""
+    raise UserError(f"{target} exists already, {said}; set overwrite=true to fetch it anew, or choose another filename")
+
+
+@contextlib.contextmanager
+def _recording(folder: Path, entry: dict[str, Any]) -> Iterator[None]:
+    """Put `entry` in place of an older one about the same file, once the block has put the file there.
+
+    The new manifest is on the disk before the block begins, so that a full disk is found out ahead of it. Another
+    process that has a line to add waits.
+    """
+    lock = folder / f".{MANIFEST}.lock"
+    with FileLock(lock):
+        try:
+            lines = [*(line for line in _manifest(folder) if line.get("file") != entry["file"]), entry]
+            text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+            with new_file(folder / MANIFEST) as out:
+                out.write(f"[\n{text}\n]\n".encode())
+                out.flush()
+                os.fsync(out.fileno())
+                yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _manifest(folder: Path) -> list[dict[str, Any]]:
+    file = folder / MANIFEST
+    try:
+        lines = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({error}); mend it or move it away") from None
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+        raise UserError(f"{file} is not an array of objects; mend it or move it away")
+    return lines
+
+
+def place_of(out: str, category: str, filename: str) -> Path:
+    """``out/category/filename``, which need not be there yet.
+
+    Raises:
+        UserError: `filename` is more than a name, or one that some system cannot hold; a link on the way leads out of
+            `out`; what lies there is not a plain file.
+    """
+    if problem := _problem(filename):
+        raise UserError(f"filename {problem}; got {filename!r}; take a plain name such as data.jsonl")
+    try:
+        root = Path(out).expanduser()
+        folder = root / category
+        real = folder.resolve()
+        is_inside = real == root.resolve() / category
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"out: {out!r} cannot be a folder ({error}); name another") from None
+    if not is_inside:
+        raise UserError(f"{folder} is a link that leads out of {root}, to {real}; set out to another folder")
+    target = folder / filename
+    if target.is_symlink():
+        raise UserError(f"{target} is a link to {os.readlink(target)}; remove it or choose another filename")
+    if target.exists() and not target.is_file():
+        raise UserError(f"{target} exists and is not a file; remove it or choose another filename")
+    return target
+
+
+def _problem(name: str) -> str | None:
+    """Why `name` cannot be taken, or None."""
+    if not name.isprintable() or not name.strip():
+        return "must be made of printable characters"
+    if "/" in name or "\\" in name or name in (".", ".."):
+        return "must not lead to another folder (category and out choose it)"
+    if name.startswith((".", " ")) or name.endswith((".", " ")):
+        return "must not begin with a dot or a space, nor end with one"
+    if bad := sorted(_NOT_IN_NAMES.intersection(name)):
+        return f"must not hold {' '.join(bad)}"
+    if _OF_WINDOWS.fullmatch(name):
+        return "is a device on Windows"
+    if name.casefold() == MANIFEST:
+        return "is what the record of all fetched files is called"
+    return f"must have at most {_MAX_BYTES} bytes" if len(name.encode()) > _MAX_BYTES else None

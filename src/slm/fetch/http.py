@@ -1,0 +1,247 @@
+"""Ask an http(s) server for something: verified TLS, few redirects, no endless wait, and no way out of http(s)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import string
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import httpcore2
+import httpx2
+
+import slm
+from slm.errors import UserError
+from slm.fetch.addresses import NotPublicError, public_addresses, web_url
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 429, 500, 502, 503, 504)
+"""Answers of a server that may give another one in a second."""
+_TRIED = 4
+"""Addresses of one name that are tried at most."""
+_LEAST_BYTES_PER_S = 1024
+_SHOWN = 200
+"""Characters of what a server says that a message repeats at most."""
+
+
+class ConnectionBrokenError(Exception):
+    """The connection failed, or the server did, in a way that is worth another try; the text says how.
+
+    Attributes:
+        retry_after: seconds the server asks us to wait; 0 if it does not say.
+    """
+
+    def __init__(self, text: str, retry_after: int = 0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Access:
+    """How servers are reached.
+
+    Attributes:
+        mend: what the user can do instead, for the error messages.
+        timeout: seconds for which a server may say nothing, or send less than 1 KiB a second.
+        allow_private: connect to any address; else to public ones only (`slm.fetch.addresses`), also behind a
+            redirect, and through no proxy, since it would connect in our place.
+        to_https: follow a redirect from http to https.
+    """
+
+    mend: str
+    timeout: float = 30.0
+    allow_private: bool = True
+    to_https: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says to a GET.
+
+    Attributes:
+        url: whose answer it is, behind all redirects.
+        status: of HTTP.
+        headers: of HTTP, by names in lower case.
+        blocks: the content as it comes.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    blocks: Iterable[bytes] = ()
+
+
+@contextlib.contextmanager
+def get(url: str, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
+    """The answer to a GET: of status 2xx, or 416 where a Range was asked for that the file does not reach.
+
+    Args:
+        url: http or https.
+        headers: sent along, also behind a redirect.
+        access: how servers are reached.
+
+    Raises:
+        UserError: no such address can be asked, a redirect leads to another scheme than that of `url` or has no end,
+            a refusal (404, …), a certificate that does not hold, an address that is not public.
+        ConnectionBrokenError: no connection, or one that breaks while the content is read, or an answer that may pass
+            (503, …).
+    """
+    if not url.isprintable():
+        raise UserError(f"url must be made of printable characters; got {url!r}")
+    try:
+        here, redirected = web_url(url, ("http", "https")), False
+    except ValueError as problem:
+        raise UserError(f"url {problem}; got '{shown(url)}'") from None
+    for _ in range(_MAX_REDIRECTS + 1):
+        with _asked(here, headers, access) as answer:
+            location = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not location:
+                _check_status(answer, url, access.mend)
+                yield answer if redirected else replace(answer, url=url)
+                return
+        location, redirected = quote(location, safe=string.punctuation, encoding="latin-1"), True
+        schemes = ("http", "https") if access.to_https and here.scheme == "http" else (here.scheme,)
+        try:
+            here = web_url(location, schemes, here)
+        except ValueError as problem:
+            raise UserError(f"{url} is redirected to {shown(location)}, which {problem}; {access.mend}") from None
+    raise UserError(f"{url} is redirected more than {_MAX_REDIRECTS} times; {access.mend}")
+
+
+@contextlib.contextmanager
+def _asked(url: httpx2.URL, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
+    """One request; redirects and refusals come back as they are."""
+    asked, pace = f"cannot download {shown(str(url))}", Pace(access.timeout)
+    sent = {"User-Agent": f"slm/{slm.__version__}", "Accept-Encoding": "identity", **headers}
+    try:
+        with _pool(url, access, pace) as pool, pool.stream("GET", str(url), headers=sent) as response:
+            received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            yield Answer(str(url), response.status, received, pace.kept(response.iter_stream()))
+    except NotPublicError as error:
+        raise UserError(f"{asked} ({error}); set allow_private=true if you trust that place") from error
+    except UnicodeError as error:  # parts of a server's name that are empty or too long
+        raise UserError(f"{asked} ({shown(str(error))}); {access.mend}") from error
+    except httpcore2.TimeoutException as error:
+        raise ConnectionBrokenError("it stalled, or sent less than 1 KiB a second") from error
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError, socket.gaierror) as error:
+        if isinstance(reason := error.__context__, ssl.SSLCertVerificationError):
+            raise UserError(
+                f"{asked} (its certificate does not hold: {reason.verify_message}); "
+                f"SSL_CERT_FILE may name a file of authorities that you trust; {access.mend}"
+            ) from error
+        raise ConnectionBrokenError(shown(str(error)) or type(error).__name__) from error
+
+
+def _pool(url: httpx2.URL, access: Access, pace: Pace) -> httpcore2.ConnectionPool:
+    network, tls = PublicNetwork(access, pace), ssl.create_default_context()
+    named = urllib.request.getproxies().get(url.scheme)
+    if not named or urllib.request.proxy_bypass(url.netloc.decode()):
+        return httpcore2.ConnectionPool(tls, network_backend=network)
+    if not access.allow_private:
+        raise UserError(
+            f"cannot download {shown(str(url))} ({url.scheme}_proxy names a proxy, which would connect in our place, "
+            f"to an address that cannot be checked here); set allow_private=true if you trust it, or the environment's "
+            f"no_proxy={url.host} to go without it"
+        )
+    proxy = httpx2.Proxy(named if "://" in named else f"http://{named}")
+    return httpcore2.HTTPProxy(str(proxy.url), proxy.raw_auth, ssl_context=tls, network_backend=network)
+
+
+class Pace:
+    """Time is up if for `seconds` no answer comes, or less content than 1 KiB a second.
+
+    A timeout of the socket alone is about one receive: a server that sends a byte now and then, or header lines
+    without end, would hold us for ever.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.restart()
+
+    def restart(self) -> None:
+        self._came, self._deadline = 0, time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """Seconds that the next step may take."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore2.ReadTimeout
+        return left
+
+    def kept(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        self.restart()
+        for block in blocks:
+            self._came += len(block)
+            if self._came >= _LEAST_BYTES_PER_S * self._seconds:
+                self.restart()
+            yield block
+
+
+class PublicNetwork(httpcore2.SyncBackend):
+    """Connects where `access` allows it, and by connections that keep the pace."""
+
+    def __init__(self, access: Access, pace: Pace) -> None:
+        self._access, self._pace = access, pace
+
+    def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> httpcore2.NetworkStream:
+        addresses = [host] if self._access.allow_private else public_addresses(host, port)[:_TRIED]
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            try:
+                stream = super().connect_tcp(address, port, self._pace.left() / left)
+                break
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                if left == 1:
+                    raise
+        self._pace.restart()
+        return _PacedStream(stream, self._pace)
+
+
+class _PacedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream, pace: Pace) -> None:
+        self._stream, self._pace = stream, pace
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._pace.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._pace.left())
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _PacedStream(self._stream.start_tls(ssl_context, server_hostname, self._pace.left()), self._pace)
+
+
+def _check_status(answer: Answer, url: str, mend: str) -> None:
+    if answer.status // 100 == 2 or answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return
+    said = f"the server answers {answer.status}"
+    with contextlib.suppress(ValueError):
+        said += f" {HTTPStatus(answer.status).phrase}"  # not the server's own words
+    if answer.status not in _PASSING:
+        raise UserError(f"cannot download {url} ({said}); {mend}")
+    wait = answer.headers.get("retry-after", "")
+    if not re.fullmatch("[0-9]{1,6}", wait):
+        raise ConnectionBrokenError(said)
+    raise ConnectionBrokenError(f"{said}, and asks to wait {wait} s", int(wait))
+
+
+def shown(text: str) -> str:
+    """An address or what a server says, for a message: short, no password, no characters that a terminal obeys."""
+    plain = "".join(character if character.isprintable() else "?" for character in re.sub("//[^/]*@", "//…@", text))
+    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}…"
