@@ -5,6 +5,7 @@ The names here are loaded on first use, so ``import slm`` is cheap and imports n
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,15 +14,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "register_model"]
+_HOMES = {"load": "slm.generation.language_model", "register_model": "slm.registry"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from slm.generation.language_model import load
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slm' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
-        return load
-    if name == "register_model":
-        from slm.registry import register_model
 
-        return register_model
-    raise AttributeError(f"module 'slm' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return __all__

@@ -35,5 +35,4 @@ def suggestion(names: Sequence[str]) -> str:
     """`"; did you mean 'X'?"`, of two names with `" (or 'Y')"` behind it; an empty string for none."""
     if not names:
         return ""
-    second = f" (or '{names[1]}')" if len(names) > 1 else ""
-    return f"; did you mean '{names[0]}'?{second}"
+    return f"; did you mean '{names[0]}'?" + (f" (or '{names[1]}')" if len(names) > 1 else "")

@@ -11,13 +11,7 @@ from slm.errors import UserError
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional module, or raise `UserError` naming the extra that brings it.
-
-    Args:
-        module: dotted name of the module, e.g. ``"wandb"``.
-        extra: the extra of this package that installs it, e.g. ``"wandb"``.
-        purpose: what wants it, for the message, e.g. ``"logger=wandb"``.
-    """
+    """Import an optional module, or raise `UserError` naming the extra that brings it; `purpose` is what wants it."""
     package = module.split(".")[0]
     try:
         return importlib.import_module(module)

@@ -24,12 +24,7 @@ ENTRY_POINT_GROUP = "slm.plugins"
 
 
 class Registry:
-    """One kind of thing `slm` builds by name.
-
-    Args:
-        kind: what an entry is, for error messages ("model", "tokenizer").
-        builtin: name -> module that registers that name when imported.
-    """
+    """One `kind` of thing that `slm` builds by name; `builtin` modules register their names when they are imported."""
 
     def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
         self.kind = kind
@@ -46,10 +41,10 @@ class Registry:
         """
 
         def add(entry: T) -> T:
+            here = entry.__module__
+            owner = self._builtin.get(name, here)
             if name in self._entries:
                 here, owner = _home(entry), _home(self._entries[name])
-            else:
-                here, owner = entry.__module__, self._builtin.get(name, entry.__module__)
             if owner != here:
                 raise UserError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
             self._entries[name] = entry
@@ -86,43 +81,36 @@ def _home(entry: Any) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
 
 
-_MODULES = "slm.models.modules"
+def _files(package: str, names: str) -> dict[str, str]:
+    """A file for each name."""
+    return {name: f"{package}.{name}" for name in names.split()}
 
-MODELS = Registry("model", {"gpt": "slm.models.meta_arch.gpt"})
-NORMS = Registry("norm", dict.fromkeys(("layer_norm", "rms_norm"), f"{_MODULES}.layer_norm"))
-ACTIVATIONS = Registry(
-    "activation", dict.fromkeys(("gelu", "gelu_tanh", "relu", "relu2", "silu"), f"{_MODULES}.activations")
-)
+
+def _file(module: str, names: str) -> dict[str, str]:
+    """One file for all."""
+    return dict.fromkeys(names.split(), f"slm.models.modules.{module}")
+
+
+MODELS = Registry("model", _files("slm.models.meta_arch", "gpt"))
+NORMS = Registry("norm", _file("layer_norm", "layer_norm rms_norm"))
+ACTIVATIONS = Registry("activation", _file("activations", "gelu gelu_tanh relu relu2 silu"))
 POSITION_EMBEDDINGS = Registry(
-    "position embedding",
-    {**dict.fromkeys(("learned", "sinusoidal", "none"), f"{_MODULES}.embeddings"), "rotary": f"{_MODULES}.rotary"},
+    "position embedding", {**_file("embeddings", "learned sinusoidal none"), **_file("rotary", "rotary")}
 )
-ATTENTIONS = Registry("attention", {"mha": f"{_MODULES}.mha"})
-MLPS = Registry("mlp", dict.fromkeys(("mlp", "glu"), f"{_MODULES}.mlp"))
-LOSSES = Registry("loss", {"cross_entropy": f"{_MODULES}.losses"})
-TOKENIZERS = Registry(
-    "tokenizer",
-    {name: f"slm.tokenizers.{name}" for name in ("byte", "simple", "regex", "bpe", "tiktoken", "hf_gpt2", "saved")},
-)
-FAMILIES = Registry(
-    "model family", {name: f"slm.weights.families.{name}" for name in ("gpt2", "llama", "qwen3", "gpt_neox")}
-)
+ATTENTIONS = Registry("attention", _file("mha", "mha"))
+MLPS = Registry("mlp", _file("mlp", "mlp glu"))
+LOSSES = Registry("loss", _file("losses", "cross_entropy"))
+TOKENIZERS = Registry("tokenizer", _files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2 saved"))
+FAMILIES = Registry("model family", _files("slm.weights.families", "gpt2 llama qwen3 gpt_neox"))
+_OF_TEXT = dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text")
 CORPORA = Registry(
     "data kind",
-    {
-        **{
-            name: f"slm.data.corpora.{name}"
-            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets", "instructions", "pairs")
-        },
-        **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
-    },
+    _files("slm.data.corpora", "python_stdlib text shakespeare_char code datasets instructions pairs") | _OF_TEXT,
 )
-READERS = Registry("data format", {name: f"slm.data.documents.{name}" for name in ("text", "jsonl", "json", "parquet")})
-TEMPLATES = Registry("chat template", {name: f"slm.chat.templates.{name}" for name in ("alpaca", "chatml", "hf")})
-TASKS = Registry("task", {name: f"slm.training.tasks.{name}" for name in ("pretrain", "sft", "dpo")})
-PREFERENCE_LOSSES = Registry(
-    "preference loss", {name: f"slm.training.tasks.preferences.{name}" for name in ("dpo", "ipo", "orpo", "simpo")}
-)
+READERS = Registry("data format", _files("slm.data.documents", "text jsonl json parquet"))
+TEMPLATES = Registry("chat template", _files("slm.chat.templates", "alpaca chatml hf"))
+TASKS = Registry("task", _files("slm.training.tasks", "pretrain sft dpo"))
+PREFERENCE_LOSSES = Registry("preference loss", _files("slm.training.tasks.preferences", "dpo ipo orpo simpo"))
 
 register_model = MODELS.register
 register_norm = NORMS.register
@@ -141,8 +129,7 @@ register_preference_loss = PREFERENCE_LOSSES.register
 
 
 def load_plugins(modules: list[str]) -> None:
-    """Import what registers the user's own models, tokenizers, …: the named modules, then the
-    entry points of the group ``slm.plugins`` that installed packages declare.
+    """Import what registers the user's own: named modules, then what installed packages declare as ``slm.plugins``.
 
     Raises:
         UserError: a named module cannot be imported.
@@ -151,8 +138,7 @@ def load_plugins(modules: list[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"plugins: cannot import '{name}' ({error}); it must be installed or lie on PYTHONPATH"
-            ) from error
+            mend = "it must be installed or lie on PYTHONPATH"
+            raise UserError(f"plugins: cannot import '{name}' ({error}); {mend}") from error
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         entry_point.load()

@@ -1,7 +1,6 @@
 """Plain dictionaries to typed settings: every problem found is reported in one error.
 
-Settings are frozen dataclasses whose fields carry their range in the type. pydantic does the
-checking; this file turns its findings into our words.
+Settings are frozen dataclasses whose fields carry their range in the type; pydantic checks, here are our words for it.
 """
 
 from __future__ import annotations
@@ -51,13 +50,10 @@ FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Build the dataclass `cls` (and those nested in it) from a mapping.
+    """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them.
 
-    Args:
-        cls: a dataclass; a nested class refuses unknown keys if it sets
-            ``__pydantic_config__ = FORBID_EXTRA``.
-        values: nested plain types, as YAML or JSON give them.
-        where: dotted prefix of `values` in the whole configuration, for the messages.
+    A nested class refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix
+    of `values` in the whole configuration, for the messages.
 
     Raises:
         UserError: one line for each key that is unknown, missing, of a wrong type or out of range.
@@ -146,29 +142,21 @@ def _fields_at(cls: type, location: list[Any]) -> list[str]:
 def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> list[str]:
     """What is wrong with `values` as keyword arguments of `function`: one line a problem, none if all fit.
 
-    Args:
-        function: its annotations carry types and ranges.
-        values: keyword arguments.
-        where: dotted name of `values` in the configuration.
-        given: how many leading arguments the program itself passes.
+    Its annotations carry types and ranges; `where` is the dotted name of `values`, and the program itself passes the
+    first `given` arguments.
     """
-    parameters = dict(list(inspect.signature(function).parameters.items())[given:])
+    parameters = list(inspect.signature(function).parameters.values())[given:]
     hints = typing.get_type_hints(function, include_extras=True)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = {name: p for name, p in parameters.items() if p.kind not in variadic}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     problems = []
     for name, value in values.items():
-        path = f"{where}.{name}"
-        if name not in named:
-            if not takes_any:
-                problems.append(unknown_key(path, named))
-        elif name in hints:
-            problems += value_problems(hints[name], value, path)
-    for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in values:
-            problems.append(f"{where}.{name} is missing; set it")
-    return problems
+        if name in named and name in hints:
+            problems += value_problems(hints[name], value, f"{where}.{name}")
+        elif name not in named and not takes_any:
+            problems.append(unknown_key(f"{where}.{name}", named))
+    missing = (p.name for p in named.values() if p.default is p.empty and p.name not in values)
+    return [*problems, *(f"{where}.{name} is missing; set it" for name in missing)]
 
 
 def value_problems(hint: Any, value: Any, path: str) -> list[str]:

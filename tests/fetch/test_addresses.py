@@ -10,7 +10,7 @@ import httpcore2
 import pytest
 
 from slm.fetch.addresses import NotPublicError, public_addresses, web_url, why_not_public
-from slm.fetch.http import Access, Pace, PublicNetwork
+from slm.fetch.http import Access, Network
 
 REFUSED = {
     "127.0.0.1": "a loopback address",
@@ -88,7 +88,7 @@ class Internet:
 
 
 def connect(host: str) -> None:
-    PublicNetwork(Access("", allow_private=False), Pace(1.0)).connect_tcp(host, 80)
+    Network(Access("", 1.0, allow_private=False)).connect_tcp(host, 80)
 
 
 def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from itertools import chain, repeat
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import slm.fetch.content
-from slm.fetch.content import NotJsonError, check_json
+from slm.fetch.content import check_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -29,7 +29,7 @@ def said(pieces: Iterable[bytes]) -> str:
     """ "JSON", or what is wrong."""
     try:
         check_json(pieces)
-    except NotJsonError as error:
+    except ValueError as error:
         return str(error)
     return "JSON"
 
@@ -40,10 +40,21 @@ def refuse(constant: str) -> Any:
 
 def is_json(text: str) -> bool:
     try:
-        json.dumps(json.loads(text, parse_constant=refuse), ensure_ascii=False).encode()
+        json.loads(text, parse_constant=refuse)
     except ValueError:
         return False
     return True
+
+
+def has_halves(text: str) -> bool:
+    """Half a pair of surrogates, which is no character: RFC 8259 leaves it open, and so does ijson."""
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except ValueError:
+        pass
+    return False
 
 
 @given(VALUES, EDITS, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 12))
@@ -58,6 +69,7 @@ def test_as_the_parser_says_in_any_pieces(
     for place, removed, added in edits:
         at = place % (len(text) + 1)
         text = text[:at] + added + text[at + removed :]
+    assume(not has_halves(text))
     data = text.encode()
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     assert (said(pieces) == "JSON") == (said([data]) == "JSON") == is_json(text), text

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ijson
 
 from slm.errors import UserError
+from slm.fetch.download import Report
 from slm.fetch.http import shown
 from slm.fetch.partial_file import Remote
 
 _KIND_OF_ENDING = {".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL"}
-_JSONL_TYPES = ("jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "json-lines", "ndjson", "x-ndjson")
+_KIND_OF_TYPE = {"JSON": r"(.*[/+])?json", "JSONL": r"(.*/)?(x-)?(jsonl|json-?lines|ndjson)"}
 _ENDINGS_OF_ENCODING = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "zstd": (".zst",), "br": (".br",)}
 _BLOCK = 1 << 18
-_LONGEST = 16 << 20
-"""Bytes of a string: ijson holds it, and reads it again with each block that does not end it."""
-_OPENED = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
-_MAX_DEPTH = 500
-"""Readers that recurse, Python's among them, give up at about twice as much."""
+_LONGEST = 16 << 20  # bytes of a string: ijson holds it, and reads it again with each block that does not end it
+_MAX_DEPTH = 500  # readers that recurse, Python's among them, give up at about twice as much
+_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
-class NotJsonError(ValueError):
-    """It is not JSON; the text says why."""
-
-
-def check_content(file: Path, name: str, remote: Remote, report: Callable[[int, int | None], None]) -> None:
+def check_content(file: Path, name: str, remote: Remote, report: Report) -> None:
     """Check a file before it gets its name; memory is bounded whatever it holds.
 
     Args:
@@ -41,49 +37,38 @@ def check_content(file: Path, name: str, remote: Remote, report: Callable[[int, 
         UserError: it is not JSON (or JSONL: a JSON value a line), or the server compressed it unasked.
     """
     encoding = remote.headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        _check_encoding(name, encoding, remote.url)
+    if encoding not in ("", "identity"):  # files come as they lie there: one that is compressed is named so
+        endings = _ENDINGS_OF_ENCODING.get(encoding, ())
+        if not name.lower().endswith(endings):
+            mend = f"name it {name}{endings[0]}" if endings else "give another address"
+            said = f"came compressed (Content-Encoding: {shown(encoding)}), which was not asked for"
+            raise UserError(f"{remote.url} {said}; {mend}")
         return
     content_type = remote.headers.get("content-type", "").partition(";")[0].strip().lower()
     by_name = _KIND_OF_ENDING.get(Path(name).suffix.lower())
-    kind = by_name or _kind_of_type(content_type)
-    if kind is None:
+    by_type = next((kind for kind, names in _KIND_OF_TYPE.items() if re.fullmatch(names, content_type)), None)
+    if (kind := by_name or by_type) is None:
         return
     try:
         check_json(_blocks(file, report), kind == "JSONL")
-    except NotJsonError as error:
+    except ValueError as error:
         meant = f"a filename that does not end in {Path(name).suffix}" if by_name else "another address"
         because = "" if by_name else f", though the server says {shown(content_type)}"
+        why = _looks_like(file) or shown(str(error))
         raise UserError(
-            f"{remote.url} is not {kind}{because} ({_looks_like(file) or shown(str(error))}); give the address of the "
-            f"raw file, or {meant}"
+            f"{remote.url} is not {kind}{because} ({why}); give the address of the raw file, or {meant}"
         ) from None
 
 
-def _check_encoding(name: str, encoding: str, url: str) -> None:
-    """Files come as they lie on the server, since that is what we ask for; one that is compressed is named so."""
-    endings = _ENDINGS_OF_ENCODING.get(encoding, ())
-    if not name.lower().endswith(endings):
-        mend = f"name it {name}{endings[0]}" if endings else "give another address"
-        said = f"{url} came compressed (Content-Encoding: {shown(encoding)}), which was not asked for"
-        raise UserError(f"{said}; {mend}")
-
-
-def _kind_of_type(content_type: str) -> str | None:
-    subtype = content_type.rpartition("/")[2]
-    if subtype in _JSONL_TYPES:
-        return "JSONL"
-    return "JSON" if subtype == "json" or subtype.endswith("+json") else None
-
-
-def _blocks(file: Path, report: Callable[[int, int | None], None]) -> Iterator[bytes]:
+def _blocks(file: Path, report: Report) -> Iterator[bytes]:
     """What it holds, without a byte order mark."""
+    whole = file.stat().st_size
     with file.open("rb") as content:
         if content.read(3) != codecs.BOM_UTF8:
             content.seek(0)
         while block := content.read(_BLOCK):
             yield block
-            report(content.tell(), file.stat().st_size)
+            report(content.tell(), whole)
 
 
 def _looks_like(file: Path) -> str | None:
@@ -98,10 +83,7 @@ def _looks_like(file: Path) -> str | None:
 
 
 def check_json(blocks: Iterable[bytes], lines: bool = False) -> None:
-    """Raise `NotJsonError` unless the text is one JSON value or, with `lines`, has one on each line that is not blank.
-
-    Where ijson takes for JSON what RFC 8259 does not, docs/architecture.md says.
-    """
+    """Raise `ValueError` unless the text is one JSON value or, with `lines`, has one on each line that is not blank."""
     number, value, found = 1, _Value(), False
     try:
         for block in blocks:
@@ -112,10 +94,10 @@ def check_json(blocks: Iterable[bytes], lines: bool = False) -> None:
                 number, value = number + 1, _Value()
             value.feed(begin)
         found |= value.end()
-    except NotJsonError as error:
-        raise NotJsonError(f"line {number}: {error}" if lines else str(error)) from None
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}" if lines else str(error)) from None
     if not found:
-        raise NotJsonError(f"there is no {'line with a ' if lines else ''}value")
+        raise ValueError("there is no line with a value" if lines else "there is no value")
 
 
 class _Value:
@@ -134,11 +116,11 @@ class _Value:
         self._send(piece)
         self._silent = 0 if self._events else self._silent + len(piece)
         if self._silent > _LONGEST:
-            raise NotJsonError(f"a string is longer than {_LONGEST >> 20} MiB")
+            raise ValueError(f"a string is longer than {_LONGEST >> 20} MiB")
         for event, _ in self._events:
-            self._depth += _OPENED.get(event, 0)
+            self._depth += _STEPS.get(event, 0)
             if self._depth > _MAX_DEPTH:
-                raise NotJsonError(f"more than {_MAX_DEPTH} brackets are open")
+                raise ValueError(f"more than {_MAX_DEPTH} brackets are open")
         self._events.clear()
 
     def end(self) -> bool:
@@ -146,8 +128,8 @@ class _Value:
         if self._begun:
             try:
                 self._send(b"\n")  # no string goes on over it: ijson overlooks an open one that follows the value
-            except NotJsonError:
-                raise NotJsonError("it ends within a string, number or word") from None
+            except ValueError:
+                raise ValueError("it ends within a string, number or word") from None
             self._send(b"")
         return self._begun
 
@@ -157,10 +139,8 @@ class _Value:
         except StopIteration:  # the end was told, and is one
             pass
         except SystemError:  # ijson 3.6 goes on with a null pointer: the events of this piece must not be looked at
-            raise NotJsonError(f"a number is longer than {sys.get_int_max_str_digits()} digits") from None
-        except (ijson.JSONError, ValueError) as error:
-            said = error.args[0] if error.args else error
-            said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-            what, _, near = said.partition("\n")
-            near = near.partition("\n")[0].strip()
-            raise NotJsonError(what.rstrip(".") + (f" near {near!r}" if near else "")) from None
+            raise ValueError(f"a number is longer than {sys.get_int_max_str_digits()} digits") from None
+        except ijson.JSONError as error:
+            said = error.args[0] if isinstance(error.args[0], str) else error.args[0].decode(errors="replace")
+            what, near = (line.strip(" .") for line in (*said.split("\n"), "")[:2])  # the second line shows the place
+            raise ValueError(f"{what} near {near!r}" if near else what) from None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock
 
@@ -30,10 +29,8 @@ from slm.files.writing import new_file
 
 MANIFEST = "manifest.json"
 
-_MAX_BYTES = 200
-"""Of a name; file systems take 255, and a name on its way is longer."""
+_MAX_BYTES = 200  # of a name; file systems take 255, and a name on its way is longer
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
-_NOT_IN_NAMES = frozenset('<>:"|?*')
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,7 @@ class Crawled:
 def crawl(config: CrawlConfig, progress: bool = True) -> Crawled:
     """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it.
 
-    Args:
-        config: what to fetch and where to put it.
-        progress: show a bar on stderr if that is a terminal.
+    `progress`: show a bar on stderr if that is a terminal.
 
     Raises:
         UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
@@ -69,22 +64,22 @@ def crawl(config: CrawlConfig, progress: bool = True) -> Crawled:
             remote = fetch(wanted, part, progress)
             with progress_bar(f"checking {target.name}", progress) as report:
                 check_content(part.file, target.name, remote, report)
-            size, sha256 = part.size, digest_of(part.file)
-            unchanged = target.exists() and digest_of(target) == sha256
+            digest = digest_of(part.file)
+            saved = Crawled(target, part.size, digest, target.exists() and digest_of(target) == digest)
+            # where a redirect led is told without its query, where signatures stand
+            final = {} if remote.final_url == remote.url else {"final_url": re.sub(r"[?#].*", "", remote.final_url)}
+            time = datetime.now(timezone.utc).isoformat(timespec="seconds")
             entry = {
                 "file": target.name,
                 "url": remote.url,
-                # without its query, where signatures stand
-                "final_url": urlunsplit(urlsplit(remote.final_url)._replace(query="", fragment="")),
-                "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "size": size,
-                "sha256": sha256,
+                **final,
+                "time": time,
+                "size": saved.size,
+                "sha256": digest,
             }
-            if remote.final_url == remote.url:
-                del entry["final_url"]
             with _recording(target.parent, entry):
                 part.put_in_place()
-    return Crawled(target, size, sha256, unchanged)
+    return saved
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
@@ -162,16 +157,14 @@ def place_of(out: str, category: str, filename: str) -> Path:
 
 def _problem(name: str) -> str | None:
     """Why `name` cannot be taken, or None."""
-    if not name.isprintable() or not name.strip():
-        return "must be made of printable characters"
-    if "/" in name or "\\" in name or name in (".", ".."):
-        return "must not lead to another folder (category and out choose it)"
-    if name.startswith((".", " ")) or name.endswith((".", " ")):
-        return "must not begin with a dot or a space, nor end with one"
-    if bad := sorted(_NOT_IN_NAMES.intersection(name)):
-        return f"must not hold {' '.join(bad)}"
-    if _OF_WINDOWS.fullmatch(name):
-        return "is a device on Windows"
-    if name.casefold() == MANIFEST:
-        return "is what the record of all fetched files is called"
-    return f"must have at most {_MAX_BYTES} bytes" if len(name.encode()) > _MAX_BYTES else None
+    bad = sorted(set('<>:"|?*').intersection(name))
+    problems = {
+        "must be made of printable characters": not name.isprintable() or not name.strip(),
+        "must not lead to another folder (category and out choose it)": re.search(r"[/\\]|^\.\.?$", name),
+        "must not begin with a dot or a space, nor end with one": re.search(r"^[. ]|[. ]$", name),
+        f"must not hold {' '.join(bad)}": bad,
+        "is a device on Windows": _OF_WINDOWS.fullmatch(name),
+        "is what the record of all fetched files is called": name.casefold() == MANIFEST,
+        f"must have at most {_MAX_BYTES} bytes": len(name.encode(errors="replace")) > _MAX_BYTES,
+    }
+    return next((problem for problem, applies in problems.items() if applies), None)

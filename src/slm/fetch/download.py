@@ -19,13 +19,10 @@ from slm.fetch.http import Access, Answer, ConnectionBrokenError, get
 from slm.fetch.partial_file import BrokenOffError, PartialFile, Remote, claimed
 from slm.files.reading import digest_of
 
-_PAUSE_S = 0.5
-"""After a try; of those in a row that bring nothing new, each waits twice as long as the one before."""
+_PAUSE_S = 0.5  # after a try; each of those in a row that bring nothing new waits twice as long as the one before
 _VAIN_TRIES = 4
-_MOST_TRIES = 100
-"""In one call, however much each of them brings: a server that breaks off after every byte is not worth more."""
-_LONGEST_WAIT_S = 60
-"""A server that asks for more (Retry-After) is not waited for so long."""
+_MOST_TRIES = 100  # however much each of them brings: a server that breaks off after every byte is not worth more
+_LONGEST_WAIT_S = 60  # a server that asks for more (Retry-After) is not waited for
 
 Report = Callable[[int, int | None], None]
 """Is told (bytes so far, bytes in all if known)."""
@@ -128,8 +125,8 @@ def fetch(wanted: Wanted, part: PartialFile, progress: bool = True) -> Remote:
 
 
 def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
-    def step() -> Remote | None:
-        """None if the connection broke, but not before it brought something."""
+    def bring_more() -> Remote | None:
+        """None if it broke off on the way."""
         before = part.size
         try:
             return _transfer(wanted, part, report)
@@ -147,7 +144,7 @@ def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
         reraise=True,
     )
     for _ in range(_MOST_TRIES):
-        if remote := tries(step):
+        if remote := tries(bring_more):
             return remote
         time.sleep(_PAUSE_S)
     raise ConnectionBrokenError(f"it broke off {_MOST_TRIES} times")
@@ -162,18 +159,25 @@ def _transfer(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
     asked = {"Range": f"bytes={done}-", "If-Range": str(known.version)} if known else {}
     with get(wanted.url, asked, wanted.access) as answer:
         remote = Remote(wanted.url, answer.url, answer.headers)
-        if answer.status == 200:
-            part.whole_only |= known is not None and known.version == remote.version
-            wanted.check_size(remote.size)
-            part.begin(remote)
-        elif answer.status == 206 and known and _goes_on(remote, known, done):
+        if known and answer.status == 206 and _goes_on(remote, known, done):
             remote = known
-            wanted.check_size(remote.size)
-        else:
+        elif answer.status != 200:
             part.remove()
             raise ConnectionBrokenError(f"the answer {answer.status} is not what was asked for")
+        wanted.check_size(remote.size)
+        if remote is not known:
+            part.whole_only |= known is not None and known.version == remote.version
+            part.begin(remote)
         _append(answer, wanted, part, remote.size if remote.size is not None else wanted.size, report)
     return remote
+
+
+def _goes_on(answer: Remote, known: Remote, done: int) -> bool:
+    """Whether an answer 206 starts at `done` and is of the same file: some servers know Range and not If-Range."""
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
+    if span is None or int(span[1]) != done or answer.version not in (None, known.version):
+        return False
+    return known.size is None or span[2] in ("*", str(known.size))
 
 
 def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None, report: Report) -> None:
@@ -194,29 +198,18 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
     except httpcore2.RemoteProtocolError:
         cut = True
     if cut:
-        raise ConnectionBrokenError(
-            f"it broke off {'before its end' if whole is None else f'at {done} of {whole} bytes'}"
-        )
-
-
-def _goes_on(answer: Remote, known: Remote, done: int) -> bool:
-    """Whether an answer 206 starts at `done` and is of the same file: some servers know Range and not If-Range."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
-    if span is None or int(span[1]) != done or answer.version not in (None, known.version):
-        return False
-    return known.size is None or span[2] in ("*", str(known.size))
+        where = "before its end" if whole is None else f"at {done} of {whole} bytes"
+        raise ConnectionBrokenError(f"it broke off {where}")
 
 
 @contextlib.contextmanager
 def progress_bar(name: str, wanted: bool) -> Iterator[Report]:
     """A function that is told (bytes so far, bytes in all) and shows them if stderr is a terminal."""
-    from rich import markup, progress
-    from rich.console import Console
+    from rich import console, markup, progress
 
     columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
-    shown = wanted and sys.stderr.isatty()
-    with progress.Progress(
-        "{task.description}", *columns, progress.TimeRemainingColumn(), console=Console(stderr=True), disable=not shown
-    ) as bar:
+    place, hidden = console.Console(stderr=True), not (wanted and sys.stderr.isatty())
+    columns = ("{task.description}", *columns, progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=place, disable=hidden) as bar:
         task = bar.add_task(markup.escape(name), total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)

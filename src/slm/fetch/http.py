@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 import httpcore2
@@ -24,21 +23,14 @@ from slm.fetch.addresses import NotPublicError, public_addresses, web_url
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PASSING = (408, 429, 500, 502, 503, 504)
-"""Answers of a server that may give another one in a second."""
-_TRIED = 4
-"""Addresses of one name that are tried at most."""
+_PASSING = (408, 429, 500, 502, 503, 504)  # the same server may answer otherwise in a second
+_TRIED = 4  # addresses of one name, at most
 _LEAST_BYTES_PER_S = 1024
-_SHOWN = 200
-"""Characters of what a server says that a message repeats at most."""
+_SHOWN = 200  # characters of what a server says
 
 
 class ConnectionBrokenError(Exception):
-    """The connection failed, or the server did, in a way that is worth another try; the text says how.
-
-    Attributes:
-        retry_after: seconds the server asks us to wait; 0 if it does not say.
-    """
+    """In a way that is worth another try, after the seconds that the server asks for, if it does."""
 
     def __init__(self, text: str, retry_after: int = 0) -> None:
         super().__init__(text)
@@ -47,53 +39,32 @@ class ConnectionBrokenError(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """How servers are reached.
+    """How servers are reached."""
 
-    Attributes:
-        mend: what the user can do instead, for the error messages.
-        timeout: seconds for which a server may say nothing, or send less than 1 KiB a second.
-        allow_private: connect to any address; else to public ones only (`slm.fetch.addresses`), also behind a
-            redirect, and through no proxy, since it would connect in our place.
-        to_https: follow a redirect from http to https.
-    """
-
-    mend: str
-    timeout: float = 30.0
-    allow_private: bool = True
-    to_https: bool = False
+    mend: str  # what the user can do instead, for the error messages
+    timeout: float = 30.0  # seconds for which a server may say nothing, or send less than 1 KiB a second
+    allow_private: bool = True  # else public addresses only, behind a redirect too, and no proxy, which hides them
+    to_https: bool = False  # follow a redirect there from http
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says to a GET.
-
-    Attributes:
-        url: whose answer it is, behind all redirects.
-        status: of HTTP.
-        headers: of HTTP, by names in lower case.
-        blocks: the content as it comes.
-    """
+    """What a server says to a GET: the one behind all redirects; names of headers are in lower case."""
 
     url: str
     status: int
     headers: Mapping[str, str]
-    blocks: Iterable[bytes] = ()
+    blocks: Iterable[bytes]  # the content as it comes
 
 
 @contextlib.contextmanager
 def get(url: str, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
     """The answer to a GET: of status 2xx, or 416 where a Range was asked for that the file does not reach.
 
-    Args:
-        url: http or https.
-        headers: sent along, also behind a redirect.
-        access: how servers are reached.
-
     Raises:
         UserError: no such address can be asked, a redirect leads to another scheme than that of `url` or has no end,
             a refusal (404, …), a certificate that does not hold, an address that is not public.
-        ConnectionBrokenError: no connection, or one that breaks while the content is read, or an answer that may pass
-            (503, …).
+        ConnectionBrokenError: no connection, also later while the content is read, or an answer that may pass (503, …).
     """
     if not url.isprintable():
         raise UserError(f"url must be made of printable characters; got {url!r}")
@@ -117,116 +88,6 @@ def get(url: str, headers: Mapping[str, str], access: Access) -> Iterator[Answer
     raise UserError(f"{url} is redirected more than {_MAX_REDIRECTS} times; {access.mend}")
 
 
-@contextlib.contextmanager
-def _asked(url: httpx2.URL, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
-    """One request; redirects and refusals come back as they are."""
-    asked, pace = f"cannot download {shown(str(url))}", Pace(access.timeout)
-    sent = {"User-Agent": f"slm/{slm.__version__}", "Accept-Encoding": "identity", **headers}
-    try:
-        with _pool(url, access, pace) as pool, pool.stream("GET", str(url), headers=sent) as response:
-            received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            yield Answer(str(url), response.status, received, pace.kept(response.iter_stream()))
-    except NotPublicError as error:
-        raise UserError(f"{asked} ({error}); set allow_private=true if you trust that place") from error
-    except UnicodeError as error:  # parts of a server's name that are empty or too long
-        raise UserError(f"{asked} ({shown(str(error))}); {access.mend}") from error
-    except httpcore2.TimeoutException as error:
-        raise ConnectionBrokenError("it stalled, or sent less than 1 KiB a second") from error
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError, socket.gaierror) as error:
-        if isinstance(reason := error.__context__, ssl.SSLCertVerificationError):
-            raise UserError(
-                f"{asked} (its certificate does not hold: {reason.verify_message}); "
-                f"SSL_CERT_FILE may name a file of authorities that you trust; {access.mend}"
-            ) from error
-        raise ConnectionBrokenError(shown(str(error)) or type(error).__name__) from error
-
-
-def _pool(url: httpx2.URL, access: Access, pace: Pace) -> httpcore2.ConnectionPool:
-    network, tls = PublicNetwork(access, pace), ssl.create_default_context()
-    named = urllib.request.getproxies().get(url.scheme)
-    if not named or urllib.request.proxy_bypass(url.netloc.decode()):
-        return httpcore2.ConnectionPool(tls, network_backend=network)
-    if not access.allow_private:
-        raise UserError(
-            f"cannot download {shown(str(url))} ({url.scheme}_proxy names a proxy, which would connect in our place, "
-            f"to an address that cannot be checked here); set allow_private=true if you trust it, or the environment's "
-            f"no_proxy={url.host} to go without it"
-        )
-    proxy = httpx2.Proxy(named if "://" in named else f"http://{named}")
-    return httpcore2.HTTPProxy(str(proxy.url), proxy.raw_auth, ssl_context=tls, network_backend=network)
-
-
-class Pace:
-    """Time is up if for `seconds` no answer comes, or less content than 1 KiB a second.
-
-    A timeout of the socket alone is about one receive: a server that sends a byte now and then, or header lines
-    without end, would hold us for ever.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.restart()
-
-    def restart(self) -> None:
-        self._came, self._deadline = 0, time.monotonic() + self._seconds
-
-    def left(self) -> float:
-        """Seconds that the next step may take."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise httpcore2.ReadTimeout
-        return left
-
-    def kept(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        self.restart()
-        for block in blocks:
-            self._came += len(block)
-            if self._came >= _LEAST_BYTES_PER_S * self._seconds:
-                self.restart()
-            yield block
-
-
-class PublicNetwork(httpcore2.SyncBackend):
-    """Connects where `access` allows it, and by connections that keep the pace."""
-
-    def __init__(self, access: Access, pace: Pace) -> None:
-        self._access, self._pace = access, pace
-
-    def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> httpcore2.NetworkStream:
-        addresses = [host] if self._access.allow_private else public_addresses(host, port)[:_TRIED]
-        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            try:
-                stream = super().connect_tcp(address, port, self._pace.left() / left)
-                break
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                if left == 1:
-                    raise
-        self._pace.restart()
-        return _PacedStream(stream, self._pace)
-
-
-class _PacedStream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream, pace: Pace) -> None:
-        self._stream, self._pace = stream, pace
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._pace.left())
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._pace.left())
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        return _PacedStream(self._stream.start_tls(ssl_context, server_hostname, self._pace.left()), self._pace)
-
-
 def _check_status(answer: Answer, url: str, mend: str) -> None:
     if answer.status // 100 == 2 or answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return
@@ -235,10 +96,108 @@ def _check_status(answer: Answer, url: str, mend: str) -> None:
         said += f" {HTTPStatus(answer.status).phrase}"  # not the server's own words
     if answer.status not in _PASSING:
         raise UserError(f"cannot download {url} ({said}); {mend}")
-    wait = answer.headers.get("retry-after", "")
-    if not re.fullmatch("[0-9]{1,6}", wait):
-        raise ConnectionBrokenError(said)
-    raise ConnectionBrokenError(f"{said}, and asks to wait {wait} s", int(wait))
+    if re.fullmatch("[0-9]{1,6}", wait := answer.headers.get("retry-after", "")):
+        raise ConnectionBrokenError(f"{said}, and asks to wait {wait} s", int(wait))
+    raise ConnectionBrokenError(said)
+
+
+@contextlib.contextmanager
+def _asked(url: httpx2.URL, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
+    """One request; redirects and refusals come back as they are."""
+    asked, network = f"cannot download {shown(str(url))}", Network(access)
+    sent = {"User-Agent": f"slm/{slm.__version__}", "Accept-Encoding": "identity", **headers}
+    try:
+        with _pool(url, access, network) as pool, pool.stream("GET", str(url), headers=sent) as response:
+            received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            yield Answer(str(url), response.status, received, network.in_time(response.iter_stream()))
+    except NotPublicError as error:
+        raise UserError(f"{asked} ({error}); set allow_private=true if you trust that place") from error
+    except UnicodeError as error:  # parts of a server's name that are empty or too long
+        raise UserError(f"{asked} ({shown(str(error))}); {access.mend}") from error
+    except httpcore2.TimeoutException as error:
+        raise ConnectionBrokenError("it stalled, or sent less than 1 KiB a second") from error
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError, socket.gaierror) as error:
+        if isinstance(reason := error.__context__, ssl.SSLCertVerificationError):
+            said = f"its certificate does not hold: {reason.verify_message}"
+            mend = f"SSL_CERT_FILE may name a file of authorities that you trust; {access.mend}"
+            raise UserError(f"{asked} ({said}); {mend}") from error
+        raise ConnectionBrokenError(shown(str(error)) or type(error).__name__) from error
+
+
+def _pool(url: httpx2.URL, access: Access, network: Network) -> httpcore2.ConnectionPool:
+    tls = ssl.create_default_context()
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
+        return httpcore2.ConnectionPool(tls, network_backend=network)
+    if not access.allow_private:
+        said = "names a proxy, which would connect in our place, to an address that cannot be checked here"
+        mend = "set allow_private=true if you trust it, or the environment's no_proxy"
+        raise UserError(
+            f"cannot download {shown(str(url))} ({url.scheme}_proxy {said}); {mend}={url.host} to go without it"
+        )
+    named = httpx2.Proxy(proxy if "://" in proxy else f"http://{proxy}")
+    return httpcore2.HTTPProxy(str(named.url), named.raw_auth, ssl_context=tls, network_backend=network)
+
+
+class Network(httpcore2.SyncBackend):
+    """Connects where `access` allows it, and gives up if no answer comes in time, or less than 1 KiB a second.
+
+    A timeout of the socket alone is about one receive: a server that sends a byte now and then, or header lines
+    without end, would hold us for ever.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._restart()
+
+    def _restart(self) -> None:
+        self._came, self._deadline = 0, time.monotonic() + self._access.timeout
+
+    def left(self) -> float:
+        """Seconds that the next step may take."""
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise httpcore2.ReadTimeout
+        return left
+
+    def in_time(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same blocks; each that completes 1 KiB a second earns the time for others."""
+        self._restart()
+        for block in blocks:
+            self._came += len(block)
+            if self._came >= _LEAST_BYTES_PER_S * self._access.timeout:
+                self._restart()
+            yield block
+
+    def connect_tcp(self, host: str, port: int, *_: object, **__: object) -> httpcore2.NetworkStream:
+        addresses = [host] if self._access.allow_private else public_addresses(host, port)[:_TRIED]
+        for tries, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            try:
+                stream = super().connect_tcp(address, port, self.left() / tries)
+                break
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                if tries == 1:
+                    raise
+        self._restart()
+        return _TimedStream(stream, self)
+
+
+class _TimedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream, network: Network) -> None:
+        self._stream, self._network = stream, network
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._network.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._network.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, self._network.left()), self._network)
 
 
 def shown(text: str) -> str:

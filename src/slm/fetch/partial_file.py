@@ -27,10 +27,10 @@ class BrokenOffError(UserError):
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says of a whole file: ``url`` was asked, ``final_url`` gave it, with ``headers`` in lower case."""
+    """What a server says of a whole file."""
 
     url: str
-    final_url: str
+    final_url: str  # behind all redirects
     headers: Mapping[str, str]
 
     @property
@@ -41,36 +41,30 @@ class Remote:
 
     @property
     def size(self) -> int | None:
-        """Bytes, if it says so; what comes in chunks has no length."""
         length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
         return int(length) if length else None
 
     @property
     def md5(self) -> str | None:
-        """In base64, if there is one."""
         found = re.fullmatch(r"[A-Za-z0-9+/]{22}==", self.headers.get("content-md5", "").strip())
         return found and found[0]
 
 
 class PartialFile:
-    """The bytes that came so far, and the note of what they are a part of.
+    """The bytes in `file` are to become `target`.
 
-    Attributes:
-        target: the file they are to become.
-        file: where they lie.
-        whole_only: the rest was asked for and the server sent the whole, so it is no use to ask again.
+    `whole_only`: the rest was asked for and the server sent the whole, so it is no use to ask again.
     """
 
     def __init__(self, target: Path, url: str) -> None:
         self.target = target
-        self.whole_only = False
         self.file = target.with_name(f".{target.name}.part")
+        self.whole_only = False
         self._note = target.with_name(f".{target.name}.part.json")
         self._url = url
 
     @property
     def size(self) -> int:
-        """In bytes."""
         return self.file.stat().st_size if self.file.is_file() else 0
 
     @property
@@ -101,22 +95,16 @@ class PartialFile:
         self.remove()
 
     def remove(self) -> None:
-        """The bytes and their note."""
         self.file.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def claimed(target: Path, url: str, wait: bool = True) -> Iterator[PartialFile]:
-    """The partial file of `target`, ours alone for the length of the block; it goes when the block ends.
+    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends.
 
     It stays after `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Folders that had to be made go too
-    if nothing came to lie in them.
-
-    Args:
-        target: the file to make.
-        url: where it comes from; a part that came from elsewhere is not gone on with.
-        wait: until nobody else fills it; else refuse.
+    if nothing came to lie in them. Where somebody else fills it, `wait` until nobody does; else refuse.
 
     Raises:
         UserError: somebody else fills it, and `wait` is False.
