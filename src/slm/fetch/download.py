@@ -207,9 +207,8 @@ def progress_bar(name: str, wanted: bool) -> Iterator[Report]:
     """A function that is told (bytes so far, bytes in all) and shows them if stderr is a terminal."""
     from rich import console, markup, progress
 
-    columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
+    columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
     place, hidden = console.Console(stderr=True), not (wanted and sys.stderr.isatty())
-    columns = ("{task.description}", *columns, progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=place, disable=hidden) as bar:
+    with progress.Progress("{task.description}", progress.BarColumn(), *columns, console=place, disable=hidden) as bar:
         task = bar.add_task(markup.escape(name), total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)
