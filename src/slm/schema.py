@@ -33,19 +33,10 @@ Probability = Annotated[float, Strict(), Ge(0), Lt(1), _FINITE]
 Fraction = Annotated[float, Strict(), Ge(0), Le(1), _FINITE]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
-RANGES = (
-    "Count",
-    "NonNegativeInt",
-    "Int",
-    "PositiveFloat",
-    "NonNegativeFloat",
-    "Probability",
-    "Fraction",
-    "Flag",
-    "Text",
-)
+RANGES = tuple(name for name, kind in vars().items() if typing.get_origin(kind) is Annotated)
 
 _AS_FLAG = {**dict.fromkeys(("yes", "on", "y", "t"), "true"), **dict.fromkeys(("no", "off", "n", "f"), "false")}
+_adapter = functools.lru_cache(maxsize=64)(TypeAdapter)
 FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -65,11 +56,6 @@ def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     except ValidationError as error:
         lines = [_explain(cls, where, found) for found in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
-
-
-@functools.lru_cache(maxsize=64)
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
 
 
 def together(*builds: Callable[[], Any]) -> list[Any]:

@@ -12,8 +12,7 @@ import ijson
 
 from slm.errors import UserError
 from slm.fetch.download import Report
-from slm.fetch.http import shown
-from slm.fetch.partial_file import Remote
+from slm.fetch.http import Answer, shown
 
 _KIND_OF_ENDING = {".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL"}
 _KIND_OF_TYPE = {"JSON": r"(.*[/+])?json", "JSONL": r"(.*/)?(x-)?(jsonl|json-?lines|ndjson)"}
@@ -24,7 +23,7 @@ _MAX_DEPTH = 500  # readers that recurse, Python's among them, give up at about 
 _STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
-def check_content(file: Path, name: str, remote: Remote, report: Report) -> None:
+def check_content(file: Path, name: str, remote: Answer, report: Report) -> None:
     """Check a file before it gets its name; memory is bounded whatever it holds.
 
     Args:
@@ -141,6 +140,6 @@ class _Value:
         except SystemError:  # ijson 3.6 goes on with a null pointer: the events of this piece must not be looked at
             raise ValueError(f"a number is longer than {sys.get_int_max_str_digits()} digits") from None
         except ijson.JSONError as error:
-            said = error.args[0] if isinstance(error.args[0], str) else error.args[0].decode(errors="replace")
+            said = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
             what, near = (line.strip(" .") for line in (*said.split("\n"), "")[:2])  # the second line shows the place
             raise ValueError(f"{what} near {near!r}" if near else what) from None

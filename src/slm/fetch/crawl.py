@@ -43,10 +43,8 @@ class Crawled:
     unchanged: bool
 
 
-def crawl(config: CrawlConfig, progress: bool = True) -> Crawled:
+def crawl(config: CrawlConfig) -> Crawled:
     """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it.
-
-    `progress`: show a bar on stderr if that is a terminal.
 
     Raises:
         UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
@@ -61,8 +59,8 @@ def crawl(config: CrawlConfig, progress: bool = True) -> Crawled:
         _refuse_existing(target, config.overwrite)
         with claimed(target, config.url, wait=False) as part:
             _refuse_existing(target, config.overwrite)  # another process may have been faster
-            remote = fetch(wanted, part, progress)
-            with progress_bar(f"checking {target.name}", progress) as report:
+            remote = fetch(wanted, part)
+            with progress_bar(f"checking {target.name}") as report:
                 check_content(part.file, target.name, remote, report)
             digest = digest_of(part.file)
             saved = Crawled(target, part.size, digest, target.exists() and digest_of(target) == digest)

@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exce
 
 from slm.errors import UserError
 from slm.fetch.http import Access, Answer, ConnectionBrokenError, get
-from slm.fetch.partial_file import BrokenOffError, PartialFile, Remote, claimed
+from slm.fetch.partial_file import BrokenOffError, PartialFile, claimed
 from slm.files.reading import digest_of
 
 _PAUSE_S = 0.5  # after a try; each of those in a row that bring nothing new waits twice as long as the one before
@@ -52,21 +52,17 @@ class Wanted:
             most = f"allowed are {self.max_size}; raise max_size if it is meant to be so large"
             raise UserError(f"{self.url} has {found} bytes{more}, {most}")
 
-    def check(self, file: Path, remote: Remote) -> None:
-        """Raise `UserError` unless `file` has the wanted size and checksum and those the server promised."""
-        found, mend = file.stat().st_size, self.access.mend
-        self.check_size(found)
-        if remote.size not in (None, found):
-            raise UserError(f"{self.url} came as {found} bytes, the server says {remote.size}; {mend}")
+    def check(self, file: Path, remote: Answer) -> None:
+        """Raise `UserError` unless `file` has the wanted size and checksum, and the MD5 that the server promised."""
+        self.check_size(file.stat().st_size)
+        mend = self.access.mend
         if self.sha256 is not None and (digest := digest_of(file)) != self.sha256.lower():
             raise UserError(f"{self.url} has the checksum {digest}, expected {self.sha256}; {mend}")
         if remote.md5 and (md5 := base64.b64encode(bytes.fromhex(digest_of(file, "md5"))).decode()) != remote.md5:
             raise UserError(f"{self.url} came with the MD5 {md5}, the server says {remote.md5}; {mend}")
 
 
-def download(
-    url: str, target: Path, *, sha256: str | None, size: int | None = None, mend: str, progress: bool = True
-) -> None:
+def download(url: str, target: Path, *, sha256: str | None, size: int | None = None, mend: str) -> None:
     """Fetch `url` into `target`; nothing is done where `target` has the wanted size and checksum already.
 
     A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Size and
@@ -79,7 +75,6 @@ def download(
         sha256: hex digest the content must have, or None if it is not known.
         size: bytes the content must have, or None if it is not known.
         mend: what the user can do instead, for the error messages.
-        progress: show a bar on stderr if that is a terminal.
 
     Raises:
         UserError: it cannot be reached, is not there, breaks off again and again, is redirected to another scheme or
@@ -92,7 +87,7 @@ def download(
             return
         with claimed(target, url) as part:
             if not wanted.is_at(target):  # another process may have fetched it while we waited
-                fetch(wanted, part, progress)
+                fetch(wanted, part)
                 part.put_in_place()
 
 
@@ -106,7 +101,7 @@ def writing(target: Path) -> Iterator[None]:
         raise UserError(f"cannot write {target} ({said}); make room or name another place") from error
 
 
-def fetch(wanted: Wanted, part: PartialFile, progress: bool = True) -> Remote:
+def fetch(wanted: Wanted, part: PartialFile) -> Answer:
     """Fill `part` with the wanted bytes, going on with those it holds; gives what the server says of the file.
 
     Raises:
@@ -115,7 +110,7 @@ def fetch(wanted: Wanted, part: PartialFile, progress: bool = True) -> Remote:
         OSError: `part` cannot be written.
     """
     try:
-        with progress_bar(part.target.name, progress) as report:
+        with progress_bar(part.target.name) as report:
             remote = _persist(wanted, part, report)
     except ConnectionBrokenError as broken:
         said = f"cannot download {wanted.url} ({broken}{part.kept_note})"
@@ -124,8 +119,8 @@ def fetch(wanted: Wanted, part: PartialFile, progress: bool = True) -> Remote:
     return remote
 
 
-def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
-    def bring_more() -> Remote | None:
+def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Answer:
+    def bring_more() -> Answer | None:
         """None if it broke off on the way."""
         before = part.size
         try:
@@ -150,7 +145,7 @@ def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
     raise ConnectionBrokenError(f"it broke off {_MOST_TRIES} times")
 
 
-def _transfer(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
+def _transfer(wanted: Wanted, part: PartialFile, report: Report) -> Answer:
     """One request: for the whole file, or for the rest of `part`."""
     known = part.remote()
     done = part.size if known else 0
@@ -158,21 +153,20 @@ def _transfer(wanted: Wanted, part: PartialFile, report: Report) -> Remote:
         return known  # it only lacked the check
     asked = {"Range": f"bytes={done}-", "If-Range": str(known.version)} if known else {}
     with get(wanted.url, asked, wanted.access) as answer:
-        remote = Remote(wanted.url, answer.url, answer.headers)
-        if known and answer.status == 206 and _goes_on(remote, known, done):
-            remote = known
-        elif answer.status != 200:
+        goes_on = known and answer.status == 206 and _goes_on(answer, known, done)
+        if not goes_on and answer.status != 200:
             part.remove()
             raise ConnectionBrokenError(f"the answer {answer.status} is not what was asked for")
+        remote = known if known and goes_on else answer
         wanted.check_size(remote.size)
-        if remote is not known:
-            part.whole_only |= known is not None and known.version == remote.version
-            part.begin(remote)
+        if not goes_on:
+            part.whole_only |= known is not None and known.version == answer.version
+            part.begin(answer)
         _append(answer, wanted, part, remote.size if remote.size is not None else wanted.size, report)
     return remote
 
 
-def _goes_on(answer: Remote, known: Remote, done: int) -> bool:
+def _goes_on(answer: Answer, known: Answer, done: int) -> bool:
     """Whether an answer 206 starts at `done` and is of the same file: some servers know Range and not If-Range."""
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
     if span is None or int(span[1]) != done or answer.version not in (None, known.version):
@@ -203,12 +197,12 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
 
 
 @contextlib.contextmanager
-def progress_bar(name: str, wanted: bool) -> Iterator[Report]:
+def progress_bar(name: str) -> Iterator[Report]:
     """A function that is told (bytes so far, bytes in all) and shows them if stderr is a terminal."""
     from rich import console, markup, progress
 
     columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
-    place, hidden = console.Console(stderr=True), not (wanted and sys.stderr.isatty())
+    place, hidden = console.Console(stderr=True), not sys.stderr.isatty()
     with progress.Progress("{task.description}", progress.BarColumn(), *columns, console=place, disable=hidden) as bar:
         task = bar.add_task(markup.escape(name), total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)

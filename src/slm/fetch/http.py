@@ -49,12 +49,29 @@ class Access:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says to a GET: the one behind all redirects; names of headers are in lower case."""
+    """What a server says to a GET."""
 
     url: str
+    final_url: str  # behind all redirects
     status: int
-    headers: Mapping[str, str]
-    blocks: Iterable[bytes]  # the content as it comes
+    headers: Mapping[str, str]  # by names in lower case
+    blocks: Iterable[bytes] = ()  # the content as it comes
+
+    @property
+    def version(self) -> str | None:
+        """What names these very bytes, to ask for the rest of them; a weak ETag (W/"…") does not (RFC 9110, 13.1.5)."""
+        etag = self.headers.get("etag", "")
+        return etag if etag.startswith('"') else self.headers.get("last-modified")
+
+    @property
+    def size(self) -> int | None:
+        length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
+        return int(length) if length else None
+
+    @property
+    def md5(self) -> str | None:
+        found = re.fullmatch(r"[A-Za-z0-9+/]{22}==", self.headers.get("content-md5", "").strip())
+        return found and found[0]
 
 
 @contextlib.contextmanager
@@ -77,7 +94,7 @@ def get(url: str, headers: Mapping[str, str], access: Access) -> Iterator[Answer
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not location:
                 _check_status(answer, url, access.mend)
-                yield answer if redirected else replace(answer, url=url)
+                yield replace(answer, url=url, final_url=str(here) if redirected else url)
                 return
         location, redirected = quote(location, safe=string.punctuation, encoding="latin-1"), True
         schemes = ("http", "https") if access.to_https and here.scheme == "http" else (here.scheme,)
@@ -109,7 +126,7 @@ def _asked(url: httpx2.URL, headers: Mapping[str, str], access: Access) -> Itera
     try:
         with _pool(url, access, network) as pool, pool.stream("GET", str(url), headers=sent) as response:
             received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            yield Answer(str(url), response.status, received, network.in_time(response.iter_stream()))
+            yield Answer(str(url), str(url), response.status, received, network.in_time(response.iter_stream()))
     except NotPublicError as error:
         raise UserError(f"{asked} ({error}); set allow_private=true if you trust that place") from error
     except UnicodeError as error:  # parts of a server's name that are empty or too long

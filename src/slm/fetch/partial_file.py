@@ -10,44 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from slm.errors import UserError
+from slm.fetch.http import Answer
 from slm.files.writing import flush_file
 
 
 class BrokenOffError(UserError):
     """The connection broke; of what came so far is kept what the next try can go on from."""
-
-
-@dataclass(frozen=True)
-class Remote:
-    """What a server says of a whole file."""
-
-    url: str
-    final_url: str  # behind all redirects
-    headers: Mapping[str, str]
-
-    @property
-    def version(self) -> str | None:
-        """What names these very bytes, to ask for the rest of them; a weak ETag (W/"…") does not (RFC 9110, 13.1.5)."""
-        etag = self.headers.get("etag", "")
-        return etag if etag.startswith('"') else self.headers.get("last-modified")
-
-    @property
-    def size(self) -> int | None:
-        length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
-        return int(length) if length else None
-
-    @property
-    def md5(self) -> str | None:
-        found = re.fullmatch(r"[A-Za-z0-9+/]{22}==", self.headers.get("content-md5", "").strip())
-        return found and found[0]
 
 
 class PartialFile:
@@ -72,16 +46,16 @@ class PartialFile:
         """For a message: what the next call has, if anything."""
         return f"; {self.size} bytes are kept, the same again goes on from there" if self.remote() else ""
 
-    def begin(self, remote: Remote) -> None:
+    def begin(self, answer: Answer) -> None:
         """Start from nothing: the old bytes go before the note, lest they lie under one that is not theirs."""
         self.remove()
         with self.file.open("xb"), self._note.open("x", encoding="utf-8") as note:  # "x" follows no link
-            json.dump(asdict(remote), note)
+            json.dump({"url": answer.url, "final_url": answer.final_url, "headers": answer.headers}, note)
 
-    def remote(self) -> Remote | None:
+    def remote(self) -> Answer | None:
         """What the bytes are a part of; None if there are none, or if the rest of them cannot be asked for."""
         try:
-            remote = Remote(**json.loads(self._note.read_text(encoding="utf-8")))
+            remote = Answer(status=200, **json.loads(self._note.read_text(encoding="utf-8")))
             resumable = remote.url == self._url and remote.version and not self.whole_only
         except (OSError, ValueError, TypeError, AttributeError):
             return None

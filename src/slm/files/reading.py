@@ -13,8 +13,7 @@ from slm.errors import UserError
 
 _AGAIN = "fetch or make it again"
 _MOST_JSON_BYTES = 48 << 20  # the largest tokenizers, of 262,000 tokens, take 33 MB
-_MOST_JSON_VALUES = 3_000_000
-"""An empty array is three bytes of text and seventy of memory; those tokenizers hold two million values."""
+_MOST_JSON_VALUES = 3_000_000  # `[],` is three bytes of text and seventy of memory; those tokenizers hold two million
 _MOST_YAML_BYTES = 1 << 18  # a run's whole configuration takes 5 KiB
 
 
@@ -46,8 +45,8 @@ def json_text(file: Path) -> str:
     """
     text = bounded_text(file, _MOST_JSON_BYTES)
     if text.count(",") + text.count("[") + text.count("{") > _MOST_JSON_VALUES:
-        most = f"{_MOST_JSON_VALUES:,} values, more than any model's file"
-        raise UserError(f"{file} holds more than {most}; fetch it again")
+        most = f"{_MOST_JSON_VALUES:,} values"
+        raise UserError(f"{file} holds more than {most}, more than any model's file; fetch it again")
     return text
 
 

@@ -52,18 +52,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def flush_file(file: Path) -> None:
     """Its content, onto the disk: after a power cut a file that was renamed without this may be there and empty."""
-    _flush(file, os.O_RDWR)  # some systems flush only what is open for writing
+    with file.open("rb+") as content:  # some systems flush only what is open for writing
+        os.fsync(content.fileno())
 
 
 def flush_folder(folder: Path) -> None:
     """The names in it, where folders can be flushed (not on Windows)."""
     if os.name == "posix":
-        _flush(folder, os.O_RDONLY)
-
-
-def _flush(place: Path, flags: int) -> None:
-    handle = os.open(place, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

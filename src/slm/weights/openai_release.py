@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm.errors import UserError, did_you_mean
-from slm.fetch.download import download
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
@@ -70,6 +69,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     """
     if name not in RELEASES:
         raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
+    from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
+
     release = RELEASES[name]
     place = (_cache_folder() if folder is None else folder).expanduser() / release.folder
     base = (mirror or BASE_URL).rstrip("/")
