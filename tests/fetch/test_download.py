@@ -203,6 +203,28 @@ def test_a_part_of_another_address_is_not_gone_on_with(site: Site, fetch: Callab
     assert site.seen[-1] == ("/file.bin?mirror", None, len(CONTENT))
 
 
+NONSENSE = (
+    "[]",
+    "{}",
+    "[" * 10**5,
+    '{"url": URL, "final_url": 1, "headers": {"etag": "\\"one\\""}}',
+    '{"url": URL, "final_url": "", "headers": []}',
+    '{"url": URL, "final_url": "", "headers": {"etag": 1}}',
+)
+
+
+@pytest.mark.parametrize("note", NONSENSE, ids=lambda note: note[:60])
+def test_a_note_that_others_made_is_not_believed(
+    site: Site, fetch: Callable[..., Path], tmp_path: Path, note: str
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/.file.bin.part").write_bytes(b"x")
+    (tmp_path / "new/.file.bin.part.json").write_text(note.replace("URL", f'"{site.url}"'))
+    assert fetch().read_bytes() == CONTENT
+    assert [asked for _, asked, _ in site.seen] == [None]
+    assert files(tmp_path) == {"file.bin"}
+
+
 @pytest.mark.parametrize("lack", ["knows_range", "etag"])
 def test_without_range_or_a_version_it_starts_over(site: Site, fetch: Callable[..., Path], lack: str) -> None:
     setattr(site, lack, None)

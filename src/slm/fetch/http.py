@@ -65,8 +65,8 @@ class Answer:
 
     @property
     def size(self) -> int | None:
-        length = None if "transfer-encoding" in self.headers else self.headers.get("content-length")
-        return int(length) if length else None
+        length = "" if "transfer-encoding" in self.headers else self.headers.get("content-length", "")
+        return int(length) if re.fullmatch("[0-9]{1,20}", length) else None
 
     @property
     def md5(self) -> str | None:

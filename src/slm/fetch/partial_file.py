@@ -56,9 +56,10 @@ class PartialFile:
         """What the bytes are a part of; None if there are none, or if the rest of them cannot be asked for."""
         try:
             remote = Answer(status=200, **json.loads(self._note.read_text(encoding="utf-8")))
-            resumable = remote.url == self._url and remote.version and not self.whole_only
-        except (OSError, ValueError, TypeError, AttributeError):
+            is_text = all(isinstance(text, str) for text in (remote.final_url, *remote.headers.values()))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
+        resumable = is_text and remote.url == self._url and remote.version and not self.whole_only
         return remote if self.size and resumable and not self.file.is_symlink() else None
 
     def put_in_place(self) -> None:
