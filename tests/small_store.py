@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from slm.data.config import Filters
 from slm.data.documents.corpus_files import Source
 from slm.data.documents.document import Document
 from slm.data.documents.reader import WHOLE, Record, Span
 from slm.data.faults import Faults
-from slm.data.filters import Filters
 from slm.data.store.scan import RECORD, record_of
 from slm.data.store.selection import select
 from slm.data.store.shard import write_shard

@@ -18,10 +18,9 @@ import psutil
 import pytest
 from small_store import split_documents
 
-from slm.data.config import CorpusConfig
+from slm.data.config import CorpusConfig, Filters
 from slm.data.documents.document import Document
 from slm.data.documents.text import TextReader
-from slm.data.filters import Filters
 from slm.data.store import shard, units
 from slm.data.store.find import prepare_store
 from slm.data.store.processes import Processes, StoppedError

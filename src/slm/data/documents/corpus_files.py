@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slm.data.config import AUTO, Reading
 from slm.data.documents.compression import COMPRESSED
 from slm.data.documents.document import Document
 from slm.data.documents.reader import Reader, Record, RecordReader, Span
 from slm.data.faults import Faults
-from slm.data.reading import AUTO, Reading
 from slm.errors import UserError
 from slm.fetch.download import digest_of
 from slm.registry import READERS
@@ -78,7 +78,6 @@ class FileSource(Source):
 
     @property
     def place(self) -> str:
-        """The path as it was given."""
         return str(self.file)
 
     def identity(self) -> Any:
@@ -90,23 +89,18 @@ class FileSource(Source):
         return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
 
     def size(self) -> int:
-        """Of the file as it lies."""
         return self.file.stat().st_size
 
     def sha256(self) -> str:
-        """Of the file as it lies."""
         return digest_of(self.file)
 
     def spans(self) -> list[Span]:
-        """The reader's."""
         return self.reader.spans(self.file)
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        """The reader's."""
         return self.reader.read(self.file, self.name, span, faults)
 
     def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        """The reader's."""
         if not isinstance(self.reader, RecordReader):
             raise UserError(
                 f"data.path: '{self.file}' is read as plain text, and records are wanted; give .jsonl, .json or "

@@ -9,12 +9,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from slm.data.config import Reading
 from slm.data.documents.corpus_files import Source
-from slm.data.documents.document import Document
-from slm.data.documents.parts import PART_SIZE
+from slm.data.documents.document import PART_SIZE, Document
 from slm.data.documents.reader import WHOLE, Record, Span, text_of_record
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.errors import UserError
 from slm.extras import require
 
@@ -32,7 +31,7 @@ class HubDataset:
     streaming: bool
 
     def source(self, reading: Reading) -> Source:
-        """Read as `reading` says."""
+        """What reads it."""
         return DatasetSource(self, reading)
 
 
@@ -50,7 +49,6 @@ class DatasetSource(Source):
 
     @property
     def place(self) -> str:
-        """As it was given."""
         return f"{self.of.path} ({self.of.split})"
 
     def identity(self) -> Any:
@@ -67,14 +65,12 @@ class DatasetSource(Source):
         return [Span(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        """The text of each row."""
         field = self.reading.field
         for record in self._rows(span, [field]):
             where = f"row {record.place} of '{self.place}'"
             yield from text_of_record(record.values, field, f"{self.name}{record.place}", partial(str, where), faults)
 
     def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        """All fields of each row."""
         return self._rows(span, None)
 
     @property

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm.data.documents.compression import BrokenFileError, line_number, pieces
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, line_number, pieces
 from slm.data.documents.reader import WHOLE, Record, RecordReader, Span, byte_spans
 from slm.data.faults import Faults
 from slm.registry import register_reader
-
-_MARK = b"\xef\xbb\xbf"
 
 
 @register_reader("jsonl")
@@ -20,7 +18,6 @@ class JsonlReader(RecordReader):
     """A line belongs to the span in which it begins. Records are named by the byte at which their line begins."""
 
     def spans(self, file: Path) -> list[Span]:
-        """Bytes."""
         return byte_spans(file, self.span_bytes)
 
     def records(
@@ -54,7 +51,7 @@ class JsonlReader(RecordReader):
 
     def _values(self, line: bytes, file: Path, name: str, offset: int, faults: Faults) -> dict[str, Any] | None:
         """The line's object; None, and a fault counted, if it holds none."""
-        raw = line.removeprefix(_MARK) if offset == 0 else line
+        raw = line.removeprefix(BYTE_ORDER_MARK) if offset == 0 else line
         place = f"@{offset}"
         try:
             text = raw.decode()

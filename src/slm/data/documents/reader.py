@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slm.data.config import Reading
 from slm.data.documents.compression import is_compressed
-from slm.data.documents.document import Document
-from slm.data.documents.parts import PART_SIZE, in_parts
+from slm.data.documents.document import PART_SIZE, Document, in_parts
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.files.unicode import is_unicode, with_replacements
 
 
@@ -96,15 +95,10 @@ class RecordReader(Reader):
 
     def too_long(self, file: Path, name: str, place: str, faults: Faults) -> None:
         """Count a record that is longer than ``max_record_bytes``; its arguments are as of `read` and `where`."""
-        limit = self.reading.max_record_bytes
-        faults.add(
-            "too_long",
-            name + place,
-            lambda: f"{self.where(file, place)} is longer than data.max_record_bytes ({limit:,})",
-        )
+        limit = f"data.max_record_bytes ({self.reading.max_record_bytes:,})"
+        faults.add("too_long", name + place, lambda: f"{self.where(file, place)} is longer than {limit}")
 
     def read(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Document]:
-        """The text of each record."""
         field = self.reading.field
         for record in self.records(file, name, span, faults, [field]):
             where = partial(self.where, file, record.place)
@@ -121,7 +115,7 @@ def text_of_record(
         has = ", ".join(map(repr, list(values)[:8]))
         faults.add("no_text", name, lambda: f"{where()} {got} (fields: {has})")
     elif not text:
-        faults.add_empty(name)
+        faults.note("empty", name)
     elif "\0" in text or not is_unicode(text):
         kind, found = ("nul", "NUL characters") if "\0" in text else ("not_utf8", "half a surrogate pair")
         faults.add(kind, name, lambda: f"{where()} holds {found}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slm.data.config import Filters
 from slm.data.documents.document import Document
 from slm.data.faults import Faults
-from slm.data.filters import Filters
 from slm.data.store.units import Unit
 from slm.errors import UserError
 

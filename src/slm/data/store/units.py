@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from slm.data.documents.corpus_files import Source
-from slm.data.documents.document import Document
-from slm.data.documents.parts import PART_SIZE
+from slm.data.documents.document import PART_SIZE, Document
 from slm.data.documents.reader import Span
 from slm.data.faults import Faults
 
