@@ -13,11 +13,10 @@ from slm.data.documents.corpus_files import Source
 from slm.data.documents.document import Document
 from slm.data.documents.reader import WHOLE, Record, Span
 from slm.data.faults import Faults
-from slm.data.store.scan import RECORD, record_of
+from slm.data.store.scan import RECORD, record_of, units_of
 from slm.data.store.selection import select
 from slm.data.store.shard import write_shard
 from slm.data.store.token_store import TokenStore, write_meta
-from slm.data.store.units import units_of
 from slm.files.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer
 

@@ -110,11 +110,10 @@ FAMILIES = Registry(
 CORPORA = Registry(
     "data kind",
     {
-        **{
-            name: f"slm.data.corpora.{name}"
-            for name in ("python_stdlib", "text", "shakespeare_char", "code", "datasets", "instructions", "pairs")
-        },
-        **dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text"),
+        **{name: f"slm.data.corpora.{name}" for name in ("shakespeare_char", "datasets")},
+        **dict.fromkeys(("text", "jsonl", "parquet"), "slm.data.corpora.text"),
+        **dict.fromkeys(("code", "python_stdlib"), "slm.data.corpora.code"),
+        **dict.fromkeys(("instructions", "pairs"), "slm.data.corpora.records"),
     },
 )
 READERS = Registry("data format", {name: f"slm.data.documents.{name}" for name in ("text", "jsonl", "json", "parquet")})

@@ -13,7 +13,7 @@ from typing import Literal
 from slm.chat.records import Form, NotAConversationError, conversation_of
 from slm.chat.renderer import Message
 from slm.data.config import CorpusConfig
-from slm.data.corpora.instructions import record_files
+from slm.data.corpora.records import record_files
 from slm.data.documents.corpus_files import FileSource, file_sources
 from slm.data.documents.reader import RecordReader
 from slm.data.faults import Faults

@@ -81,12 +81,10 @@ class FileSource(Source):
         return str(self.file)
 
     def identity(self) -> Any:
-        """Place, size, time of the last change."""
         try:
-            status = self.file.stat()
+            return file_identity(self.file)
         except OSError as error:
             raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
-        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
 
     def size(self) -> int:
         return self.file.stat().st_size
@@ -107,6 +105,12 @@ class FileSource(Source):
                 ".parquet files, or say what it is (data.format=jsonl)"
             )
         return self.reader.records(self.file, self.name, span, faults)
+
+
+def file_identity(file: Path) -> list[str | int]:
+    """What changes when its content does, without reading it: place, size, time of the last change."""
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def file_sources(files: Sequence[Path], reading: Reading) -> list[Source]:

@@ -17,11 +17,10 @@ from slm.data.store.data_card import write_card
 from slm.data.store.partial_store import PartialStore, partial_store
 from slm.data.store.processes import Processes
 from slm.data.store.progress import progress
-from slm.data.store.scan import Scan, scan
+from slm.data.store.scan import Scan, Unit, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
 from slm.data.store.token_store import META_FILE, TokenStore, write_meta
-from slm.data.store.units import Unit, units_of
 from slm.errors import UserError
 from slm.notices import notice
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
@@ -99,21 +98,24 @@ class Preparation:
         write_meta(partial.store, shards, selection.documents, tokenizer)  # last: it says that all is there
 
     def _shards(self, partial: PartialStore, selection: Selection, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-        sent, on_bad = SentTokenizer(tokenizer, partial.store), self.corpus.reading.on_bad
+        sent, on_bad, notes = (
+            SentTokenizer(tokenizer, partial.store),
+            self.corpus.reading.on_bad,
+            partial.work / "shards",
+        )
         tasks = [
-            ShardTask(unit, chosen, on_bad, sent, partial.store, partial.work / "shards")
+            ShardTask(unit, chosen, on_bad, sent, partial.store, notes / f"{unit.number:05d}.json")
             for unit, chosen in zip(self.units, selection.units, strict=True)
         ]
-        shards = {task.unit.number: task.done() for task in tasks}
-        left = [task for task in tasks if shards[task.unit.number] is None]
-        done = [shard for shard in shards.values() if shard is not None]
+        done = {task.unit.number: shard for task in tasks if (shard := task.done()) is not None}
+        left = [task for task in tasks if task.unit.number not in done]
         if done:
             notice(f"going on: {len(done)} of {len(tasks)} shards are there already")
         with progress("tokenizing", selection.n_bytes) as report:
-            report(sum(shard[split]["bytes"] for shard in done for split in shard))
+            report(sum(shard[split]["bytes"] for shard in done.values() for split in shard))
             for index, written in self.processes.run(left, report):
-                shards[left[index].unit.number] = written
-        return [shard for shard in shards.values() if shard is not None]
+                done[left[index].unit.number] = written
+        return [done[task.unit.number] for task in tasks]
 
     def _card(
         self, found: Scan, selection: Selection, shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer

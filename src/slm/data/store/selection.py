@@ -11,11 +11,13 @@ import numpy as np
 from slm.data.config import Filters
 from slm.data.documents.document import Document
 from slm.data.faults import Faults
-from slm.data.store.units import Unit
+from slm.data.store.scan import Unit
 from slm.errors import UserError
 
 DROPPED, TRAIN, VAL = 0, 1, 2
 SPLIT_NAMES = {TRAIN: "train", VAL: "val"}
+_REASONS = {1: "empty", 2: "too_short", 3: "too_long", 4: "duplicates"}
+_EMPTY, _TOO_SHORT, _TOO_LONG, _DUPLICATE = _REASONS
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
     kept = np.flatnonzero(dropped == 0)
     reasons = {reason: int((dropped == code).sum()) for code, reason in _REASONS.items()}
     if not len(kept):
-        raise UserError(_nothing_left(reasons))
+        told = ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in reasons.items() if count)
+        raise UserError(f"data: no document is left ({told}); change data.min_chars and data.max_chars")
     codes = np.zeros(len(starts), np.uint8)
     codes[kept] = TRAIN
     if len(kept) > 1:
@@ -112,7 +115,8 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
         cut = _cut(parts, part_chars, val_fraction)
         of_parts[parts[parts > cut[0]]] = VAL
         counts["val"] = 1
-    return Selection(_by_unit(records, of_parts, part_chars, cut), counts, reasons, _kept_bytes(records, of_parts))
+    n_bytes = int(_column(records, "bytes")[of_parts != DROPPED].sum(dtype=np.int64))
+    return Selection(_by_unit(records, of_parts, part_chars, cut), counts, reasons, n_bytes)
 
 
 def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarray:
@@ -139,10 +143,6 @@ def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarra
     n_taken = len(taken) if taken.all() else int(np.argmin(taken))
     held[by_hash[fits[0] : fits[0] + n_taken]] = True
     return held
-
-
-_EMPTY, _TOO_SHORT, _TOO_LONG, _DUPLICATE = 1, 2, 3, 4
-_REASONS = {_EMPTY: "empty", _TOO_SHORT: "too_short", _TOO_LONG: "too_long", _DUPLICATE: "duplicates"}
 
 
 def _column(records: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -203,17 +203,3 @@ def _by_unit(
         units.append(Chosen(codes[start:end], chars[start:end], sole=cut is not None, cut=here))
         start = end
     return units
-
-
-def _kept_bytes(records: Sequence[np.ndarray], codes: np.ndarray) -> int:
-    total, start = 0, 0
-    for of_unit in records:
-        kept = codes[start : start + len(of_unit)] != DROPPED
-        total += int(of_unit["bytes"][kept].sum(dtype=np.int64))
-        start += len(of_unit)
-    return total
-
-
-def _nothing_left(reasons: dict[str, int]) -> str:
-    told = ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in reasons.items() if count)
-    return f"data: no document is left ({told}); change data.min_chars and data.max_chars"
