@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from slm.data.config import Filters
-from slm.data.documents.corpus_files import Source
 from slm.data.documents.document import Document
-from slm.data.documents.reader import WHOLE, Record, Span
+from slm.data.documents.source import WHOLE, Source, Span
 from slm.data.faults import Faults
 from slm.data.store.scan import RECORD, record_of, units_of
 from slm.data.store.selection import select
@@ -56,9 +55,6 @@ class Given(Source):
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         return iter(self.documents)
-
-    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        raise NotImplementedError
 
 
 def split_documents(documents: list[Document], fraction: float, filters: Filters | None = None) -> Split:

@@ -18,9 +18,8 @@ import pytest
 
 from slm.data.config import Reading
 from slm.data.documents import parquet_process
-from slm.data.documents.corpus_files import FileSource
-from slm.data.documents.parquet import ParquetReader
-from slm.data.documents.reader import Record
+from slm.data.documents.parquet import ParquetFile
+from slm.data.documents.source import Record
 from slm.data.faults import Faults
 from slm.errors import UserError
 
@@ -41,7 +40,7 @@ def none_at_rest() -> Iterator[None]:
 
 
 def records(file: Path, on_bad: Any = "refuse", memory: int | None = MEMORY, **reading: Any) -> Iterator[Record]:
-    of = FileSource(file, file.name, ParquetReader(Reading(**reading), memory))
+    of = ParquetFile(file, file.name, Reading(**reading), memory)
     return (record for span in of.spans() for record in of.records(span, Faults(on_bad)))
 
 

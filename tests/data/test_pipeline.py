@@ -20,7 +20,7 @@ from small_store import split_documents
 
 from slm.data.config import CorpusConfig, Filters
 from slm.data.documents.document import Document
-from slm.data.documents.text import TextReader
+from slm.data.documents.text import TextFile
 from slm.data.store import scan, shard
 from slm.data.store.find import prepare_store
 from slm.data.store.processes import Processes, Report, StoppedError
@@ -91,7 +91,7 @@ def test_shards_are_read_as_one_array(tmp_path: Path) -> None:
 def test_a_single_text_over_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parts are read by different processes; it begins once, ends never, and its last tenth is held out."""
     monkeypatch.setattr(scan, "UNIT_BYTES", 3000)
-    monkeypatch.setattr(TextReader, "span_bytes", 1500)
+    monkeypatch.setattr(TextFile, "span_bytes", 1500)
     text = " ".join(str(i) for i in range(4000))
     folder = tmp_path / "text"
     folder.mkdir()
@@ -313,9 +313,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
         program = (
             f"import sys; sys.path[:0] = {TEST_FOLDERS!r}\n"
             "from pathlib import Path\nfrom test_pipeline import BYTE, corpus_of\n"
-            "from slm.data.store import scan\nfrom slm.data.documents.text import TextReader\n"
+            "from slm.data.store import scan\nfrom slm.data.documents.text import TextFile\n"
             "from slm.data.store.find import prepare_store\n"
-            "scan.UNIT_BYTES = 2 * 10**6\nTextReader.span_bytes = 10**6\n"
+            "scan.UNIT_BYTES = 2 * 10**6\nTextFile.span_bytes = 10**6\n"
             f"prepare_store(corpus_of(Path({str(folder)!r})), BYTE, Path({str(tmp_path / f'store{mb}')!r}), 1)\n"
             "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
         )

@@ -19,9 +19,8 @@ from slm.data.config import Reading
 from slm.data.corpora.datasets import datasets as HF_DATASETS
 from slm.data.documents import compression, hf_datasets
 from slm.data.documents import text as text_reader
-from slm.data.documents.corpus_files import FileSource, Source, file_sources, reader_of
 from slm.data.documents.document import Document, in_parts
-from slm.data.documents.reader import WHOLE, Reader
+from slm.data.documents.source import WHOLE, Source, file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
 
@@ -38,10 +37,9 @@ def read(file: Path, on_bad: Any = "refuse", span_bytes: int | None = None, **re
 
 
 def read_with(faults: Faults, file: Path, span_bytes: int | None = None, **reading: Any) -> list[Document]:
-    of = source(file, **reading)
+    (of,) = file_sources([file], Reading(**reading))
     if span_bytes is not None:
-        assert isinstance(of, FileSource)
-        of.reader.span_bytes = span_bytes  # type: ignore[misc]
+        of.span_bytes = span_bytes
     return [document for span in of.spans() for document in of.read(span, faults)]
 
 
@@ -70,7 +68,7 @@ def test_a_text_in_parts_is_the_text(tmp_path_factory: pytest.TempPathFactory, w
     file = tmp_path_factory.mktemp("text") / "a.txt"
     file.write_bytes("".join(words).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_reader.TextReader, "searched", 12)
+        patch.setattr(text_reader.TextFile, "searched", 12)
         parts = read(file, span_bytes=span)
         assert "".join(texts(parts)) == "".join(words)
         assert all(part.text for part in parts)
@@ -165,7 +163,7 @@ def test_the_field_and_the_format_are_settings(tmp_path: Path) -> None:
 def test_long_records_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 100
     file = write([{"text": "a"}, {"text": long}, {"text": "b"}], tmp_path / "a.jsonl")
-    monkeypatch.setattr("slm.data.documents.reader.in_parts", lambda name, text: in_parts(name, text, part_size=50))
+    monkeypatch.setattr("slm.data.documents.source.in_parts", lambda name, text: in_parts(name, text, part_size=50))
     documents = read(file)
     assert "".join(texts(documents[1:-1])) == long
     assert len(documents) > 6
@@ -364,13 +362,12 @@ def test_a_line_of_100_mb_takes_no_memory_to_speak_of(name: str, documents: int,
 
 def test_readers_are_chosen_by_ending(tmp_path: Path) -> None:
     def of(name: str, **reading: Any) -> str:
-        reader: Reader = reader_of(Path(name), Reading(**reading))
-        return type(reader).__name__
+        return type(source(Path(name), **reading)).__name__
 
-    assert [of(name) for name in ("a.txt", "a", "a.md.gz", "a.py", "a.jsonl.txt")] == ["TextReader"] * 5
-    assert [of(name) for name in ("a.jsonl", "a.NDJSON", "a.b.jsonl.zst")] == ["JsonlReader"] * 3
-    assert [of("a.json"), of("a.json.gz"), of("a.parquet")] == ["JsonReader", "JsonReader", "ParquetReader"]
-    assert of("a.json", format="text") == "TextReader"
+    assert [of(name) for name in ("a.txt", "a", "a.md.gz", "a.py", "a.jsonl.txt")] == ["TextFile"] * 5
+    assert [of(name) for name in ("a.jsonl", "a.NDJSON", "a.b.jsonl.zst")] == ["JsonlFile"] * 3
+    assert [of("a.json"), of("a.json.gz"), of("a.parquet")] == ["JsonFile", "JsonFile", "ParquetFile"]
+    assert of("a.json", format="text") == "TextFile"
 
 
 def test_plain_text_holds_no_records(tmp_path: Path) -> None:

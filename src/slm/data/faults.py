@@ -61,19 +61,20 @@ class Faults:
         """Bytes that are no text become U+FFFD."""
         return self.on_bad == "replace"
 
-    def add(self, kind: str, place: str, refusal: Callable[[], str]) -> None:
+    def add(self, kind: str, place: str, refusal: str | Callable[[], str]) -> None:
         """Count a fault.
 
         Args:
             kind: of `KINDS`.
             place: where, within the corpus, for the report.
-            refusal: says what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text".
+            refusal: what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text"; or says it.
 
         Raises:
             UserError: faults are refused.
         """
         if self.on_bad == "refuse":
-            raise UserError(f"data.path: {refusal()}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
+            found = refusal if isinstance(refusal, str) else refusal()
+            raise UserError(f"data.path: {found}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
         self.note(kind, place)
 
     def note(self, kind: str, place: str) -> None:

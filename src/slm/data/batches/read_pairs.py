@@ -14,7 +14,7 @@ from slm.chat.renderer import ChatRenderer
 from slm.data.batches.pair_tokens import PairTokens, TooLong, fitted, tokenized
 from slm.data.config import CorpusConfig, Reading
 from slm.data.corpora.records import pairs as pair_files
-from slm.data.documents.corpus_files import file_sources
+from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
 

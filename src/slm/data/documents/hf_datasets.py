@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from slm.data.config import Reading
-from slm.data.documents.corpus_files import Source
-from slm.data.documents.document import PART_SIZE, Document
-from slm.data.documents.reader import WHOLE, Record, Span, text_of_record
+from slm.data.documents.document import PART_SIZE
+from slm.data.documents.source import WHOLE, Record, RecordSource, Source, Span
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.extras import require
@@ -36,7 +35,7 @@ class HubDataset:
 
 
 @dataclass(frozen=True)
-class DatasetSource(Source):
+class DatasetSource(RecordSource):
     """Rows of a split. Documents are named by the number of their row."""
 
     of: HubDataset
@@ -48,7 +47,7 @@ class DatasetSource(Source):
         return f"{Path(self.of.path).name}/{self.of.split}"
 
     @property
-    def place(self) -> str:
+    def place(self) -> str:  # type: ignore[override]
         return f"{self.of.path} ({self.of.split})"
 
     def identity(self) -> Any:
@@ -64,27 +63,21 @@ class DatasetSource(Source):
         step = max(1, PART_SIZE * rows // max(1, size))
         return [Span(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
 
-    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        field = self.reading.field
-        for record in self._rows(span, [field]):
-            where = f"row {record.place} of '{self.place}'"
-            yield from text_of_record(record.values, field, f"{self.name}{record.place}", partial(str, where), faults)
-
-    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        return self._rows(span, None)
+    def where(self, place: str) -> str:
+        return f"row {place} of '{self.place}'"
 
     @property
     def _streams(self) -> bool:
         return self.of.streaming and not _is_saved(self.of.path)
 
-    def _rows(self, span: Span, fields: list[str] | None) -> Iterator[Record]:
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         rows = _loaded(self.of)
         there = rows.column_names  # None of a stream whose fields are not declared
         for field in fields or ():
             if there is not None and field not in there:
                 raise UserError(f"data.field: '{self.place}' has no column '{field}'; it has: {', '.join(there)}")
         if fields is not None and there is not None:
-            rows = rows.select_columns(fields)
+            rows = rows.select_columns(list(fields))
         if span != WHOLE:
             rows = rows.select(range(span.start, span.end))
         number = max(0, span.start)

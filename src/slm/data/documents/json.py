@@ -6,11 +6,13 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from slm.data.config import Reading
 from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
-from slm.data.documents.jsonl import JsonlReader
-from slm.data.documents.reader import WHOLE, Record, RecordReader, Span
+from slm.data.documents.jsonl import JsonlFile
+from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
@@ -20,55 +22,41 @@ _LONGEST_WORD = 12  # of JSON: two escapes that make a character
 
 
 @register_reader("json")
-class JsonReader(RecordReader):
-    """Records are named by their number. What follows a fault of the syntax cannot be told apart and is left out."""
+def json_file(file: Path, name: str, reading: Reading) -> JsonFile | JsonlFile:
+    """The file as what it begins like."""
+    with suppress(BrokenFileError):  # told when it is read
+        for piece in pieces(file):
+            if begun := piece.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK.encode()):
+                return JsonlFile(file, name, reading) if begun.startswith(b"{") else JsonFile(file, name, reading)
+    return JsonFile(file, name, reading)
 
-    def spans(self, file: Path) -> list[Span]:
-        """An array can only be read from its beginning."""
-        return self._lines.spans(file) if self._holds_lines(file) else [WHOLE]
 
-    def records(
-        self, file: Path, name: str, span: Span, faults: Faults, fields: Sequence[str] | None = None
-    ) -> Iterator[Record]:
+class JsonFile(RecordSource, FileSource):
+    """An array of records, named by their number. What follows a fault of the syntax cannot be told apart and is left
+    out."""
+
+    def spans(self) -> list[Span]:
+        """It can only be read from its beginning."""
+        return [WHOLE]
+
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """At most twice ``max_record_bytes`` and a piece of the file are held."""
-        if self._holds_lines(file):
-            yield from self._lines.records(file, name, span, faults, fields)
-            return
         number = 0
         try:
-            for value in self._values(file, name, faults):
+            for value in self._values(faults):
                 if isinstance(value, dict):
                     yield Record(f"#{number}", value)
                 else:
-                    words = f"{self.where(file, f'#{number}')} is not an object"
-                    faults.add("bad_json", f"{name}#{number}", lambda: words)  # noqa: B023
+                    faults.add("bad_json", f"{self.name}#{number}", f"{self.where(f'#{number}')} is not an object")
                 number += 1
         except BrokenFileError as error:
-            words = f"{error}, after {number:,} records"
-            faults.add(error.kind, f"{name}#{number}", lambda: words)
+            faults.add(error.kind, f"{self.name}#{number}", f"{error}, after {number:,} records")
 
-    def where(self, file: Path, place: str) -> str:
-        """By its line or number."""
-        return self._lines.where(file, place) if place.startswith("@") else super().where(file, place)
-
-    @property
-    def _lines(self) -> JsonlReader:
-        return JsonlReader(self.reading)
-
-    def _holds_lines(self, file: Path) -> bool:
-        try:
-            for piece in pieces(file):
-                if begun := piece.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK.encode()):
-                    return begun.startswith(b"{")
-        except BrokenFileError:
-            pass  # told when it is read
-        return False
-
-    def _values(self, file: Path, name: str, faults: Faults) -> Iterator[object]:
+    def _values(self, faults: Faults) -> Iterator[object]:
         """What the array holds; raises `BrokenFileError` where it can be read no further."""
-        text = _Text(_decoded(file, name, faults), str(file), self.reading.max_record_bytes)
+        text = _Text(self._decoded(faults), self.place, self.reading.max_record_bytes)
         if text.next_sign() != "[":
-            raise BrokenFileError("bad_json", f"'{file}' holds no array of records")
+            raise BrokenFileError("bad_json", f"'{self.file}' holds no array of records")
         text.at += 1
         if text.next_sign() != "]":
             yield text.value()
@@ -80,6 +68,27 @@ class JsonReader(RecordReader):
         text.at += 1
         if text.next_sign():
             raise text.fault("Extra data")
+
+    def _decoded(self, faults: Faults) -> Iterator[str]:
+        """The content, checked to be UTF-8; where `faults` wants it, with U+FFFD for what is not."""
+        strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
+        offset = 0
+        for piece in pieces(self.file):
+            raw = piece.removeprefix(BYTE_ORDER_MARK) if offset == 0 else piece
+            pending = strict.getstate()
+            try:
+                text = strict.decode(raw)
+            except UnicodeDecodeError as error:
+                place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
+                words = f"'{self.file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
+                if not faults.replaces:
+                    raise BrokenFileError("not_utf8", words) from None
+                faults.add("not_utf8", f"{self.name}@{place}", words)
+                lenient.setstate(pending)
+                text = lenient.decode(raw)
+                strict.setstate(lenient.getstate())
+            yield text
+            offset += len(piece)
 
 
 class _Text:
@@ -152,25 +161,3 @@ class _Text:
                 break
         self._held = "".join(held)
         return len(held) > 1
-
-
-def _decoded(file: Path, name: str, faults: Faults) -> Iterator[str]:
-    """The content, checked to be UTF-8; where `faults` wants it, with U+FFFD for what is not."""
-    strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
-    offset = 0
-    for piece in pieces(file):
-        raw = piece.removeprefix(BYTE_ORDER_MARK) if offset == 0 else piece
-        pending = strict.getstate()
-        try:
-            text = strict.decode(raw)
-        except UnicodeDecodeError as error:
-            place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
-            words = f"'{file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
-            if not faults.replaces:
-                raise BrokenFileError("not_utf8", words) from None
-            faults.add("not_utf8", f"{name}@{place}", lambda: words)  # noqa: B023
-            lenient.setstate(pending)
-            text = lenient.decode(raw)
-            strict.setstate(lenient.getstate())
-        yield text
-        offset += len(piece)

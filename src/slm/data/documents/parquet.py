@@ -8,60 +8,55 @@ from pathlib import Path
 from slm.data.config import Reading
 from slm.data.documents.compression import BrokenFileError
 from slm.data.documents.parquet_process import LEAST_MEMORY, MEMORY_OF_RECORDS, ask
-from slm.data.documents.reader import WHOLE, Record, RecordReader, Span
+from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.extras import check_installed
 from slm.registry import register_reader
 
 
 @register_reader("parquet")
-class ParquetReader(RecordReader):
+class ParquetFile(RecordSource, FileSource):
     """A span is as many row groups as hold about `span_bytes`. Records are named by the number of their row.
 
     Args:
-        reading: as of every reader.
+        file, name, reading: as of every file.
         memory: bytes that reading may take; default in proportion to ``max_record_bytes``.
     """
 
-    def __init__(self, reading: Reading, memory: int | None = None) -> None:
-        super().__init__(reading)
+    def __init__(self, file: Path, name: str, reading: Reading, memory: int | None = None) -> None:
+        super().__init__(file, name, reading)
         self.memory = memory or max(LEAST_MEMORY, MEMORY_OF_RECORDS * reading.max_record_bytes)
 
-    def spans(self, file: Path) -> list[Span]:
-        """Row groups."""
+    def spans(self) -> list[Span]:
         check_installed("pyarrow", "data", "reading Parquet files")
         try:
-            (groups,) = ask("groups", file, memory=self.memory)
+            (groups,) = ask("groups", self.file, memory=self.memory)
         except BrokenFileError:
             return [WHOLE]
         spans, start, size = [], 0, 0
-        for i, (_, n_bytes) in enumerate(groups):
+        for i, n_bytes in enumerate(groups):
             size += n_bytes
             if size >= self.span_bytes or i + 1 == len(groups):
                 spans.append(Span(start, i + 1))
                 start, size = i + 1, 0
         return spans or [Span(0, 0)]
 
-    def records(
-        self, file: Path, name: str, span: Span, faults: Faults, fields: Sequence[str] | None = None
-    ) -> Iterator[Record]:
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """A few rows are held at a time, so that a row group may be larger than memory.
 
         Raises:
             UserError: there is no such column, whatever becomes of faults.
         """
         check_installed("pyarrow", "data", "reading Parquet files")
-        columns = None if fields is None else list(fields)
-        asked = (file, span.start, span.end, columns, self.reading.max_record_bytes)
+        asked = (*span, fields and list(fields), self.reading.max_record_bytes)
         number = 0
         try:
-            for first, rows in ask("rows", *asked, memory=self.memory):
+            for first, rows in ask("rows", self.file, *asked, memory=self.memory):
                 for number, values in enumerate(rows, first):
                     if values is None:
-                        self.too_long(file, name, f"#{number}", faults)
+                        self.too_long(f"#{number}", faults)
                     else:
                         yield Record(f"#{number}", values)
                 number = first + len(rows)
         except BrokenFileError as error:
-            words = str(error)
-            faults.add(error.kind, f"{name}#{number}", lambda: words)
+            faults.add(error.kind, f"{self.name}#{number}", str(error))

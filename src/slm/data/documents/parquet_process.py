@@ -151,11 +151,10 @@ def _address_space() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def groups(file: Path) -> Iterator[list[tuple[int, int]]]:
-    """Rows and bytes of each row group, all at once."""
+def groups(file: Path) -> Iterator[list[int]]:
+    """Bytes of each row group, all at once."""
     metadata = _opened(file).metadata
-    of_groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    yield [(group.num_rows, group.total_byte_size) for group in of_groups]
+    yield [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
 
 
 def rows(file: Path, start: int, end: int, columns: list[str] | None, longest: int) -> Iterator[tuple[int, Rows]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import slm
 from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
-from slm.data.documents.corpus_files import Source, file_identity, file_sources
+from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
 from slm.data.store.token_store import FORMAT, TokenStore, cached_store

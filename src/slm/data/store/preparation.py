@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import CorpusConfig
-from slm.data.documents.corpus_files import Source, described
+from slm.data.documents.source import Source
 from slm.data.faults import Faults
 from slm.data.store.data_card import write_card
 from slm.data.store.partial_store import PartialStore, partial_store
@@ -70,7 +70,8 @@ class Preparation:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
         if not any(len(records) for records in found.records):
             told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
-            raise UserError(f"data.path: there is no text in {described(self.sources)}{told}")
+            more = f" and {len(self.sources) - 1:,} more" if len(self.sources) > 1 else ""
+            raise UserError(f"data.path: there is no text in '{self.sources[0].place}'{more}{told}")
         for line in found.faults.lines():
             notice(f"data: {line}")
         return found

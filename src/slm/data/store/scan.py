@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from slm.data.documents.corpus_files import Source
 from slm.data.documents.document import PART_SIZE, Document
-from slm.data.documents.reader import Span
+from slm.data.documents.source import Source, Span
 from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Processes, Report
 from slm.files.json_file import read_json_object
