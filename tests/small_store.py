@@ -15,7 +15,7 @@ from slm.data.faults import Faults
 from slm.data.store.scan import RECORD, record_of, units_of
 from slm.data.store.selection import select
 from slm.data.store.shard import write_shard
-from slm.data.store.token_store import TokenStore, write_meta
+from slm.data.store.token_store import TokenStore, meta_of, write_meta
 from slm.files.new_folder import new_folder
 from slm.tokenizers.base import Tokenizer
 
@@ -35,7 +35,8 @@ def write_store(folder: Path, split: Split, tokenizer: Tokenizer, documents_a_sh
             for i, start in enumerate(starts)
         ]
         tokenizer.save(partial)
-        write_meta(partial, shards, {"train": len(split.train), "val": len(split.val)}, tokenizer)
+        documents = {"train": len(split.train), "val": len(split.val)}
+        write_meta(partial, meta_of(shards, documents, tokenizer))
     return TokenStore.open(folder)
 
 

@@ -79,9 +79,7 @@ class CorpusConfig:
         cache_dir: where token stores and downloads are kept.
         val_fraction: share of the text that is held out for validation.
         settings: the keyword arguments of the corpus; ``path`` of a prepared one.
-        reading: how its files are read.
         parts: of a mixture.
-        filters: which of its documents are left out.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -118,13 +116,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a mixture.
-
-    Attributes:
-        name: its key.
-        weight: its share of the training samples, up to a common factor.
-        corpus: what it is.
-    """
+    """A part of a mixture; `weight` is its share of the training samples, up to a common factor."""
 
     name: str
     weight: float
@@ -172,7 +164,7 @@ def _of(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
 def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> None:
     """Raise `UserError` for settings that the corpus `kind` does not take, or an unknown `kind`."""
     if not isinstance(kind, str):
-        return  # reported with the common keys
+        return  # told with the common keys
     own: dict[str, Callable[..., Any]] = {STORE_KIND: _prepared, MIXTURE_KIND: _mixture}
     known = [*CORPORA.names(), *own]
     if kind not in known:

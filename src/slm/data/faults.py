@@ -16,10 +16,7 @@ PLACES_KEPT = 5
 
 
 class FaultKind(NamedTuple):
-    """Attributes:
-    counted: its name in a report, with what is counted.
-    mend: what a user can do, for the refusal.
-    """
+    """Its name in a report, with what is counted; what a user can do, for the refusal."""
 
     counted: str
     mend: str
@@ -43,13 +40,7 @@ KINDS = {
 
 
 class Faults:
-    """Counts faults by kind, and names where the first few of each kind are.
-
-    Attributes:
-        on_bad: what becomes of them.
-        counts: kind -> how often.
-        places: kind -> the first `PLACES_KEPT` places.
-    """
+    """Counts faults by kind, and names where the first few of each kind are."""
 
     def __init__(self, on_bad: OnBad = "refuse") -> None:
         self.on_bad = on_bad

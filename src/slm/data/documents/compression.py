@@ -22,13 +22,17 @@ _MOST_GROWTH = 250  # logs shrink to a hundredth, deflate gets to a thousandth, 
 class BrokenFileError(Exception):
     """A file cannot be read (further).
 
-    Attributes:
+    Args:
         kind: of `slm.data.faults.KINDS`.
+        words: what is wrong.
     """
 
     def __init__(self, kind: str, words: str) -> None:
-        super().__init__(words)
-        self.kind = kind
+        super().__init__(kind, words)  # all of them, so that it can be pickled
+        self.kind, self.words = kind, words
+
+    def __str__(self) -> str:
+        return self.words
 
 
 def is_compressed(file: Path) -> bool:
@@ -55,11 +59,9 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
                     raise BrokenFileError("unreadable", f"'{file}' grows {_MOST_GROWTH}-fold and on; no text does")
     except EOFError:
         raise BrokenFileError("cut_off", f"'{file}' is cut off: its compressed content has no end") from None
-    except OSError as error:
-        if error.strerror is None:  # BadGzipFile
-            raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
-        raise BrokenFileError("unreadable", f"cannot read '{file}' ({error.strerror})") from None
     except _damage() as error:
+        if words := getattr(error, "strerror", None):  # none of what is no gzip file
+            raise BrokenFileError("unreadable", f"cannot read '{file}' ({words})") from None
         raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
 
 
@@ -93,4 +95,4 @@ def _zstd() -> Any:
 def _damage() -> tuple[type[Exception], ...]:
     """What decompressors raise; the module for ``.zst`` is asked only if it was loaded."""
     module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
-    return (zlib.error, module.ZstdError) if module else (zlib.error,)
+    return (OSError, zlib.error, *((module.ZstdError,) if module else ()))

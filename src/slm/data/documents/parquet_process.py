@@ -52,31 +52,20 @@ def ask(function: str, file: Path, *arguments: Any, memory: int) -> Iterator[Any
     """
     process = _at_rest.pop() if _at_rest else _started()
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018
-    kind, content = "ended", None
     try:
         pickle.dump((function, file, arguments, memory), process.stdin)
         process.stdin.flush()
-        while (answer := pickle.load(process.stdout))[0] == "found":
-            yield answer[1]
-        kind, content = answer
-        if kind != "memory":
-            _at_rest.append(process)
+        while (answer := pickle.load(process.stdout)) is not None:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+        _at_rest.append(process)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-        content = process.wait()
+        words = f"'{file}' ended the process that read it (status {process.wait()})"
+        raise BrokenFileError("unreadable", words) from None
     finally:
-        if process not in _at_rest:  # whoever asked wants no more
+        if process not in _at_rest:  # it has answered with an error, or whoever asked wants no more
             _end(process)
-    if kind == "user error":
-        raise UserError(content)
-    if kind == "memory":
-        raise BrokenFileError(
-            "too_long",
-            f"'{file}' takes more than {memory >> 20:,} MiB to read, {MEMORY_OF_RECORDS} times data.max_record_bytes",
-        )
-    if kind == "damaged":
-        raise BrokenFileError("unreadable", f"'{file}' is damaged ({content})")
-    if kind == "ended":
-        raise BrokenFileError("unreadable", f"'{file}' ended the process that read it (status {content})")
 
 
 def _started() -> subprocess.Popen[bytes]:
@@ -111,35 +100,38 @@ def main() -> None:
     os.dup2(2, 1)
     _arrow().set_cpu_count(1)
     at_first = _address_space()
-    while True:
-        try:
-            question = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        for answer in _answers(at_first, *question):
-            answers.write(answer)
-            answers.flush()
+    with suppress(EOFError):
+        while True:
+            function, file, arguments, memory = pickle.load(sys.stdin.buffer)
+            _limit(at_first, memory)
+            for answer in _answers(function, file, arguments, memory):
+                answers.write(answer)
+                answers.flush()
 
 
-def _answers(at_first: int | None, function: str, file: Path, arguments: Sequence[Any], memory: int) -> Iterator[bytes]:
-    """Pickled pairs: ("found", content), …, and how it ended."""
+def _answers(function: str, file: Path, arguments: Sequence[Any], memory: int) -> Iterator[bytes]:
+    """Pickled: all that `function` gives, and None or an error. They are pickled here, since that takes memory too."""
+    known: dict[str, Callable[..., Iterator[Any]]] = {"groups": groups, "rows": rows}
+    end: Exception | None = None
+    try:
+        for found in known[function](file, *arguments):
+            yield pickle.dumps(found)
+    except UserError as error:
+        end = error
+    except MemoryError:
+        of_record = f"{MEMORY_OF_RECORDS} times data.max_record_bytes"
+        end = BrokenFileError("too_long", f"'{file}' takes more than {memory >> 20:,} MiB to read, {of_record}")
+    except (OSError, ValueError, _arrow().ArrowException) as error:
+        end = BrokenFileError("unreadable", f"'{file}' is damaged ({str(error).partition(chr(10))[0]})")
+    yield pickle.dumps(end)
+
+
+def _limit(at_first: int | None, memory: int) -> None:
     if at_first is not None:
         import resource
 
         with suppress(ValueError, OverflowError):  # this user's processes have less, or the number is beyond all memory
             resource.setrlimit(resource.RLIMIT_AS, (at_first + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    known: dict[str, Callable[..., Iterator[Any]]] = {"groups": groups, "rows": rows}
-    try:
-        for found in known[function](file, *arguments):
-            yield pickle.dumps(("found", found))
-        end: tuple[str, Any] = "end", None
-    except UserError as error:
-        end = "user error", str(error)
-    except MemoryError:
-        end = "memory", None
-    except (OSError, ValueError, _arrow().ArrowException) as error:
-        end = "damaged", str(error).partition("\n")[0]
-    yield pickle.dumps(end)
 
 
 def _address_space() -> int | None:

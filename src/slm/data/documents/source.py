@@ -37,10 +37,7 @@ WHOLE = Span(0, -1)
 
 
 class Record(NamedTuple):
-    """Attributes:
-    place: where it is, unique in its source: "@1024" (byte), "#7" (number, from 0).
-    values: the fields.
-    """
+    """Fields, and where they are, unique in the source: "@1024" (byte), "#7" (number, from 0)."""
 
     place: str
     values: dict[str, Any]
@@ -104,18 +101,10 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """A file. Its subclasses are the formats.
-
-    Args:
-        file: where it lies.
-        name: as of every source.
-        reading: field, limits.
-
-    Attributes:
-        span_bytes: about how many bytes of a file make a span.
-    """
+    """A file. Its subclasses are the formats."""
 
     span_bytes = PART_SIZE
+    """About how many bytes of a file make a span."""
 
     def __init__(self, file: Path, name: str, reading: Reading) -> None:
         self.file, self.name, self.reading = file, name, reading

@@ -20,7 +20,7 @@ from slm.data.store.progress import progress
 from slm.data.store.scan import Scan, Unit, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
-from slm.data.store.token_store import META_FILE, TokenStore, write_meta
+from slm.data.store.token_store import META_FILE, SPLITS, TokenStore, meta_of, write_meta
 from slm.errors import UserError
 from slm.notices import notice
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
@@ -31,13 +31,7 @@ MakeTokenizer = Callable[[Iterable[str]], Tokenizer]
 
 @dataclass(frozen=True)
 class Preparation:
-    """A corpus on its way.
-
-    Attributes:
-        corpus: its settings.
-        sources: what it consists of.
-        processes: do the work.
-    """
+    """A corpus on its way to a store."""
 
     corpus: CorpusConfig
     sources: Sequence[Source]
@@ -94,9 +88,9 @@ class Preparation:
         if not (partial.store / TOKENIZER_FILE).is_file():
             _save(make_tokenizer(self.training_texts(selection)), partial)
         tokenizer = load_tokenizer(partial.store)
-        shards = self._shards(partial, selection, tokenizer)
-        write_card(partial.store, self._card(found, selection, shards, tokenizer))
-        write_meta(partial.store, shards, selection.documents, tokenizer)  # last: it says that all is there
+        meta = meta_of(self._shards(partial, selection, tokenizer), selection.documents, tokenizer)
+        write_card(partial.store, self._card(found, selection, meta, tokenizer))
+        write_meta(partial.store, meta)  # last: it says that all is there
 
     def _shards(self, partial: PartialStore, selection: Selection, tokenizer: Tokenizer) -> list[dict[str, Any]]:
         sent, on_bad, notes = (
@@ -118,20 +112,11 @@ class Preparation:
                 done[left[index].unit.number] = written
         return [done[task.unit.number] for task in tasks]
 
-    def _card(
-        self, found: Scan, selection: Selection, shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
-    ) -> dict[str, Any]:
-        splits = {
-            split: {
-                "documents": selection.documents[split],
-                **{key: sum(shard[split][key] for shard in shards) for key in ("bytes", "tokens")},
-            }
-            for split in selection.documents
-        }
-        n_tokens = sum(of["tokens"] for of in splits.values())
+    def _card(self, found: Scan, selection: Selection, meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+        splits = {split: {key: meta[split][key] for key in ("documents", "bytes", "tokens")} for split in SPLITS}
         return {
             **splits,
-            "bytes_per_token": sum(of["bytes"] for of in splits.values()) / n_tokens,
+            "bytes_per_token": sum(of["bytes"] for of in splits.values()) / sum(of["tokens"] for of in splits.values()),
             "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
             "corpus": self.corpus.kind,
             "val_fraction": self.corpus.val_fraction,

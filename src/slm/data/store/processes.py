@@ -48,7 +48,9 @@ class Processes:
     """
 
     def __init__(self, wanted: NumProcesses) -> None:
-        self.wanted = _processors() if wanted == "auto" else wanted
+        from loky import cpu_count
+
+        self._wanted = cpu_count() if wanted == "auto" else wanted  # fewer in a container, or in a cluster's job
         self._n_workers = 0
         self._executor: Any = None
         self._reports: Any = None
@@ -73,7 +75,7 @@ class Processes:
                 however many processes there are.
             StoppedError: a process was killed.
         """
-        n_workers = min(self.wanted, len(tasks))
+        n_workers = min(self._wanted, len(tasks))
         if n_workers <= 1:
             yield from ((index, task.run(report)) for index, task in enumerate(tasks))
             return
@@ -117,10 +119,9 @@ class Processes:
             from loky.backend import get_context
 
             self.close()
-            self._reports = get_context("loky").SimpleQueue()
+            self._n_workers, self._reports = n_workers, get_context("loky").SimpleQueue()
             begin = (os.getpid(), self._reports)
             self._executor = ProcessPoolExecutor(n_workers, initializer=_begin, initargs=begin, env=_ENVIRONMENT)
-            self._n_workers = n_workers
 
 
 _reports: Any = None  # of a process of loky's
@@ -147,9 +148,3 @@ def _end_with(parent: int) -> None:
 
 def _run(task: Task) -> Any:
     return task.run(_reports.put)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

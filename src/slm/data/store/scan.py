@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,16 +36,8 @@ RECORD = np.dtype(
 _PACKED = struct.Struct("<Q16sII??")
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A span of a source.
-
-    Attributes:
-        number: of the source, in the corpus.
-        source: what it is a part of.
-        span: which part.
-        first: it is the source's first one.
-    """
+class Piece(NamedTuple):
+    """A span of the source of that number; `first`: it is the source's first one."""
 
     number: int
     source: Source
@@ -117,12 +109,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class ScanTask:
-    """Scans a unit into two files.
-
-    Attributes:
-        notes: the one that is written last.
-        records: the other.
-    """
+    """Scans a unit into two files, of which the notes are written last."""
 
     unit: Unit
     folder: Path

@@ -51,10 +51,8 @@ class Chosen:
                 yield from self._parts(index, SPLIT_NAMES[code], document)
 
     def _parts(self, index: int, split: str, document: Document) -> Iterator[tuple[str, Document]]:
-        if not self.sole:
-            yield split, document
-        elif self.cut is None or self.cut[0] != index:
-            yield split, replace(document, ends=False)
+        if self.cut is None or self.cut[0] != index:
+            yield split, replace(document, ends=False) if self.sole else document
         else:  # no text ends here, and none begins
             place = self.cut[1]
             yield "train", replace(document, text=document.text[:place], ends=False)
@@ -66,7 +64,6 @@ class Selection:
     """What becomes of all documents.
 
     Attributes:
-        units: of each unit.
         documents: how many are in each split; a single one that is cut is in both.
         dropped: how many were left out, by reason.
         n_bytes: UTF-8 bytes of the text that is kept.
@@ -94,7 +91,10 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
     starts = np.flatnonzero(_column(records, "begins"))  # a document is all from its first part to the next first one
     part_chars = _column(records, "chars")
     chars = np.add.reduceat(part_chars, starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
-    dropped = _dropped(chars, filters)
+    dropped = np.zeros(len(chars), np.uint8)  # why, a key of _REASONS
+    dropped[chars > (filters.max_chars or np.inf)] = _TOO_LONG
+    dropped[chars < filters.min_chars] = _TOO_SHORT
+    dropped[chars == 0] = _EMPTY
     if filters.dedupe:
         left = np.flatnonzero(dropped == 0)
         dropped[left[_repeated(_contents(_column(records, "content"), starts)[left])]] = _DUPLICATE
@@ -116,7 +116,12 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
         of_parts[parts[parts > cut[0]]] = VAL
         counts["val"] = 1
     n_bytes = int(_column(records, "bytes")[of_parts != DROPPED].sum(dtype=np.int64))
-    return Selection(_by_unit(records, of_parts, part_chars, cut), counts, reasons, n_bytes)
+    units, start = [], 0
+    for end in np.cumsum([len(of_unit) for of_unit in records]).tolist():
+        here = (cut[0] - start, cut[1]) if cut and start <= cut[0] < end else None
+        units.append(Chosen(of_parts[start:end], part_chars[start:end], sole=cut is not None, cut=here))
+        start = end
+    return Selection(units, counts, reasons, n_bytes)
 
 
 def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarray:
@@ -150,16 +155,6 @@ def _column(records: Sequence[np.ndarray], name: str) -> np.ndarray:
     return np.concatenate([of_unit[name] for of_unit in records])
 
 
-def _dropped(chars: np.ndarray, filters: Filters) -> np.ndarray:
-    """(n,) uint8: why each document is left out for its length, a key of `_REASONS`; 0 if it is not."""
-    dropped = np.zeros(len(chars), np.uint8)
-    if filters.max_chars is not None:
-        dropped[chars > filters.max_chars] = _TOO_LONG
-    dropped[chars < filters.min_chars] = _TOO_SHORT
-    dropped[chars == 0] = _EMPTY
-    return dropped
-
-
 def _contents(of_parts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(n, 2) uint64: the hash of each document's text; of one in parts, of the hashes of its parts."""
     contents = of_parts[starts]
@@ -191,15 +186,3 @@ def _cut(parts: np.ndarray, part_chars: np.ndarray, fraction: float) -> tuple[in
         )
     i = int(np.searchsorted(ends, place))
     return int(parts[i]), place - (int(ends[i - 1]) if i else 0)
-
-
-def _by_unit(
-    records: Sequence[np.ndarray], codes: np.ndarray, chars: np.ndarray, cut: tuple[int, int] | None
-) -> list[Chosen]:
-    units, start = [], 0
-    for of_unit in records:
-        end = start + len(of_unit)
-        here = (cut[0] - start, cut[1]) if cut and start <= cut[0] < end else None
-        units.append(Chosen(codes[start:end], chars[start:end], sole=cut is not None, cut=here))
-        start = end
-    return units

@@ -28,17 +28,12 @@ from slm.tokenizers.base import Tokenizer, load_tokenizer
 _BATCH_CHARACTERS = 1 << 20
 
 
+@dataclass(frozen=True)
 class SentTokenizer:
-    """A tokenizer that another process reads from its saved form.
+    """A tokenizer that another process reads from the `folder` where it is saved."""
 
-    Args:
-        tokenizer: for this process.
-        folder: where it is saved.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, folder: Path) -> None:
-        self.tokenizer = tokenizer
-        self.folder = folder
+    tokenizer: Tokenizer
+    folder: Path
 
     def __reduce__(self) -> Any:
         return _received, (self.folder, type(self.tokenizer).__module__)
@@ -52,16 +47,7 @@ def _received(folder: Path, module: str) -> SentTokenizer:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Tokenizes a unit.
-
-    Attributes:
-        unit: what to read.
-        chosen: which of its documents go where.
-        on_bad: as they were scanned.
-        sent: the tokenizer.
-        folder: where the token files go.
-        notes: the file that says what was written; it is written last of all.
-    """
+    """Tokenizes a unit into files in a folder, and says in `notes`, last of all, what was written."""
 
     unit: Unit
     chosen: Chosen

@@ -102,13 +102,12 @@ class TokenStore:
         return self.meta["fingerprint"]
 
 
-def write_meta(
-    folder: Path, shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
-) -> None:
-    """Write ``meta.json`` of a store whose other files are there.
+def meta_of(
+    shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """What ``meta.json`` says of a store.
 
     Args:
-        folder: of the store.
         shards: in order; of each, by split, what `slm.data.store.shard.write_shard` said.
         documents: how many there are in each split.
         tokenizer: made the tokens.
@@ -130,6 +129,11 @@ def write_meta(
             "shards": filled,
         }
     meta["fingerprint"] = _joint_sha256([meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint])
+    return meta
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Into a store whose other files are there."""
     with new_file(folder / META_FILE) as file:
         file.write(json.dumps(meta, indent=1).encode())
 
