@@ -98,12 +98,13 @@ class TextFile(FileSource):
 
 def _bytes(file: Path, start: int, size: int) -> bytes:
     """At most `size` from `start` on."""
-    found = bytearray()
+    found = []
     for piece in pieces(file, start):
-        found += piece[: size - len(found)]
-        if len(found) >= size:
+        found.append(piece[:size])
+        size -= len(piece)
+        if size <= 0:
             break
-    return bytes(found)
+    return b"".join(found)
 
 
 def _cut(around: bytes, at: int) -> int:
