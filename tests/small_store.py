@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from slm.data.documents.corpus_files import Source
+from slm.data.config import Filters
 from slm.data.documents.document import Document
-from slm.data.documents.reader import WHOLE, Record, Span
+from slm.data.documents.source import WHOLE, Source, Span
 from slm.data.faults import Faults
-from slm.data.filters import Filters
-from slm.data.store.scan import RECORD, record_of
+from slm.data.store.scan import RECORD, record_of, units_of
 from slm.data.store.selection import select
 from slm.data.store.shard import write_shard
-from slm.data.store.token_store import TokenStore, write_meta
-from slm.data.store.units import units_of
+from slm.data.store.token_store import TokenStore, meta_of, write_meta
 from slm.files.writing import new_folder
 from slm.tokenizers.base import Tokenizer
 
@@ -37,7 +35,8 @@ def write_store(folder: Path, split: Split, tokenizer: Tokenizer, documents_a_sh
             for i, start in enumerate(starts)
         ]
         tokenizer.save(partial)
-        write_meta(partial, shards, {"train": len(split.train), "val": len(split.val)}, tokenizer)
+        documents = {"train": len(split.train), "val": len(split.val)}
+        write_meta(partial, meta_of(shards, documents, tokenizer))
     return TokenStore.open(folder)
 
 
@@ -57,9 +56,6 @@ class Given(Source):
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         return iter(self.documents)
-
-    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        raise NotImplementedError
 
 
 def split_documents(documents: list[Document], fraction: float, filters: Filters | None = None) -> Split:

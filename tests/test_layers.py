@@ -43,8 +43,6 @@ FLOORS = (
     "weights.families",
     "weights",
     "data.faults",
-    "data.reading",
-    "data.filters",
     "data.config",
     "data.documents",
     "data.corpora",

@@ -23,7 +23,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
 
 def check_installed(package: str, extra: str, purpose: str) -> None:
     """Raise `UserError` naming the extra that brings `package`, if it is not there; imports nothing."""
-    if package not in sys.modules and importlib.util.find_spec(package) is None:
+    if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
         raise _missing(package, extra, purpose)
 
 

@@ -102,10 +102,14 @@ MLPS = Registry("mlp", _file("mlp", "mlp glu"))
 LOSSES = Registry("loss", _file("losses", "cross_entropy"))
 TOKENIZERS = Registry("tokenizer", _files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2 saved"))
 FAMILIES = Registry("model family", _files("slm.weights.families", "gpt2 llama qwen3 gpt_neox"))
-_OF_TEXT = dict.fromkeys(("jsonl", "parquet"), "slm.data.corpora.text")
 CORPORA = Registry(
     "data kind",
-    _files("slm.data.corpora", "python_stdlib text shakespeare_char code datasets instructions pairs") | _OF_TEXT,
+    {
+        **_files("slm.data.corpora", "shakespeare_char datasets"),
+        **dict.fromkeys(("text", "jsonl", "parquet"), "slm.data.corpora.text"),
+        **dict.fromkeys(("code", "python_stdlib"), "slm.data.corpora.code"),
+        **dict.fromkeys(("instructions", "pairs"), "slm.data.corpora.records"),
+    },
 )
 READERS = Registry("data format", _files("slm.data.documents", "text jsonl json parquet"))
 TEMPLATES = Registry("chat template", _files("slm.chat.templates", "alpaca chatml hf"))

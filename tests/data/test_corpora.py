@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from slm.data.corpora import shakespeare_char as shakespeare
-from slm.data.corpora.code import code
-from slm.data.corpora.python_stdlib import python_stdlib
+from slm.data.corpora.code import code, python_stdlib
 from slm.data.corpora.shakespeare_char import shakespeare_char
 from slm.data.corpora.text import find_files, text
 from slm.errors import UserError

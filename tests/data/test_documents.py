@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import split_documents
 
-from slm.data.config import CorpusConfig
-from slm.data.documents.corpus_files import file_sources
+from slm.data.config import CorpusConfig, Reading
 from slm.data.documents.document import Document
+from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.data.store.preparation import Preparation
 from slm.data.store.processes import Processes
 from slm.errors import UserError
@@ -170,7 +169,7 @@ def test_of_a_single_document_its_last_part_is_held_out(text: str, fraction: flo
         (train,), (val,) = (split := split_documents([document], fraction)).train, split.val
         assert train.text + val.text == text
         assert abs(len(val.text) - fraction * len(text)) <= 1
-        assert (train.name, train.is_part, val.name, val.is_part) == ("a.txt", True, "a.txt", True)
+        assert (train.name, train.ends, val.name, val.begins) == ("a.txt", False, "a.txt", False)
     elif len(text) == 1:
         with pytest.raises(UserError, match=r"\Adata: the only document has 1 characters, too few to hold out"):
             split_documents([document], fraction)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import random
-import re
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -17,15 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm.data.config import Reading
 from slm.data.corpora.datasets import datasets as HF_DATASETS
-from slm.data.documents.corpus_files import FileSource, Source, file_sources, reader_of
-from slm.data.documents.document import Document, hf_datasets
-from slm.data.documents.document import text as text_reader
-from slm.data.documents.half_pairs import HalfPairs
-from slm.data.documents.parts import in_parts
-from slm.data.documents.reader import WHOLE, Reader
+from slm.data.documents import compression, hf_datasets
+from slm.data.documents import text as text_reader
+from slm.data.documents.document import Document, in_parts
+from slm.data.documents.source import WHOLE, Source, file_sources
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.errors import UserError
 
 FEW = settings(max_examples=60, deadline=None)
@@ -41,10 +37,9 @@ def read(file: Path, on_bad: Any = "refuse", span_bytes: int | None = None, **re
 
 
 def read_with(faults: Faults, file: Path, span_bytes: int | None = None, **reading: Any) -> list[Document]:
-    of = source(file, **reading)
+    (of,) = file_sources([file], Reading(**reading))
     if span_bytes is not None:
-        assert isinstance(of, FileSource)
-        of.reader.span_bytes = span_bytes  # type: ignore[misc]
+        of.span_bytes = span_bytes
     return [document for span in of.spans() for document in of.read(span, faults)]
 
 
@@ -73,7 +68,7 @@ def test_a_text_in_parts_is_the_text(tmp_path_factory: pytest.TempPathFactory, w
     file = tmp_path_factory.mktemp("text") / "a.txt"
     file.write_bytes("".join(words).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_reader.TextReader, "searched", 12)
+        patch.setattr(text_reader.TextFile, "searched", 12)
         parts = read(file, span_bytes=span)
         assert "".join(texts(parts)) == "".join(words)
         assert all(part.text for part in parts)
@@ -168,7 +163,7 @@ def test_the_field_and_the_format_are_settings(tmp_path: Path) -> None:
 def test_long_records_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 100
     file = write([{"text": "a"}, {"text": long}, {"text": "b"}], tmp_path / "a.jsonl")
-    monkeypatch.setattr("slm.data.documents.reader.in_parts", lambda name, text: in_parts(name, text, part_size=50))
+    monkeypatch.setattr("slm.data.documents.source.in_parts", lambda name, text: in_parts(name, text, part_size=50))
     documents = read(file)
     assert "".join(texts(documents[1:-1])) == long
     assert len(documents) > 6
@@ -337,7 +332,7 @@ def test_faults_of_several_processes_are_put_together() -> None:
         one = Faults("skip")
         for i in range(3):
             one.add("nul", f"{part}@{i}", str)
-        one.add_empty(f"empty {part}")
+        one.note("empty", f"empty {part}")
         total.merge(Faults.from_dict(json.loads(json.dumps(one.as_dict()))))
     assert total.as_dict() == {
         "nul": {"count": 9, "places": ["0@0", "0@1", "0@2", "1@0", "1@1"]},
@@ -367,13 +362,12 @@ def test_a_line_of_100_mb_takes_no_memory_to_speak_of(name: str, documents: int,
 
 def test_readers_are_chosen_by_ending(tmp_path: Path) -> None:
     def of(name: str, **reading: Any) -> str:
-        reader: Reader = reader_of(Path(name), Reading(**reading))
-        return type(reader).__name__
+        return type(source(Path(name), **reading)).__name__
 
-    assert [of(name) for name in ("a.txt", "a", "a.md.gz", "a.py", "a.jsonl.txt")] == ["TextReader"] * 5
-    assert [of(name) for name in ("a.jsonl", "a.NDJSON", "a.b.jsonl.zst")] == ["JsonlReader"] * 3
-    assert [of("a.json"), of("a.json.gz"), of("a.parquet")] == ["JsonReader", "JsonReader", "ParquetReader"]
-    assert of("a.json", format="text") == "TextReader"
+    assert [of(name) for name in ("a.txt", "a", "a.md.gz", "a.py", "a.jsonl.txt")] == ["TextFile"] * 5
+    assert [of(name) for name in ("a.jsonl", "a.NDJSON", "a.b.jsonl.zst")] == ["JsonlFile"] * 3
+    assert [of("a.json"), of("a.json.gz"), of("a.parquet")] == ["JsonFile", "JsonFile", "ParquetFile"]
+    assert of("a.json", format="text") == "TextFile"
 
 
 def test_plain_text_holds_no_records(tmp_path: Path) -> None:
@@ -437,16 +431,41 @@ def test_a_data_set_that_is_not_there_is_said_in_one_line(saved: Path) -> None:
             found.source(Reading()).spans()
 
 
-def test_halves_of_pairs_pass_a_parser_wherever_pieces_end() -> None:
-    """What is parsed is what Python's own parser makes of the whole, every half alike; whole pairs, escaped
-    backslashes and what looks like an escape behind one are no halves."""
+def test_an_array_is_what_pythons_parser_makes_of_it_wherever_pieces_end(tmp_path: Path) -> None:
+    """Halves of surrogate pairs, escaped backslashes, what looks like an escape behind one, numbers, words: none is
+    told otherwise for being cut in two; and an array that is none, or has no end, is told as such."""
     draw = random.Random(0)
     parts = ["\\\\", "\\n", '\\"', "\\ud800", "\\uDBFF", "\\udc00", "\\uD83D\\uDE00", "\\u4e2d", "ud800", "x", "é"]
-    for _ in range(3000):
-        text = '["' + "".join(draw.choices(parts, k=draw.randint(1, 8))) + '"]'
-        raw = text.encode()
-        cuts = [0, *sorted(draw.choices(range(len(raw)), k=3)), len(raw)]
-        halves = HalfPairs()
-        given = b"".join(halves.marked(raw[a:b] for a, b in itertools.pairwise(cuts)))
-        expected = re.sub("[\ud800-\udfff]", "\ud800", json.loads(text)[0])
-        assert halves.restored(json.loads(given)) == [expected], (text, cuts)
+    file = tmp_path / "a.json"
+    for _ in range(200):
+        values = [
+            f'{{"a": "{"".join(draw.choices(parts, k=draw.randint(1, 8)))}", "b": [-12.5e3, true]}}' for _ in "12"
+        ]
+        text = f" [{values[0]} , {values[1]}] "
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compression, "_PIECE", draw.randint(1, 40))
+            file.write_text(text)
+            assert [record.values for record in source(file).records(WHOLE, Faults())] == json.loads(text)
+            cut = draw.randrange(2, len(text) - 2)
+            file.write_text(text[:cut])
+            with pytest.raises(UserError, match=r"is cut off: its JSON has no end|is not JSON"):
+                list(source(file).records(WHOLE, Faults()))
+            faults = Faults("skip")
+            left = [record.values for record in source(file).records(WHOLE, faults)]
+            assert left == json.loads(text)[: len(left)]
+            assert sum(faults.counts.values()) == 1
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "[12", "[1 2]", "[,]", "[1,]", "[1] 2", '["a": 1]', "[tru]", "[01]", ""])
+def test_what_is_no_array_is_told_wherever_pieces_end(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text(content)
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(compression, "_PIECE", size)
+        faults = Faults("skip")
+        assert list(source(tmp_path / "a.json").records(WHOLE, faults)) == []
+        told = {kind: count for kind, count in faults.counts.items() if kind != "bad_json"}
+        numbers = sum(character.isdigit() for character in content)
+        assert told.get("cut_off", 0) + faults.counts.get("bad_json", 0) >= 1
+        assert sum(faults.counts.values()) <= numbers + 1

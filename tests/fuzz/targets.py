@@ -30,9 +30,9 @@ from small_model_folder import (
 from tf_table_writer import signed
 from torch import Tensor
 
-from slm.data.documents.corpus_files import file_sources
+from slm.data.config import Reading
+from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer, load_tokenizer

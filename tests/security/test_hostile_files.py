@@ -272,14 +272,14 @@ def prompts_of_a_gigabyte(folder: Path) -> None:
     sparse(folder / "p.jsonl", b'{"prompt": "', GIGABYTE, b'"}')
 
 
-@case("is damaged", *PREPARE, "data=parquet", "data.path=a.parquet")
+@case("takes more than 512 MiB to read", *PREPARE, "data=parquet", "data.path=a.parquet")
 def parquet_page_that_is_said_to_be_long(folder: Path) -> None:
     pytest.importorskip("pyarrow")
     found = Path(__file__).parent.parent / "fuzz" / "corpus" / "parquet" / "page_of_a_gigabyte"
     shutil.copy(found, folder / "a.parquet")
 
 
-@case("no text does", *PREPARE, "data=parquet", "data.path=a.parquet")
+@case("is longer than data.max_record_bytes", *PREPARE, "data=parquet", "data.path=a.parquet")
 def parquet_page_that_is_a_bomb(folder: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"text": ["a" * (40 << 20)]})

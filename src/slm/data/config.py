@@ -1,27 +1,73 @@
-"""What to read and how to cut it, as `conf/data/*.yaml` says it. Imports no torch."""
+"""What to read, what of it to leave out and how to cut it, as `conf/data/*.yaml` says it. Imports no reader."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 from pydantic import Strict
 
-from slm.data.filters import FILTER_KEYS, Filters
-from slm.data.reading import READING_KEYS, Reading
+from slm.data.faults import OnBad
 from slm.errors import UserError, did_you_mean
-from slm.registry import CORPORA
+from slm.registry import CORPORA, READERS
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together
 
 STORE_KIND = "prepared"
 PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a corpus are read.
+
+    Attributes:
+        format: a reader of the registry, or "auto": by each file's ending.
+        field: of a record, the one that holds the text.
+        on_bad: what becomes of what is no text; see `slm.data.faults`.
+        max_record_bytes: a longer record is a fault, so that memory is bounded.
+    """
+
+    format: Text = AUTO
+    field: Text = "text"
+    on_bad: OnBad = "refuse"
+    max_record_bytes: Count = 32 << 20
+
+    def __post_init__(self) -> None:
+        known = [AUTO, *READERS.names()]
+        if self.format not in known:
+            raise ValueError(
+                f"there is no format '{self.format}'{did_you_mean(self.format, known)} (known: {', '.join(known)})"
+            )
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is dropped of the documents that were read; how many is told.
+
+    Attributes:
+        dedupe: of documents with the very same text, all but the first.
+        min_chars: documents of fewer characters.
+        max_chars: documents of more characters; None for no limit.
+    """
+
+    dedupe: bool = False
+    min_chars: NonNegativeInt = 0
+    max_chars: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_chars is not None and self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars ({self.min_chars}) must be at most max_chars ({self.max_chars})")
+
+
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
-_WINDOW_KEYS = ("seq_len", "num_workers")
+_READING_KEYS = tuple(one.name for one in fields(Reading))
+_FILTER_KEYS = tuple(one.name for one in fields(Filters))
 
 
 @dataclass(frozen=True)
@@ -33,9 +79,7 @@ class CorpusConfig:
         cache_dir: where token stores and downloads are kept.
         val_fraction: share of the text that is held out for validation.
         settings: the keyword arguments of the corpus; ``path`` of a prepared one.
-        reading: how its files are read.
         parts: of a mixture.
-        filters: which of its documents are left out.
     """
 
     __pydantic_config__ = FORBID_EXTRA
@@ -55,11 +99,10 @@ class CorpusConfig:
             UserError: one line a problem, all of them at once.
         """
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
-        common = {key: value for key, value in values.items() if key in _CORPUS_KEYS}
-        reading = {key: value for key, value in values.items() if key in READING_KEYS}
-        filters = {key: value for key, value in values.items() if key in FILTER_KEYS and reads_text}
-        own = values.keys() - {*common, *reading, *filters, *_WINDOW_KEYS}
-        settings = {key: value for key, value in values.items() if key in own}
+        common, reading = _of(values, _CORPUS_KEYS), _of(values, _READING_KEYS)
+        filters = _of(values, _FILTER_KEYS) if reads_text else {}
+        of_windows = [one.name for one in fields(_Windows)]
+        settings = _of(values, values.keys() - {*common, *reading, *filters, *of_windows})
         config: CorpusConfig
         config, read, dropping, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
@@ -73,13 +116,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a mixture.
-
-    Attributes:
-        name: its key.
-        weight: its share of the training samples, up to a common factor.
-        corpus: what it is.
-    """
+    """A part of a mixture; `weight` is its share of the training samples, up to a common factor."""
 
     name: str
     weight: float
@@ -113,17 +150,21 @@ class DataConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> DataConfig:
         """From the flat YAML node; raises `UserError` with all problems."""
-        keys = {key: value for key, value in values.items() if key in _WINDOW_KEYS}
+        of_windows = _of(values, [one.name for one in fields(_Windows)])
         corpus, windows = together(
-            lambda: CorpusConfig.from_dict(values, where), lambda: checked(_Windows, keys, where)
+            lambda: CorpusConfig.from_dict(values, where), lambda: checked(_Windows, of_windows, where)
         )
         return cls(corpus, windows.seq_len, windows.num_workers)
+
+
+def _of(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys}
 
 
 def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> None:
     """Raise `UserError` for settings that the corpus `kind` does not take, or an unknown `kind`."""
     if not isinstance(kind, str):
-        return  # reported with the common keys
+        return  # told with the common keys
     own: dict[str, Callable[..., Any]] = {STORE_KIND: _prepared, MIXTURE_KIND: _mixture}
     known = [*CORPORA.names(), *own]
     if kind not in known:
@@ -164,7 +205,7 @@ def _part(name: str, node: Mapping[str, Any], cache_dir: str, where: str) -> Par
         raise UserError(f"{place}: a part cannot be a mixture itself; name its parts here")
     own = {"cache_dir": cache_dir, **{key: value for key, value in node.items() if key != "weight"}}
     weight, corpus = together(
-        lambda: checked(_Weight, {key: node[key] for key in node if key == "weight"}, place),
+        lambda: checked(_Weight, _of(node, ["weight"]), place),
         lambda: CorpusConfig.from_dict(own, place),
     )
     return Part(name, float(weight.weight), corpus)

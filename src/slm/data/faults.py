@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from slm.errors import UserError
 
@@ -16,12 +15,8 @@ PLACES_KEPT = 5
 """Places named a kind; the counts go on."""
 
 
-@dataclass(frozen=True)
-class FaultKind:
-    """Attributes:
-    counted: its name in a report, with what is counted.
-    mend: what a user can do, for the refusal.
-    """
+class FaultKind(NamedTuple):
+    """Its name in a report, with what is counted; what a user can do, for the refusal."""
 
     counted: str
     mend: str
@@ -45,51 +40,40 @@ KINDS = {
 
 
 class Faults:
-    """Counts faults by kind, and names where the first few of each kind are.
+    """Counts faults by kind, and names where the first few of each kind are."""
 
-    Args:
-        on_bad: what becomes of them.
-        counts: kind -> how often.
-        places: kind -> the first `PLACES_KEPT` places.
-    """
-
-    def __init__(
-        self,
-        on_bad: OnBad = "refuse",
-        counts: Mapping[str, int] | None = None,
-        places: Mapping[str, list[str]] | None = None,
-    ) -> None:
+    def __init__(self, on_bad: OnBad = "refuse") -> None:
         self.on_bad = on_bad
-        self.counts = dict(counts or {})
-        self.places = {kind: list(found) for kind, found in (places or {}).items()}
+        self.counts: dict[str, int] = {}
+        self.places: dict[str, list[str]] = {}
 
     @property
     def replaces(self) -> bool:
         """Bytes that are no text become U+FFFD."""
         return self.on_bad == "replace"
 
-    def add(self, kind: str, place: str, refusal: Callable[[], str]) -> None:
+    def add(self, kind: str, place: str, refusal: str | Callable[[], str]) -> None:
         """Count a fault.
 
         Args:
             kind: of `KINDS`.
             place: where, within the corpus, for the report.
-            refusal: says what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text".
+            refusal: what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text"; or says it.
 
         Raises:
             UserError: faults are refused.
         """
         if self.on_bad == "refuse":
-            raise UserError(f"data.path: {refusal()}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
-        self._count(kind, place)
-
-    def add_empty(self, place: str) -> None:
-        """Count a document without text, which is never refused: nothing is lost with it."""
-        self._count("empty", place)
+            found = refusal if isinstance(refusal, str) else refusal()
+            raise UserError(f"data.path: {found}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
+        self.note(kind, place)
 
     def note(self, kind: str, place: str) -> None:
-        """Count what is never refused, since it is left out or shortened by a setting's word."""
-        self._count(kind, place)
+        """Count what is never refused: nothing is lost with it, or a setting says so."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        places = self.places.setdefault(kind, [])
+        if len(places) < PLACES_KEPT:
+            places.append(place)
 
     def merge(self, other: Faults) -> None:
         """Add what another process found; its places come after those that are here."""
@@ -107,8 +91,10 @@ class Faults:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any], on_bad: OnBad = "refuse") -> Faults:
         """What `as_dict` gave."""
-        counts = {kind: entry["count"] for kind, entry in found.items()}
-        return cls(on_bad, counts, {kind: entry["places"] for kind, entry in found.items()})
+        faults = cls(on_bad)
+        faults.counts = {kind: entry["count"] for kind, entry in found.items()}
+        faults.places = {kind: list(entry["places"]) for kind, entry in found.items()}
+        return faults
 
     def lines(self) -> list[str]:
         """A line a kind for the person at the terminal: how many, and where the first are."""
@@ -117,9 +103,3 @@ class Faults:
             more = ", …" if entry["count"] > len(entry["places"]) else ""
             told.append(f"{KINDS[kind].counted}: {entry['count']:,} ({', '.join(entry['places'])}{more})")
         return told
-
-    def _count(self, kind: str, place: str) -> None:
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        places = self.places.setdefault(kind, [])
-        if len(places) < PLACES_KEPT:
-            places.append(place)

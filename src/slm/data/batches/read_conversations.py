@@ -6,16 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from slm.chat.records import NotAConversationError, conversation_of
+from slm.chat.records import Form, NotAConversationError, conversation_of
 from slm.chat.renderer import Message
 from slm.data.config import CorpusConfig
-from slm.data.corpora.instructions import Form, record_files
-from slm.data.documents.corpus_files import FileSource, file_sources
-from slm.data.documents.reader import RecordReader
+from slm.data.corpora.records import record_files
+from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
 
@@ -72,15 +70,9 @@ def _read(files: Sequence[Path], corpus: CorpusConfig, form: Form, faults: Fault
                 try:
                     found.append(conversation_of(record.values, form))
                 except NotAConversationError as error:
-                    refusal = partial("{} {}".format, _where(source, record.place), error)
+                    refusal = f"{source.where(record.place)} {error}"
                     faults.add("no_conversation", f"{source.name}{record.place}", refusal)
     return found
-
-
-def _where(source: object, place: str) -> str:
-    if isinstance(source, FileSource) and isinstance(source.reader, RecordReader):
-        return source.reader.where(source.file, place)
-    return f"record {place}"
 
 
 def _split(conversations: Sequence[Conversation], val_fraction: float) -> Conversations:

@@ -12,11 +12,10 @@ from typing import Any
 from slm.chat.pair_records import NoPairError, Pair, pair_of
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.pair_tokens import PairTokens, TooLong, fitted, tokenized
-from slm.data.config import CorpusConfig
-from slm.data.corpora.pairs import pairs as pair_files
-from slm.data.documents.corpus_files import file_sources
+from slm.data.config import CorpusConfig, Reading
+from slm.data.corpora.records import pairs as pair_files
+from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.errors import UserError
 
 

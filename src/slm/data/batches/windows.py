@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from slm.data.store.sharded_tokens import ShardedTokens
-from slm.data.store.token_bytes import TokenBytes
+from slm.data.store.sharded_tokens import ShardedTokens, TokenBytes
 from slm.errors import UserError
 
 IGNORE_INDEX = -100

@@ -1,10 +1,11 @@
-"""Source code: folders of programs, the languages by their files' endings."""
+"""Source code: folders of programs, the languages by their files' endings; and a corpus that every machine has."""
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
-from slm.data.corpora.text import text
+from slm.data.corpora.text import find_files, text
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_corpus
 
@@ -31,7 +32,10 @@ LANGUAGES = {
     "typescript": ["*.ts", "*.tsx"],
 }
 # what tools put there: other people's code, or none that was written
-_LEFT_OUT = {"node_modules", "site-packages", "dist-packages", "__pycache__", "vendor", "third_party"}
+_INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
+_LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
+# of Python's own: tests are repetitive, the rest is not source
+_LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
 
 
 @register_corpus("code")
@@ -54,3 +58,11 @@ def code(path: str | list[str], languages: list[str] | None = None) -> list[Path
     patterns = [pattern for language in languages or LANGUAGES for pattern in LANGUAGES[language]]
     given = Path(path).expanduser().parts if isinstance(path, str) else ()
     return [file for file in text(path, patterns) if not _LEFT_OUT.intersection(file.parts[len(given) :])]
+
+
+@register_corpus("python_stdlib")
+def python_stdlib() -> list[Path]:
+    """All ``.py`` files of this interpreter's standard library, tests left out."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = find_files(str(root), patterns=["*.py"])
+    return [file for file in files if not _LEFT_OUT_OF_PYTHON.intersection(file.relative_to(root).parts)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from slm.data.documents.hf_datasets import HubDataset
+from slm.data.documents.hf_datasets import DatasetSource
 from slm.registry import register_corpus
 
 
 @register_corpus("datasets")
 def datasets(
     path: str, name: str | None = None, split: str = "train", revision: str | None = None, streaming: bool = False
-) -> list[HubDataset]:
+) -> list[DatasetSource]:
     """One split of one data set.
 
     Args:
@@ -20,4 +20,4 @@ def datasets(
         streaming: read it while it is downloaded, keeping nothing; in one process, as it has no parts that can be
             read on their own. A folder that `save_to_disk` wrote is never held in memory anyway.
     """
-    return [HubDataset(path, name, split, revision, streaming)]
+    return [DatasetSource(path, name, split, revision, streaming)]

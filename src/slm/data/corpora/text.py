@@ -40,29 +40,25 @@ def find_files(path: str, patterns: list[str]) -> list[Path]:
     if root.is_file():
         return [root]
     if root.is_dir():
-        endings = ("", *COMPRESSED)
-        found = {file for pattern in patterns for ending in endings for file in _matches(root, pattern, ending)}
-        files = sorted(f for f in found if f.is_file() and not _is_hidden(f.relative_to(root)))
-        if not files:
-            raise UserError(
-                f"data.path: the folder '{path}' holds no file that matches {', '.join(patterns)}; "
-                "add text files or set data.patterns"
-            )
-        return files
-    files = sorted(Path(match) for match in glob.glob(str(root), recursive=True) if Path(match).is_file())
-    if not files:
-        raise UserError(f"data.path: there is no file or folder '{path}'; give a file, a folder or a glob")
-    return files
-
-
-def _matches(folder: Path, pattern: str, ending: str) -> list[Path]:
-    try:
-        return list(folder.rglob(f"{pattern}{ending}" if pattern else pattern))
-    except (NotImplementedError, ValueError) as error:  # pathlib's words for an absolute pattern and an empty one
+        if files := _in_folder(root, patterns):
+            return files
         raise UserError(
-            f"data.patterns: '{pattern}' cannot be looked for in a folder ({error}); give patterns such as *.txt"
-        ) from error
+            f"data.path: the folder '{path}' holds no file that matches {', '.join(patterns)}; "
+            "add text files or set data.patterns"
+        )
+    if files := sorted(Path(match) for match in glob.glob(str(root), recursive=True) if Path(match).is_file()):
+        return files
+    raise UserError(f"data.path: there is no file or folder '{path}'; give a file, a folder or a glob")
 
 
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
+def _in_folder(folder: Path, patterns: list[str]) -> list[Path]:
+    found: set[Path] = set()
+    for pattern in patterns:
+        try:
+            found.update(file for ending in ("", *COMPRESSED) for file in folder.rglob(pattern and pattern + ending))
+        except (NotImplementedError, ValueError) as error:  # pathlib's words for an absolute pattern and an empty one
+            raise UserError(
+                f"data.patterns: '{pattern}' cannot be looked for in a folder ({error}); give patterns such as *.txt"
+            ) from error
+    hidden = (any(part.startswith(".") for part in file.relative_to(folder).parts) for file in found)
+    return sorted(file for file, is_hidden in zip(found, hidden, strict=True) if not is_hidden and file.is_file())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import sys
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, cast
 from slm.extras import require
 
 COMPRESSED = (".gz", ".zst")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIECE = 1 << 20
 _NO_BOMB = 64 << 20
 _MOST_GROWTH = 250  # logs shrink to a hundredth, deflate gets to a thousandth, zstd much further
@@ -22,13 +22,17 @@ _MOST_GROWTH = 250  # logs shrink to a hundredth, deflate gets to a thousandth, 
 class BrokenFileError(Exception):
     """A file cannot be read (further).
 
-    Attributes:
+    Args:
         kind: of `slm.data.faults.KINDS`.
+        words: what is wrong.
     """
 
     def __init__(self, kind: str, words: str) -> None:
-        super().__init__(words)
-        self.kind = kind
+        super().__init__(kind, words)  # all of them, so that it can be pickled
+        self.kind, self.words = kind, words
+
+    def __str__(self) -> str:
+        return self.words
 
 
 def is_compressed(file: Path) -> bool:
@@ -47,7 +51,7 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
     try:
         with _opened(file) as stream:
             stream.seek(start)
-            most, total = _most_bytes(file), start
+            most, total = max(_NO_BOMB, _MOST_GROWTH * file.stat().st_size), start
             while piece := stream.read1(_PIECE):  # `read` would lose what comes before a break
                 yield piece
                 total += len(piece)
@@ -55,11 +59,9 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
                     raise BrokenFileError("unreadable", f"'{file}' grows {_MOST_GROWTH}-fold and on; no text does")
     except EOFError:
         raise BrokenFileError("cut_off", f"'{file}' is cut off: its compressed content has no end") from None
-    except OSError as error:
-        if error.strerror is None:  # BadGzipFile
-            raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
-        raise BrokenFileError("unreadable", f"cannot read '{file}' ({error.strerror})") from None
     except _damage() as error:
+        if words := getattr(error, "strerror", None):  # none of what is no gzip file
+            raise BrokenFileError("unreadable", f"cannot read '{file}' ({words})") from None
         raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
 
 
@@ -74,11 +76,6 @@ def line_number(file: Path, offset: int) -> int:
     return lines
 
 
-def _most_bytes(file: Path) -> float:
-    """Of a compressed file, where text ends and a decompression bomb begins."""
-    return max(_NO_BOMB, _MOST_GROWTH * file.stat().st_size) if is_compressed(file) else math.inf
-
-
 def _opened(file: Path) -> io.BufferedReader:
     ending = file.suffix.lower()
     if ending == ".gz":
@@ -90,12 +87,12 @@ def _opened(file: Path) -> io.BufferedReader:
 
 def _zstd() -> Any:
     """Python's own module from 3.14 on; elsewhere the package that brings the same one to older versions."""
-    if sys.version_info >= (3, 14):
-        return require("compression.zstd", "data", "reading .zst files")
-    return require("backports.zstd", "data", "reading .zst files")
+    return require(
+        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data", "reading .zst files"
+    )
 
 
 def _damage() -> tuple[type[Exception], ...]:
     """What decompressors raise; the module for ``.zst`` is asked only if it was loaded."""
     module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
-    return (zlib.error, module.ZstdError) if module else (zlib.error,)
+    return (OSError, zlib.error, *((module.ZstdError,) if module else ()))

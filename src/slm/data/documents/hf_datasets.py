@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from slm.data.documents.corpus_files import Source
-from slm.data.documents.document import Document
-from slm.data.documents.parts import PART_SIZE
-from slm.data.documents.reader import WHOLE, Record, Span, text_of_record
+from slm.data.config import Reading
+from slm.data.documents.document import PART_SIZE
+from slm.data.documents.source import WHOLE, Record, RecordSource, Span
 from slm.data.faults import Faults
-from slm.data.reading import Reading
 from slm.errors import UserError
 from slm.extras import require
 
@@ -22,73 +20,57 @@ _AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class HubDataset:
-    """Which split of which data set; see `slm.data.corpora.datasets`."""
+class DatasetSource(RecordSource):
+    """Rows of a split; documents are named by the number of their row. See `slm.data.corpora.datasets`."""
 
     path: str
-    name: str | None
+    config: str | None
     split: str
     revision: str | None
     streaming: bool
-
-    def source(self, reading: Reading) -> Source:
-        """Read as `reading` says."""
-        return DatasetSource(self, reading)
-
-
-@dataclass(frozen=True)
-class DatasetSource(Source):
-    """Rows of a split. Documents are named by the number of their row."""
-
-    of: HubDataset
-    reading: Reading
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """The last part of the path, and the split."""
-        return f"{Path(self.of.path).name}/{self.of.split}"
+        return f"{Path(self.path).name}/{self.split}"
 
     @property
-    def place(self) -> str:
-        """As it was given."""
-        return f"{self.of.path} ({self.of.split})"
+    def place(self) -> str:  # type: ignore[override]
+        return f"{self.path} ({self.split})"
+
+    def source(self, reading: Reading) -> DatasetSource:
+        """Read as `reading` says."""
+        return replace(self, reading=reading)
 
     def identity(self) -> Any:
         """What was asked for and, unless it is streamed, the fingerprint that `datasets` gives it."""
-        fingerprint = None if self._streams else _loaded(self.of)._fingerprint
-        return ["datasets", *astuple(self.of), fingerprint]
+        fingerprint = None if self._streams else _loaded(self)._fingerprint
+        return ["datasets", self.path, self.config, self.split, self.revision, self.streaming, fingerprint]
 
     def spans(self) -> list[Span]:
         """Rows, as many as hold about `PART_SIZE` bytes; a stream has one span."""
         if self._streams:
             return [WHOLE]
-        rows, size = len(_loaded(self.of)), _loaded(self.of).data.nbytes
+        rows, size = len(_loaded(self)), _loaded(self).data.nbytes
         step = max(1, PART_SIZE * rows // max(1, size))
         return [Span(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
 
-    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        """The text of each row."""
-        field = self.reading.field
-        for record in self._rows(span, [field]):
-            where = f"row {record.place} of '{self.place}'"
-            yield from text_of_record(record.values, field, f"{self.name}{record.place}", partial(str, where), faults)
-
-    def records(self, span: Span, faults: Faults) -> Iterator[Record]:
-        """All fields of each row."""
-        return self._rows(span, None)
+    def where(self, place: str) -> str:
+        return f"row {place} of '{self.place}'"
 
     @property
     def _streams(self) -> bool:
-        return self.of.streaming and not _is_saved(self.of.path)
+        return self.streaming and not _is_saved(self.path)
 
-    def _rows(self, span: Span, fields: list[str] | None) -> Iterator[Record]:
-        rows = _loaded(self.of)
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
+        rows = _loaded(self)
         there = rows.column_names  # None of a stream whose fields are not declared
-        for field in fields or ():
-            if there is not None and field not in there:
-                raise UserError(f"data.field: '{self.place}' has no column '{field}'; it has: {', '.join(there)}")
+        for one in fields or ():
+            if there is not None and one not in there:
+                raise UserError(f"data.field: '{self.place}' has no column '{one}'; it has: {', '.join(there)}")
         if fields is not None and there is not None:
-            rows = rows.select_columns(fields)
+            rows = rows.select_columns(list(fields))
         if span != WHOLE:
             rows = rows.select(range(span.start, span.end))
         number = max(0, span.start)
@@ -105,19 +87,15 @@ def _is_saved(path: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _loaded(of: HubDataset) -> Any:
-    """The split, memory-mapped or streamed.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
+def _loaded(of: DatasetSource) -> Any:
+    """The split, memory-mapped or streamed."""
     datasets = require("datasets", "data", "data=datasets")
     path = os.path.expanduser(of.path)
     try:
         if _is_saved(path):
             found = datasets.load_from_disk(path)
             return found[of.split] if isinstance(found, dict) else found
-        return datasets.load_dataset(path, of.name, split=of.split, revision=of.revision, streaming=of.streaming)
+        return datasets.load_dataset(path, of.config, split=of.split, revision=of.revision, streaming=of.streaming)
     except Exception as error:  # the library raises what its parts raise: of the network, of the format, of names
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(

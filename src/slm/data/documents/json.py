@@ -3,123 +3,161 @@
 from __future__ import annotations
 
 import codecs
+import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import ijson
-
-from slm.data.documents.compression import BrokenFileError, pieces
-from slm.data.documents.half_pairs import HalfPairs
-from slm.data.documents.jsonl import JsonlReader
-from slm.data.documents.reader import WHOLE, Record, RecordReader, Span
+from slm.data.config import Reading
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
+from slm.data.documents.jsonl import JsonlFile
+from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
-_BLANK = b" \t\r\n"
-_MARK = b"\xef\xbb\xbf"
+_BLANK = " \t\r\n"
+_SPACE = re.compile(rf"[{_BLANK}]*")
+_LONGEST_WORD = 12  # of JSON: two escapes that make a character
 
 
 @register_reader("json")
-class JsonReader(RecordReader):
-    """Records are named by their number. What follows a fault of the syntax cannot be told apart and is left out."""
+def json_file(file: Path, name: str, reading: Reading) -> JsonFile | JsonlFile:
+    """The file as what it begins like."""
+    with suppress(BrokenFileError):  # told when it is read
+        for piece in pieces(file):
+            if begun := piece.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK.encode()):
+                return JsonlFile(file, name, reading) if begun.startswith(b"{") else JsonFile(file, name, reading)
+    return JsonFile(file, name, reading)
 
-    def spans(self, file: Path) -> list[Span]:
-        """An array can only be read from its beginning."""
-        return self._lines.spans(file) if self._holds_lines(file) else [WHOLE]
 
-    def records(
-        self, file: Path, name: str, span: Span, faults: Faults, fields: Sequence[str] | None = None
-    ) -> Iterator[Record]:
-        """At most ``max_record_bytes`` and a piece of the file are held."""
-        if self._holds_lines(file):
-            yield from self._lines.records(file, name, span, faults, fields)
-            return
+class JsonFile(RecordSource, FileSource):
+    """An array of records, named by their number. What follows a fault of the syntax cannot be told apart and is left
+    out."""
+
+    def spans(self) -> list[Span]:
+        """It can only be read from its beginning."""
+        return [WHOLE]
+
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
+        """At most twice ``max_record_bytes`` and a piece of the file are held."""
         number = 0
         try:
-            for value in self._values(file, name, faults):
+            for value in self._values(faults):
                 if isinstance(value, dict):
                     yield Record(f"#{number}", value)
                 else:
-                    self._no_object(file, name, number, faults)
+                    faults.add("bad_json", f"{self.name}#{number}", f"{self.where(f'#{number}')} is not an object")
                 number += 1
         except BrokenFileError as error:
-            words = f"{error}, after {number:,} records"
-            faults.add(error.kind, f"{name}#{number}", lambda: words)
+            faults.add(error.kind, f"{self.name}#{number}", f"{error}, after {number:,} records")
 
-    def where(self, file: Path, place: str) -> str:
-        """By its line or number."""
-        return self._lines.where(file, place) if place.startswith("@") else super().where(file, place)
-
-    @property
-    def _lines(self) -> JsonlReader:
-        return JsonlReader(self.reading)
-
-    def _holds_lines(self, file: Path) -> bool:
-        try:
-            for piece in pieces(file):
-                if begun := piece.removeprefix(_MARK).lstrip(_BLANK):
-                    return begun.startswith(b"{")
-        except BrokenFileError:
-            pass  # told when it is read
-        return False
-
-    def _no_object(self, file: Path, name: str, number: int, faults: Faults) -> None:
-        place = f"#{number}"
-        faults.add("bad_json", name + place, lambda: f"{self.where(file, place)} is not an object")
-
-    def _values(self, file: Path, name: str, faults: Faults) -> Iterator[object]:
+    def _values(self, faults: Faults) -> Iterator[object]:
         """What the array holds; raises `BrokenFileError` where it can be read no further."""
-        found = ijson.sendable_list()
-        parser = ijson.items_coro(found, "item", use_float=True)
-        since = 0  # bytes since the last record was complete
-        begun = False
-        halves = HalfPairs()
-        for piece in halves.marked(_utf8(file, name, faults)):
-            if not begun and (start := piece.lstrip(_BLANK)):
-                begun = True
-                if not start.startswith(b"["):
-                    raise BrokenFileError("bad_json", f"'{file}' holds no array of records")
-            problem = _fed(parser, piece)
-            since = 0 if found else since + len(piece)
-            yield from map(halves.restored, found)
-            found.clear()
-            if problem:
-                raise BrokenFileError("bad_json", f"'{file}' is not JSON ({problem})")
-            if since > self.reading.max_record_bytes:
-                limit = f"data.max_record_bytes ({self.reading.max_record_bytes:,})"
-                raise BrokenFileError("too_long", f"'{file}' has a record that is longer than {limit}")
-        try:
-            parser.close()
-        except ijson.JSONError:
-            raise BrokenFileError("cut_off", f"'{file}' is cut off: its JSON has no end") from None
+        text = _Text(self._decoded(faults), self.place, self.reading.max_record_bytes)
+        if text.next_sign() != "[":
+            raise BrokenFileError("bad_json", f"'{self.file}' holds no array of records")
+        text.at += 1
+        if text.next_sign() != "]":
+            yield text.value()
+            while text.next_sign() == ",":
+                text.at += 1
+                yield text.value()
+        if text.next_sign() != "]":
+            raise text.fault("Expecting ',' delimiter" if text.next_sign() else "")
+        text.at += 1
+        if text.next_sign():
+            raise text.fault("Extra data")
+
+    def _decoded(self, faults: Faults) -> Iterator[str]:
+        """The content, checked to be UTF-8; where `faults` wants it, with U+FFFD for what is not."""
+        strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
+        offset = 0
+        for piece in pieces(self.file):
+            raw = piece.removeprefix(BYTE_ORDER_MARK) if offset == 0 else piece
+            pending = strict.getstate()
+            try:
+                text = strict.decode(raw)
+            except UnicodeDecodeError as error:
+                place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
+                words = f"'{self.file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
+                if not faults.replaces:
+                    raise BrokenFileError("not_utf8", words) from None
+                faults.add("not_utf8", f"{self.name}@{place}", words)
+                lenient.setstate(pending)
+                text = lenient.decode(raw)
+                strict.setstate(lenient.getstate())
+            yield text
+            offset += len(piece)
 
 
-def _fed(parser: object, piece: bytes) -> str:
-    """Hand the parser a piece; what is wrong with it, in a line, or ""."""
-    try:
-        parser.send(piece)  # type: ignore[attr-defined]
-    except (ijson.JSONError, ValueError) as error:
-        return str(error).splitlines()[0].strip()
-    return ""
+class _Text:
+    """What is held of a file's text, of which Python's own parser takes a value after another.
 
+    It has no memory of where it stood: a value that is not whole is parsed again once twice as much is held.
+    """
 
-def _utf8(file: Path, name: str, faults: Faults) -> Iterator[bytes]:
-    """The content, checked to be UTF-8; where `faults` wants it, with U+FFFD for what is not."""
-    strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
-    offset = 0
-    for piece in pieces(file):
-        raw = piece.removeprefix(_MARK) if offset == 0 else piece
-        pending = strict.getstate()
-        try:
-            text = strict.decode(raw)
-        except UnicodeDecodeError as error:
-            place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
-            words = f"'{file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
-            if not faults.replaces:
-                raise BrokenFileError("not_utf8", words) from None
-            faults.add("not_utf8", f"{name}@{place}", lambda: words)  # noqa: B023
-            lenient.setstate(pending)
-            text = lenient.decode(raw)
-            strict.setstate(lenient.getstate())
-        yield text.encode()
-        offset += len(piece)
+    def __init__(self, source: Iterator[str], place: str, most: int) -> None:
+        self._source, self._place, self._most = source, place, most
+        self._held = ""
+        self.at = 0
+        self._parse = json.JSONDecoder().raw_decode
+
+    def next_sign(self) -> str:
+        """The first character from here on that is not blank; "" at the end."""
+        while True:
+            space = _SPACE.match(self._held, self.at)
+            assert space is not None, "it matches nothing at all, too"
+            self.at = space.end()
+            if self.at < len(self._held):
+                return self._held[self.at]
+            if not self._more():
+                return ""
+
+    def value(self) -> object:
+        """The one from here on.
+
+        Raises:
+            BrokenFileError: there is none, or it is too long.
+        """
+        self.next_sign()
+        is_grown = False
+        while True:
+            try:
+                value, end = self._parse(self._held, self.at)
+                length = end - self.at
+                problem, is_cut, ends = "", end + _LONGEST_WORD > len(self._held), False  # a number may go on
+            except json.JSONDecodeError as error:
+                ends = error.msg.startswith("Unterminated string") or error.pos >= len(self._held)
+                problem, is_cut = error.msg, ends or error.pos + _LONGEST_WORD > len(self._held)
+            except (ValueError, RecursionError) as error:  # a number with too many digits, brackets without end
+                raise self.fault(str(error)) from None
+            if is_cut and is_grown and len(self._held) - self.at > self._most:
+                limit = f"data.max_record_bytes ({self._most:,})"
+                raise BrokenFileError("too_long", f"'{self._place}' has a record that is longer than {limit}")
+            if is_cut and self._more():
+                is_grown = True
+            elif problem:
+                raise self.fault("" if ends else problem)
+            else:
+                self.at += length
+                return value
+
+    def fault(self, problem: str) -> BrokenFileError:
+        """In which the text is no JSON; "" where it ends too early."""
+        if problem:
+            return BrokenFileError("bad_json", f"'{self._place}' is not JSON ({problem})")
+        return BrokenFileError("cut_off", f"'{self._place}' is cut off: its JSON has no end")
+
+    def _more(self) -> bool:
+        """Whether there was more to hold: as much again as is held, at least a piece."""
+        held = [self._held[self.at :]]
+        size = len(held[0])
+        self.at = 0
+        for piece in self._source:
+            held.append(piece)
+            size -= len(piece)
+            if size <= 0 and piece:
+                break
+        self._held = "".join(held)
+        return len(held) > 1

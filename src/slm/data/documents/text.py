@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from slm.data.documents.compression import BrokenFileError, pieces
-from slm.data.documents.document import Document
-from slm.data.documents.parts import SEARCHED, cut_place
-from slm.data.documents.reader import WHOLE, Reader, Span, byte_spans
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
+from slm.data.documents.document import SEARCHED, Document, cut_place
+from slm.data.documents.source import WHOLE, FileSource, Span
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
-_MARK = b"\xef\xbb\xbf"
 _BEFORE = 4  # bytes before a cut that are looked at: the longest character
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     raw: bytes
     offset: int
     begins: bool
@@ -26,39 +23,35 @@ class _Part:
 
 
 @register_reader("text")
-class TextReader(Reader):
-    """A file is cut near each multiple of `span_bytes`, at the same places whether it is compressed or not."""
+class TextFile(FileSource):
+    """It is cut near each multiple of `span_bytes`, at the same places whether it is compressed or not."""
 
     searched = SEARCHED
 
-    def spans(self, file: Path) -> list[Span]:
-        """Bytes. The last span is the longest, so that none can be empty."""
-        return byte_spans(file, self.span_bytes)
+    def spans(self) -> list[Span]:
+        return self.byte_spans()
 
-    def read(self, file: Path, name: str, span: Span, faults: Faults) -> Iterator[Document]:
+    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         """The one document, or the part of it that lies in the span."""
         try:
-            for part in self._stream(file) if span == WHOLE else self._span(file, span):
-                yield from _document(part, file, name, faults)
+            for part in self._stream() if span == WHOLE else self._span(span):
+                yield from self._document(part, faults)
         except BrokenFileError as error:
-            words = str(error)
-            faults.add(error.kind, name, lambda: words)
+            faults.add(error.kind, self.name, str(error))
 
-    def _span(self, file: Path, span: Span) -> Iterator[_Part]:
-        size = file.stat().st_size if file.is_file() else 0
-        start = self._cut_in_file(file, span.start) if span.start else 0
-        end = self._cut_in_file(file, span.end) if span.end < size else size
-        raw = b"".join(_up_to(pieces(file, start), end - start))
-        yield _Part(raw, start, begins=start == 0, ends=end == size)
+    def _span(self, span: Span) -> Iterator[_Part]:
+        size = self.size() if self.file.is_file() else 0
+        start = self._cut_in_file(span.start) if span.start else 0
+        end = self._cut_in_file(span.end) if span.end < size else size
+        yield _Part(_bytes(self.file, start, end - start), start, begins=start == 0, ends=end == size)
 
-    def _cut_in_file(self, file: Path, place: int) -> int:
-        around = b"".join(_up_to(pieces(file, place - _BEFORE), _BEFORE + self.searched))
-        return place - _BEFORE + _cut(around, _BEFORE)
+    def _cut_in_file(self, place: int) -> int:
+        return place - _BEFORE + _cut(_bytes(self.file, place - _BEFORE, _BEFORE + self.searched), _BEFORE)
 
-    def _stream(self, file: Path) -> Iterator[_Part]:
+    def _stream(self) -> Iterator[_Part]:
         """The parts of what is compressed; of a file that breaks off, all there is."""
         held, offset, broken = bytearray(), 0, None
-        source = pieces(file)
+        source = pieces(self.file)
         while True:
             try:
                 piece = next(source, b"")
@@ -66,7 +59,7 @@ class TextReader(Reader):
                 piece, broken = b"", error
             held += piece
             # a cut at k * span_bytes is made if the file has (k + 1) * span_bytes
-            while offset + len(held) >= (target := self._next_cut(offset)) + self.span_bytes:
+            while offset + len(held) >= (target := (offset // self.span_bytes + 1) * self.span_bytes) + self.span_bytes:
                 window = target - _BEFORE - offset
                 cut = window + _cut(bytes(held[window : window + _BEFORE + self.searched]), _BEFORE)
                 yield _Part(bytes(held[:cut]), offset, begins=offset == 0, ends=False)
@@ -79,16 +72,39 @@ class TextReader(Reader):
         if broken is not None:
             raise broken
 
-    def _next_cut(self, offset: int) -> int:
-        return (offset // self.span_bytes + 1) * self.span_bytes
+    def _document(self, part: _Part, faults: Faults) -> Iterator[Document]:
+        text = self._text(part, faults)
+        whole = part.begins and part.ends
+        if text == "" and whole:
+            faults.note("empty", self.name)
+        elif text is not None or not whole:  # a part that is left out still begins or ends its document
+            yield Document(self.name, text or "", part.begins, part.ends)
+
+    def _text(self, part: _Part, faults: Faults) -> str | None:
+        """The part decoded; None, and a fault counted, if it is to be left out."""
+        raw = part.raw.removeprefix(BYTE_ORDER_MARK) if part.begins else part.raw
+        begin = part.offset + len(part.raw) - len(raw)
+        if (nul := raw.find(b"\0")) >= 0:
+            faults.add("nul", f"{self.name}@{begin + nul}", f"'{self.file}' is binary, not text (it holds NUL bytes)")
+        try:
+            if nul < 0:
+                return raw.decode()
+        except UnicodeDecodeError as error:
+            offset = begin + error.start
+            what = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {offset})"
+            faults.add("not_utf8", f"{self.name}@{offset}", what)
+        return raw.decode(errors="replace").replace("\0", "\ufffd") if faults.replaces else None
 
 
-def _up_to(source: Iterator[bytes], size: int) -> Iterator[bytes]:
-    for piece in source:
-        yield piece[:size]
+def _bytes(file: Path, start: int, size: int) -> bytes:
+    """At most `size` from `start` on."""
+    found = []
+    for piece in pieces(file, start):
+        found.append(piece[:size])
         size -= len(piece)
         if size <= 0:
-            return
+            break
+    return b"".join(found)
 
 
 def _cut(around: bytes, at: int) -> int:
@@ -98,30 +114,3 @@ def _cut(around: bytes, at: int) -> int:
     before, after = (part.decode(errors="surrogateescape") for part in (around[:at], around[at:]))
     text = before + after
     return len(text[: cut_place(text, len(before), len(text))].encode(errors="surrogateescape"))
-
-
-def _document(part: _Part, file: Path, name: str, faults: Faults) -> Iterator[Document]:
-    text = _text(part, file, name, faults)
-    whole = part.begins and part.ends
-    if text == "" and whole:
-        faults.add_empty(name)
-    elif text is not None or not whole:  # a part that is left out still begins or ends its document
-        yield Document(name, text or "", part.begins, part.ends)
-
-
-def _text(part: _Part, file: Path, name: str, faults: Faults) -> str | None:
-    """The part decoded; None, and a fault counted, if it is to be left out."""
-    mark = len(_MARK) if part.begins and part.raw.startswith(_MARK) else 0
-    raw = part.raw[mark:] if mark else part.raw
-    if (nul := raw.find(b"\0")) >= 0:
-        faults.add(
-            "nul", f"{name}@{part.offset + mark + nul}", lambda: f"'{file}' is binary, not text (it holds NUL bytes)"
-        )
-    try:
-        if nul < 0:
-            return raw.decode()
-    except UnicodeDecodeError as error:
-        offset = part.offset + mark + error.start
-        what = f"'{file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {offset})"
-        faults.add("not_utf8", f"{name}@{offset}", lambda: what)
-    return raw.decode(errors="replace").replace("\0", "\ufffd") if faults.replaces else None

@@ -33,13 +33,12 @@ def summary_lines(card: Mapping[str, Any]) -> list[str]:
 
 
 def _readme(card: Mapping[str, Any]) -> str:
-    sources = card["sources"]
     rows = [
         f"| `{one['name']}` | {'' if one['bytes'] is None else format(one['bytes'], ',')} | {one['documents']:,} "
         f"| {(one['sha256'] or '')[:16]} |"
-        for one in sources[:_SOURCES_SHOWN]
+        for one in card["sources"][:_SOURCES_SHOWN]
     ]
-    more = len(sources) - len(rows)
+    more = len(card["sources"]) - len(rows)
     faults = [
         f"- {kind}: {found['count']:,} (the first: {', '.join(found['places'])})"
         for kind, found in card["faults"].items()

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import slm
 from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
-from slm.data.documents.corpus_files import Source, file_sources
+from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
 from slm.data.store.token_store import FORMAT, TokenStore, cached_store
@@ -55,13 +56,9 @@ def prepare_store(
         UserError: as `find_store`.
     """
     sources = corpus_sources(corpus)
-    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
-
-    def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
-        return build_tokenizer(tokenizer["kind"], settings, texts)
-
     with Processes(num_processes) as processes:
         preparation = Preparation(corpus, sources, processes)
+        make_tokenizer = partial(build_tokenizer, tokenizer["kind"], _settings(tokenizer))
         return preparation.make(folder, _inputs_key(corpus, sources, tokenizer), make_tokenizer)
 
 
@@ -80,8 +77,7 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
     with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as scanned:
         preparation = Preparation(corpus, corpus_sources(corpus), processes)
         found = preparation.scan(Path(scanned))
-        key = f"{FORMAT} {tokenizer.fingerprint} {content_key(found, preparation.select(found))}"
-        key = hashlib.sha256(key.encode()).hexdigest()[:16]
+        key = _short(f"{FORMAT} {tokenizer.fingerprint} {content_key(found, preparation.select(found))}")
         return cached_store(
             cache / f"{corpus.kind}-{key}", lambda place: preparation.make(place, key, lambda _: tokenizer)
         )
@@ -117,7 +113,7 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
 
 def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapping[str, Any]) -> str:
     """Another one whenever the store would be another."""
-    settings = {name: value for name, value in tokenizer.items() if name != "kind"}
+    tokenizer_files = TOKENIZERS.get(tokenizer["kind"]).source_files(**_settings(tokenizer))
     inputs = {
         "format": FORMAT,
         "slm": slm.__version__,
@@ -126,9 +122,17 @@ def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapp
         "filters": asdict(corpus.filters),
         "val_fraction": corpus.val_fraction,
         "tokenizer": dict(tokenizer),
-        "tokenizer_files": _identities(TOKENIZERS.get(tokenizer["kind"]).source_files(**settings)),
+        "tokenizer_files": [file_identity(file) for file in tokenizer_files],
     }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return _short(json.dumps(inputs, sort_keys=True))
+
+
+def _settings(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tokenizer.items() if name != "kind"}
+
+
+def _short(inputs: str) -> str:
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def _cache(corpus: CorpusConfig) -> Path:
@@ -140,8 +144,3 @@ def _prepared_store(corpus: CorpusConfig) -> TokenStore:
     if not path:
         raise UserError("data.path is empty; give the folder that slm-prepare made")
     return TokenStore.open(Path(os.path.expanduser(path)))
-
-
-def _identities(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """What changes when a file's content does, without reading it: place, size, time of the last change."""
-    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

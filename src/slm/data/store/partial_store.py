@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +22,26 @@ from slm.errors import UserError
 from slm.files.writing import UNFINISHED
 from slm.notices import notice
 
+_GOES_ON = "what is finished is kept, the same again goes on from there"
+
 
 @dataclass(frozen=True)
 class PartialStore:
-    """Where things lie until the store is whole."""
+    """Where things lie until the store is whole.
+
+    Attributes:
+        store: the folder that is renamed.
+        work: what goes before that.
+    """
 
     root: Path
 
     @property
     def store(self) -> Path:
-        """The folder that is renamed."""
         return self.root / "store"
 
     @property
     def work(self) -> Path:
-        """What goes before that."""
         return self.root / "work"
 
     def begin(self) -> None:
@@ -75,7 +81,7 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
                     os.replace(partial.store, folder)
                 shutil.rmtree(partial.root)
             except StoppedError as error:
-                raise StoppedError(f"{error}; what is finished is kept, the same again goes on from there") from error
+                raise StoppedError(f"{error}; {_GOES_ON}") from error
             except UserError:
                 shutil.rmtree(partial.root, ignore_errors=True)
                 raise
@@ -84,8 +90,7 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
             except OSError as error:
                 where = f"'{error.filename}': " if error.filename else ""
                 raise StoppedError(
-                    f"making '{folder}' broke off ({where}{error.strerror or error}); what is finished is kept, the "
-                    "same again goes on from there"
+                    f"making '{folder}' broke off ({where}{error.strerror or error}); {_GOES_ON}"
                 ) from error
             finally:
                 lock.unlink(missing_ok=True)
@@ -95,14 +100,7 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
 
 def _remove_others(folder: Path, own: Path) -> None:
     """What was begun at the same place from other text or with other settings."""
-    for other in folder.parent.iterdir():
-        name = other.name
-        if name.startswith(f".{folder.name}.") and name.endswith(".partial") and other != own and _is_ours(other):
+    for other in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        if other != own and other.is_dir() and {entry.name for entry in other.iterdir()} <= {"store", "work"}:
             notice(f"removed '{other}', begun from other text or with other settings")
             shutil.rmtree(other)
-
-
-def _is_ours(partial: Path) -> bool:
-    with suppress(OSError):
-        return {entry.name for entry in partial.iterdir()} <= {"store", "work"}
-    return False

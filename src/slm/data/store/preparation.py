@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import CorpusConfig
-from slm.data.documents.corpus_files import Source, described
+from slm.data.documents.source import Source
 from slm.data.faults import Faults
 from slm.data.store.data_card import write_card
 from slm.data.store.partial_store import PartialStore, partial_store
 from slm.data.store.processes import Processes
 from slm.data.store.progress import progress
-from slm.data.store.scan import Scan, scan
+from slm.data.store.scan import Scan, Unit, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
-from slm.data.store.token_store import META_FILE, TokenStore, write_meta
-from slm.data.store.units import Unit, units_of
+from slm.data.store.token_store import META_FILE, SPLITS, TokenStore, meta_of, write_meta
 from slm.errors import UserError
 from slm.notices import notice
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
@@ -32,13 +31,7 @@ MakeTokenizer = Callable[[Iterable[str]], Tokenizer]
 
 @dataclass(frozen=True)
 class Preparation:
-    """A corpus on its way.
-
-    Attributes:
-        corpus: its settings.
-        sources: what it consists of.
-        processes: do the work.
-    """
+    """A corpus on its way to a store."""
 
     corpus: CorpusConfig
     sources: Sequence[Source]
@@ -71,7 +64,8 @@ class Preparation:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
         if not any(len(records) for records in found.records):
             told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
-            raise UserError(f"data.path: there is no text in {described(self.sources)}{told}")
+            more = f" and {len(self.sources) - 1:,} more" if len(self.sources) > 1 else ""
+            raise UserError(f"data.path: there is no text in '{self.sources[0].place}'{more}{told}")
         for line in found.faults.lines():
             notice(f"data: {line}")
         return found
@@ -94,41 +88,35 @@ class Preparation:
         if not (partial.store / TOKENIZER_FILE).is_file():
             _save(make_tokenizer(self.training_texts(selection)), partial)
         tokenizer = load_tokenizer(partial.store)
-        shards = self._shards(partial, selection, tokenizer)
-        write_card(partial.store, self._card(found, selection, shards, tokenizer))
-        write_meta(partial.store, shards, selection.documents, tokenizer)  # last: it says that all is there
+        meta = meta_of(self._shards(partial, selection, tokenizer), selection.documents, tokenizer)
+        write_card(partial.store, self._card(found, selection, meta, tokenizer))
+        write_meta(partial.store, meta)  # last: it says that all is there
 
     def _shards(self, partial: PartialStore, selection: Selection, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-        sent, on_bad = SentTokenizer(tokenizer, partial.store), self.corpus.reading.on_bad
+        sent, on_bad, notes = (
+            SentTokenizer(tokenizer, partial.store),
+            self.corpus.reading.on_bad,
+            partial.work / "shards",
+        )
         tasks = [
-            ShardTask(unit, chosen, on_bad, sent, partial.store, partial.work / "shards")
+            ShardTask(unit, chosen, on_bad, sent, partial.store, notes / f"{unit.number:05d}.json")
             for unit, chosen in zip(self.units, selection.units, strict=True)
         ]
-        shards = {task.unit.number: task.done() for task in tasks}
-        left = [task for task in tasks if shards[task.unit.number] is None]
-        done = [shard for shard in shards.values() if shard is not None]
+        done = {task.unit.number: shard for task in tasks if (shard := task.done()) is not None}
+        left = [task for task in tasks if task.unit.number not in done]
         if done:
             notice(f"going on: {len(done)} of {len(tasks)} shards are there already")
         with progress("tokenizing", selection.n_bytes) as report:
-            report(sum(shard[split]["bytes"] for shard in done for split in shard))
+            report(sum(shard[split]["bytes"] for shard in done.values() for split in shard))
             for index, written in self.processes.run(left, report):
-                shards[left[index].unit.number] = written
-        return [shard for shard in shards.values() if shard is not None]
+                done[left[index].unit.number] = written
+        return [done[task.unit.number] for task in tasks]
 
-    def _card(
-        self, found: Scan, selection: Selection, shards: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
-    ) -> dict[str, Any]:
-        splits = {
-            split: {
-                "documents": selection.documents[split],
-                **{key: sum(shard[split][key] for shard in shards) for key in ("bytes", "tokens")},
-            }
-            for split in selection.documents
-        }
-        n_tokens = sum(of["tokens"] for of in splits.values())
+    def _card(self, found: Scan, selection: Selection, meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+        splits = {split: {key: meta[split][key] for key in ("documents", "bytes", "tokens")} for split in SPLITS}
         return {
             **splits,
-            "bytes_per_token": sum(of["bytes"] for of in splits.values()) / n_tokens,
+            "bytes_per_token": sum(of["bytes"] for of in splits.values()) / sum(of["tokens"] for of in splits.values()),
             "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
             "corpus": self.corpus.kind,
             "val_fraction": self.corpus.val_fraction,

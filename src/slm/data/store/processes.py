@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
-import pickle
-import queue
-import subprocess
-import sys
+import re
+import signal
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Literal, Protocol
 
-from slm.data.store.worker import Report, Task
 from slm.errors import UserError
 
 NumProcesses = int | Literal["auto"]
+Report = Callable[[int], None]
+"""Is told how many more bytes are done."""
+_REPORT_EVERY_S = 0.2
 
-# Work is spread over processes; a library that did the same over threads would get in their way.
-_ONE_THREAD = {
+_ENVIRONMENT = {  # work is spread over processes; a library that did the same over threads would get in their way
     "TOKENIZERS_PARALLELISM": "false",
     **dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18",  # a tokenizer of 300 MB is no leak
 }
 
 
@@ -28,16 +30,30 @@ class StoppedError(UserError):
     """Work stopped for a reason that lies not in the data (memory, the disk): what is finished is kept."""
 
 
+class Task(Protocol):
+    """Work that can be sent to another process."""
+
+    def run(self, report: Report) -> Any:
+        """Do it."""
+
+
 class Processes:
     """Does tasks, several at a time, in processes that are started when first needed and live until `close`.
+
+    They are loky's and not `multiprocessing`'s, whose children import the parent's main module again: a notebook's or a
+    training run's would bring torch, and one without a guard would start itself.
 
     Args:
         wanted: how many processes; "auto" for one a processor. With one, or for a single task, this process works.
     """
 
     def __init__(self, wanted: NumProcesses) -> None:
-        self.wanted = _processors() if wanted == "auto" else wanted
-        self._workers: list[_Worker] = []
+        from loky import cpu_count
+
+        self._wanted = cpu_count() if wanted == "auto" else wanted  # fewer in a container, or in a cluster's job
+        self._n_workers = 0
+        self._executor: Any = None
+        self._reports: Any = None
 
     def __enter__(self) -> Processes:
         return self
@@ -47,9 +63,9 @@ class Processes:
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for worker in self._workers:
-            worker.end()
-        self._workers = []
+        if self._executor is not None:
+            self._executor.shutdown(kill_workers=True)
+            self._executor, self._n_workers = None, 0
 
     def run(self, tasks: Sequence[Task], report: Report) -> Iterator[tuple[int, Any]]:
         """(index, result) of each task, as they get done; started in their order.
@@ -59,102 +75,76 @@ class Processes:
                 however many processes there are.
             StoppedError: a process was killed.
         """
-        n_workers = min(self.wanted, len(tasks))
+        n_workers = min(self._wanted, len(tasks))
         if n_workers <= 1:
             yield from ((index, task.run(report)) for index, task in enumerate(tasks))
             return
-        while len(self._workers) < n_workers:
-            self._workers.append(_Worker())
-        yield from _spread(tasks, self._workers[:n_workers], report)
+        from loky.process_executor import TerminatedWorkerError
 
-
-def _spread(tasks: Sequence[Task], workers: Sequence[_Worker], report: Report) -> Iterator[tuple[int, Any]]:
-    waiting = iter(enumerate(tasks))
-    taking = threading.Lock()
-    messages: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
-    stopped = threading.Event()
-
-    def serve(worker: _Worker) -> None:
-        while not stopped.is_set():
-            with taking:
-                index, task = next(waiting, (-1, None))
-            if task is None:
-                break
-            try:
-                messages.put(("done", index, worker.run(task, lambda n: messages.put(("progress", 0, n)))))
-            except Exception as error:
-                stopped.set()
-                messages.put(("failed", index, error))
-        messages.put(("ended", 0, None))
-
-    for worker in workers:
-        threading.Thread(target=serve, args=(worker,), daemon=True).start()
-    failures: dict[int, Exception] = {}
-    serving = len(workers)
-    try:
-        while serving:
-            kind, index, content = messages.get()
-            if kind == "progress":
-                report(content)
-            elif kind == "done":
-                yield index, content
-            elif kind == "failed":
-                failures[index] = content
-            else:
-                serving -= 1
-    finally:
-        stopped.set()
-    if failures:
-        raise failures[min(failures)]
-
-
-class _Worker:
-    """A process of `slm.data.store.worker`."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from slm.data.store.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-
-    def run(self, task: Task, report: Report) -> Any:
-        """The task's result; blocks."""
+        self._start(n_workers)
         try:
-            self._send(task)
-            while True:
-                kind, content = pickle.load(self._process.stdout)  # type: ignore[arg-type]
-                if kind == "progress":
-                    report(content)
-                elif kind == "done":
-                    return content
+            yield from self._spread(tasks, report)
+        except TerminatedWorkerError as error:
+            found = re.search(r"\(-(\d+)\)", str(error))  # of "SIGKILL(-9)"
+            signalled = f" (signal {found[1]})" if found else ""
+            raise StoppedError(
+                f"a process that tokenized was killed{signalled}; too little memory? give fewer: num_processes=1"
+            ) from None
+
+    def _spread(self, tasks: Sequence[Task], report: Report) -> Iterator[tuple[int, Any]]:
+        waiting = iter(enumerate(tasks))
+        working: dict[Future[Any], int] = {}
+        failures: dict[int, BaseException] = {}
+        while True:
+            while not failures and len(working) < self._n_workers and (task := next(waiting, None)):
+                working[self._executor.submit(_run, task[1])] = task[0]
+            if not working:
+                break
+            done, _ = wait(working, timeout=_REPORT_EVERY_S, return_when=FIRST_COMPLETED)
+            while not self._reports.empty():
+                report(self._reports.get())
+            for future in done:
+                index, error = working.pop(future), future.exception()
+                if error is None:
+                    yield index, future.result()
                 else:
-                    error, where = content
-                    raise error from RuntimeError(f"in another process:\n{where}")
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            raise StoppedError(_how_it_ended(self._process.wait())) from None
+                    failures[index] = error
+        if failures:
+            raise failures[min(failures)]
 
-    def end(self) -> None:
-        """Now."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
+    def _start(self, n_workers: int) -> None:
+        """Unless so many are there."""
+        if n_workers > self._n_workers:
+            from loky import ProcessPoolExecutor
+            from loky.backend import get_context
 
-    def _send(self, what: Any) -> None:
-        pickle.dump(what, self._process.stdin)  # type: ignore[arg-type]
-        self._process.stdin.flush()  # type: ignore[union-attr]
+            self.close()
+            self._n_workers, self._reports = n_workers, get_context("loky").SimpleQueue()
+            begin = (os.getpid(), self._reports)
+            self._executor = ProcessPoolExecutor(n_workers, initializer=_begin, initargs=begin, env=_ENVIRONMENT)
 
 
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"a process that tokenized was killed (signal {-status}); too little memory? give fewer: num_processes=1"
-    return f"a process that tokenized ended with status {status}; what it said is above"
+_reports: Any = None  # of a process of loky's
 
 
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _begin(parent: int, reports: Any) -> None:
+    """What a process does first."""
+    global _reports
+    _reports = reports
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
+    os.dup2(2, 1)  # the parent's stdout is for its result
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """In the middle of a task, too."""
+    above = multiprocessing.parent_process()
+    if os.name == "nt" and above is not None:  # where a process keeps the number of a parent that has ended
+        above.join()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _run(task: Task) -> Any:
+    return task.run(_reports.put)

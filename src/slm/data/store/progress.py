@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from slm.data.store.worker import Report
+from slm.data.store.processes import Report
 from slm.notices import notice
 
 _LINE_EVERY_S = 30.0
@@ -21,48 +21,26 @@ def progress(what: str, total: int) -> Iterator[Report]:
         what: is done with the text.
         total: bytes there are.
     """
-    if sys.stderr.isatty():
-        with _bar(what, total) as report:
-            yield report
-    else:
-        yield _Lines(what, total).report
-
-
-class _Lines:
-    """MB/s and time left are counted from the first report on: what was done in an earlier try took no time."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, total
-        self._done = 0
-        self._began = self._told = time.monotonic()
-        self._done_before: int | None = None
-
-    def report(self, n: int) -> None:
-        if self._done_before is None:
-            self._done_before = n if self._done == 0 else 0
-        self._done += n
-        now = time.monotonic()
-        if now - self._told >= _LINE_EVERY_S:
-            self._told = now
-            rate = (self._done - self._done_before) / (now - self._began)
-            left = f"{(self._total - self._done) / rate:,.0f} s left" if rate > 0 else "no end in sight"
-            mb = f"{self._done / 1e6:,.0f} of {self._total / 1e6:,.0f} MB"
-            notice(f"{self._what} {mb}  {rate / 1e6:.1f} MB/s  {left}")
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Report]:
-    from rich import progress as rich_progress
+    from rich import progress as bars
     from rich.console import Console
 
+    is_seen = sys.stderr.isatty()
     columns = (
-        rich_progress.BarColumn(),
-        rich_progress.DownloadColumn(),
-        rich_progress.TransferSpeedColumn(),
-        rich_progress.TimeElapsedColumn(),
-        "left",
-        rich_progress.TimeRemainingColumn(),
+        *("{task.description}", bars.BarColumn(), bars.DownloadColumn(), bars.TransferSpeedColumn()),
+        *(bars.TimeElapsedColumn(), "left", bars.TimeRemainingColumn()),
     )
-    with rich_progress.Progress("{task.description}", *columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+    with bars.Progress(*columns, console=Console(stderr=True), disable=not is_seen) as bar:
+        bar.add_task(what, total=total)
+        (task,) = bar.tasks
+        told = time.monotonic()
+
+        def report(n: int) -> None:
+            nonlocal told
+            bar.advance(task.id, n)
+            if not is_seen and time.monotonic() - told >= _LINE_EVERY_S:
+                told = time.monotonic()
+                mb = f"{task.completed / 1e6:,.0f} of {total / 1e6:,.0f} MB  {(task.speed or 0) / 1e6:.1f} MB/s"
+                left = "no end in sight" if task.time_remaining is None else f"{task.time_remaining:,.0f} s left"
+                notice(f"{what} {mb}  {left}")
+
+        yield report

@@ -1,4 +1,5 @@
-"""The first pass over the text: how long each document is, a hash of it, and what is wrong in the files.
+"""The corpus cut into units of work, and the first pass over them: how long each document is, a hash of it, and what is
+wrong in the files.
 
 What is to be known of all documents before the first is tokenized: which are held out, which are duplicates, and
 whether there is a fault that is to be refused (in a second, not after an hour). It costs a few per cent of
@@ -10,26 +11,85 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from slm.data.documents.document import Document
+from slm.data.documents.document import PART_SIZE, Document
+from slm.data.documents.source import Source, Span
 from slm.data.faults import Faults, OnBad
-from slm.data.store.processes import Processes
-from slm.data.store.units import Unit
-from slm.data.store.worker import Report
+from slm.data.store.processes import Processes, Report
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 
+UNIT_BYTES = 16 << 20
+"""About how much of its files a unit holds: a few seconds of work, which is what a kill can cost."""
+MOST_UNITS = 4096
+"""A larger corpus has larger units, so that the files of a store can all be mapped."""
 RECORD = np.dtype(
     [("name", "<u8"), ("content", "<u8", 2), ("chars", "<u4"), ("bytes", "<u4"), ("begins", "?"), ("ends", "?")]
 )
 """Of a document, or a part of a long one: hashes of its name and text, its length, and whether it is a part."""
 _PACKED = struct.Struct("<Q16sII??")
+
+
+class Piece(NamedTuple):
+    """A span of the source of that number; `first`: it is the source's first one."""
+
+    number: int
+    source: Source
+    span: Span
+    first: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Adjacent pieces: what one process reads at a time, and what makes one shard.
+
+    Attributes:
+        number: its place in the order.
+        pieces: in their order.
+        size: bytes of files, about; for the progress.
+    """
+
+    number: int
+    pieces: tuple[Piece, ...]
+    size: int
+
+    def read(self, faults: Faults) -> Iterator[tuple[Piece, Document]]:
+        """Its documents, each with the piece it comes from."""
+        for piece in self.pieces:
+            for document in piece.source.read(piece.span, faults):
+                yield piece, document
+
+
+def units_of(sources: Sequence[Source], unit_bytes: int | None = None) -> list[Unit]:
+    """All spans of all sources in order, grouped; how depends on the sources alone.
+
+    Args:
+        sources: the corpus.
+        unit_bytes: a unit ends once it has so many; default `UNIT_BYTES`, and more for a corpus with which
+            there would be more than `MOST_UNITS`.
+    """
+    sized: list[tuple[Piece, int]] = []
+    for number, source in enumerate(sources):
+        spans, size = source.spans(), source.size()
+        each = PART_SIZE if size is None else size // len(spans)  # what is no file has spans of about that size
+        sized += [(Piece(number, source, span, first=i == 0), each) for i, span in enumerate(spans)]
+    enough = unit_bytes or max(UNIT_BYTES, sum(size for _, size in sized) // MOST_UNITS)
+    units: list[Unit] = []
+    pieces: list[Piece] = []
+    held = 0
+    for i, (piece, size) in enumerate(sized):
+        pieces.append(piece)
+        held += size
+        if held >= enough or i + 1 == len(sized):
+            units.append(Unit(len(units), tuple(pieces), held))
+            pieces, held = [], 0
+    return units
 
 
 @dataclass(frozen=True)
@@ -49,7 +109,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class ScanTask:
-    """Scans a unit into two files."""
+    """Scans a unit into two files, of which the notes are written last."""
 
     unit: Unit
     folder: Path
@@ -57,12 +117,10 @@ class ScanTask:
 
     @property
     def notes(self) -> Path:
-        """The file that is written last."""
         return self.folder / f"{self.unit.number:05d}.json"
 
     @property
     def records(self) -> Path:
-        """The other."""
         return self.notes.with_suffix(".records")
 
     def run(self, report: Report) -> None:
@@ -93,14 +151,11 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     """
     folder.mkdir(exist_ok=True)
     tasks = [ScanTask(unit, folder, on_bad) for unit in units]
-    report(sum(task.unit.size for task in tasks if task.notes.is_file()))
-    for _ in processes.run([task for task in tasks if not task.notes.is_file()], report):
+    left = [task for task in tasks if not task.notes.is_file()]
+    report(sum(unit.size for unit in units) - sum(task.unit.size for task in left))
+    for _ in processes.run(left, report):
         pass
-    return _collected(tasks, on_bad)
-
-
-def _collected(tasks: Sequence[ScanTask], on_bad: OnBad) -> Scan:
-    sources = {piece.number: piece.source for task in tasks for piece in task.unit.pieces}
+    sources = {piece.number: piece.source for unit in units for piece in unit.pieces}
     told: list[dict[str, Any]] = [
         {"name": source.name, "bytes": source.size(), "sha256": None, "documents": 0} for source in sources.values()
     ]

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slm.data.config import Filters
 from slm.data.documents.document import Document
 from slm.data.faults import Faults
-from slm.data.filters import Filters
-from slm.data.store.units import Unit
+from slm.data.store.scan import Unit
 from slm.errors import UserError
 
 DROPPED, TRAIN, VAL = 0, 1, 2
 SPLIT_NAMES = {TRAIN: "train", VAL: "val"}
+_REASONS = {1: "empty", 2: "too_short", 3: "too_long", 4: "duplicates"}
+_EMPTY, _TOO_SHORT, _TOO_LONG, _DUPLICATE = _REASONS
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,8 @@ class Chosen:
                 yield from self._parts(index, SPLIT_NAMES[code], document)
 
     def _parts(self, index: int, split: str, document: Document) -> Iterator[tuple[str, Document]]:
-        if not self.sole:
-            yield split, document
-        elif self.cut is None or self.cut[0] != index:
-            yield split, replace(document, ends=False)
+        if self.cut is None or self.cut[0] != index:
+            yield split, replace(document, ends=False) if self.sole else document
         else:  # no text ends here, and none begins
             place = self.cut[1]
             yield "train", replace(document, text=document.text[:place], ends=False)
@@ -64,7 +64,6 @@ class Selection:
     """What becomes of all documents.
 
     Attributes:
-        units: of each unit.
         documents: how many are in each split; a single one that is cut is in both.
         dropped: how many were left out, by reason.
         n_bytes: UTF-8 bytes of the text that is kept.
@@ -92,14 +91,18 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
     starts = np.flatnonzero(_column(records, "begins"))  # a document is all from its first part to the next first one
     part_chars = _column(records, "chars")
     chars = np.add.reduceat(part_chars, starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
-    dropped = _dropped(chars, filters)
+    dropped = np.zeros(len(chars), np.uint8)  # why, a key of _REASONS
+    dropped[chars > (filters.max_chars or np.inf)] = _TOO_LONG
+    dropped[chars < filters.min_chars] = _TOO_SHORT
+    dropped[chars == 0] = _EMPTY
     if filters.dedupe:
         left = np.flatnonzero(dropped == 0)
         dropped[left[_repeated(_contents(_column(records, "content"), starts)[left])]] = _DUPLICATE
     kept = np.flatnonzero(dropped == 0)
     reasons = {reason: int((dropped == code).sum()) for code, reason in _REASONS.items()}
     if not len(kept):
-        raise UserError(_nothing_left(reasons))
+        told = ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in reasons.items() if count)
+        raise UserError(f"data: no document is left ({told}); change data.min_chars and data.max_chars")
     codes = np.zeros(len(starts), np.uint8)
     codes[kept] = TRAIN
     if len(kept) > 1:
@@ -112,7 +115,13 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
         cut = _cut(parts, part_chars, val_fraction)
         of_parts[parts[parts > cut[0]]] = VAL
         counts["val"] = 1
-    return Selection(_by_unit(records, of_parts, part_chars, cut), counts, reasons, _kept_bytes(records, of_parts))
+    n_bytes = int(_column(records, "bytes")[of_parts != DROPPED].sum(dtype=np.int64))
+    units, start = [], 0
+    for end in np.cumsum([len(of_unit) for of_unit in records]).tolist():
+        here = (cut[0] - start, cut[1]) if cut and start <= cut[0] < end else None
+        units.append(Chosen(of_parts[start:end], part_chars[start:end], sole=cut is not None, cut=here))
+        start = end
+    return Selection(units, counts, reasons, n_bytes)
 
 
 def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarray:
@@ -141,23 +150,9 @@ def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarra
     return held
 
 
-_EMPTY, _TOO_SHORT, _TOO_LONG, _DUPLICATE = 1, 2, 3, 4
-_REASONS = {_EMPTY: "empty", _TOO_SHORT: "too_short", _TOO_LONG: "too_long", _DUPLICATE: "duplicates"}
-
-
 def _column(records: Sequence[np.ndarray], name: str) -> np.ndarray:
     """One at a time, so that memory holds a few bytes a document."""
     return np.concatenate([of_unit[name] for of_unit in records])
-
-
-def _dropped(chars: np.ndarray, filters: Filters) -> np.ndarray:
-    """(n,) uint8: why each document is left out for its length, a key of `_REASONS`; 0 if it is not."""
-    dropped = np.zeros(len(chars), np.uint8)
-    if filters.max_chars is not None:
-        dropped[chars > filters.max_chars] = _TOO_LONG
-    dropped[chars < filters.min_chars] = _TOO_SHORT
-    dropped[chars == 0] = _EMPTY
-    return dropped
 
 
 def _contents(of_parts: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -191,29 +186,3 @@ def _cut(parts: np.ndarray, part_chars: np.ndarray, fraction: float) -> tuple[in
         )
     i = int(np.searchsorted(ends, place))
     return int(parts[i]), place - (int(ends[i - 1]) if i else 0)
-
-
-def _by_unit(
-    records: Sequence[np.ndarray], codes: np.ndarray, chars: np.ndarray, cut: tuple[int, int] | None
-) -> list[Chosen]:
-    units, start = [], 0
-    for of_unit in records:
-        end = start + len(of_unit)
-        here = (cut[0] - start, cut[1]) if cut and start <= cut[0] < end else None
-        units.append(Chosen(codes[start:end], chars[start:end], sole=cut is not None, cut=here))
-        start = end
-    return units
-
-
-def _kept_bytes(records: Sequence[np.ndarray], codes: np.ndarray) -> int:
-    total, start = 0, 0
-    for of_unit in records:
-        kept = codes[start : start + len(of_unit)] != DROPPED
-        total += int(of_unit["bytes"][kept].sum(dtype=np.int64))
-        start += len(of_unit)
-    return total
-
-
-def _nothing_left(reasons: dict[str, int]) -> str:
-    told = ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in reasons.items() if count)
-    return f"data: no document is left ({told}); change data.min_chars and data.max_chars"

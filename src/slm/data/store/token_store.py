@@ -20,8 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
-from slm.data.store.sharded_tokens import ShardedTokens
-from slm.data.store.token_bytes import TokenBytes, others_file
+from slm.data.store.sharded_tokens import ShardedTokens, TokenBytes, others_file
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
@@ -60,12 +59,16 @@ class TokenStore:
             UserError: it is missing, damaged, of another format, or its files have not the size that was written.
         """
         meta = _read_meta(folder)
-        for shard in (shard for split in SPLITS for shard in meta[split]["shards"]):
+        whole: dict[str, Any] = {
+            key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")
+        }
+        whole["shards"] = [shard for split in SPLITS for shard in meta[split]["shards"]]
+        for shard in whole["shards"]:
             file = folder / shard["file"]
             _check_size(file, shard["tokens"] * np.dtype(meta["dtype"]).itemsize)
             if others := shard.get("others"):
                 _check_size(others_file(file), 8 * others)
-        return cls(folder, {**meta, WHOLE: _whole(meta)}, load_tokenizer(folder))
+        return cls(folder, {**meta, WHOLE: whole}, load_tokenizer(folder))
 
     def tokens(self, split: str) -> np.ndarray | ShardedTokens:
         """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
@@ -85,15 +88,13 @@ class TokenStore:
         """
         shards, of_id = self.meta[split]["shards"], self.tokenizer.bytes_of_id
         if self.meta["format"] < FORMAT and not self.tokenizer.spells_exactly():
-            of_id = of_id * (self.meta[split]["bytes"] / max(1, self._sum_by_id(split)))
+            tokens = self.tokens(split)
+            blocks = (np.arange(start, min(start + _BLOCK, len(tokens))) for start in range(0, len(tokens), _BLOCK))
+            by_id = sum(int(of_id[tokens[block]].sum()) for block in blocks)
+            of_id = of_id * (self.meta[split]["bytes"] / max(1, by_id))
             notice(f"'{self.folder}' was made by an older version: bits per byte are estimates; prepare it again")
         files = [others_file(self.folder / shard["file"]) if shard.get("others") else None for shard in shards]
         return TokenBytes(of_id, [shard["tokens"] for shard in shards], files)
-
-    def _sum_by_id(self, split: str) -> int:
-        tokens = self.tokens(split)
-        blocks = (np.arange(start, min(start + _BLOCK, len(tokens))) for start in range(0, len(tokens), _BLOCK))
-        return sum(int(self.tokenizer.bytes_of_id[tokens[block]].sum()) for block in blocks)
 
     @property
     def fingerprint(self) -> str:
@@ -101,18 +102,12 @@ class TokenStore:
         return self.meta["fingerprint"]
 
 
-def _whole(meta: Mapping[str, Any]) -> dict[str, Any]:
-    counts = {key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")}
-    return {**counts, "shards": [shard for split in SPLITS for shard in meta[split]["shards"]]}
-
-
-def write_meta(
-    folder: Path, shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
+def meta_of(
+    shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """Write ``meta.json`` of a store whose other files are there, and return what it says.
+    """What ``meta.json`` says of a store.
 
     Args:
-        folder: of the store.
         shards: in order; of each, by split, what `slm.data.store.shard.write_shard` said.
         documents: how many there are in each split.
         tokenizer: made the tokens.
@@ -133,11 +128,14 @@ def write_meta(
             "sha256": _joint_sha256([shard["sha256"] for shard in filled]),
             "shards": filled,
         }
-    parts = [meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint]
-    meta["fingerprint"] = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    meta["fingerprint"] = _joint_sha256([meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint])
+    return meta
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Into a store whose other files are there."""
     with new_file(folder / META_FILE) as file:
         file.write(json.dumps(meta, indent=1).encode())
-    return meta
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -146,7 +144,7 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 def _joint_sha256(digests: Sequence[str]) -> str:
-    """Of a single shard its own."""
+    """Of a single one itself."""
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 

@@ -1,0 +1,188 @@
+"""What a corpus consists of: sources, which give documents, span by span; what those have in common that are files, and
+those whose documents are a field of records."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slm.data.config import AUTO, Reading
+from slm.data.documents.compression import COMPRESSED, is_compressed
+from slm.data.documents.document import PART_SIZE, Document, in_parts
+from slm.data.faults import Faults
+from slm.errors import UserError
+from slm.files.reading import digest_of, is_unicode, with_replacements
+from slm.registry import READERS
+
+_BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+
+
+class Span(NamedTuple):
+    """A part of a source that can be read on its own: bytes, rows or row groups from `start` up to `end`.
+
+    Spans depend on the source alone, never on how many processes read them; together they are the whole of it.
+    """
+
+    start: int
+    end: int
+
+
+WHOLE = Span(0, -1)
+"""Of what can only be read from its beginning to its end: compressed files, JSON arrays, streams."""
+
+
+class Record(NamedTuple):
+    """Fields, and where they are, unique in the source: "@1024" (byte), "#7" (number, from 0)."""
+
+    place: str
+    values: dict[str, Any]
+
+
+class Source(ABC):
+    """Something that gives documents, in bounded memory. It holds settings only, so it can be sent to other processes.
+
+    Attributes:
+        name: relative to the corpus, so that it is the same on every machine; names of documents and places of faults
+            begin with it.
+        place: where it lies, for messages.
+    """
+
+    name: str
+    place: str
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """JSON types that change when the content may have changed; told without reading it.
+
+        Raises:
+            UserError: it is not there.
+        """
+
+    def size(self) -> int | None:
+        """Bytes, for the progress and for units of work of like size; None for what is no file."""
+        return None
+
+    def sha256(self) -> str | None:
+        """Of its bytes; None for what is no file."""
+        return None
+
+    @abstractmethod
+    def spans(self) -> list[Span]:
+        """In order, at least one; what is damaged has one, and `read` says what is wrong."""
+
+    @abstractmethod
+    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
+        """The documents of one of the `spans`, in order; a long one in parts. None of them is without text but a part
+        that was left out. `faults` is told of all that is not given out.
+
+        Raises:
+            UserError: a fault, where `faults` refuses them.
+        """
+
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
+        """The records of a span with those `fields` that are wanted, where they are there; None for all.
+
+        Raises:
+            UserError: it holds plain text; and as of `read`.
+        """
+        raise UserError(
+            f"data.path: '{self.place}' is read as plain text, and records are wanted; give .jsonl, .json or "
+            ".parquet files, or say what it is (data.format=jsonl)"
+        )
+
+    def where(self, place: str) -> str:
+        """A record for a message."""
+        return f"record {place} of '{self.place}'"
+
+
+class FileSource(Source):
+    """A file. Its subclasses are the formats."""
+
+    span_bytes = PART_SIZE
+    """About how many bytes of a file make a span."""
+
+    def __init__(self, file: Path, name: str, reading: Reading) -> None:
+        self.file, self.name, self.reading = file, name, reading
+        self.place = str(file)
+
+    def identity(self) -> Any:
+        try:
+            return file_identity(self.file)
+        except OSError as error:
+            raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
+
+    def size(self) -> int:
+        return self.file.stat().st_size
+
+    def sha256(self) -> str:
+        return digest_of(self.file)
+
+    def byte_spans(self) -> list[Span]:
+        """Of a file that can be read from any place on; the last is the longest, so that none can be empty."""
+        if is_compressed(self.file):
+            return [WHOLE]
+        size = self.size() if self.file.is_file() else 0
+        starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]
+        return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
+
+
+class RecordSource(Source):
+    """What holds records, of which one field is the text."""
+
+    reading: Reading
+
+    def read(self, span: Span, faults: Faults) -> Iterator[Document]:
+        for record in self.records(span, faults, [self.reading.field]):
+            yield from self._document(record, faults)
+
+    def too_long(self, place: str, faults: Faults) -> None:
+        """Count a record that is longer than ``max_record_bytes``."""
+        limit = f"data.max_record_bytes ({self.reading.max_record_bytes:,})"
+        faults.add("too_long", self.name + place, lambda: f"{self.where(place)} is longer than {limit}")
+
+    def _document(self, record: Record, faults: Faults) -> Iterator[Document]:
+        """None, and a fault counted, if there is no text in the field."""
+        field, name, where = self.reading.field, self.name + record.place, partial(self.where, record.place)
+        text = record.values.get(field)
+        if not isinstance(text, str):
+            is_there = field in record.values
+            got = f"has {type(text).__name__} in the field '{field}'" if is_there else f"has no field '{field}'"
+            has = ", ".join(map(repr, list(record.values)[:8]))
+            faults.add("no_text", name, lambda: f"{where()} {got} (fields: {has})")
+        elif not text:
+            faults.note("empty", name)
+        elif "\0" in text or not is_unicode(text):
+            kind, found = ("nul", "NUL characters") if "\0" in text else ("not_utf8", "half a surrogate pair")
+            faults.add(kind, name, lambda: f"{where()} holds {found}")
+            if faults.replaces:
+                yield from in_parts(name, with_replacements(text))
+        else:
+            yield from in_parts(name, text)
+
+
+def file_identity(file: Path) -> list[str | int]:
+    """What changes when its content does, without reading it: place, size, time of the last change."""
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def file_sources(files: Sequence[Path], reading: Reading) -> list[FileSource]:
+    """Each file as the format that ``data.format`` names or, with "auto", that of the ending before any ``.gz`` or
+    ``.zst``; named relative to the folder that is common to all."""
+    places = [Path(os.path.abspath(file)) for file in files]  # not resolved: a link is named by its own place
+    root = os.path.commonpath([place.parent for place in places])
+    return [
+        READERS.get(_format_of(file) if reading.format == AUTO else reading.format)(
+            file, place.relative_to(root).as_posix(), reading
+        )
+        for place, file in zip(places, files, strict=True)
+    ]
+
+
+def _format_of(file: Path) -> str:
+    endings = [ending for ending in file.suffixes if ending.lower() not in COMPRESSED]
+    return _BY_ENDING.get(endings[-1].lower() if endings else "", "text")
