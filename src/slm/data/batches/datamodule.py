@@ -1,24 +1,25 @@
-"""The LightningDataModule: loaders over a token store, and the position in the data."""
+"""The LightningDataModules: loaders over windows of a token store, of conversations, of pairs; and the position."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slm.data.batches.loader_signals import leave_signals_to_the_run
+from slm.data.batches.loader import TimedLoader, make_loader
 from slm.data.batches.mixture import Store, shares_of, stores_of
-from slm.data.batches.mixture_order import MixtureOrder
-from slm.data.batches.order import window_at
+from slm.data.batches.order import MixtureOrder, window_at
+from slm.data.batches.pairs import PairDataset
+from slm.data.batches.sample_windows import PackedSamples, PaddedSamples
 from slm.data.batches.samplers import EvalBatches, Order, TrainBatches
-from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, CountedWindows, MixtureWindows, WindowDataset, Windows
+from slm.data.batches.samples import SampleSet
+from slm.data.batches.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
 
@@ -59,7 +60,7 @@ class WindowDataModule(pl.LightningDataModule):
         self.seed = seed
         self.eval_split = eval_split
         self.position = 0
-        self._train_loader: _TimedLoader | None = None
+        self._train_loader: TimedLoader | None = None
 
     @property
     def waited_s(self) -> float:
@@ -79,12 +80,26 @@ class WindowDataModule(pl.LightningDataModule):
         """Of each part in the order of training."""
         return [1.0]
 
+    @property
+    def part_names(self) -> Sequence[str]:
+        """Of each part; "" of the only one."""
+        return [""]
+
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Endless batches from `position` on."""
         parts = self.parts("train")
         batches = TrainBatches(self._order(parts), self.position, self.batch_size, *self._ranks())
-        self._train_loader = self._loader(parts[0] if len(parts) == 1 else MixtureWindows(parts), batches)
+        windows = parts[0] if len(parts) == 1 else MixtureWindows(parts)
+        self._train_loader = make_loader(windows, batches, self.num_workers)
         return self._train_loader
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
+        """Every window of `eval_split`, once; of a mixture, a loader for each part."""
+        loaders: list[DataLoader[dict[str, Tensor]]] = [
+            make_loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
+            for part in self.eval_parts()
+        ]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def samples_at(self, start: int, end: int) -> list[int]:
         """Windows of the training data at positions ``start .. end - 1``, counted through all parts, one after another:
@@ -104,25 +119,7 @@ class WindowDataModule(pl.LightningDataModule):
             raise UserError(f"sample: there is no window {window}; they are 0 to {ends[-1] - 1}")
         number = int(np.searchsorted(ends, window, side="right"))
         of_part = window - int(ends[number]) + len(parts[number])
-        return self.part_names[number], parts[number].__getitems__(np.array([of_part]))
-
-    @property
-    def part_names(self) -> Sequence[str]:
-        """Of each part."""
-        return [""]
-
-    def _order(self, parts: Sequence[Windows]) -> Order:
-        sizes = [len(part) for part in parts]
-        if len(parts) > 1:
-            return MixtureOrder(sizes, self.shares, self.seed)
-        return partial(window_at, n_windows=sizes[0], seed=self.seed)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
-        """Every window of `eval_split`, once; of a mixture, a loader for each part."""
-        loaders: list[DataLoader[dict[str, Tensor]]] = [
-            self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks())) for part in self.eval_parts()
-        ]
-        return loaders[0] if len(loaders) == 1 else loaders
+        return self.part_names[number], parts[number].__getitems__([of_part])
 
     def train_batch_taken(self) -> None:
         """Count the micro-batch that all ranks have just begun to train on."""
@@ -152,18 +149,11 @@ class WindowDataModule(pl.LightningDataModule):
             )
         self.position = state_dict["position"]
 
-    def _loader(self, dataset: Windows, batches: TrainBatches | EvalBatches) -> _TimedLoader:
-        return _TimedLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=_without_labels if getattr(batches, "is_idle", False) else _already_a_batch,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=leave_signals_to_the_run,
-            pin_memory=torch.cuda.is_available(),
-            # a generator of its own, so that making a loader draws nothing from the global one
-            generator=torch.Generator(),
-        )
+    def _order(self, parts: Sequence[Windows]) -> Order:
+        sizes = [len(part) for part in parts]
+        if len(parts) > 1:
+            return MixtureOrder(sizes, self.shares, self.seed)
+        return partial(window_at, n_windows=sizes[0], seed=self.seed)
 
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -183,11 +173,9 @@ class TextDataModule(WindowDataModule):
         self.store = store
 
     def parts(self, split: str) -> list[WindowDataset]:
-        """The windows of each store."""
         return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
 
     def eval_parts(self) -> list[Windows]:
-        """Those that say how many bytes of text they stand for."""
         bytes_of = [store.token_bytes(self.eval_split) for store in stores_of(self.store).values()]
         return [
             CountedWindows(part, partial(part.text_bytes, token_bytes=of_part))
@@ -196,36 +184,54 @@ class TextDataModule(WindowDataModule):
 
     @property
     def shares(self) -> list[float]:
-        """As the mixture has them."""
         return list(shares_of(self.store).values())
 
     @property
     def part_names(self) -> list[str]:
-        """As the mixture has them."""
         return list(stores_of(self.store))
 
 
-class _TimedLoader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that knows how long its consumer waited for it."""
+class InstructionDataModule(WindowDataModule):
+    """Conversations.
 
-    waited_s = 0.0
+    Args:
+        samples: of "train" and "val", or of the only part to be scored; in one vocabulary.
+        vocabulary: the tokenizer's fingerprint.
+        packing: several samples share a window, by the seed; else each has a row.
+        **others: as `WindowDataModule` takes them.
+    """
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited_s += time.perf_counter() - start
-            yield batch
+    def __init__(
+        self, samples: Mapping[str, SampleSet], vocabulary: str, packing: bool, *arguments: Any, **others: Any
+    ) -> None:
+        inputs = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
+        super().__init__(hashlib.sha256(" ".join(inputs).encode()).hexdigest(), *arguments, **others)
+        self.datasets: dict[str, PackedSamples | PaddedSamples] = {
+            split: PackedSamples(part, self.seq_len, self.seed) if packing else PaddedSamples(part, self.seq_len)
+            for split, part in samples.items()
+        }
+
+    def parts(self, split: str) -> list[PackedSamples | PaddedSamples]:
+        return [self.datasets[split]]
+
+    def eval_parts(self) -> list[Windows]:
+        return [CountedWindows(part, part.text_bytes) for part in self.parts(self.eval_split)]
 
 
-def _without_labels(batch: Any) -> Any:
-    counted = {TEXT_BYTES: 0.0} if TEXT_BYTES in batch else {}
-    return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
+class PairDataModule(WindowDataModule):
+    """Pairs of answers.
 
+    Args:
+        datasets: of "train" and "val", or of the only part to be scored.
+        fingerprint: of both.
+        **others: as `WindowDataModule` takes them.
+    """
 
-def _already_a_batch(batch: Any) -> Any:
-    return batch
+    noun = "pairs"
+
+    def __init__(self, datasets: Mapping[str, PairDataset], fingerprint: str, *arguments: Any, **others: Any) -> None:
+        super().__init__(fingerprint, *arguments, **others)
+        self.datasets = datasets
+
+    def parts(self, split: str) -> list[PairDataset]:
+        return [self.datasets[split]]

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 import slm
-from slm.data.batches.mixture_order import BLOCK, slots
+from slm.data.batches.order import BLOCK, slots
 from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
 from slm.data.store.find import corpus_sources, find_store, tokenize_with, training_texts
 from slm.data.store.token_store import SPLITS, WHOLE, TokenStore

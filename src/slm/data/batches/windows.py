@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ IGNORE_INDEX = -100
 TEXT_BYTES = "text_bytes"
 
 
-class Windows(Protocol):
+class Windows(Dataset[dict[str, Any]], ABC):
     """What batches are made of.
 
     Attributes:
@@ -28,14 +29,20 @@ class Windows(Protocol):
 
     seq_len: int
 
+    @abstractmethod
     def __len__(self) -> int:
         """How many there are."""
 
-    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
+    @abstractmethod
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
 
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One window, (T,) each."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
-class WindowDataset(Dataset[dict[str, Tensor]]):
+
+class WindowDataset(Windows):
     """Non-overlapping windows of `seq_len` tokens that cover a split.
 
     Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token
@@ -67,7 +74,6 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return -(-(len(self.tokens) - 1) // self.seq_len)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each."""
         last = len(self.tokens) - 1
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = first + np.arange(self.seq_len + 1)
@@ -75,10 +81,6 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         labels = ids[:, 1:].copy()
         labels[where[:, 1:] > last] = IGNORE_INDEX
         return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def text_bytes(self, indices: Sequence[int] | np.ndarray, token_bytes: TokenBytes) -> float:
         """Bytes of text that the labels of these windows stand for, together."""
@@ -88,7 +90,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         return float(token_bytes(where, self.tokens[where]).sum())
 
 
-class CountedWindows(Dataset[dict[str, Any]]):
+class CountedWindows(Windows):
     """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number.
 
     Args:
@@ -96,7 +98,7 @@ class CountedWindows(Dataset[dict[str, Any]]):
         text_bytes: tells it of given windows.
     """
 
-    def __init__(self, windows: Windows, text_bytes: Callable[[np.ndarray], float]) -> None:
+    def __init__(self, windows: Windows, text_bytes: Callable[[Sequence[int] | np.ndarray], float]) -> None:
         self.windows = windows
         self.seq_len = windows.seq_len
         self.text_bytes = text_bytes
@@ -104,12 +106,11 @@ class CountedWindows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitems__(self, indices: np.ndarray) -> dict[str, Any]:
-        """The batch of these windows."""
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         return {**self.windows.__getitems__(indices), TEXT_BYTES: self.text_bytes(indices)}
 
 
-class MixtureWindows(Dataset[dict[str, Tensor]]):
+class MixtureWindows(Windows):
     """The windows of several parts, counted through one part after another.
 
     Args:
@@ -125,7 +126,6 @@ class MixtureWindows(Dataset[dict[str, Tensor]]):
         return int(self._ends[-1])
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """The batch of these windows: as `WindowDataset`'s."""
         windows = np.asarray(indices, dtype=np.int64)
         part_of = np.searchsorted(self._ends, windows, side="right")
         shape = (len(windows), self.seq_len)
