@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from slm.data.batches.loader import TimedLoader, make_loader
 from slm.data.batches.mixture import Store, shares_of, stores_of
-from slm.data.batches.order import MixtureOrder, window_at
+from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
+from slm.data.batches.packing import PackedSamples, PaddedSamples
 from slm.data.batches.pairs import PairDataset
-from slm.data.batches.sample_windows import PackedSamples, PaddedSamples
-from slm.data.batches.samplers import EvalBatches, Order, TrainBatches
 from slm.data.batches.samples import SampleSet
 from slm.data.batches.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
@@ -35,9 +34,10 @@ class WindowDataModule(pl.LightningDataModule):
         eval_split: what validation reads.
 
     Attributes:
-        position: samples consumed over all ranks since the start of training. It is the whole
-            state of the data: saved in every checkpoint, it makes a resumed run read on with the
-            very next sample, at any number of workers or ranks.
+        position: samples consumed over all ranks since the start of training. It is the whole state of the data: saved
+            in every checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or
+            ranks.
+        shares: name of each part, "" of the only one, -> its share of the training samples.
         noun: what a sample is called.
     """
 
@@ -60,6 +60,7 @@ class WindowDataModule(pl.LightningDataModule):
         self.seed = seed
         self.eval_split = eval_split
         self.position = 0
+        self.shares: Mapping[str, float] = {"": 1.0}
         self._train_loader: TimedLoader | None = None
 
     @property
@@ -74,16 +75,6 @@ class WindowDataModule(pl.LightningDataModule):
     def eval_parts(self) -> Sequence[Windows]:
         """The windows of `eval_split`, of each part; bits per byte are known of `CountedWindows`."""
         return self.parts(self.eval_split)
-
-    @property
-    def shares(self) -> Sequence[float]:
-        """Of each part in the order of training."""
-        return [1.0]
-
-    @property
-    def part_names(self) -> Sequence[str]:
-        """Of each part; "" of the only one."""
-        return [""]
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Endless batches from `position` on."""
@@ -119,7 +110,7 @@ class WindowDataModule(pl.LightningDataModule):
             raise UserError(f"sample: there is no window {window}; they are 0 to {ends[-1] - 1}")
         number = int(np.searchsorted(ends, window, side="right"))
         of_part = window - int(ends[number]) + len(parts[number])
-        return self.part_names[number], parts[number].__getitems__([of_part])
+        return list(self.shares)[number], parts[number].__getitems__([of_part])
 
     def train_batch_taken(self) -> None:
         """Count the micro-batch that all ranks have just begun to train on."""
@@ -127,12 +118,7 @@ class WindowDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Position, and what it is a position in."""
-        return {
-            "position": self.position,
-            "seed": self.seed,
-            "seq_len": self.seq_len,
-            "fingerprint": self.fingerprint,
-        }
+        return {name: getattr(self, name) for name in ("position", "seed", "seq_len", "fingerprint")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved position.
@@ -152,7 +138,7 @@ class WindowDataModule(pl.LightningDataModule):
     def _order(self, parts: Sequence[Windows]) -> Order:
         sizes = [len(part) for part in parts]
         if len(parts) > 1:
-            return MixtureOrder(sizes, self.shares, self.seed)
+            return MixtureOrder(sizes, list(self.shares.values()), self.seed)
         return partial(window_at, n_windows=sizes[0], seed=self.seed)
 
     def _ranks(self) -> tuple[int, int]:
@@ -171,24 +157,17 @@ class TextDataModule(WindowDataModule):
     def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
         super().__init__(store.fingerprint, *arguments, **others)
         self.store = store
+        self.shares = shares_of(store)
 
     def parts(self, split: str) -> list[WindowDataset]:
         return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
 
     def eval_parts(self) -> list[Windows]:
-        bytes_of = [store.token_bytes(self.eval_split) for store in stores_of(self.store).values()]
+        split, stores = self.eval_split, stores_of(self.store).values()
         return [
-            CountedWindows(part, partial(part.text_bytes, token_bytes=of_part))
-            for part, of_part in zip(self.parts(self.eval_split), bytes_of, strict=True)
+            CountedWindows(WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split)))
+            for store in stores
         ]
-
-    @property
-    def shares(self) -> list[float]:
-        return list(shares_of(self.store).values())
-
-    @property
-    def part_names(self) -> list[str]:
-        return list(stores_of(self.store))
 
 
 class InstructionDataModule(WindowDataModule):
@@ -215,7 +194,7 @@ class InstructionDataModule(WindowDataModule):
         return [self.datasets[split]]
 
     def eval_parts(self) -> list[Windows]:
-        return [CountedWindows(part, part.text_bytes) for part in self.parts(self.eval_split)]
+        return [CountedWindows(part) for part in self.parts(self.eval_split)]
 
 
 class PairDataModule(WindowDataModule):

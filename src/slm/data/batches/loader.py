@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slm.data.batches.samplers import EvalBatches, TrainBatches
+from slm.data.batches.order import EvalBatches, TrainBatches
 from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, Windows
 
 _NOT_THEIRS = ("SIGINT", "SIGUSR1", "SIGUSR2")

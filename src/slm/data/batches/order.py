@@ -1,15 +1,20 @@
-"""Which window, and of a mixture which part, comes at which position: a function of (seed, position) alone."""
+"""Which window comes at which position, a function of (seed, position) alone, and in which batch of which rank."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from torch.utils.data import Sampler
 
+Order = Callable[[np.ndarray], np.ndarray]
+"""Positions (n,) to windows (n,); sent to loader processes."""
 BLOCK = 1000
 """Positions after which each part of a mixture has had its share exactly; shares are rounded to one in so many."""
 
 _ROUNDS = 6
+_AT_ONCE = 64  # batches whose windows are looked up in one call: the call's cost is mostly fixed
 
 
 def window_at(positions: np.ndarray, n_windows: int, seed: int) -> np.ndarray:
@@ -68,6 +73,7 @@ def slots(weights: Sequence[float]) -> np.ndarray:
     return given
 
 
+@dataclass(frozen=True)
 class MixtureOrder:
     """The endless order of a mixture's training samples.
 
@@ -75,16 +81,15 @@ class MixtureOrder:
     stands at the positions of a part, one after another, is that part's own endless order: each of its windows once
     an epoch, however often its epochs begin anew beside the others'.
 
-    Args:
+    Attributes:
         n_windows: of each part.
         weights: of each part; each is to have a slot.
         seed: of the run.
     """
 
-    def __init__(self, n_windows: Sequence[int], weights: Sequence[float], seed: int) -> None:
-        self.n_windows = n_windows
-        self.slots = slots(weights)
-        self.seed = seed
+    n_windows: Sequence[int]
+    weights: Sequence[float]
+    seed: int
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Windows at `positions` (n,), counted through all parts, one part after another: (n,) int64."""
@@ -99,13 +104,64 @@ class MixtureOrder:
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The part at each position, and how many samples of that part come before it: two (n,) int64."""
+        given = slots(self.weights)
         blocks, place = np.divmod(positions, BLOCK)
         blocks, row = np.unique(blocks, return_inverse=True)
         slot = window_at((blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel(), BLOCK, self.seed)
-        part = np.searchsorted(np.cumsum(self.slots), slot, side="right").reshape(-1, BLOCK)
+        part = np.searchsorted(np.cumsum(given), slot, side="right").reshape(-1, BLOCK)
         before = np.empty_like(part)
-        for i in range(len(self.slots)):
+        for i in range(len(given)):
             mine = part == i
             before[mine] = (np.cumsum(mine, axis=1) - 1)[mine]
-        sample = blocks[:, None] * self.slots[part] + before
+        sample = blocks[:, None] * given[part] + before
         return part[row, place], sample[row, place]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainBatches(Sampler[np.ndarray]):
+    """Endless training batches from a position on.
+
+    Micro-batch m of rank r holds the samples at positions ``start + (m * world_size + r) * batch_size``
+    and following: the ranks together walk the order without gap or overlap, however many they are.
+
+    Attributes:
+        order: which window stands at which position.
+        start: samples consumed over all ranks before the first batch.
+        batch_size: windows a batch on one rank.
+        rank, world_size: of this process.
+    """
+
+    order: Order
+    start: int
+    batch_size: int
+    rank: int
+    world_size: int
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        stride = self.world_size * self.batch_size
+        positions = self.start + self.rank * self.batch_size + np.arange(self.batch_size)
+        positions = positions + stride * np.arange(_AT_ONCE)[:, None]
+        while True:
+            yield from self.order(positions.ravel()).reshape(positions.shape)
+            positions += stride * _AT_ONCE
+
+
+class EvalBatches(Sampler[np.ndarray]):
+    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out.
+
+    Attributes:
+        is_idle: there are fewer windows than ranks, and none is left for this one. It reads the first, of which nothing
+            is to count: without a batch Lightning would end the run, or this rank keep the others waiting.
+    """
+
+    def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.is_idle = rank >= n_windows
+        self.windows = np.arange(0 if self.is_idle else rank, 1 if self.is_idle else n_windows, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self.windows), self.batch_size):
+            yield self.windows[start : start + self.batch_size]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
-from slm.data.batches.sample_windows import PaddedSamples
+from slm.data.batches.packing import PaddedSamples
 from slm.data.batches.samples import SampleSet, Tokens
 from slm.data.batches.windows import Windows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class Windows(Dataset[dict[str, Any]], ABC):
         """One window, (T,) each."""
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
+    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+        """Bytes of text that the labels of these windows stand for, together; known of some."""
+        raise NotImplementedError
+
 
 class WindowDataset(Windows):
     """Non-overlapping windows of `seq_len` tokens that cover a split.
@@ -52,16 +56,18 @@ class WindowDataset(Windows):
     Args:
         tokens: (n,) token ids, n >= 2, usually memory-mapped.
         seq_len: window length T.
+        token_bytes: how many bytes of text tokens stand for, where `text_bytes` is asked.
 
     Raises:
         UserError: there are fewer than two tokens.
     """
 
-    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int) -> None:
+    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
         if len(tokens) < 2:
             raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
         self.tokens = tokens
         self.seq_len = seq_len
+        self.token_bytes = token_bytes
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a loader process that is not forked: of a mapped file its path."""
@@ -82,32 +88,26 @@ class WindowDataset(Windows):
         labels[where[:, 1:] > last] = IGNORE_INDEX
         return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
 
-    def text_bytes(self, indices: Sequence[int] | np.ndarray, token_bytes: TokenBytes) -> float:
-        """Bytes of text that the labels of these windows stand for, together."""
+    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+        assert self.token_bytes is not None
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = (first + np.arange(1, self.seq_len + 1)).ravel()
         where = where[where < len(self.tokens)]
-        return float(token_bytes(where, self.tokens[where]).sum())
+        return float(self.token_bytes(where, self.tokens[where]).sum())
 
 
 class CountedWindows(Windows):
-    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number.
+    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number."""
 
-    Args:
-        windows: what batches are made of.
-        text_bytes: tells it of given windows.
-    """
-
-    def __init__(self, windows: Windows, text_bytes: Callable[[Sequence[int] | np.ndarray], float]) -> None:
+    def __init__(self, windows: Windows) -> None:
         self.windows = windows
         self.seq_len = windows.seq_len
-        self.text_bytes = text_bytes
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.text_bytes(indices)}
+        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.windows.text_bytes(indices)}
 
 
 class MixtureWindows(Windows):
