@@ -11,8 +11,6 @@ from slm.files.unicode import is_unicode
 
 Form = Literal["auto", "alpaca", "pair", "messages"]
 
-_RESPONSE_NAMES = ("response", "completion")
-
 
 class RecordError(ValueError):
     """A record that is not what is read; its text says why."""
@@ -20,27 +18,19 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt.
+    """Two answers to one prompt, the better and the worse."""
 
-    Attributes:
-        prompt: the conversation up to the answers; its last message is not the assistant's.
-        chosen, rejected: the better and the worse answer.
-    """
-
-    prompt: tuple[Message, ...]
+    prompt: tuple[Message, ...]  # the conversation up to the answers; its last message is not the assistant's
     chosen: str
     rejected: str
 
 
 def conversation_of(values: Mapping[str, Any], form: Form = "auto") -> list[Message]:
-    """The messages of a record.
+    """The messages of a record with these fields.
 
     Forms: ``alpaca``: ``instruction``, ``output`` and perhaps ``input``; ``pair``: ``prompt`` and ``response`` (or
-    ``completion``), each with an optional ``system``; ``messages``: a list of messages with ``role`` and ``content``.
-
-    Args:
-        values: the record's fields.
-        form: one of them, or ``auto`` for the one whose fields are there.
+    ``completion``), each with an optional ``system``; ``messages``: a list of messages with ``role`` and ``content``;
+    ``auto``: the one whose fields are there.
 
     Raises:
         RecordError: fields are missing, are no texts, hold no response, or half a character.
@@ -95,12 +85,12 @@ def _conversation(found: Any) -> list[Message]:
 
 def _question_and_answer(values: Mapping[str, Any], form: Form) -> list[Message]:
     if form == "alpaca":
-        asked, answer = _alpaca(values), _text(values, "output")
+        asked, answer = _alpaca(values), "output"
     else:
-        name = next((name for name in _RESPONSE_NAMES if name in values), _RESPONSE_NAMES[0])
-        asked, answer = {"role": "user", "content": _text(values, "prompt")}, _text(values, name)
+        asked = {"role": "user", "content": _text(values, "prompt")}
+        answer = "completion" if "completion" in values and "response" not in values else "response"
     system = [{"role": "system", "content": _text(values, "system")}] if values.get("system") else []
-    return [*system, asked, {"role": "assistant", "content": answer}]
+    return [*system, asked, {"role": "assistant", "content": _text(values, answer)}]
 
 
 def _alpaca(values: Mapping[str, Any]) -> Message:

@@ -29,25 +29,19 @@ _ANSWER = {"role": "assistant", "content": _LETTER}
 
 @dataclass(frozen=True)
 class Sample:
-    """A conversation as tokens.
-
-    Attributes:
-        ids: all of it, begin and end included.
-        learnt: for each, whether it belongs to a response (what ends the response does).
-        n_bytes: for each, how many bytes of the text it stands for; special tokens for none.
-    """
+    """A conversation as tokens, begin and end included."""
 
     ids: list[int]
-    learnt: list[bool]
-    n_bytes: list[int]
+    learnt: list[bool]  # it belongs to a response, or ends one
+    n_bytes: list[int]  # of the text that it stands for; special tokens for none
 
 
 class _Asked(NamedTuple):
-    """A conversation up to an answer: its ids, those of a short answer, and what space at its end is the answer's."""
+    """A conversation up to an answer."""
 
     ids: list[int]
-    answer_ids: list[int]
-    space: str
+    answer_ids: list[int]  # of a short answer behind it
+    space: str  # at its end, that is the answer's
 
 
 class ChatRenderer:
@@ -78,8 +72,8 @@ class ChatRenderer:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, up to where the assistant's next words begin: those that stand there in `sample`.
 
-        They are all that the template writes, but for white space at its end that an answer's first token takes in. (An
-        answer that begins with a letter is meant; `sample` may cut white space ahead of another one otherwise.)
+        They are all that the template writes, but for white space at its end that the first token of an answer, of one
+        that begins with a letter, takes in.
 
         Raises:
             UserError: the template is broken or refuses the conversation, or a message is not one.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from slm.data.batches.loader import TimedLoader, make_loader
-from slm.data.batches.mixture import Store, shares_of, stores_of
+from slm.data.batches.mixture import MixtureStore, Store, stores_of
 from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
 from slm.data.batches.packing import PackedSamples, PaddedSamples
 from slm.data.batches.pairs import PairDataset
@@ -21,19 +21,19 @@ from slm.data.batches.samples import SampleSet
 from slm.data.batches.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
+Batches = DataLoader[dict[str, Tensor]]
+
 
 class WindowDataModule(pl.LightningDataModule):
     """Windows as batches; a subclass says in `parts` what they are cut from.
 
-    Args:
+    Attributes:
         fingerprint: of all that windows hold: equal ones train alike.
         seq_len: window length T.
         batch_size: windows a batch B on one device.
         num_workers: loader processes; 0 for none.
         seed: of the order of the training windows.
         eval_split: what validation reads.
-
-    Attributes:
         position: samples consumed over all ranks since the start of training. It is the whole state of the data: saved
             in every checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or
             ranks.
@@ -69,14 +69,14 @@ class WindowDataModule(pl.LightningDataModule):
         return self._train_loader.waited_s if self._train_loader is not None else 0.0
 
     def parts(self, split: str) -> Sequence[Windows]:
-        """The windows of "train" or "val", or of what a subclass has beside them, of each part by itself."""
+        """The windows of a split, of each part of a mixture by itself."""
         raise NotImplementedError
 
     def eval_parts(self) -> Sequence[Windows]:
-        """The windows of `eval_split`, of each part; bits per byte are known of `CountedWindows`."""
+        """The same of `eval_split`; bits per byte are known of `CountedWindows`."""
         return self.parts(self.eval_split)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> Batches:
         """Endless batches from `position` on."""
         parts = self.parts("train")
         batches = TrainBatches(self._order(parts), self.position, self.batch_size, *self._ranks())
@@ -84,26 +84,20 @@ class WindowDataModule(pl.LightningDataModule):
         self._train_loader = make_loader(windows, batches, self.num_workers)
         return self._train_loader
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
-        """Every window of `eval_split`, once; of a mixture, a loader for each part."""
-        loaders: list[DataLoader[dict[str, Tensor]]] = [
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Every window of `eval_split`, once; a loader for each part."""
+        loaders: list[Batches] = [
             make_loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
             for part in self.eval_parts()
         ]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def samples_at(self, start: int, end: int) -> list[int]:
-        """Windows of the training data at positions ``start .. end - 1``, counted through all parts, one after another:
-        what `sample` takes."""
-        found: list[int] = self._order(self.parts("train"))(np.arange(start, end)).tolist()
-        return found
+        """Windows of the training data at positions ``start .. end - 1``, counted through one part after another."""
+        return list(map(int, self._order(self.parts("train"))(np.arange(start, end))))
 
     def sample(self, window: int) -> tuple[str, dict[str, Tensor]]:
-        """The name of the part that a training window is of ("" where there is one), and the window as a batch of one.
-
-        Raises:
-            UserError: there is no such window.
-        """
+        """The name of a training window's part, and the window as a batch of one; `UserError` if there is none such."""
         parts = self.parts("train")
         ends = np.cumsum([len(part) for part in parts])
         if not 0 <= window < ends[-1]:
@@ -117,15 +111,10 @@ class WindowDataModule(pl.LightningDataModule):
         self.position += self.batch_size * self._ranks()[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Position, and what it is a position in."""
         return {name: getattr(self, name) for name in ("position", "seed", "seq_len", "fingerprint")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved position.
-
-        Raises:
-            UserError: the data, the window or the seed differs from the saved run's.
-        """
+        """Go on from a saved position; `UserError` if the data, the window or the seed differs from the saved run's."""
         mine = self.state_dict()
         different = [f"{k} {state_dict[k]} -> {mine[k]}" for k in mine if k != "position" and mine[k] != state_dict[k]]
         if different:
@@ -147,26 +136,22 @@ class WindowDataModule(pl.LightningDataModule):
 
 
 class TextDataModule(WindowDataModule):
-    """Windows of a token store, or of a mixture of several.
-
-    Args:
-        store: the tokens.
-        **others: as `WindowDataModule` takes them.
-    """
+    """Windows of a token store, or of a mixture of several; other arguments are as of `WindowDataModule`."""
 
     def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
         super().__init__(store.fingerprint, *arguments, **others)
         self.store = store
-        self.shares = shares_of(store)
+        if isinstance(store, MixtureStore):
+            self.shares = store.shares
 
     def parts(self, split: str) -> list[WindowDataset]:
         return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
 
     def eval_parts(self) -> list[Windows]:
-        split, stores = self.eval_split, stores_of(self.store).values()
+        split = self.eval_split
         return [
             CountedWindows(WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split)))
-            for store in stores
+            for store in stores_of(self.store).values()
         ]
 
 
@@ -174,10 +159,10 @@ class InstructionDataModule(WindowDataModule):
     """Conversations.
 
     Args:
-        samples: of "train" and "val", or of the only part to be scored; in one vocabulary.
+        samples: of "train" and "val", or of the only part to be scored.
         vocabulary: the tokenizer's fingerprint.
         packing: several samples share a window, by the seed; else each has a row.
-        **others: as `WindowDataModule` takes them.
+        *arguments, **others: as of `WindowDataModule`.
     """
 
     def __init__(
@@ -198,13 +183,7 @@ class InstructionDataModule(WindowDataModule):
 
 
 class PairDataModule(WindowDataModule):
-    """Pairs of answers.
-
-    Args:
-        datasets: of "train" and "val", or of the only part to be scored.
-        fingerprint: of both.
-        **others: as `WindowDataModule` takes them.
-    """
+    """Pairs of answers, of "train" and "val" or of the only part to be scored; the rest is as of `WindowDataModule`."""
 
     noun = "pairs"
 

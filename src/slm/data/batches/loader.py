@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
 from slm.data.batches.order import EvalBatches, TrainBatches
 from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, Windows
-
-_NOT_THEIRS = ("SIGINT", "SIGUSR1", "SIGUSR2")
 
 
 class TimedLoader(DataLoader[dict[str, Tensor]]):
@@ -42,7 +40,7 @@ def make_loader(windows: Windows, batches: TrainBatches | EvalBatches, num_worke
     return TimedLoader(
         windows,
         batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=_without_labels if is_idle else _already_a_batch,
+        collate_fn=_without_labels if is_idle else default_convert,  # what comes is a batch already
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_leave_signals_to_the_run,
@@ -57,18 +55,13 @@ def _without_labels(batch: Any) -> Any:
     return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
 
 
-def _already_a_batch(batch: Any) -> Any:
-    return batch
-
-
 def _leave_signals_to_the_run(worker: int) -> None:
     """Called in each loader process as it begins.
 
-    A terminal and Slurm signal all processes of a run. If the loaders died of it, the run could not finish its step. So
-    a loader heeds SIGTERM only from the run itself, which ends its loaders so; for other senders, it ends when the
-    run does.
+    A terminal and Slurm signal all processes of a run. If the loaders died of it, the run could not finish its step: so
+    a loader heeds SIGTERM from the run alone, which ends its loaders so.
     """
-    for name in _NOT_THEIRS:
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a loader dies of SIGTERM

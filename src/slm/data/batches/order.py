@@ -20,9 +20,8 @@ _AT_ONCE = 64  # batches whose windows are looked up in one call: the call's cos
 def window_at(positions: np.ndarray, n_windows: int, seed: int) -> np.ndarray:
     """Window indices at `positions` in the endless seeded order of training samples.
 
-    Positions ``e * n_windows .. (e + 1) * n_windows - 1`` are epoch `e`: they hold every window
-    exactly once, in an order of their own. Nothing is stored, so any position is as cheap to
-    reach as the first.
+    Positions ``e * n_windows .. (e + 1) * n_windows - 1`` are epoch `e`: they hold every window exactly once, in an
+    order of their own. Nothing is stored, so any position is as cheap to reach as the first.
 
     Args:
         positions: (n,) non-negative int64, samples consumed since the start of training.
@@ -63,9 +62,8 @@ def _mix(x: np.ndarray | np.uint64) -> np.ndarray:
 
 
 def slots(weights: Sequence[float]) -> np.ndarray:
-    """Of `BLOCK` positions, how many belong to each part: (n_parts,) int64, as near to `weights` as whole numbers
-    can be (largest remainders). One that is far too light has none.
-    """
+    """Of `BLOCK` positions, how many belong to each part: (n_parts,) int64, as near to `weights` as whole numbers can
+    be (largest remainders). One that is far too light has none."""
     exact = np.asarray(weights, dtype=np.float64) / sum(weights) * BLOCK
     given = np.floor(exact).astype(np.int64)
     by_remainder = np.argsort(given - exact, kind="stable")
@@ -80,15 +78,10 @@ class MixtureOrder:
     Every block of `BLOCK` positions holds each part as often as its share says, in a seeded order of its own. What
     stands at the positions of a part, one after another, is that part's own endless order: each of its windows once
     an epoch, however often its epochs begin anew beside the others'.
-
-    Attributes:
-        n_windows: of each part.
-        weights: of each part; each is to have a slot.
-        seed: of the run.
     """
 
-    n_windows: Sequence[int]
-    weights: Sequence[float]
+    n_windows: Sequence[int]  # of each part
+    weights: Sequence[float]  # of each part; each is to have a slot
     seed: int
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
@@ -121,19 +114,13 @@ class MixtureOrder:
 class TrainBatches(Sampler[np.ndarray]):
     """Endless training batches from a position on.
 
-    Micro-batch m of rank r holds the samples at positions ``start + (m * world_size + r) * batch_size``
-    and following: the ranks together walk the order without gap or overlap, however many they are.
-
-    Attributes:
-        order: which window stands at which position.
-        start: samples consumed over all ranks before the first batch.
-        batch_size: windows a batch on one rank.
-        rank, world_size: of this process.
+    Micro-batch m of rank r holds the samples at positions ``start + (m * world_size + r) * batch_size`` and following:
+    the ranks together walk the order without gap or overlap, however many they are.
     """
 
     order: Order
-    start: int
-    batch_size: int
+    start: int  # samples consumed over all ranks before the first batch
+    batch_size: int  # windows a batch on one rank
     rank: int
     world_size: int
 

@@ -17,13 +17,7 @@ _LENGTH_MULTIPLE = 8
 
 
 class SampleWindows(Windows):
-    """Windows of whole samples.
-
-    Args:
-        samples: none longer than a window.
-        seq_len: window length T.
-        windows: of each, its samples.
-    """
+    """Windows of whole samples, none of them longer than one; `windows` names the samples of each."""
 
     def __init__(self, samples: SampleSet, seq_len: int, windows: Sequence[Sequence[int]] | np.ndarray) -> None:
         self.samples = samples
@@ -56,11 +50,7 @@ class PackedSamples(SampleWindows):
     """Several samples share a window.
 
     A batch has ``input_ids``, ``labels`` and ``positions``, (B, T) int64 each. Positions begin at 0 with each sample,
-    by which a model knows where one begins; behind the last each is 0 and has the label -100.
-
-    Args:
-        samples, seq_len: as `SampleWindows` has them.
-        seed: of the packing.
+    by which a model knows where one begins; behind the last each is 0 and has the label -100. `seed` is of the packing.
     """
 
     def __init__(self, samples: SampleSet, seq_len: int, seed: int) -> None:

@@ -80,12 +80,10 @@ class PairDataset(Windows):
         seq_len: the most positions of a row.
         reference: (n, 2) fp32, log-probabilities of the answers by the reference, chosen and rejected; batches then
             have them as ``reference``, (2 B,).
-
-    Attributes:
-        rows: pair i is samples 2 i and 2 i + 1.
     """
 
     def __init__(self, pairs: Sequence[PairTokens], seq_len: int, reference: Tensor | None = None) -> None:
+        # pair i is samples 2 i and 2 i + 1
         self.rows = PaddedSamples(SampleSet.of([answer for pair in pairs for answer in pair]), seq_len)
         self.seq_len = seq_len
         self.reference = reference

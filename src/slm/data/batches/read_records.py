@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from slm.chat.message import Message
 from slm.chat.records import Pair, RecordError, conversation_of, pair_of
@@ -27,21 +26,15 @@ Conversation = Sequence[Message]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Conversations:
-    """Training and validation conversations, each in the order of the files."""
+class Conversations(NamedTuple):
+    """Those of training and of validation, each in the order of the files."""
 
     train: list[Conversation]
     val: list[Conversation]
 
 
-@dataclass(frozen=True)
-class PairSplits:
-    """Pairs of training and of validation; no prompt is in both.
-
-    Attributes:
-        faults: what was left out.
-    """
+class PairSplits(NamedTuple):
+    """Pairs of training and of validation, of which no prompt is in both; and what was left out."""
 
     train: list[PairTokens]
     val: list[PairTokens]
@@ -49,13 +42,9 @@ class PairSplits:
 
 
 def read_conversations(corpus: CorpusConfig, faults: Faults) -> Conversations:
-    """All conversations of a corpus of kind "instructions".
+    """All conversations of a corpus of the kind ``instructions``; `faults` is told of what is none.
 
     Without ``val_path`` the share `val_fraction` is held out, by the conversations' hashes.
-
-    Args:
-        corpus: which files.
-        faults: told of what is no conversation.
 
     Raises:
         UserError: files are missing, a part would be empty, or a fault that is refused.
@@ -80,13 +69,9 @@ def read_part(corpus: CorpusConfig, part: Literal["train", "val", "all"], faults
 
 
 def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, policy: TooLong) -> PairSplits:
-    """All pairs of a corpus of the kind ``pairs``, as tokens.
+    """All pairs of a corpus of the kind ``pairs``, as tokens, at most `longest` a conversation.
 
-    Args:
-        corpus: where they are; without ``val_path`` the share `val_fraction` is held out, by the prompts' hashes.
-        renderer: writes conversations.
-        longest: tokens a conversation may have.
-        policy: what becomes of longer ones.
+    Without ``val_path`` the share `val_fraction` is held out, by the prompts' hashes.
 
     Raises:
         UserError: a record is no pair, and these are refused; or a split has no pair.

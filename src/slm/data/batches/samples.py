@@ -20,55 +20,37 @@ LossOn = Literal["responses", "all"]
 
 
 class Tokens(NamedTuple):
-    """One sample.
+    """A `Sample` in arrays (n,)."""
 
-    Attributes:
-        ids: (n,) int32.
-        learnt: (n,) bool, those to be learnt.
-        n_bytes: (n,) int32, bytes of text that each token stands for.
-    """
-
-    ids: np.ndarray
-    learnt: np.ndarray
-    n_bytes: np.ndarray
+    ids: np.ndarray  # int32
+    learnt: np.ndarray  # bool
+    n_bytes: np.ndarray  # int32
 
     @classmethod
     def of(cls, sample: Sample) -> Tokens:
-        """The same in arrays."""
         return cls(
             np.array(sample.ids, np.int32), np.array(sample.learnt, np.bool_), np.array(sample.n_bytes, np.int32)
         )
 
     def part(self, which: slice) -> Tokens:
-        """A copy of some of them."""
         return Tokens(*(array[which].copy() for array in self))
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples one after another, nine bytes a token.
-
-    Attributes:
-        ids, learnt, n_bytes: of all tokens, as `Tokens` has them.
-        offsets: (k + 1,) int64; sample i is ``offsets[i] .. offsets[i + 1]``.
-        kept: (k,) which conversation each sample is of.
-        too_long: conversations longer than a window, dropped or cut.
-        cut: of these, those that were cut.
-        without: conversations that were left out since nothing to learn is in them, or was left of them.
-    """
+    """Samples one after another, nine bytes a token: `ids`, `learnt` and `n_bytes` as `Tokens` has them."""
 
     ids: np.ndarray
     learnt: np.ndarray
     n_bytes: np.ndarray
-    offsets: np.ndarray
-    kept: list[int] = field(default_factory=list)
-    too_long: int = 0
-    cut: int = 0
-    without: int = 0
+    offsets: np.ndarray  # (k + 1,) int64; sample i is ``offsets[i] .. offsets[i + 1]``
+    kept: list[int] = field(default_factory=list)  # (k,) which conversation each sample is of
+    too_long: int = 0  # conversations longer than a window, dropped or cut
+    cut: int = 0  # of these, those that were cut
+    without: int = 0  # conversations with nothing to learn in them, or left of them, which were left out
 
     @classmethod
     def of(cls, samples: Sequence[Tokens], **counts: Any) -> SampleSet:
-        """These samples, in their order."""
         empty = Tokens.of(Sample([], [], []))
         offsets = np.cumsum([0, *(len(sample.ids) for sample in samples)], dtype=np.int64)
         ids, learnt, n_bytes = map(np.concatenate, zip(empty, *samples, strict=True))
@@ -130,8 +112,8 @@ def make_samples(
         conversations: each with at least one response.
         renderer: of the template.
         seq_len: window length T; a sample has at most T + 1 tokens.
-        too_long: what becomes of longer ones: ``drop``, keep the tokens at their start or end, or ``refuse``.
-        loss_on: learn the ``responses`` alone, or ``all``.
+        too_long: what becomes of longer ones.
+        loss_on: learn the responses alone, or all.
 
     Raises:
         UserError: a conversation cannot be rendered, or is too long and that is refused.

@@ -21,17 +21,12 @@ TEXT_BYTES = "text_bytes"
 
 
 class Windows(Dataset[dict[str, Any]], ABC):
-    """What batches are made of.
-
-    Attributes:
-        seq_len: the most positions of a window, T.
-    """
+    """What batches are made of: windows of at most `seq_len` positions, T."""
 
     seq_len: int
 
     @abstractmethod
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -49,17 +44,13 @@ class Windows(Dataset[dict[str, Any]], ABC):
 class WindowDataset(Windows):
     """Non-overlapping windows of `seq_len` tokens that cover a split.
 
-    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token
-    but the very first is a label exactly once. The last window may be shorter than `seq_len`; its
-    tail repeats the last token and carries the label -100.
+    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token but the very first
+    is a label exactly once. The last window may be shorter; its tail repeats the last token and has the label -100.
 
     Args:
-        tokens: (n,) token ids, n >= 2, usually memory-mapped.
+        tokens: (n,) token ids, usually memory-mapped; `UserError` for fewer than two.
         seq_len: window length T.
         token_bytes: how many bytes of text tokens stand for, where `text_bytes` is asked.
-
-    Raises:
-        UserError: there are fewer than two tokens.
     """
 
     def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
@@ -111,11 +102,7 @@ class CountedWindows(Windows):
 
 
 class MixtureWindows(Windows):
-    """The windows of several parts, counted through one part after another.
-
-    Args:
-        parts: of one window length.
-    """
+    """The windows of several parts, of one length, counted through one part after another."""
 
     def __init__(self, parts: Sequence[Windows]) -> None:
         self.parts = parts

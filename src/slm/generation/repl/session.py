@@ -23,13 +23,12 @@ _ENDINGS = {
 
 
 class Conversation:
-    """What was said so far, in the ids that the model reads.
+    """What was said so far, by the chat template of `tokenizer`.
 
     Attributes:
         system: what the model is told ahead of everything, perhaps an empty text; None for what the template puts there
             by itself, if anything.
         messages: the user's and the model's in turn.
-        renderer: by the chat template, which `tokenizer` must have.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -59,28 +58,18 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt as it was typed, and the text that came of it.
-
-    Attributes:
-        finish_reason: as in `Completion`; ``interrupted`` where Ctrl-C stopped it.
-        prompt_tokens: what the model read, an earlier conversation included.
-        seconds_to_first_token: from the call on.
-        seconds: to the last token.
-        mean_logprob: of the text's tokens, in nats; None unless asked for.
-        chat: the prompt is a message of a conversation.
-        system: what stood ahead of that.
-    """
+    """A prompt as it was typed, and the text that came of it."""
 
     prompt: str
     text: str
-    finish_reason: str
-    prompt_tokens: int
+    finish_reason: str  # as in `Completion`; ``interrupted`` where Ctrl-C stopped it
+    prompt_tokens: int  # what the model read, an earlier conversation included
     new_tokens: int
-    seconds_to_first_token: float
-    seconds: float
-    mean_logprob: float | None = None
-    chat: bool = False
-    system: str | None = None
+    seconds_to_first_token: float  # from the call on
+    seconds: float  # to the last token
+    mean_logprob: float | None = None  # of the text's tokens, in nats; None unless asked for
+    chat: bool = False  # the prompt is a message of a conversation
+    system: str | None = None  # what stood ahead of that
 
     @property
     def tokens_per_second(self) -> float:
