@@ -15,19 +15,20 @@ from torch.utils.data import DataLoader
 from slm.data.batches.loader import TimedLoader, make_loader
 from slm.data.batches.mixture import MixtureStore, Store, stores_of
 from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
-from slm.data.batches.packing import PackedSamples, PaddedSamples
+from slm.data.batches.packing import PackedSamples, PaddedSamples, SampleWindows
 from slm.data.batches.pairs import PairDataset
 from slm.data.batches.samples import SampleSet
-from slm.data.batches.windows import CountedWindows, MixtureWindows, WindowDataset, Windows
+from slm.data.batches.windows import MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
 Batches = DataLoader[dict[str, Tensor]]
 
 
 class WindowDataModule(pl.LightningDataModule):
-    """Windows as batches; a subclass says in `parts` what they are cut from.
+    """Windows as batches; a subclass says what they are cut from.
 
     Attributes:
+        datasets: of "train" and "val", or of the only part to be scored; bits per byte are known of counted ones.
         fingerprint: of all that windows hold: equal ones train alike.
         seq_len: window length T.
         batch_size: windows a batch B on one device.
@@ -42,6 +43,7 @@ class WindowDataModule(pl.LightningDataModule):
     """
 
     noun = "windows"
+    datasets: Mapping[str, Windows]
 
     def __init__(
         self,
@@ -70,11 +72,7 @@ class WindowDataModule(pl.LightningDataModule):
 
     def parts(self, split: str) -> Sequence[Windows]:
         """The windows of a split, of each part of a mixture by itself."""
-        raise NotImplementedError
-
-    def eval_parts(self) -> Sequence[Windows]:
-        """The same of `eval_split`; bits per byte are known of `CountedWindows`."""
-        return self.parts(self.eval_split)
+        return [self.datasets[split]]
 
     def train_dataloader(self) -> Batches:
         """Endless batches from `position` on."""
@@ -88,7 +86,7 @@ class WindowDataModule(pl.LightningDataModule):
         """Every window of `eval_split`, once; a loader for each part."""
         loaders: list[Batches] = [
             make_loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
-            for part in self.eval_parts()
+            for part in self.parts(self.eval_split)
         ]
         return loaders[0] if len(loaders) == 1 else loaders
 
@@ -141,55 +139,49 @@ class TextDataModule(WindowDataModule):
     def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
         super().__init__(store.fingerprint, *arguments, **others)
         self.store = store
+        self._parts: dict[str, list[WindowDataset]] = {}
         if isinstance(store, MixtureStore):
             self.shares = store.shares
 
     def parts(self, split: str) -> list[WindowDataset]:
-        return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
-
-    def eval_parts(self) -> list[Windows]:
-        split = self.eval_split
-        return [
-            CountedWindows(WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split)))
-            for store in stores_of(self.store).values()
-        ]
+        if split not in self._parts:
+            counted = split == self.eval_split
+            self._parts[split] = [
+                WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split) if counted else None)
+                for store in stores_of(self.store).values()
+            ]
+        return self._parts[split]
 
 
 class InstructionDataModule(WindowDataModule):
     """Conversations.
 
     Args:
-        samples: of "train" and "val", or of the only part to be scored.
+        samples: of each of `datasets`.
         vocabulary: the tokenizer's fingerprint.
         packing: several samples share a window, by the seed; else each has a row.
         *arguments, **others: as of `WindowDataModule`.
     """
+
+    datasets: Mapping[str, SampleWindows]
 
     def __init__(
         self, samples: Mapping[str, SampleSet], vocabulary: str, packing: bool, *arguments: Any, **others: Any
     ) -> None:
         inputs = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
         super().__init__(hashlib.sha256(" ".join(inputs).encode()).hexdigest(), *arguments, **others)
-        self.datasets: dict[str, PackedSamples | PaddedSamples] = {
-            split: PackedSamples(part, self.seq_len, self.seed) if packing else PaddedSamples(part, self.seq_len)
-            for split, part in samples.items()
+        windows = partial(PackedSamples, seed=self.seed) if packing else PaddedSamples
+        self.datasets = {
+            split: windows(part, self.seq_len, counted=split == self.eval_split) for split, part in samples.items()
         }
-
-    def parts(self, split: str) -> list[PackedSamples | PaddedSamples]:
-        return [self.datasets[split]]
-
-    def eval_parts(self) -> list[Windows]:
-        return [CountedWindows(part) for part in self.parts(self.eval_split)]
 
 
 class PairDataModule(WindowDataModule):
-    """Pairs of answers, of "train" and "val" or of the only part to be scored; the rest is as of `WindowDataModule`."""
+    """Pairs of answers; all arguments but `datasets` are as of `WindowDataModule`."""
 
     noun = "pairs"
+    datasets: Mapping[str, PairDataset]
 
     def __init__(self, datasets: Mapping[str, PairDataset], fingerprint: str, *arguments: Any, **others: Any) -> None:
         super().__init__(fingerprint, *arguments, **others)
         self.datasets = datasets
-
-    def parts(self, split: str) -> list[PairDataset]:
-        return [self.datasets[split]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slm.data.batches.samples import SampleSet
-from slm.data.batches.windows import IGNORE_INDEX, Windows
+from slm.data.batches.windows import IGNORE_INDEX, Indices, Windows
 
 _LENGTH_MULTIPLE = 8
 
@@ -19,18 +19,26 @@ _LENGTH_MULTIPLE = 8
 class SampleWindows(Windows):
     """Windows of whole samples, none of them longer than one; `windows` names the samples of each."""
 
-    def __init__(self, samples: SampleSet, seq_len: int, windows: Sequence[Sequence[int]] | np.ndarray) -> None:
+    def __init__(
+        self, samples: SampleSet, seq_len: int, windows: Sequence[Sequence[int]] | np.ndarray, counted: bool
+    ) -> None:
         self.samples = samples
         self.seq_len = seq_len
         self.windows = windows
+        self.counted = counted
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+    @property
+    def filled(self) -> float:
+        """Share of all positions that hold a token."""
+        return float(self.samples.lengths.sum()) / max(1, len(self) * self.seq_len)
+
+    def text_bytes(self, indices: Indices) -> float:
         return float(sum(self.samples.text_bytes(sample) for i in indices for sample in self.windows[i]))
 
-    def _laid_out(self, indices: Sequence[int] | np.ndarray, length: int) -> dict[str, Tensor]:
+    def _laid_out(self, indices: Indices, length: int) -> dict[str, Tensor]:
         """The samples of each window one after another, in rows of `length`."""
         shape = (len(indices), length)
         ids, labels, positions = (np.full(shape, empty, dtype=np.int64) for empty in (0, IGNORE_INDEX, 0))
@@ -53,15 +61,10 @@ class PackedSamples(SampleWindows):
     by which a model knows where one begins; behind the last each is 0 and has the label -100. `seed` is of the packing.
     """
 
-    def __init__(self, samples: SampleSet, seq_len: int, seed: int) -> None:
-        super().__init__(samples, seq_len, pack(samples.lengths, seq_len, seed))
+    def __init__(self, samples: SampleSet, seq_len: int, seed: int, counted: bool = False) -> None:
+        super().__init__(samples, seq_len, pack(samples.lengths, seq_len, seed), counted)
 
-    @property
-    def filled(self) -> float:
-        """Share of all positions that hold a token."""
-        return float(self.samples.lengths.sum()) / max(1, len(self) * self.seq_len)
-
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         return self._laid_out(indices, self.seq_len)
 
 
@@ -72,10 +75,10 @@ class PaddedSamples(SampleWindows):
     A batch has ``input_ids`` and ``labels``, (B, T) int64 each.
     """
 
-    def __init__(self, samples: SampleSet, seq_len: int) -> None:
-        super().__init__(samples, seq_len, np.arange(len(samples))[:, None])
+    def __init__(self, samples: SampleSet, seq_len: int, counted: bool = False) -> None:
+        super().__init__(samples, seq_len, np.arange(len(samples))[:, None], counted)
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         longest = int(self.samples.lengths[np.asarray(indices)].max())
         batch = self._laid_out(indices, min(self.seq_len, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE))
         del batch["positions"]

@@ -14,7 +14,7 @@ from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.packing import PaddedSamples
 from slm.data.batches.samples import SampleSet, Tokens
-from slm.data.batches.windows import Windows
+from slm.data.batches.windows import Indices, Windows
 
 TooLong = Literal["drop", "cut_prompt"]
 """What becomes of a pair that a window does not hold: it is left out, or its prompt loses its beginning."""
@@ -101,9 +101,9 @@ class PairDataset(Windows):
         """Tokens of all chosen answers."""
         return sum(int(self.rows.samples[2 * i].learnt.sum()) for i in range(len(self)))
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         pairs = np.asarray(indices)
-        batch = self.rows.__getitems__(np.concatenate([2 * pairs, 2 * pairs + 1]))
+        batch = self.rows.batch(np.concatenate([2 * pairs, 2 * pairs + 1]))
         if self.reference is not None:
             batch["reference"] = self.reference[torch.as_tensor(pairs)].t().flatten()
         return batch

@@ -18,27 +18,35 @@ from slm.errors import UserError
 
 IGNORE_INDEX = -100
 TEXT_BYTES = "text_bytes"
+Indices = Sequence[int] | np.ndarray
 
 
 class Windows(Dataset[dict[str, Any]], ABC):
-    """What batches are made of: windows of at most `seq_len` positions, T."""
+    """What batches are made of: windows of at most `seq_len` positions, T.
+
+    Batches of `counted` ones say how many bytes of text their labels stand for: ``text_bytes``, a number.
+    """
 
     seq_len: int
+    counted: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One window, (T,) each."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
-
-    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+    def text_bytes(self, indices: Indices) -> float:
         """Bytes of text that the labels of these windows stand for, together; known of some."""
         raise NotImplementedError
+
+    def __getitems__(self, indices: Indices) -> dict[str, Any]:
+        counts = {TEXT_BYTES: self.text_bytes(indices)} if self.counted else {}
+        return {**self.batch(indices), **counts}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: tensor[0] for name, tensor in self.batch([index]).items()}
 
 
 class WindowDataset(Windows):
@@ -50,7 +58,7 @@ class WindowDataset(Windows):
     Args:
         tokens: (n,) token ids, usually memory-mapped; `UserError` for fewer than two.
         seq_len: window length T.
-        token_bytes: how many bytes of text tokens stand for, where `text_bytes` is asked.
+        token_bytes: how many bytes of text tokens stand for; such windows are counted.
     """
 
     def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
@@ -59,6 +67,7 @@ class WindowDataset(Windows):
         self.tokens = tokens
         self.seq_len = seq_len
         self.token_bytes = token_bytes
+        self.counted = token_bytes is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a loader process that is not forked: of a mapped file its path."""
@@ -70,7 +79,7 @@ class WindowDataset(Windows):
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.seq_len)
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         last = len(self.tokens) - 1
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = first + np.arange(self.seq_len + 1)
@@ -79,26 +88,12 @@ class WindowDataset(Windows):
         labels[where[:, 1:] > last] = IGNORE_INDEX
         return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
 
-    def text_bytes(self, indices: Sequence[int] | np.ndarray) -> float:
+    def text_bytes(self, indices: Indices) -> float:
         assert self.token_bytes is not None
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = (first + np.arange(1, self.seq_len + 1)).ravel()
         where = where[where < len(self.tokens)]
         return float(self.token_bytes(where, self.tokens[where]).sum())
-
-
-class CountedWindows(Windows):
-    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number."""
-
-    def __init__(self, windows: Windows) -> None:
-        self.windows = windows
-        self.seq_len = windows.seq_len
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.windows.text_bytes(indices)}
 
 
 class MixtureWindows(Windows):
@@ -112,7 +107,7 @@ class MixtureWindows(Windows):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         windows = np.asarray(indices, dtype=np.int64)
         part_of = np.searchsorted(self._ends, windows, side="right")
         shape = (len(windows), self.seq_len)
@@ -120,7 +115,7 @@ class MixtureWindows(Windows):
         for i, part in enumerate(self.parts):
             rows = np.flatnonzero(part_of == i)
             if len(rows):
-                read = part.__getitems__(windows[rows] - (self._ends[i] - len(part)))
+                read = part.batch(windows[rows] - (self._ends[i] - len(part)))
                 for name, tensor in batch.items():
                     tensor[torch.from_numpy(rows)] = read[name]
         return batch

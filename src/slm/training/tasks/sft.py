@@ -76,7 +76,7 @@ class Sft(Task):
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
         report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
         if self.packing:
-            report["filled"] = round(datamodule.datasets["train"].filled, 4)  # type: ignore[union-attr]
+            report["filled"] = round(datamodule.datasets["train"].filled, 4)
         report["faults"] = faults.as_dict()
         lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
         lines += said_of_time(tokenizer, run.template_time)
