@@ -28,8 +28,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import slm
-from slm.data.batches.order import window_at
-from slm.data.batches.samplers import TrainBatches
+from slm.data.batches.order import TrainBatches, window_at
 from slm.data.batches.windows import WindowDataset
 from slm.training import runner
 from slm.training.optim.optimizers import parameter_groups

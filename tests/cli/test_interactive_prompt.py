@@ -24,8 +24,8 @@ import torch
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.repl.conversation import Conversation
-from slm.generation.repl.prompt import InteractivePrompt
+from slm.generation.repl.loop import InteractivePrompt
+from slm.generation.repl.session import Conversation
 from slm.generation.repl.terminal import visible
 from slm.generation.request import Prompt
 from slm.models.config import ModelConfig
@@ -256,7 +256,7 @@ def _sit_down() -> None:
 class Terminal:
     """A command at a terminal of its own, as a user sits at one."""
 
-    def __init__(self, *command: str | Path, home: Path) -> None:
+    def __init__(self, *command: str | Path, home: Path, cache: Path) -> None:
         self.fd, slave = pty.openpty()
         self.seen = ""
         self.process = subprocess.Popen(
@@ -266,7 +266,13 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=_sit_down,
-            env={**os.environ, "HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            env={
+                **os.environ,
+                "HOME": str(home),
+                "SLM_CACHE_DIR": str(cache),
+                "TERM": "xterm",
+                "PROMPT_TOOLKIT_NO_CPR": "1",
+            },
         )
         os.close(slave)
 
@@ -286,7 +292,7 @@ class Terminal:
                 raise AssertionError(f"ended while waiting for {pattern!r}, saw {self.seen!r}") from None
 
 
-def test_a_session(tmp_path: Path) -> None:
+def test_a_session(tmp_path: Path, cache_dir: Path) -> None:
     """All at a terminal: several lines by backslash, Alt-Enter and pasting; a text that would run for minutes stopped
     by Ctrl-C; mistakes of all kinds, after which the session goes on; recall of an earlier session's line."""
     config = config_of(100_000)
@@ -301,6 +307,7 @@ def test_a_session(tmp_path: Path) -> None:
         "generation.max_new_tokens=90000",
         "generation.stop_at_eos=false",
         home=tmp_path,
+        cache=cache_dir,
     )
 
     def enter(keys: str, answer: str) -> None:

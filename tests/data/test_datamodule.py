@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from small_store import Split, split_documents, write_store
 from torch import Tensor
 
-from slm.data.batches import datamodule
 from slm.data.batches.datamodule import TextDataModule
 from slm.data.batches.order import window_at
 from slm.data.batches.windows import WindowDataset
@@ -224,7 +223,7 @@ def test_waiting_is_counted_and_training_is_not(store: TokenStore, monkeypatch: 
         return read(dataset, indices)
 
     monkeypatch.setattr(WindowDataset, "__getitems__", slow)
-    monkeypatch.setattr(datamodule, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr("slm.data.batches.loader.time", SimpleNamespace(perf_counter=lambda: clock))
     module = module_of(store)
     assert module.waited_s == 0
     for _ in islice(module.train_dataloader(), 3):

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from slm.chat.records import NotAConversationError, conversation_of
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.data.batches.read_conversations import read_conversations
+from slm.data.batches.read_records import read_conversations
 from slm.data.batches.samples import make_samples
 from slm.data.config import CorpusConfig
 from slm.data.faults import Faults
@@ -19,43 +18,6 @@ from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 
 ASKED, ANSWERED = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"instruction": "q", "output": "a"}, [ASKED, ANSWERED]),
-        ({"instruction": "q", "input": "", "output": "a", "text": "more"}, [ASKED, ANSWERED]),
-        (
-            {"instruction": "q", "input": "i", "output": "a"},
-            [{"role": "user", "content": "q\n\ni", "instruction": "q", "input": "i"}, ANSWERED],
-        ),
-        ({"prompt": "q", "response": "a"}, [ASKED, ANSWERED]),
-        ({"prompt": "q", "completion": "a", "system": "s"}, [{"role": "system", "content": "s"}, ASKED, ANSWERED]),
-        ({"messages": [ASKED, ANSWERED, ASKED, ANSWERED]}, [ASKED, ANSWERED, ASKED, ANSWERED]),
-    ],
-)
-def test_forms_are_told_by_their_fields(values: dict[str, Any], expected: Any) -> None:
-    assert conversation_of(values) == expected
-
-
-@pytest.mark.parametrize(
-    ("values", "form", "said"),
-    [
-        ({"text": "a"}, "auto", "none of the fields messages, instruction, prompt .*'text'"),
-        ({"instruction": "q"}, "auto", "no field 'output'"),
-        ({"prompt": "q", "response": 7}, "auto", "int in the field 'response'"),
-        ({"prompt": "q", "response": ""}, "auto", "nothing in the field 'response'"),
-        ({"prompt": "q", "response": "a"}, "alpaca", "no field 'instruction'"),
-        ({"messages": []}, "auto", "no list of messages"),
-        ({"messages": [{"role": "user"}]}, "auto", "without a role and a content"),
-        ({"messages": [ASKED]}, "auto", "no message of role assistant"),
-        ({"prompt": "q", "response": "a\ud800"}, "auto", "half a surrogate pair"),
-    ],
-)
-def test_what_is_no_conversation_says_why(values: dict[str, Any], form: Any, said: str) -> None:
-    with pytest.raises(NotAConversationError, match=said):
-        conversation_of(values, form)
 
 
 def corpus(path: Path, **settings: Any) -> CorpusConfig:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from slm.data.batches.datamodule import TextDataModule
 from slm.data.batches.mixture import MixtureStore, find_data, find_data_with
-from slm.data.batches.mixture_order import BLOCK, MixtureOrder, slots
+from slm.data.batches.order import BLOCK, MixtureOrder, slots
 from slm.data.config import CorpusConfig
 from slm.errors import UserError
 

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from slm.data.batches.conversation_windows import PackedSamples, PaddedSamples
-from slm.data.batches.packing import pack
+from slm.data.batches.packing import PackedSamples, PaddedSamples, pack
 from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -33,7 +32,7 @@ def sample_set(lengths: list[int], seed: int = 0) -> SampleSet:
     learnt = draw.random(n) < 0.5
     learnt[offsets[1:] - 1] = True
     ids, n_bytes = draw.integers(VOCAB, size=n).astype(np.int32), draw.integers(5, size=n).astype(np.int32)
-    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0, n_bytes)
+    return SampleSet(ids, learnt, n_bytes, offsets)
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=80), seed=st.integers(0, 3))
@@ -139,8 +138,8 @@ def made_loss(made: Any, hidden: torch.Tensor, labels: torch.Tensor) -> float:
 def test_a_loader_that_is_not_forked_gets_shared_memory() -> None:
     """It was sent every token, and has the same samples."""
     samples = sample_set([20_000, 3])
-    _, (arrays, _) = samples.__reduce__()
-    assert sum(isinstance(array, torch.Tensor) for array in arrays) == 4
+    _, values = samples.__reduce__()
+    assert sum(isinstance(value, torch.Tensor) for value in values) == 4
     again = pickle.loads(pickle.dumps(PackedSamples(samples, 30_000, seed=0)))
     batch, other = (packed.__getitems__([0]) for packed in (again, PackedSamples(samples, 30_000, seed=0)))
     assert all(torch.equal(batch[name], other[name]) for name in batch)
@@ -152,12 +151,8 @@ def test_what_is_learnt_is_the_successor() -> None:
     samples = SampleSet(
         np.array([7, 8, 9, 5, 6], dtype=np.int32),
         np.array([False, True, True, False, True]),
-        np.array([0, 3, 5]),
-        [0, 1],
-        0,
-        0,
-        0,
         np.array([1, 2, 3, 4, 5], dtype=np.int32),
+        np.array([0, 3, 5]),
     )
     batch = PackedSamples(samples, 4, seed=0).__getitems__([0])
     assert batch["input_ids"].tolist() == [[7, 8, 5, 0]]

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from slm.chat.pair_records import NoPairError, Pair, pair_of
+from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.data.batches.pair_tokens import fingerprint, fitted, tokenized
-from slm.data.batches.pairs import PairDataset
-from slm.data.batches.read_pairs import PairSplits, read_pairs
+from slm.data.batches.pairs import PairDataset, fingerprint, fitted, tokenized
+from slm.data.batches.read_records import PairSplits, read_pairs
 from slm.data.config import CorpusConfig
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
@@ -33,38 +32,6 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> ChatRenderer:
 
 def said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
-
-
-def test_forms_of_a_pair() -> None:
-    """A text or messages; a whole conversation in each answer; all mean the same pair."""
-    wanted = Pair((USER,), "good", "bad")
-    good, bad = [said("assistant", "good")], [said("assistant", "bad")]
-    assert pair_of({"prompt": "hi", "chosen": "good", "rejected": "bad"}) == wanted
-    assert pair_of({"prompt": [USER], "chosen": good, "rejected": bad, "score": 1}) == wanted
-    assert pair_of({"chosen": [USER, *good], "rejected": [USER, *bad]}) == wanted
-
-
-@pytest.mark.parametrize(
-    ("record", "why"),
-    [
-        ({"prompt": "hi", "chosen": "good"}, "has no field 'rejected' (fields: 'prompt', 'chosen')"),
-        ({"chosen": "good", "rejected": "bad"}, "has no field 'prompt'"),
-        ({"prompt": "hi", "chosen": "good", "rejected": ""}, "has an empty answer in 'rejected'"),
-        ({"prompt": "", "chosen": "good", "rejected": "bad"}, "has an empty prompt"),
-        ({"prompt": "hi", "chosen": 3, "rejected": "bad"}, "has in 'chosen' neither a text nor a list of messages"),
-        ({"prompt": [said("assistant", "x")], "chosen": "g", "rejected": "b"}, "ends with the assistant's words"),
-        (
-            {"chosen": [USER, said("assistant", "a")], "rejected": [said("user", "ho"), said("assistant", "b")]},
-            "differ",
-        ),
-        ({"prompt": "hi", "chosen": [USER, said("assistant", "a")], "rejected": "b"}, "more than one message"),
-        ({"prompt": "hi", "chosen": "good", "rejected": "b\udc00"}, "half a surrogate pair"),
-    ],
-)
-def test_what_is_no_pair(record: dict[str, Any], why: str) -> None:
-    with pytest.raises(NoPairError) as refused:
-        pair_of(record)
-    assert why in str(refused.value)
 
 
 def test_only_the_last_answer_is_learnt(renderer: ChatRenderer) -> None:
@@ -86,8 +53,8 @@ def test_only_the_last_answer_is_learnt(renderer: ChatRenderer) -> None:
 def test_no_row_is_longer_than_a_window(renderer: ChatRenderer) -> None:
     """Rounding up to a multiple of 8 once gave a model with a table of positions more than it has."""
     pair = tokenized(Pair((USER,), "good", "bad"), renderer)
-    assert PairDataset([pair], 64)[0]["input_ids"].shape[1] % 8 == 0
-    batch = PairDataset([pair], pair.length - 1)[0]
+    assert PairDataset([pair], 64).__getitems__([0])["input_ids"].shape[1] % 8 == 0
+    batch = PairDataset([pair], pair.length - 1).__getitems__([0])
     assert (pair.length - 1) % 8
     assert batch["input_ids"].shape == (2, pair.length - 1)
     assert batch["labels"][0, -1] == ByteTokenizer().eos_id
@@ -102,7 +69,7 @@ def test_too_long_pairs(renderer: ChatRenderer) -> None:
     assert cut is not None
     for one, other in ((cut.chosen, pair.chosen), (cut.rejected, pair.rejected)):
         assert one.ids.tolist() == other.ids[5:].tolist()
-        assert one.ids[one.start : one.end].tolist() == other.ids[other.start : other.end].tolist()
+        assert one.ids[one.learnt].tolist() == other.ids[other.learnt].tolist()
     assert fitted(pair, len("badly") + 1, "cut_prompt") is None
     assert fingerprint([pair]) != fingerprint([cut])
 
@@ -131,7 +98,9 @@ def test_left_out_is_counted_and_no_prompt_is_in_both_splits(renderer: ChatRende
     assert splits.faults.counts == {"no_pair": 2, "same_answers": 1, "long_pair": 1}
     assert len(splits.train) + len(splits.val) == 40
     assert 8 <= len(splits.val) <= 9
-    prompts = [{bytes(p.chosen.ids[: p.chosen.start].tolist()) for p in part} for part in (splits.train, splits.val)]
+    prompts = [
+        {bytes(p.chosen.ids[: p.chosen.learnt.argmax()].tolist()) for p in part} for part in (splits.train, splits.val)
+    ]
     assert not prompts[0] & prompts[1]
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.data.batches.order import window_at
-from slm.data.batches.samplers import _AT_ONCE, EvalBatches, TrainBatches
+from slm.data.batches.order import _AT_ONCE, EvalBatches, TrainBatches, window_at
 
 
 @given(

@@ -28,7 +28,6 @@ IMPORTED = (
     "slm.data.batches.datamodule",
     "slm.data.batches.mixture",
     "slm.data.store.find",
-    "slm.data.batches.conversation_datamodule",
     "hydra.main",
 )
 

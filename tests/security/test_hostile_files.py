@@ -317,11 +317,7 @@ def weights_that_are_a_link_elsewhere(folder: Path) -> None:
 # ---- chat templates ----
 
 TEMPLATES = {
-    "without_end": ("{% for i in range(9**5) %}{% for j in range(9**5) %}a{% endfor %}{% endfor %}", "takes more than"),
     "range": ("{% for i in range(10**9) %}a{% endfor %}", "refuses this"),
-    "memory": ("{{ 'a' * 10**10 }}", "takes more than"),
-    "lists": ("{% set n = namespace(x=['a']) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
-              "takes more than"),
     "classes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses this"),
     "system": ("{{ cycler.__init__.__globals__.os.system('touch " + RAN + "') }}", "refuses this"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, default_collate
 
-from slm.data.batches.conversation_datamodule import InstructionDataModule
+from slm.data.batches.datamodule import InstructionDataModule
 from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -112,7 +112,7 @@ def samples(request: pytest.FixtureRequest) -> SampleSet:
     learnt = draw.random(offsets[-1]) < 0.4
     learnt[offsets[1:] - 1] = True
     ids = draw.integers(VOCAB, size=offsets[-1]).astype(np.int32)
-    return SampleSet(ids, learnt, offsets, list(range(len(lengths))), 0, 0, 0, np.ones(len(ids), dtype=np.int32))
+    return SampleSet(ids, learnt, np.ones(len(ids), dtype=np.int32), offsets)
 
 
 def loss_of_each_alone(model: Any, samples: SampleSet) -> tuple[torch.Tensor, int]:
@@ -138,9 +138,9 @@ def test_conversations_weigh_alike_in_any_micro_batch(samples: SampleSet, batch_
     expected.backward()
     packed = len(samples) != 8
     data = InstructionDataModule({"train": samples, "val": samples}, "", packed, T, batch_size, seed=3)
-    assert len(data.dataset("train")) == 8
+    assert len(data.datasets["train"]) == 8
     if not packed and batch_size == 1:
-        assert {data.dataset("train")[i]["labels"].numel() for i in range(8)} == {8, 12}
+        assert {data.datasets["train"][i]["labels"].numel() for i in range(8)} == {8, 12}
     module = LanguageModelModule(model, make_optimizer=partial(torch.optim.SGD, lr=1.0), lr_factor=lambda step: 1.0)
     trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0).fit(module, datamodule=data)
     assert module.tokens_trained == tokens

@@ -1,57 +1,102 @@
-"""Hugging Face chat templates, compiled: Jinja in a sandbox, with the additions that `transformers` gives it."""
+"""Hugging Face chat templates: Jinja in its sandbox, with the additions that `transformers` gives it."""
 
 from __future__ import annotations
 
-import datetime
+import functools
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
-if TYPE_CHECKING:
-    import jinja2
+import jinja2
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import CallBlock
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from slm.errors import UserError
 
 RESPONSE_BEGINS, RESPONSE_ENDS = "\ufdd0", "\ufdd1"
 """What stands around ``{% generation %}…{% endgeneration %}`` in rendered text: characters that no text may hold."""
 
 
-def compiled(template: str, now: datetime.datetime | None = None) -> jinja2.Template:
-    """A chat template, ready to render.
+def rendered(template: str, now: datetime | None, **names: Any) -> str:
+    """The text that a template makes of `names`.
 
     Args:
         template: its source.
         now: what ``strftime_now`` tells; None for the time at which it is asked.
 
     Raises:
-        jinja2.TemplateError: it is not Jinja.
+        UserError: it is not Jinja, refuses these names, or does what the sandbox forbids.
     """
-    import jinja2
-    from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    try:
+        return _compiled(template, now).render(names)
+    except jinja2.TemplateError as error:
+        words = str(error)
+    except Exception as error:  # an operation on the wrong type, a range too long: whatever Python says of it
+        words = f"{type(error).__name__}: {error}"
+    raise UserError(f"the model's chat template refuses this: {' '.join(words.split())[:500]}")
 
-    class Generation(Extension):
-        """``{% generation %}…{% endgeneration %}`` marks the model's words, for training."""
 
-        tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("marked"), [], [], body).set_lineno(line)
-
-        def marked(self, caller: Callable[[], str]) -> str:
-            return f"{RESPONSE_BEGINS}{caller()}{RESPONSE_ENDS}"
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def to_json(value: Any, **layout: Any) -> str:  # jinja2's own escapes what HTML needs escaped
-        return json.dumps(value, **{"ensure_ascii": False, **layout})
-
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str, now: datetime | None) -> jinja2.Template:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: (now or datetime.datetime.now()).strftime(form)
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _refuse,
+        "strftime_now": lambda form: (now or datetime.now()).strftime(form),
+        "namespace": _Namespace,
+        "dict": _Dict(),
+    }
     return environment.from_string(template)
+
+
+class _Generation(Extension):
+    """``{% generation %}…{% endgeneration %}`` marks the model's words, for training."""
+
+    tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
+
+    def parse(self, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return CallBlock(self.call_method("marked"), [], [], body).set_lineno(line)
+
+    def marked(self, caller: Callable[[], str]) -> str:
+        return f"{RESPONSE_BEGINS}{caller()}{RESPONSE_ENDS}"
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Holds no name with an underscore in front: those are Python's own."""
+
+    def __init__(self, /, *given: Any, **names: Any) -> None:
+        super().__init__()
+        for name, value in dict(*given, **names).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"a namespace takes no name that begins with an underscore; got {name!r}")
+        super().__setitem__(name, value)
+
+
+class _Dict:
+    """``dict``, without the class and what leads on from it."""
+
+    fromkeys = staticmethod(dict.fromkeys)
+
+    def __call__(self, *given: Any, **names: Any) -> dict[Any, Any]:
+        return dict(*given, **names)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Without the escapes for HTML of jinja2's own."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)

@@ -1,64 +1,99 @@
-"""A record to a conversation: Alpaca's form, a prompt and its response, or messages."""
+"""A record of any data set's form to messages: a conversation, or two answers to one prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from slm.chat.renderer import Message
+from slm.chat.message import Message, is_message
 from slm.files.reading import is_unicode
 
 Form = Literal["auto", "alpaca", "pair", "messages"]
 
-_RESPONSE_NAMES = ("response", "completion")
+
+class RecordError(ValueError):
+    """A record that is not what is read; its text says why."""
 
 
-class NotAConversationError(ValueError):
-    """A record that is none; its text says why."""
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, the better and the worse."""
+
+    prompt: tuple[Message, ...]  # the conversation up to the answers; its last message is not the assistant's
+    chosen: str
+    rejected: str
 
 
 def conversation_of(values: Mapping[str, Any], form: Form = "auto") -> list[Message]:
-    """The messages of a record.
+    """The messages of a record with these fields.
 
     Forms: ``alpaca``: ``instruction``, ``output`` and perhaps ``input``; ``pair``: ``prompt`` and ``response`` (or
-    ``completion``), each with an optional ``system``; ``messages``: a list of messages with ``role`` and ``content``.
-
-    Args:
-        values: the record's fields.
-        form: one of them, or ``auto`` for the one whose fields are there.
+    ``completion``), each with an optional ``system``; ``messages``: a list of messages with ``role`` and ``content``;
+    ``auto``: the one whose fields are there.
 
     Raises:
-        NotAConversationError: fields are missing, are no texts, hold no response, or half a character.
+        RecordError: fields are missing, are no texts, hold no response, or half a character.
     """
-    messages = _messages_of(values, _form_of(values) if form == "auto" else form)
-    if not all(is_unicode(text) for message in messages for text in message.values() if isinstance(text, str)):
-        raise NotAConversationError("holds half a surrogate pair, which is no character")
+    form = _form_of(values) if form == "auto" else form
+    messages = _conversation(values.get("messages")) if form == "messages" else _question_and_answer(values, form)
+    _check_characters(messages)
     return messages
 
 
-def _messages_of(values: Mapping[str, Any], form: Form) -> list[Message]:
-    if form == "messages":
-        return _messages(values.get("messages"))
-    if form == "alpaca":
-        asked, answer = _alpaca(values), _text(values, "output")
-    else:
-        name = next((name for name in _RESPONSE_NAMES if name in values), _RESPONSE_NAMES[0])
-        asked, answer = {"role": "user", "content": _text(values, "prompt")}, _text(values, name)
-    system = [{"role": "system", "content": _text(values, "system")}] if values.get("system") else []
-    return [*system, asked, {"role": "assistant", "content": answer}]
+def pair_of(values: Mapping[str, Any]) -> Pair:
+    """The pair that a record holds.
+
+    ``prompt`` is a text or a list of messages, ``chosen`` and ``rejected`` are each a text or a list of messages.
+    Without ``prompt`` these lists are whole conversations, that differ in the last message alone.
+
+    Raises:
+        RecordError: fields are missing, of another form, without text, or hold half a character.
+    """
+    prompt = _prompt(values["prompt"]) if values.get("prompt") is not None else ()
+    (before, chosen), (other, rejected) = _answer(values, "chosen"), _answer(values, "rejected")
+    if prompt and (before or other):
+        raise RecordError("has more than one message in 'chosen' or 'rejected' beside a 'prompt'")
+    if not prompt and not before:
+        raise RecordError("has no field 'prompt', and 'chosen' is no whole conversation")
+    if before != other:
+        raise RecordError("has no field 'prompt', and 'chosen' and 'rejected' differ before their last message")
+    pair = Pair(prompt or before, chosen, rejected)
+    if pair.prompt[-1]["role"] == "assistant":
+        raise RecordError("has a prompt that ends with the assistant's words")
+    _check_characters([*pair.prompt, {"chosen": chosen, "rejected": rejected}])
+    return pair
 
 
 def _form_of(values: Mapping[str, Any]) -> Form:
-    if "messages" in values:
-        return "messages"
-    if "instruction" in values:
-        return "alpaca"
-    if "prompt" in values:
-        return "pair"
-    raise NotAConversationError(f"has none of the fields messages, instruction, prompt {_fields(values)}")
+    forms: dict[str, Form] = {"messages": "messages", "instruction": "alpaca", "prompt": "pair"}
+    for name, form in forms.items():
+        if name in values:
+            return form
+    raise RecordError(f"has none of the fields {', '.join(forms)} {_fields(values)}")
 
 
-def _alpaca(values: Mapping[str, Any]) -> dict[str, Any]:
+def _conversation(found: Any) -> list[Message]:
+    if not isinstance(found, list) or not found:
+        raise RecordError("has no list of messages in the field 'messages'")
+    if not all(map(is_message, found)):
+        raise RecordError("has a message without a role and a content that are texts")
+    if not any(message["role"] == "assistant" for message in found):
+        raise RecordError("has no message of role assistant to learn from")
+    return found
+
+
+def _question_and_answer(values: Mapping[str, Any], form: Form) -> list[Message]:
+    if form == "alpaca":
+        asked, answer = _alpaca(values), "output"
+    else:
+        asked = {"role": "user", "content": _text(values, "prompt")}
+        answer = "completion" if "completion" in values and "response" not in values else "response"
+    system = [{"role": "system", "content": _text(values, "system")}] if values.get("system") else []
+    return [*system, asked, {"role": "assistant", "content": _text(values, answer)}]
+
+
+def _alpaca(values: Mapping[str, Any]) -> Message:
     """The user's message; instruction and input stand in it apart too, for templates that give each its heading."""
     instruction = _text(values, "instruction")
     if not values.get("input"):
@@ -67,31 +102,49 @@ def _alpaca(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": "user", "content": f"{instruction}\n\n{given}", "instruction": instruction, "input": given}
 
 
-def _messages(found: Any) -> list[Message]:
-    if not isinstance(found, list) or not found:
-        raise NotAConversationError("has no list of messages in the field 'messages'")
-    for message in found:
-        if not (isinstance(message, Mapping) and _is_text(message.get("role")) and _is_text(message.get("content"))):
-            raise NotAConversationError("has a message without a role and a content that are texts")
-    if not any(message["role"] == "assistant" for message in found):
-        raise NotAConversationError("has no message of role assistant to learn from")
-    return found
+def _prompt(value: Any) -> tuple[Message, ...]:
+    if value == "":
+        raise RecordError("has an empty prompt")
+    return ({"role": "user", "content": value},) if isinstance(value, str) else _messages(value, "prompt")
+
+
+def _answer(values: Mapping[str, Any], name: str) -> tuple[tuple[Message, ...], str]:
+    """Messages ahead of an answer, and its text."""
+    if name not in values:
+        raise RecordError(f"has no field '{name}' {_fields(values)}")
+    before: tuple[Message, ...] = ()
+    answer = values[name]
+    if not isinstance(answer, str):
+        *before, last = _messages(answer, name)  # type: ignore[assignment]
+        if last["role"] != "assistant":
+            raise RecordError(f"has a last message in '{name}' that is not the assistant's")
+        answer = last["content"]
+    if not answer:
+        raise RecordError(f"has an empty answer in '{name}'")
+    return tuple(before), answer
+
+
+def _messages(value: Any, name: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value or not all(map(is_message, value)):
+        raise RecordError(f"has in '{name}' neither a text nor a list of messages with role and content")
+    return tuple(value)
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
-        raise NotAConversationError(f"has no field '{name}' {_fields(values)}")
+        raise RecordError(f"has no field '{name}' {_fields(values)}")
     text = values[name]
-    if not _is_text(text):
-        raise NotAConversationError(f"has {type(text).__name__} in the field '{name}', not text")
-    if not text and name != "system":
-        raise NotAConversationError(f"has nothing in the field '{name}'")
-    return str(text)
+    if not isinstance(text, str):
+        raise RecordError(f"has {type(text).__name__} in the field '{name}', not text")
+    if not text:
+        raise RecordError(f"has nothing in the field '{name}'")
+    return text
 
 
 def _fields(values: Mapping[str, Any]) -> str:
     return f"(fields: {', '.join(map(repr, list(values)[:8])) or 'none'})"
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _check_characters(messages: Iterable[Message]) -> None:
+    if not all(is_unicode(text) for message in messages for text in message.values() if isinstance(text, str)):
+        raise RecordError("holds half a surrogate pair, which is no character")

@@ -4,62 +4,52 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, compiled
-from slm.chat.limited_renderer import LimitedRenderer
+from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, rendered
+from slm.chat.message import Message, is_message
 from slm.errors import UserError
-from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.prefix_stream import common_prefix
-
-Message = Mapping[str, Any]
-"""``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""
 
 _QUOTE = "\ufdd2"  # stands around the number of a special token that a message spells
 _RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them
 _MARK = re.compile(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]")
 _QUOTED = re.compile(f"{_QUOTE}([0-9]+){_QUOTE}")
 _PRIVATE = "\ue000"  # a message's content that no template writes by itself
-_ASKED = [{"role": "user", "content": "a"}]
 _LETTER = "b"
+_ASKED = [{"role": "user", "content": "a"}]
+_ANSWER = {"role": "assistant", "content": _LETTER}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A conversation as tokens.
-
-    Attributes:
-        ids: all of it, begin and end included.
-        learnt: for each, whether it belongs to a response (what ends the response does).
-        n_bytes: for each, how many bytes of the text it stands for; special tokens for none.
-    """
+    """A conversation as tokens, begin and end included."""
 
     ids: list[int]
-    learnt: list[bool]
-    n_bytes: list[int]
+    learnt: list[bool]  # it belongs to a response, or ends one
+    n_bytes: list[int]  # of the text that it stands for; special tokens for none
 
 
 class _Asked(NamedTuple):
-    """A conversation up to an answer: its ids, those of a short answer, and what space at its end is the answer's."""
+    """A conversation up to an answer."""
 
     ids: list[int]
-    answer_ids: list[int]
-    space: str
+    answer_ids: list[int]  # of a short answer behind it
+    space: str  # at its end, that is the answer's
 
 
 class ChatRenderer:
     """Renders conversations by the template that `tokenizer` carries.
 
-    A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone: a
-    message that spells one is encoded as ordinary text. A token that stands across the border of a response belongs to
-    the response: it is learnt. Where a template's prompt ends with white space that the vocabulary joins to letters,
-    that is the response's too: prompts end before it, so that generation goes on from the very ids that training had.
+    A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone. A
+    token that stands across the border of a response is the response's; so is white space at the end of a prompt that
+    the vocabulary joins to letters: generation goes on from the very ids that training had.
 
     Args:
         tokenizer: with a chat template.
@@ -82,8 +72,8 @@ class ChatRenderer:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, up to where the assistant's next words begin: those that stand there in `sample`.
 
-        They are all that the template writes, but for white space at its end that an answer's first token takes in. (An
-        answer that begins with a letter is meant; `sample` may cut white space ahead of another one otherwise.)
+        They are all that the template writes, but for white space at its end that the first token of an answer, of one
+        that begins with a letter, takes in.
 
         Raises:
             UserError: the template is broken or refuses the conversation, or a message is not one.
@@ -94,12 +84,8 @@ class ChatRenderer:
     def answer_lead(self) -> str:
         """White space that a model writes after `prompt_ids` ahead of its answer: the template's own, or what the
         vocabulary puts before every text."""
-        try:
-            asked = self._asked(_ASKED)
-        except UserError:  # a template that insists on more than this
-            return ""
-        decoder = self._tokenizer.decoder_after(asked.ids)
-        return _leading_space("".join(map(decoder.push, asked.answer_ids)) + decoder.flush())
+        decoder = self._tokenizer.decoder_after(self._probe.ids)
+        return _leading_space("".join(map(decoder.push, self._probe.answer_ids)) + decoder.flush())
 
     def sample(self, messages: Sequence[Message]) -> Sample:
         """Ids of a whole conversation, and which are to be learnt.
@@ -121,7 +107,7 @@ class ChatRenderer:
         placed = self._tokenizer.encode_parts(parts)
         learnt = np.zeros(len(placed), dtype=np.bool_)
         for start, stop in spans:
-            before = self._meant(text[:start]).removesuffix(self._space_of_answers)
+            before = self._meant(text[:start]).removesuffix(self._probe.space)
             end = len(self._meant(text[: self._turn_end(text, start, stop)]))
             learnt |= placed.within(len(before), end, self._special_ids)
         if not learnt.any():
@@ -133,9 +119,7 @@ class ChatRenderer:
 
     def plain_texts(self, messages: Sequence[Message]) -> list[str]:
         """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
-        parts = self._tokenizer.special_pattern.split(_MARK.sub("", self._render(messages)))
-        plain = [part for part in parts if part not in self._tokenizer.special_tokens]
-        return [self._meant(part) for part in plain if part]
+        return [part for part in self._parts(self._text(messages))[::2] if part]
 
     @functools.cached_property
     def own_beginning(self) -> str:
@@ -143,8 +127,8 @@ class ChatRenderer:
         turn: a message of its own, say. Without special tokens."""
         first, answer, second = ({"role": role, "content": _PRIVATE} for role in ("user", "assistant", "user"))
         try:
-            text = _MARK.sub("", self._render([first, answer, second]))
-            before, _, between, *_ = self._tokenizer.special_pattern.sub("", text).split(_PRIVATE)
+            text = self._tokenizer.special_pattern.sub("", self._text([first, answer, second]))
+            before, _, between, *_ = text.split(_PRIVATE)
         except (UserError, ValueError):  # a template that insists on more than this, or writes less
             return ""
         return before.removesuffix(common_prefix(before[::-1], between[::-1])[::-1]).strip()
@@ -153,14 +137,14 @@ class ChatRenderer:
     def end_ids(self) -> tuple[int, ...]:
         """Ids that end a response: the end of text, and the special token that the template writes after one."""
         try:
-            probe = self.sample([*_ASKED, {"role": "assistant", "content": _LETTER}])
+            answered = self.sample([*_ASKED, _ANSWER])
         except UserError:  # a template that insists on more than this
             return (self._tokenizer.eos_id,)
-        last = [token_id for token_id, learnt in zip(probe.ids, probe.learnt, strict=True) if learnt][-1]
+        last = [token_id for token_id, learnt in zip(answered.ids, answered.learnt, strict=True) if learnt][-1]
         return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
 
     def _asked(self, messages: Sequence[Message]) -> _Asked:
-        parts = self._parts(_MARK.sub("", self._render(messages, add_generation_prompt=True)))
+        parts = self._parts(self._text(messages, add_generation_prompt=True))
         text = "".join(parts)
         parts[-1] += self._space_before_answers
         parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
@@ -180,11 +164,10 @@ class ChatRenderer:
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """Where a response really ends: after the last special token in it, or the one right behind it."""
-        found = [match.end() for match in self._tokenizer.special_pattern.finditer(text, start, stop)]
-        if found:
-            return found[-1]
-        behind = self._tokenizer.special_pattern.match(text, stop)
-        return behind.end() if behind else stop
+        specials = self._tokenizer.special_pattern
+        behind = specials.match(text, stop)
+        ends = [found.end() for found in specials.finditer(text, start, stop)]
+        return (ends or [behind.end() if behind else stop])[-1]
 
     def _added_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """(start, end) of what each assistant's message adds to `text`, the whole conversation."""
@@ -192,8 +175,8 @@ class ChatRenderer:
         for i, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self._render(messages[:i], add_generation_prompt=True)
-            after = text if i + 1 == len(messages) else self._render(messages[: i + 1])
+            before = self._text(messages[:i], add_generation_prompt=True)
+            after = text if i + 1 == len(messages) else self._text(messages[: i + 1])
             if not (after.startswith(before) and text.startswith(after)):
                 raise UserError(
                     f"the chat template writes message {i + 1} otherwise once more follows, so that no response can "
@@ -203,18 +186,16 @@ class ChatRenderer:
             spans.append((len(before), len(after)))
         return spans
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The text, with special tokens that messages spell replaced by quoted numbers."""
-        import jinja2
+    def _text(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        return _MARK.sub("", self._render(messages, add_generation_prompt))
 
-        quoted = [self._quoted(message) for message in messages]
-        try:
-            return self._write(messages=quoted, add_generation_prompt=add_generation_prompt, **self._names)
-        except jinja2.TemplateError as error:
-            raise UserError(f"the model's chat template refuses this: {error}") from None
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """The text, responses marked, with special tokens that messages spell replaced by quoted numbers."""
+        names = {"messages": list(map(self._quoted, messages)), "add_generation_prompt": add_generation_prompt}
+        return rendered(self._source, self._now, **names, **self._names)
 
     def _quoted(self, message: Message) -> dict[str, Any]:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+        if not is_message(message):
             raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
         return {name: self._quoted_text(value) if isinstance(value, str) else value for name, value in message.items()}
 
@@ -240,43 +221,28 @@ class ChatRenderer:
         return frozenset(self._tokenizer.special_tokens.values())
 
     @functools.cached_property
-    def _space_of_answers(self) -> str:
-        """White space at the end of prompts that is left to answers."""
+    def _probe(self) -> _Asked:
+        """Of a short conversation; empty for a template that insists on more than this."""
         try:
-            return self._asked(_ASKED).space
+            return self._asked(_ASKED)
         except UserError:
-            return ""
+            return _Asked([], [], "")
 
     @functools.cached_property
     def _space_before_answers(self) -> str:
         """White space that the template writes between the end of a prompt and an answer."""
         try:
-            before = _MARK.sub("", self._render(_ASKED, add_generation_prompt=True))
-            whole = _MARK.sub("", self._render([*_ASKED, {"role": "assistant", "content": _LETTER}]))
+            before, whole = self._text(_ASKED, add_generation_prompt=True), self._text([*_ASKED, _ANSWER])
         except UserError:
             return ""
         return _leading_space(whole[len(before) :]) if whole.startswith(before) else ""
 
     @functools.cached_property
-    def _write(self) -> Callable[..., str]:
-        """Renders: a template that came with a vocabulary, or in a file, where it can do no harm."""
-        ours = (TEMPLATES.get(name)(self._tokenizer).source for name in TEMPLATES.names() if name != "hf")
-        return compiled(self._source).render if self._source in ours else _limited(self._source, self._now).render
-
-    @functools.cached_property
     def _names(self) -> dict[str, str]:
         """``bos_token``, ``eos_token``, …: spellings that the template may ask for."""
-        names = dict(self._tokenizer.special_names)
-        if "eos_token" not in names:
-            spelling_of = {token_id: text for text, token_id in self._tokenizer.special_tokens.items()}
-            names["eos_token"] = spelling_of.get(self._tokenizer.eos_id, "")
-        return names
-
-
-@functools.lru_cache(maxsize=4)
-def _limited(source: str, now: datetime | None) -> LimitedRenderer:
-    """One process for all that render by a template."""
-    return LimitedRenderer(source, now)
+        specials, end = self._tokenizer.special_tokens, self._tokenizer.eos_id
+        spelling = next((text for text, token_id in specials.items() if token_id == end), "")
+        return {"eos_token": spelling, **self._tokenizer.special_names}
 
 
 def _leading_space(text: str) -> str:

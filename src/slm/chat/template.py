@@ -14,15 +14,10 @@ from slm.tokenizers.extended import ExtendedTokenizer
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How a conversation is written as text.
+    """How a conversation is written as text."""
 
-    Attributes:
-        source: Jinja, as Hugging Face's ``chat_template``.
-        special_tokens: spellings in it that must be single tokens; a vocabulary that lacks one gets it.
-    """
-
-    source: str
-    special_tokens: tuple[str, ...] = ()
+    source: str  # Jinja, as Hugging Face's ``chat_template``
+    special_tokens: tuple[str, ...] = ()  # spellings in it that must be single tokens; a vocabulary may lack them
 
 
 def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> Tokenizer:

@@ -103,7 +103,7 @@ def generate(cfg: DictConfig) -> None:
     elif values["prompt"] is not None:
         _continue(language_model, str(values["prompt"]), settings)
     else:
-        from slm.generation.repl.prompt import InteractivePrompt
+        from slm.generation.repl.loop import InteractivePrompt
 
         InteractivePrompt(language_model, settings).run()
 

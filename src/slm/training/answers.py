@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slm.chat.renderer import ChatRenderer, Message
+from slm.chat.message import Message
+from slm.chat.renderer import ChatRenderer
 from slm.files.writing import new_file
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from slm.data.batches.datamodule import WindowDataModule
-from slm.data.batches.samplers import EvalBatches
+from slm.data.batches.order import EvalBatches
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig

@@ -85,10 +85,8 @@ def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDa
     own, noun = config.trainer, data.noun
     per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
     sizes = [len(part) for part in data.parts("train")]
-    names = [
-        f"{size:,} {noun}{f' of {name}' if name else ''}" for size, name in zip(sizes, data.part_names, strict=True)
-    ]
-    passes = [share * own.steps * per_step / size for share, size in zip(data.shares, sizes, strict=True)]
+    names = [f"{size:,} {noun}{f' of {name}' if name else ''}" for size, name in zip(sizes, data.shares, strict=True)]
+    passes = [share * own.steps * per_step / size for share, size in zip(data.shares.values(), sizes, strict=True)]
     told = ", ".join(f"{count:.3g} over {name}" for count, name in zip(passes, names, strict=True))
     pieces = f", {own.windows_at_once} at once" if per_step > own.windows_at_once * n_devices else ""
     rates = [

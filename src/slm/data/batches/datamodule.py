@@ -1,46 +1,49 @@
-"""The LightningDataModule: loaders over a token store, and the position in the data."""
+"""The LightningDataModules: loaders over windows of a token store, of conversations, of pairs; and the position."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slm.data.batches.loader_signals import leave_signals_to_the_run
-from slm.data.batches.mixture import Store, shares_of, stores_of
-from slm.data.batches.mixture_order import MixtureOrder
-from slm.data.batches.order import window_at
-from slm.data.batches.samplers import EvalBatches, Order, TrainBatches
-from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, CountedWindows, MixtureWindows, WindowDataset, Windows
+from slm.data.batches.loader import TimedLoader, make_loader
+from slm.data.batches.mixture import MixtureStore, Store, stores_of
+from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
+from slm.data.batches.packing import PackedSamples, PaddedSamples, SampleWindows
+from slm.data.batches.pairs import PairDataset
+from slm.data.batches.samples import SampleSet
+from slm.data.batches.windows import MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
+
+Batches = DataLoader[dict[str, Tensor]]
 
 
 class WindowDataModule(pl.LightningDataModule):
-    """Windows as batches; a subclass says in `parts` what they are cut from.
+    """Windows as batches; a subclass says what they are cut from.
 
-    Args:
+    Attributes:
+        datasets: of "train" and "val", or of the only part to be scored; bits per byte are known of counted ones.
         fingerprint: of all that windows hold: equal ones train alike.
         seq_len: window length T.
         batch_size: windows a batch B on one device.
         num_workers: loader processes; 0 for none.
         seed: of the order of the training windows.
         eval_split: what validation reads.
-
-    Attributes:
-        position: samples consumed over all ranks since the start of training. It is the whole
-            state of the data: saved in every checkpoint, it makes a resumed run read on with the
-            very next sample, at any number of workers or ranks.
+        position: samples consumed over all ranks since the start of training. It is the whole state of the data: saved
+            in every checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or
+            ranks.
+        shares: name of each part, "" of the only one, -> its share of the training samples.
         noun: what a sample is called.
     """
 
     noun = "windows"
+    datasets: Mapping[str, Windows]
 
     def __init__(
         self,
@@ -59,7 +62,8 @@ class WindowDataModule(pl.LightningDataModule):
         self.seed = seed
         self.eval_split = eval_split
         self.position = 0
-        self._train_loader: _TimedLoader | None = None
+        self.shares: Mapping[str, float] = {"": 1.0}
+        self._train_loader: TimedLoader | None = None
 
     @property
     def waited_s(self) -> float:
@@ -67,82 +71,48 @@ class WindowDataModule(pl.LightningDataModule):
         return self._train_loader.waited_s if self._train_loader is not None else 0.0
 
     def parts(self, split: str) -> Sequence[Windows]:
-        """The windows of "train" or "val", or of what a subclass has beside them, of each part by itself."""
-        raise NotImplementedError
+        """The windows of a split, of each part of a mixture by itself."""
+        return [self.datasets[split]]
 
-    def eval_parts(self) -> Sequence[Windows]:
-        """The windows of `eval_split`, of each part; bits per byte are known of `CountedWindows`."""
-        return self.parts(self.eval_split)
-
-    @property
-    def shares(self) -> Sequence[float]:
-        """Of each part in the order of training."""
-        return [1.0]
-
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> Batches:
         """Endless batches from `position` on."""
         parts = self.parts("train")
         batches = TrainBatches(self._order(parts), self.position, self.batch_size, *self._ranks())
-        self._train_loader = self._loader(parts[0] if len(parts) == 1 else MixtureWindows(parts), batches)
+        windows = parts[0] if len(parts) == 1 else MixtureWindows(parts)
+        self._train_loader = make_loader(windows, batches, self.num_workers)
         return self._train_loader
 
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Every window of `eval_split`, once; a loader for each part."""
+        loaders: list[Batches] = [
+            make_loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
+            for part in self.parts(self.eval_split)
+        ]
+        return loaders[0] if len(loaders) == 1 else loaders
+
     def samples_at(self, start: int, end: int) -> list[int]:
-        """Windows of the training data at positions ``start .. end - 1``, counted through all parts, one after another:
-        what `sample` takes."""
-        found: list[int] = self._order(self.parts("train"))(np.arange(start, end)).tolist()
-        return found
+        """Windows of the training data at positions ``start .. end - 1``, counted through one part after another."""
+        return list(map(int, self._order(self.parts("train"))(np.arange(start, end))))
 
     def sample(self, window: int) -> tuple[str, dict[str, Tensor]]:
-        """The name of the part that a training window is of ("" where there is one), and the window as a batch of one.
-
-        Raises:
-            UserError: there is no such window.
-        """
+        """The name of a training window's part, and the window as a batch of one; `UserError` if there is none such."""
         parts = self.parts("train")
         ends = np.cumsum([len(part) for part in parts])
         if not 0 <= window < ends[-1]:
             raise UserError(f"sample: there is no window {window}; they are 0 to {ends[-1] - 1}")
         number = int(np.searchsorted(ends, window, side="right"))
         of_part = window - int(ends[number]) + len(parts[number])
-        return self.part_names[number], parts[number].__getitems__(np.array([of_part]))
-
-    @property
-    def part_names(self) -> Sequence[str]:
-        """Of each part."""
-        return [""]
-
-    def _order(self, parts: Sequence[Windows]) -> Order:
-        sizes = [len(part) for part in parts]
-        if len(parts) > 1:
-            return MixtureOrder(sizes, self.shares, self.seed)
-        return partial(window_at, n_windows=sizes[0], seed=self.seed)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[DataLoader[dict[str, Tensor]]]:
-        """Every window of `eval_split`, once; of a mixture, a loader for each part."""
-        loaders: list[DataLoader[dict[str, Tensor]]] = [
-            self._loader(part, EvalBatches(len(part), self.batch_size, *self._ranks())) for part in self.eval_parts()
-        ]
-        return loaders[0] if len(loaders) == 1 else loaders
+        return list(self.shares)[number], parts[number].__getitems__([of_part])
 
     def train_batch_taken(self) -> None:
         """Count the micro-batch that all ranks have just begun to train on."""
         self.position += self.batch_size * self._ranks()[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Position, and what it is a position in."""
-        return {
-            "position": self.position,
-            "seed": self.seed,
-            "seq_len": self.seq_len,
-            "fingerprint": self.fingerprint,
-        }
+        return {name: getattr(self, name) for name in ("position", "seed", "seq_len", "fingerprint")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved position.
-
-        Raises:
-            UserError: the data, the window or the seed differs from the saved run's.
-        """
+        """Go on from a saved position; `UserError` if the data, the window or the seed differs from the saved run's."""
         mine = self.state_dict()
         different = [f"{k} {state_dict[k]} -> {mine[k]}" for k in mine if k != "position" and mine[k] != state_dict[k]]
         if different:
@@ -152,18 +122,11 @@ class WindowDataModule(pl.LightningDataModule):
             )
         self.position = state_dict["position"]
 
-    def _loader(self, dataset: Windows, batches: TrainBatches | EvalBatches) -> _TimedLoader:
-        return _TimedLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=_without_labels if getattr(batches, "is_idle", False) else _already_a_batch,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=leave_signals_to_the_run,
-            pin_memory=torch.cuda.is_available(),
-            # a generator of its own, so that making a loader draws nothing from the global one
-            generator=torch.Generator(),
-        )
+    def _order(self, parts: Sequence[Windows]) -> Order:
+        sizes = [len(part) for part in parts]
+        if len(parts) > 1:
+            return MixtureOrder(sizes, list(self.shares.values()), self.seed)
+        return partial(window_at, n_windows=sizes[0], seed=self.seed)
 
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -171,61 +134,54 @@ class WindowDataModule(pl.LightningDataModule):
 
 
 class TextDataModule(WindowDataModule):
-    """Windows of a token store, or of a mixture of several.
-
-    Args:
-        store: the tokens.
-        **others: as `WindowDataModule` takes them.
-    """
+    """Windows of a token store, or of a mixture of several; other arguments are as of `WindowDataModule`."""
 
     def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
         super().__init__(store.fingerprint, *arguments, **others)
         self.store = store
+        self._parts: dict[str, list[WindowDataset]] = {}
+        if isinstance(store, MixtureStore):
+            self.shares = store.shares
 
     def parts(self, split: str) -> list[WindowDataset]:
-        """The windows of each store."""
-        return [WindowDataset(store.tokens(split), self.seq_len) for store in stores_of(self.store).values()]
-
-    def eval_parts(self) -> list[Windows]:
-        """Those that say how many bytes of text they stand for."""
-        bytes_of = [store.token_bytes(self.eval_split) for store in stores_of(self.store).values()]
-        return [
-            CountedWindows(part, partial(part.text_bytes, token_bytes=of_part))
-            for part, of_part in zip(self.parts(self.eval_split), bytes_of, strict=True)
-        ]
-
-    @property
-    def shares(self) -> list[float]:
-        """As the mixture has them."""
-        return list(shares_of(self.store).values())
-
-    @property
-    def part_names(self) -> list[str]:
-        """As the mixture has them."""
-        return list(stores_of(self.store))
+        if split not in self._parts:
+            counted = split == self.eval_split
+            self._parts[split] = [
+                WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split) if counted else None)
+                for store in stores_of(self.store).values()
+            ]
+        return self._parts[split]
 
 
-class _TimedLoader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that knows how long its consumer waited for it."""
+class InstructionDataModule(WindowDataModule):
+    """Conversations.
 
-    waited_s = 0.0
+    Args:
+        samples: of each of `datasets`.
+        vocabulary: the tokenizer's fingerprint.
+        packing: several samples share a window, by the seed; else each has a row.
+        *arguments, **others: as of `WindowDataModule`.
+    """
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited_s += time.perf_counter() - start
-            yield batch
+    datasets: Mapping[str, SampleWindows]
+
+    def __init__(
+        self, samples: Mapping[str, SampleSet], vocabulary: str, packing: bool, *arguments: Any, **others: Any
+    ) -> None:
+        inputs = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
+        super().__init__(hashlib.sha256(" ".join(inputs).encode()).hexdigest(), *arguments, **others)
+        windows = partial(PackedSamples, seed=self.seed) if packing else PaddedSamples
+        self.datasets = {
+            split: windows(part, self.seq_len, counted=split == self.eval_split) for split, part in samples.items()
+        }
 
 
-def _without_labels(batch: Any) -> Any:
-    counted = {TEXT_BYTES: 0.0} if TEXT_BYTES in batch else {}
-    return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
+class PairDataModule(WindowDataModule):
+    """Pairs of answers; all arguments but `datasets` are as of `WindowDataModule`."""
 
+    noun = "pairs"
+    datasets: Mapping[str, PairDataset]
 
-def _already_a_batch(batch: Any) -> Any:
-    return batch
+    def __init__(self, datasets: Mapping[str, PairDataset], fingerprint: str, *arguments: Any, **others: Any) -> None:
+        super().__init__(fingerprint, *arguments, **others)
+        self.datasets = datasets

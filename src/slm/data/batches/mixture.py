@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 import slm
-from slm.data.batches.mixture_order import BLOCK, slots
+from slm.data.batches.order import BLOCK, slots
 from slm.data.config import MIXTURE_KIND, STORE_KIND, CorpusConfig
 from slm.data.store.find import corpus_sources, find_store, tokenize_with, training_texts
 from slm.data.store.token_store import SPLITS, WHOLE, TokenStore
@@ -69,11 +69,6 @@ def stores_of(store: Store) -> dict[str, TokenStore]:
     return store.stores if isinstance(store, MixtureStore) else {"": store}
 
 
-def shares_of(store: Store) -> dict[str, float]:
-    """The share that each of `stores_of` has of the training samples."""
-    return store.shares if isinstance(store, MixtureStore) else {"": 1.0}
-
-
 def find_data(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> Store:
     """As `find_store`; the tokenizer of a mixture is fitted on the training text of all its parts, each as long as
     it is (weights are of no account there), or is that of the parts that are prepared already.
@@ -103,13 +98,11 @@ def _mixed(corpus: CorpusConfig, stores: dict[str, TokenStore]) -> MixtureStore:
 
 def _fitted(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> Path:
     """The folder of the tokenizer for these parts and settings, made if it is not there."""
+    corpora = [part.corpus for part in corpus.parts]
     inputs = {
         "slm": slm.__version__,
         "tokenizer": dict(tokenizer),
-        "parts": [
-            [asdict(part.corpus), [source.identity() for source in corpus_sources(part.corpus)]]
-            for part in corpus.parts
-        ],
+        "parts": [[asdict(c), [source.identity() for source in corpus_sources(c)]] for c in corpora],
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(corpus.cache_dir).expanduser() / "tokenizers" / f"{tokenizer['kind']}-{key}"
@@ -117,12 +110,8 @@ def _fitted(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / TOKENIZER_FILE).is_file():
             settings = {name: value for name, value in tokenizer.items() if name != "kind"}
-            fitted = build_tokenizer(tokenizer["kind"], settings, _texts(corpus))
+            texts = (text for part in corpora for text in training_texts(part))
+            fitted = build_tokenizer(tokenizer["kind"], settings, texts)
             with new_folder(folder) as partial:
                 fitted.save(partial)
     return folder
-
-
-def _texts(corpus: CorpusConfig) -> Iterator[str]:
-    for part in corpus.parts:
-        yield from training_texts(part.corpus)

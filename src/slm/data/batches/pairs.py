@@ -1,26 +1,79 @@
-"""Pairs of answers to batches; labels are shifted here, as windows shift theirs."""
+"""Pairs of answers as tokens, and as batches."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from slm.data.batches.pair_tokens import AnswerTokens, PairTokens
-from slm.data.batches.windows import IGNORE_INDEX
+from slm.chat.records import Pair
+from slm.chat.renderer import ChatRenderer
+from slm.data.batches.packing import PaddedSamples
+from slm.data.batches.samples import SampleSet, Tokens
+from slm.data.batches.windows import Indices, Windows
 
-_LENGTH_MULTIPLE = 8
+TooLong = Literal["drop", "cut_prompt"]
+"""What becomes of a pair that a window does not hold: it is left out, or its prompt loses its beginning."""
 
 
-class PairDataset(Dataset[dict[str, Tensor]]):
+class PairTokens(NamedTuple):
+    """The two answers of a pair, each after its prompt; learnt is the answer alone, with what ends it."""
+
+    chosen: Tokens
+    rejected: Tokens
+
+    @property
+    def length(self) -> int:
+        """Of the longer one."""
+        return max(len(answer.ids) for answer in self)
+
+
+def tokenized(pair: Pair, renderer: ChatRenderer) -> PairTokens:
+    """Both conversations by the template of `renderer`."""
+    conversations = ([*pair.prompt, {"role": "assistant", "content": text}] for text in (pair.chosen, pair.rejected))
+    return PairTokens(*(_last_answer(Tokens.of(renderer.sample(messages))) for messages in conversations))
+
+
+def _last_answer(tokens: Tokens) -> Tokens:
+    """Earlier answers of the conversation do not count."""
+    ends = np.flatnonzero(np.diff(tokens.learnt, append=False) & tokens.learnt)  # the last token of each answer
+    begin = ends[-2] + 1 if len(ends) > 1 else 0
+    return tokens._replace(learnt=tokens.learnt & (np.arange(len(tokens.ids)) >= begin))
+
+
+def fitted(pair: PairTokens, longest: int, policy: TooLong) -> PairTokens | None:
+    """The pair in at most `longest` tokens a conversation; None where the policy, or its answers, forbid it.
+
+    Both prompts lose as many tokens, so that the answers still follow the same one.
+    """
+    surplus = pair.length - longest
+    if surplus <= 0:
+        return pair
+    if policy == "drop" or surplus >= min(int(answer.learnt.argmax()) for answer in pair):
+        return None
+    return PairTokens(*(answer.part(slice(surplus, None)) for answer in pair))
+
+
+def fingerprint(pairs: Sequence[PairTokens]) -> str:
+    """Of the content: it changes when any token of any pair does, or their order."""
+    digest = hashlib.sha256()
+    for ids, learnt, _ in (answer for pair in pairs for answer in pair):
+        start = int(learnt.argmax())
+        digest.update(np.array([len(ids), start, start + learnt.sum()], dtype=np.int64).tobytes())
+        digest.update(ids.tobytes())
+    return digest.hexdigest()[:16]
+
+
+class PairDataset(Windows):
     """Batches of pairs, the chosen answers first.
 
     A batch of B pairs has ``input_ids`` and ``labels``, (2 B, T) int64: rows ``0 .. B - 1`` are the chosen answers,
-    each after its prompt, rows ``B .. 2 B - 1`` the rejected ones, in the same order. Labels are -100 but for the
-    answer's tokens. T is the batch's longest, rounded up to a multiple of 8 where `seq_len` has room for that.
+    each after its prompt, rows ``B .. 2 B - 1`` the rejected ones, in the same order, all padded as `PaddedSamples`
+    are. Labels are -100 but for the answer's tokens.
 
     Args:
         pairs: at least one; none longer than ``seq_len + 1`` tokens.
@@ -30,33 +83,27 @@ class PairDataset(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, pairs: Sequence[PairTokens], seq_len: int, reference: Tensor | None = None) -> None:
-        self.pairs = pairs
+        # pair i is samples 2 i and 2 i + 1
+        self.rows = PaddedSamples(SampleSet.of([answer for pair in pairs for answer in pair]), seq_len)
         self.seq_len = seq_len
         self.reference = reference
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.rows) // 2
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """The batch of these pairs."""
-        pairs = [self.pairs[int(index)] for index in indices]
-        answers = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-        length = max(len(answer.ids) for answer in answers) - 1
-        batch = _padded(answers, min(self.seq_len, -(-length // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE))
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) positions of each pair's longer answer, its prompt included."""
+        return self.rows.samples.lengths.reshape(-1, 2).max(axis=1)
+
+    @property
+    def chosen_tokens(self) -> int:
+        """Tokens of all chosen answers."""
+        return sum(int(self.rows.samples[2 * i].learnt.sum()) for i in range(len(self)))
+
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        pairs = np.asarray(indices)
+        batch = self.rows.batch(np.concatenate([2 * pairs, 2 * pairs + 1]))
         if self.reference is not None:
-            batch["reference"] = self.reference[torch.as_tensor(np.asarray(indices))].t().flatten()
+            batch["reference"] = self.reference[torch.as_tensor(pairs)].t().flatten()
         return batch
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """A batch of one pair."""
-        return self.__getitems__([index])
-
-
-def _padded(answers: Sequence[AnswerTokens], length: int) -> dict[str, Tensor]:
-    """Nothing sees what comes after it, so what stands in the padding is of no matter; its labels are -100."""
-    ids = np.zeros((len(answers), length), dtype=np.int64)
-    labels = np.full((len(answers), length), IGNORE_INDEX, dtype=np.int64)
-    for row, answer in enumerate(answers):
-        ids[row, : len(answer.ids) - 1] = answer.ids[:-1]
-        labels[row, answer.start - 1 : answer.end - 1] = answer.ids[answer.start : answer.end]
-    return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}

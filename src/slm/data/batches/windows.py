@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,44 +17,56 @@ from slm.errors import UserError
 
 IGNORE_INDEX = -100
 TEXT_BYTES = "text_bytes"
+Indices = Sequence[int] | np.ndarray
 
 
-class Windows(Protocol):
-    """What batches are made of.
+class Windows(Dataset[dict[str, Any]], ABC):
+    """What batches are made of: windows of at most `seq_len` positions, T.
 
-    Attributes:
-        seq_len: the most positions of a window, T.
+    Batches of `counted` ones say how many bytes of text their labels stand for: ``text_bytes``, a number.
     """
 
     seq_len: int
+    counted: bool = False
 
-    def __len__(self) -> int:
-        """How many there are."""
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    def __getitems__(self, indices: np.ndarray) -> dict[str, Tensor]:
+    @abstractmethod
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each, and perhaps more."""
 
+    def text_bytes(self, indices: Indices) -> float:
+        """Bytes of text that the labels of these windows stand for, together; known of some."""
+        raise NotImplementedError
 
-class WindowDataset(Dataset[dict[str, Tensor]]):
+    def __getitems__(self, indices: Indices) -> dict[str, Any]:
+        counts = {TEXT_BYTES: self.text_bytes(indices)} if self.counted else {}
+        return {**self.batch(indices), **counts}
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: tensor[0] for name, tensor in self.batch([index]).items()}
+
+
+class WindowDataset(Windows):
     """Non-overlapping windows of `seq_len` tokens that cover a split.
 
-    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token
-    but the very first is a label exactly once. The last window may be shorter than `seq_len`; its
-    tail repeats the last token and carries the label -100.
+    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token but the very first
+    is a label exactly once. The last window may be shorter; its tail repeats the last token and has the label -100.
 
     Args:
-        tokens: (n,) token ids, n >= 2, usually memory-mapped.
+        tokens: (n,) token ids, usually memory-mapped; `UserError` for fewer than two.
         seq_len: window length T.
-
-    Raises:
-        UserError: there are fewer than two tokens.
+        token_bytes: how many bytes of text tokens stand for; such windows are counted.
     """
 
-    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int) -> None:
+    def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
         if len(tokens) < 2:
             raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
         self.tokens = tokens
         self.seq_len = seq_len
+        self.token_bytes = token_bytes
+        self.counted = token_bytes is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a loader process that is not forked: of a mapped file its path."""
@@ -65,8 +78,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.seq_len)
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """The batch of these windows: ``input_ids`` and ``labels``, (B, T) int64 each."""
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         last = len(self.tokens) - 1
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = first + np.arange(self.seq_len + 1)
@@ -75,45 +87,16 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         labels[where[:, 1:] > last] = IGNORE_INDEX
         return {"input_ids": torch.from_numpy(ids[:, :-1].copy()), "labels": torch.from_numpy(labels)}
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One window: ``input_ids`` and ``labels``, (T,) int64 each."""
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
-
-    def text_bytes(self, indices: Sequence[int] | np.ndarray, token_bytes: TokenBytes) -> float:
-        """Bytes of text that the labels of these windows stand for, together."""
+    def text_bytes(self, indices: Indices) -> float:
+        assert self.token_bytes is not None
         first = np.asarray(indices, dtype=np.int64)[:, None] * self.seq_len
         where = (first + np.arange(1, self.seq_len + 1)).ravel()
         where = where[where < len(self.tokens)]
-        return float(token_bytes(where, self.tokens[where]).sum())
+        return float(self.token_bytes(where, self.tokens[where]).sum())
 
 
-class CountedWindows(Dataset[dict[str, Any]]):
-    """Windows whose batches say how many bytes of text their labels stand for: ``text_bytes``, a number.
-
-    Args:
-        windows: what batches are made of.
-        text_bytes: tells it of given windows.
-    """
-
-    def __init__(self, windows: Windows, text_bytes: Callable[[np.ndarray], float]) -> None:
-        self.windows = windows
-        self.seq_len = windows.seq_len
-        self.text_bytes = text_bytes
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitems__(self, indices: np.ndarray) -> dict[str, Any]:
-        """The batch of these windows."""
-        return {**self.windows.__getitems__(indices), TEXT_BYTES: self.text_bytes(indices)}
-
-
-class MixtureWindows(Dataset[dict[str, Tensor]]):
-    """The windows of several parts, counted through one part after another.
-
-    Args:
-        parts: of one window length.
-    """
+class MixtureWindows(Windows):
+    """The windows of several parts, of one length, counted through one part after another."""
 
     def __init__(self, parts: Sequence[Windows]) -> None:
         self.parts = parts
@@ -123,8 +106,7 @@ class MixtureWindows(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """The batch of these windows: as `WindowDataset`'s."""
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
         windows = np.asarray(indices, dtype=np.int64)
         part_of = np.searchsorted(self._ends, windows, side="right")
         shape = (len(windows), self.seq_len)
@@ -132,7 +114,7 @@ class MixtureWindows(Dataset[dict[str, Tensor]]):
         for i, part in enumerate(self.parts):
             rows = np.flatnonzero(part_of == i)
             if len(rows):
-                read = part.__getitems__(windows[rows] - (self._ends[i] - len(part)))
+                read = part.batch(windows[rows] - (self._ends[i] - len(part)))
                 for name, tensor in batch.items():
                     tensor[torch.from_numpy(rows)] = read[name]
         return batch

@@ -11,8 +11,7 @@ import yaml
 
 from slm.errors import UserError, did_you_mean
 from slm.generation.config import GenerationConfig
-from slm.generation.repl.conversation import Conversation
-from slm.generation.repl.exchange import Exchange, save
+from slm.generation.repl.session import Conversation, Exchange, save
 from slm.schema import checked
 
 LEAVE = ("exit", "quit")
@@ -91,17 +90,17 @@ class PromptCommands:
         if name in _NOT_HERE:
             return f"{name} {_NOT_HERE[name]}"
         if name not in self.setting_names:
-            wrong = (
-                f"there is no setting '{name}'{did_you_mean(name, self.setting_names)}" if name else "/set NAME VALUE"
-            )
+            nearest = did_you_mean(name, self.setting_names)
+            wrong = f"there is no setting '{name}'{nearest}" if name else "/set NAME VALUE"
             return f"{wrong} (names: {', '.join(self.setting_names)})"
-        if value:
-            try:
-                changed = {**asdict(self.settings), name: yaml.safe_load(value)}
-            except yaml.YAMLError:
-                raise UserError(f"{name}: cannot read '{value}'; lists are typed [a, b], mappings {{5: 1.0}}") from None
-            self.settings = checked(GenerationConfig, changed)
-        return self._line(name) + ("" if value else f"; /set NAME VALUE changes it: /set {name} …")
+        if not value:
+            return f"{self._line(name)}; /set NAME VALUE changes it: /set {name} …"
+        try:
+            changed = {**asdict(self.settings), name: yaml.safe_load(value)}
+        except yaml.YAMLError:
+            raise UserError(f"{name}: cannot read '{value}'; lists are typed [a, b], mappings {{5: 1.0}}") from None
+        self.settings = checked(GenerationConfig, changed)
+        return self._line(name)
 
     def _show(self, _: str) -> str:
         lines = [self._line(name) for name in self.setting_names]
@@ -137,14 +136,13 @@ class PromptCommands:
         conversation = self._needs_template("/system")
         before, conversation.system = conversation.system, "" if argument == '""' else argument or None
         try:
-            conversation.prompt_ids("a message")
+            conversation.ask("a message")
         except UserError:
             conversation.system = before
             raise
         told = "this" if conversation.system else _ahead(conversation)
-        return f"ahead of the conversation the model is told {told}" + (
-            "" if self.chatting else "; chat mode is off, /raw turns it on"
-        )
+        off = "" if self.chatting else "; chat mode is off, /raw turns it on"
+        return f"ahead of the conversation the model is told {told}{off}"
 
     def _raw(self, _: str) -> str:
         self._needs_template("/raw")
@@ -164,7 +162,7 @@ def _ahead(conversation: Conversation) -> str:
     """What the model is told ahead."""
     if conversation.system is not None:
         return conversation.system or "an empty text"
-    own = conversation.own_beginning
+    own = conversation.renderer.own_beginning
     return f"what the template puts there: {_as_typed(own)}" if own else "nothing"
 
 

@@ -38,39 +38,29 @@ def visible(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
-class PromptTerminal:
-    """Reads prompts of one or more lines.
+def say(text: str, faint: bool = False) -> None:
+    """Show a line that is not the model's."""
+    if faint and sys.stderr.isatty():
+        print_formatted_text(FormattedText([("ansibrightblack", text)]), file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
-    Args:
-        commands: what Tab completes.
-        toolbar: the line at the bottom.
-    """
 
-    def __init__(self, commands: PromptCommands, toolbar: Callable[[], str]) -> None:
-        self._session: PromptSession[str] = PromptSession(
-            history=_history(),
-            auto_suggest=AutoSuggestFromHistory(),
-            completer=_CommandCompleter(commands),
-            complete_style=CompleteStyle.READLINE_LIKE,
-            complete_while_typing=False,
-            multiline=True,
-            prompt_continuation=lambda width, line, wrapped: " " * width,
-            key_bindings=_key_bindings(),
-            input_processors=[TabsProcessor(char1=" ", char2=" ")],  # pasted tabs
-            bottom_toolbar=toolbar,
-            output=create_output(always_prefer_tty=True),  # stdout may go to a file
-        )
-
-    def read(self, sign: str) -> str:
-        """What the user enters behind `sign`; raises KeyboardInterrupt and EOFError for Ctrl-C and Ctrl-D."""
-        return self._session.prompt(sign)
-
-    def say(self, text: str, faint: bool = False) -> None:
-        """Show a line that is not the model's."""
-        if faint and sys.stderr.isatty():
-            print_formatted_text(FormattedText([("ansibrightblack", text)]), file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+def prompt_session(commands: PromptCommands, toolbar: Callable[[], str]) -> PromptSession[str]:
+    """What reads prompts of one or more lines, with `toolbar` at the bottom; Tab completes `commands`."""
+    return PromptSession(
+        history=_history(),
+        auto_suggest=AutoSuggestFromHistory(),
+        completer=_CommandCompleter(commands),
+        complete_style=CompleteStyle.READLINE_LIKE,
+        complete_while_typing=False,
+        multiline=True,
+        prompt_continuation=lambda width, line, wrapped: " " * width,
+        key_bindings=_key_bindings(),
+        input_processors=[TabsProcessor(char1=" ", char2=" ")],  # pasted tabs
+        bottom_toolbar=toolbar,
+        output=create_output(always_prefer_tty=True),  # stdout may go to a file
+    )
 
 
 def _key_bindings() -> KeyBindings:
@@ -107,11 +97,7 @@ class _CommandCompleter(Completer):
         self._commands = commands
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """For what stands before the cursor."""
-        before = document.text_before_cursor
-        if not before.startswith("/"):
-            return
-        *earlier, word = before.split(" ")
+        *earlier, word = document.text_before_cursor.split(" ")
         if earlier == ["/save"]:
             yield from PathCompleter(expanduser=True).get_completions(Document(word), event)
             return
@@ -120,13 +106,14 @@ class _CommandCompleter(Completer):
                 yield Completion(choice, start_position=-len(word))
 
     def _choices(self, earlier: list[str]) -> Iterable[str]:
-        if not earlier:
-            return [f"/{name}" for name in self._commands.names]
-        if earlier == ["/set"]:
-            return self._commands.setting_names
-        if earlier[0] == "/set" and len(earlier) == 2:
-            flag = isinstance(getattr(self._commands.settings, earlier[1], None), bool)
-            return ("true", "false") if flag else _VALUES.get(earlier[1], ())
+        match earlier:
+            case []:
+                return [f"/{name}" for name in self._commands.names]
+            case ["/set"]:
+                return self._commands.setting_names
+            case ["/set", name]:
+                flag = isinstance(getattr(self._commands.settings, name, None), bool)
+                return ("true", "false") if flag else _VALUES.get(name, ())
         return ()
 
 
@@ -134,7 +121,6 @@ class _ForgivingHistory(FileHistory):
     """A prompt that cannot be stored (the disk is full, or it is no UTF-8) is lost to later sessions only."""
 
     def store_string(self, string: str) -> None:
-        """Append it to the file."""
         try:
             super().store_string(string)
         except (OSError, UnicodeError) as error:

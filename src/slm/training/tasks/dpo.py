@@ -22,7 +22,7 @@ from slm.training.tasks.task import AUTO, Evaluation, Preparing, Task, TaskData,
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from slm.data.batches.pair_datamodule import PairDataModule
+    from slm.data.batches.datamodule import PairDataModule
     from slm.data.batches.pairs import PairDataset
     from slm.tokenizers.base import Tokenizer
     from slm.training.lit_module import LanguageModelModule
@@ -90,10 +90,9 @@ class Dpo(Task):
     def data(self, run: RunConfig) -> TaskData:
         """Pairs in the template, and the module that trains on them."""
         from slm.chat.renderer import ChatRenderer
-        from slm.data.batches.pair_datamodule import PairDataModule
-        from slm.data.batches.pair_tokens import fingerprint
-        from slm.data.batches.pairs import PairDataset
-        from slm.data.batches.read_pairs import read_pairs
+        from slm.data.batches.datamodule import PairDataModule
+        from slm.data.batches.pairs import PairDataset, fingerprint
+        from slm.data.batches.read_records import read_pairs
 
         began = time.perf_counter()
         tokenizer = self._tokenizer(run)
@@ -119,10 +118,9 @@ class Dpo(Task):
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The pairs of one part: beside the reference that the run kept of them, or another, or none."""
         from slm.chat.renderer import ChatRenderer
-        from slm.data.batches.pair_datamodule import PairDataModule
-        from slm.data.batches.pair_tokens import fingerprint
-        from slm.data.batches.pairs import PairDataset
-        from slm.data.batches.read_pairs import read_pairs
+        from slm.data.batches.datamodule import PairDataModule
+        from slm.data.batches.pairs import PairDataset, fingerprint
+        from slm.data.batches.read_records import read_pairs
         from slm.training.run.folder import template_time
         from slm.training.tasks.preferences.likelihood import Likelihood
         from slm.training.tasks.preferences.module import PreferenceModule

@@ -34,7 +34,6 @@ class Pretrain(Task):
     def data(self, run: RunConfig) -> TaskData:
         """Windows of a token store, or of several."""
         from slm.data.batches.datamodule import TextDataModule
-        from slm.data.batches.mixture import shares_of
         from slm.data.store.token_store import SPLITS
 
         began = time.perf_counter()
@@ -45,19 +44,19 @@ class Pretrain(Task):
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)
-        return TaskData(datamodule, store.tokenizer, said, val_shares=shares_of(store), chat=False)
+        return TaskData(datamodule, store.tokenizer, said, val_shares=datamodule.shares, chat=False)
 
     def evaluation(self, asked: Evaluation) -> TaskData:
         """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""
         from slm.data.batches.datamodule import TextDataModule
-        from slm.data.batches.mixture import find_data_with, shares_of
+        from slm.data.batches.mixture import find_data_with
         from slm.data.store.token_store import WHOLE
 
         store = find_data_with(asked.data.corpus, asked.tokenizer)
         datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
         told = ["tokens", "bytes", *(["documents"] if asked.part != WHOLE else [])]  # a cut document is in both splits
         counts = {name: store.meta[asked.part][name] for name in told}
-        return TaskData(datamodule, store.tokenizer, "", counts, val_shares=shares_of(store))
+        return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
 
 
 def _store(run: RunConfig) -> Store:

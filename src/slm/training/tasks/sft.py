@@ -17,7 +17,7 @@ from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateNa
 
 if TYPE_CHECKING:
     from slm.chat.renderer import ChatRenderer
-    from slm.data.batches.read_conversations import Conversation, Conversations
+    from slm.data.batches.read_records import Conversation, Conversations
     from slm.data.batches.samples import SampleSet
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
@@ -60,8 +60,8 @@ class Sft(Task):
     def data(self, run: RunConfig) -> TaskData:
         """Conversations in the template, cut to windows, packed."""
         from slm.chat.renderer import ChatRenderer
-        from slm.data.batches.conversation_datamodule import InstructionDataModule
-        from slm.data.batches.read_conversations import read_conversations
+        from slm.data.batches.datamodule import InstructionDataModule
+        from slm.data.batches.read_records import read_conversations
         from slm.data.faults import Faults
         from slm.training.watch.answers import ANSWERS_FILE
 
@@ -76,7 +76,7 @@ class Sft(Task):
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
         report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
         if self.packing:
-            report["filled"] = round(datamodule.dataset("train").filled, 4)  # type: ignore[union-attr]
+            report["filled"] = round(datamodule.datasets["train"].filled, 4)
         report["faults"] = faults.as_dict()
         lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
         lines += said_of_time(tokenizer, run.template_time)
@@ -87,8 +87,8 @@ class Sft(Task):
     def evaluation(self, asked: Evaluation) -> TaskData:
         """The responses of one part of the data; its questions, too."""
         from slm.chat.renderer import ChatRenderer
-        from slm.data.batches.conversation_datamodule import InstructionDataModule
-        from slm.data.batches.read_conversations import read_part
+        from slm.data.batches.datamodule import InstructionDataModule
+        from slm.data.batches.read_records import read_part
         from slm.data.faults import Faults
         from slm.training.run.folder import template_time
 

@@ -125,19 +125,16 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 def describe_reference(reference: Tensor, dataset: PairDataset) -> str:
     """What a model thinks before training, in a line: how likely the chosen answers are, and how often likelier."""
-    tokens = sum(pair.chosen.end - pair.chosen.start for pair in dataset.pairs)
     likelier = int((reference[:, 0] > reference[:, 1]).sum()) / len(reference)
-    return (
-        f"chosen answers {math.fsum(reference[:, 0].tolist()) / tokens:.4f} nats/token, likelier than the rejected in "
-        f"{100 * likelier:.1f} % of pairs"
-    )
+    nats = math.fsum(reference[:, 0].tolist()) / dataset.chosen_tokens
+    return f"chosen answers {nats:.4f} nats/token, likelier than the rejected in {100 * likelier:.1f} % of pairs"
 
 
 @torch.no_grad()
 def _log_probs(model: nn.Module, data: PairDataset, device: str, precision: str, batch_size: int) -> Tensor:
     """(n, 2), pairs of like length side by side in a batch."""
     notice(f"reference log-probabilities of {len(data):,} pairs")
-    order = sorted(range(len(data)), key=lambda index: data.pairs[index].length)
+    order = data.lengths.argsort(kind="stable").tolist()
     result = torch.empty(len(data), 2)
     was_training = model.training
     model.to(device).eval()

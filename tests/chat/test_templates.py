@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,11 @@ FORGETFUL = "{% for m in messages %}{% if loop.last %}{{ m.role }}{% endif %}{{ 
         ("{{ raise_exception('one system message') }}", TALK, "one system message"),
         ("{{ messages[0].content }}", TALK[:2], "no response"),
         (FORGETFUL, TALK, r"message 3 otherwise .* generation %}"),
+        ("{{ namespace(_a=1) }}", TALK, "begins with an underscore; got '_a'"),
+        ("{% set n = namespace() %}{% set n._a = 1 %}", TALK, "begins with an underscore"),
+        ("{{ dict.mro() }}", TALK, "has no attribute 'mro'"),
+        ("{{ messages.clear() }}", TALK, "'clear' of 'list' object is unsafe"),
+        ("{{ 1 // 0 }}", TALK, "refuses this: ZeroDivisionError"),
         ("{{ messages }}", [{"role": "user"}], "role and a content"),
         ("{{ messages }}", [{"role": "user", "content": "a\ufdd2"}], "U\\+FDD0"),
     ],
@@ -212,3 +218,17 @@ def test_a_template_that_is_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             with_template(plain, kind, file)
+
+
+def test_what_templates_take_from_transformers(tmp_path: Path) -> None:
+    """``tojson`` leaves HTML alone, ``strftime_now`` tells the run's time, blocks lose their line's white space."""
+    source = (
+        "{% set n = namespace(found=dict(a=1), k=0) %}\n"
+        "  {% for m in messages %}{% if loop.last %}{% break %}{% endif %}{% set n.k = n.k + 1 %}{% endfor %}\n"
+        "{{ messages[0].content | tojson }} {{ {'b': [1], 'a': '<é>'} | tojson(indent=1, sort_keys=true) }}\n"
+        "{{ strftime_now('%Y-%m') }} {{ n.k }} {{ n.found.a }} {{ range(3) | list }} {{ dict.fromkeys('ab', 0) }}"
+    )
+    (tmp_path / "t.jinja").write_text(source)
+    tokenizer = with_template(build_tokenizer("byte", {}, []), "hf", str(tmp_path / "t.jinja"))
+    text = tokenizer.decode(ChatRenderer(tokenizer, datetime(2026, 3, 1)).prompt_ids(TALK))
+    assert text == '"Be  kind.\\n" {\n "a": "<é>",\n "b": [\n  1\n ]\n}\n2026-03 4 1 [0, 1, 2] {\'a\': 0, \'b\': 0}'

@@ -1,13 +1,17 @@
-"""A prompt and the text that came of it, as the interactive prompt remembers and saves them."""
+"""What was said in a session of the interactive prompt."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm.chat.message import Message
+from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
+from slm.tokenizers.base import Tokenizer
 
 _ENDINGS = {
     "eos": "the model ended it",
@@ -18,33 +22,54 @@ _ENDINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """One prompt, one text.
+class Conversation:
+    """What was said so far, by the chat template of `tokenizer`.
 
     Attributes:
-        prompt: as typed.
-        text: what the model wrote.
-        finish_reason: as in `Completion`; ``interrupted`` where Ctrl-C stopped it.
-        prompt_tokens: what the model read, an earlier conversation included.
-        new_tokens: what it wrote.
-        seconds_to_first_token: from the call on.
-        seconds: to the last token.
-        mean_logprob: of the text's tokens, in nats; None unless asked for.
-        chat: the prompt is a message of a conversation.
-        system: what stood ahead of that.
+        system: what the model is told ahead of everything, perhaps an empty text; None for what the template puts there
+            by itself, if anything.
+        messages: the user's and the model's in turn.
     """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.system: str | None = None
+        self.messages: list[Message] = []
+        self.renderer = ChatRenderer(tokenizer)
+
+    def ask(self, message: str, longest: float = math.inf) -> list[int]:
+        """Ids of the conversation with the user's new message, as far as the model's answer begins.
+
+        The oldest messages are forgotten until that is at most `longest` tokens; the system's and the new one stay.
+
+        Raises:
+            UserError: the template is broken or refuses the conversation.
+        """
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        while True:
+            ids = self.renderer.prompt_ids([*system, *self.messages, {"role": "user", "content": message}])
+            if len(ids) <= longest or not self.messages:
+                return ids
+            del self.messages[:2]
+
+    def keep(self, message: str, answer: str) -> None:
+        """Both are part of the conversation from now on."""
+        self.messages += [{"role": "user", "content": message}, {"role": "assistant", "content": answer}]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt as it was typed, and the text that came of it."""
 
     prompt: str
     text: str
-    finish_reason: str
-    prompt_tokens: int
+    finish_reason: str  # as in `Completion`; ``interrupted`` where Ctrl-C stopped it
+    prompt_tokens: int  # what the model read, an earlier conversation included
     new_tokens: int
-    seconds_to_first_token: float
-    seconds: float
-    mean_logprob: float | None = None
-    chat: bool = False
-    system: str | None = None
+    seconds_to_first_token: float  # from the call on
+    seconds: float  # to the last token
+    mean_logprob: float | None = None  # of the text's tokens, in nats; None unless asked for
+    chat: bool = False  # the prompt is a message of a conversation
+    system: str | None = None  # what stood ahead of that
 
     @property
     def tokens_per_second(self) -> float:

@@ -11,9 +11,8 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.repl.commands import LEAVE, PromptCommands
-from slm.generation.repl.conversation import Conversation
-from slm.generation.repl.exchange import Exchange
-from slm.generation.repl.terminal import PromptTerminal, visible
+from slm.generation.repl.session import Conversation, Exchange
+from slm.generation.repl.terminal import prompt_session, say, visible
 
 
 class InteractivePrompt:
@@ -26,10 +25,10 @@ class InteractivePrompt:
 
     def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
         self.language_model = language_model
+        self.longest = language_model.model.config.params.max_seq_len
         tokenizer = language_model.tokenizer
         wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused
-        conversation = Conversation(tokenizer) if wanted else None
-        self.commands = PromptCommands(settings, conversation)
+        self.commands = PromptCommands(settings, Conversation(tokenizer) if wanted else None)
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.
@@ -52,18 +51,18 @@ class InteractivePrompt:
     def _talk(self) -> None:
         commands = self.commands
         what = "Type a message" if commands.chatting else "Type a text to go on with"
-        print(f"{what}; /help for more, /exit to leave.", file=sys.stderr)
-        terminal = PromptTerminal(commands, self._toolbar)
+        say(f"{what}; /help for more, /exit to leave.")
+        session = prompt_session(commands, self._toolbar)
         while True:
             try:
-                line = terminal.read("you> " if commands.chatting else "> ")
+                line = session.prompt("you> " if commands.chatting else "> ")
                 if line.strip() in [f"/{name}" for name in LEAVE]:
                     return
                 if line.startswith("/") and not line.startswith("//"):
-                    terminal.say(commands.run(line))
+                    say(commands.run(line))
                 elif line:
                     for exchange in self.write(line.removeprefix("/"), commands.chatting):
-                        terminal.say(exchange.figures, faint=True)
+                        say(exchange.figures, faint=True)
             except KeyboardInterrupt:
                 continue
             except EOFError:
@@ -71,9 +70,9 @@ class InteractivePrompt:
             except BrokenPipeError:
                 raise
             except UserError as error:
-                terminal.say(str(error))
+                say(str(error))
             except Exception as error:  # whatever it is (no memory left, say), the session goes on
-                terminal.say(f"{type(error).__name__}: {error}")
+                say(f"{type(error).__name__}: {error}")
 
     def write(self, prompt: str, chat: bool) -> Iterator[Exchange]:
         """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way.
@@ -85,10 +84,10 @@ class InteractivePrompt:
         conversation = self.commands.conversation if chat else None
         settings = self.commands.settings
         prompt_ids = self._prompt_ids(prompt, conversation)
-        system, lead = (conversation.system, conversation.answer_lead) if conversation else (None, "")
+        system, lead = (conversation.system, conversation.renderer.answer_lead) if conversation else (None, "")
         for number in range(settings.n):
             if settings.n > 1 and sys.stdin.isatty():
-                print(f"-- {number + 1} of {settings.n}", file=sys.stderr)
+                say(f"-- {number + 1} of {settings.n}")
             seed = None if settings.seed is None else settings.seed + number
             written = self._stream(prompt_ids, replace(settings, n=1, seed=seed), lead)
             exchange = replace(written, prompt=prompt, chat=conversation is not None, system=system)
@@ -103,15 +102,11 @@ class InteractivePrompt:
         tokenizer = self.language_model.tokenizer
         if conversation is None:
             return [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
-        longest = self.language_model.model.config.params.max_seq_len
-        room = min(self.commands.settings.max_new_tokens, longest // 4)  # for the answer
+        room = min(self.commands.settings.max_new_tokens, self.longest // 4)  # for the answer
         before = len(conversation.messages)
-        prompt_ids = conversation.ask(prompt, longest - room)
-        forgotten = before - len(conversation.messages)
-        if forgotten:
-            print(
-                f"(the oldest {forgotten} messages are forgotten: the model takes {longest:,} tokens)", file=sys.stderr
-            )
+        prompt_ids = conversation.ask(prompt, self.longest - room)
+        if forgotten := before - len(conversation.messages):
+            say(f"(the oldest {forgotten} messages are forgotten: the model takes {self.longest:,} tokens)")
         return prompt_ids
 
     def _stream(self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str) -> Exchange:
@@ -147,15 +142,13 @@ class InteractivePrompt:
 
     def _toolbar(self) -> str:
         """How things stand, below the line that is typed."""
-        commands = self.commands
+        commands, settings = self.commands, self.commands.settings
         parts = []
         if commands.conversation is not None:
             parts.append(f"chat, {len(commands.conversation.messages)} messages" if commands.chatting else "raw")
         if commands.exchanges:
             exchange = commands.exchanges[-1]
-            used = exchange.prompt_tokens + exchange.new_tokens
-            parts.append(f"{used:,} of {self.language_model.model.config.params.max_seq_len:,} tokens")
+            parts.append(f"{exchange.prompt_tokens + exchange.new_tokens:,} of {self.longest:,} tokens")
             parts.append(f"{exchange.tokens_per_second:,.1f} tokens/s")
-        settings = commands.settings
         parts.append("greedy" if settings.greedy else f"temperature {settings.temperature:g}, top_k {settings.top_k}")
         return " " + " | ".join([*parts, "/help"])

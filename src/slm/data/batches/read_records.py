@@ -1,0 +1,149 @@
+"""Files of records to a training and a validation part: conversations, or pairs of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from slm.chat.message import Message
+from slm.chat.records import Pair, RecordError, conversation_of, pair_of
+from slm.chat.renderer import ChatRenderer
+from slm.data.batches.pairs import PairTokens, TooLong, fitted, tokenized
+from slm.data.config import CorpusConfig, Reading
+from slm.data.corpora.records import pairs as pair_files
+from slm.data.corpora.records import record_files
+from slm.data.documents.source import file_sources
+from slm.data.faults import Faults
+from slm.errors import UserError
+
+Conversation = Sequence[Message]
+T = TypeVar("T")
+
+
+class Conversations(NamedTuple):
+    """Those of training and of validation, each in the order of the files."""
+
+    train: list[Conversation]
+    val: list[Conversation]
+
+
+class PairSplits(NamedTuple):
+    """Pairs of training and of validation, of which no prompt is in both; and what was left out."""
+
+    train: list[PairTokens]
+    val: list[PairTokens]
+    faults: Faults
+
+
+def read_conversations(corpus: CorpusConfig, faults: Faults) -> Conversations:
+    """All conversations of a corpus of the kind ``instructions``; `faults` is told of what is none.
+
+    Without ``val_path`` the share `val_fraction` is held out, by the conversations' hashes.
+
+    Raises:
+        UserError: files are missing, a part would be empty, or a fault that is refused.
+    """
+    train = _conversations(corpus, "path", faults)
+    if corpus.settings.get("val_path"):
+        parts = Conversations(train, _conversations(corpus, "val_path", faults))
+    else:
+        parts = Conversations(*_split(train, list(map(_key, train)), corpus.val_fraction))
+    for name, part in (("training", parts.train), ("validation", parts.val)):
+        if not part:
+            raise UserError(f"data: there is no conversation for {name}; give more records, or data.val_path")
+    return parts
+
+
+def read_part(corpus: CorpusConfig, part: Literal["train", "val", "all"], faults: Faults) -> list[Conversation]:
+    """As `read_conversations`, of one part, or both: files of no use to it are not read."""
+    if part == "val" and corpus.settings.get("val_path"):
+        return _conversations(corpus, "val_path", faults)
+    parts = read_conversations(corpus, faults)
+    return {"train": parts.train, "val": parts.val, "all": [*parts.train, *parts.val]}[part]
+
+
+def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, policy: TooLong) -> PairSplits:
+    """All pairs of a corpus of the kind ``pairs``, as tokens, at most `longest` a conversation.
+
+    Without ``val_path`` the share `val_fraction` is held out, by the prompts' hashes.
+
+    Raises:
+        UserError: a record is no pair, and these are refused; or a split has no pair.
+    """
+    faults = Faults(corpus.reading.on_bad)
+    val_path = corpus.settings.get("val_path")
+    train = list(_pairs(corpus.settings["path"], corpus.reading, faults))
+    keys = [_key(pair.prompt) for _, pair in train]
+    if val_path is None:
+        train, val = _split(train, keys, corpus.val_fraction)
+    else:
+        val, known = list(_pairs(val_path, corpus.reading, faults)), set(keys)
+        if shared := next((place for place, pair in val if _key(pair.prompt) in known), None):
+            raise UserError(f"data.val_path: the prompt of {shared} is one of data.path too; take it out of either")
+    splits = [list(_fitted(part, renderer, longest, policy, faults)) for part in (train, val)]
+    for name, part in zip(("data.path", "data.val_path" if val_path else "data.val_fraction"), splits, strict=True):
+        if not part:
+            found = f" ({'; '.join(faults.lines())})" if faults.counts else ""
+            raise UserError(f"{name}: no pair is left{found}; give more, or a longer data.seq_len")
+    return PairSplits(splits[0], splits[1], faults)
+
+
+def _conversations(corpus: CorpusConfig, name: Literal["path", "val_path"], faults: Faults) -> list[Conversation]:
+    made = partial(conversation_of, form=corpus.settings.get("form", "auto"))
+    files = record_files(corpus.settings[name])
+    return [found for _, found in _read(files, corpus.reading, made, "no_conversation", faults)]
+
+
+def _pairs(path: str | list[str], reading: Reading, faults: Faults) -> Iterator[tuple[str, Pair]]:
+    """The pairs in files, with the place of each."""
+    for place, pair in _read(pair_files(path), reading, pair_of, "no_pair", faults):
+        if pair.chosen == pair.rejected:
+            faults.note("same_answers", place)
+        else:
+            yield place, pair
+
+
+def _read(
+    files: Sequence[Path], reading: Reading, made: Callable[[Mapping[str, Any]], T], fault: str, faults: Faults
+) -> Iterator[tuple[str, T]]:
+    """What is made of each record, with its place; a record of which nothing can be made is such a `fault`."""
+    for source in file_sources(files, reading):
+        for record in (record for span in source.spans() for record in source.records(span, faults)):
+            place = f"{source.name}{record.place}"
+            try:
+                found = made(record.values)
+            except RecordError as error:
+                faults.add(fault, place, f"{source.where(record.place)} {error}")
+            else:
+                yield place, found
+
+
+def _key(messages: Sequence[Message]) -> bytes:
+    return hashlib.sha256(json.dumps(messages, sort_keys=True, default=dict).encode()).digest()
+
+
+def _split(found: Sequence[T], keys: Sequence[bytes], fraction: float) -> tuple[list[T], list[T]]:
+    """Hold out about `fraction`: what has the smallest keys, so that equal keys stay together and a record more moves
+    few others."""
+    wanted = max(1, round(fraction * len(keys)))
+    border = sorted(keys)[min(wanted, len(keys)) - 1] if keys else b""
+    parts: tuple[list[T], list[T]] = ([], [])
+    for item, key in zip(found, keys, strict=True):
+        parts[key <= border].append(item)
+    return parts
+
+
+def _fitted(
+    pairs: Sequence[tuple[str, Pair]], renderer: ChatRenderer, longest: int, policy: TooLong, faults: Faults
+) -> Iterator[PairTokens]:
+    for place, pair in pairs:
+        tokens = tokenized(pair, renderer)
+        found = fitted(tokens, longest, policy)
+        if found is not tokens:
+            faults.note("long_pair" if found is None else "cut_prompt", place)
+        if found is not None:
+            yield found
