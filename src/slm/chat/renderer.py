@@ -16,7 +16,7 @@ from slm.chat.limited_renderer import LimitedRenderer
 from slm.errors import UserError
 from slm.registry import TEMPLATES
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.prefix_stream import common_prefix
+from slm.tokenizers.stream import common_prefix
 
 Message = Mapping[str, Any]
 """``role`` (``system``, ``user``, ``assistant``, …) and ``content``, and what else a template reads."""

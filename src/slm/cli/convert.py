@@ -70,7 +70,7 @@ def convert(cfg: DictConfig) -> None:
 
     from slm.cli.given_model import BEST, run_source
     from slm.models.inference.prepared import prepare_for_inference
-    from slm.tokenizers.missing import is_missing
+    from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.hugging_face_export import write_hugging_face
     from slm.weights.laid_out import lay_out

@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from slm.errors import UserError
-from slm.files.json_file import read_json_object
-from slm.registry import TOKENIZERS
-from slm.tokenizers.placed import PlacedIds
-from slm.tokenizers.rust_errors import panics_refused
-from slm.tokenizers.text_bytes import stretched
+from slm.tokenizers.text_bytes import PlacedIds, stretched
 
 if TYPE_CHECKING:
     import tokenizers
@@ -29,23 +25,22 @@ DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
-
-
 _MOST_IDS = 1 << 22
 """No vocabulary has four million; tables as long as the largest id are made of it."""
 
 
 def ids_up_to(largest: int) -> int:
-    """The size of a vocabulary whose largest id is `largest`.
-
-    Raises:
-        UserError: no vocabulary has so many.
-    """
+    """The size of a vocabulary whose largest id is `largest`, or `UserError`."""
     if not 0 <= largest < _MOST_IDS:
         raise UserError(
             f"the vocabulary has the token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged"
         )
     return largest + 1
+
+
+def special_tokens_of(backend: tokenizers.Tokenizer) -> dict[str, int]:
+    """Spellings of the special ones among its added tokens, with their ids."""
+    return {token.content: i for i, token in backend.get_added_tokens_decoder().items() if token.special}
 
 
 class StreamDecoder(ABC):
@@ -201,8 +196,7 @@ class Tokenizer(ABC):
         return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
 
     def _special_tokens(self) -> dict[str, int]:
-        added = self.to_huggingface().get_added_tokens_decoder()
-        return {token.content: token_id for token_id, token in added.items() if token.special}
+        return special_tokens_of(self.to_huggingface())
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -278,33 +272,3 @@ class Tokenizer(ABC):
             if not 0 <= i < self.vocab_size:
                 raise ValueError(f"token id {i} is outside this vocabulary (0 .. {self.vocab_size - 1})")
         return checked
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote into `folder`.
-
-    Raises:
-        UserError: the file is missing or is not a saved tokenizer.
-    """
-    path = Path(folder) / TOKENIZER_FILE
-    if not path.is_file():
-        raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
-    state = read_json_object(path)
-    kind = state.pop("kind", None)
-    added = state.pop(ADDED_TOKENS, None)
-    if not isinstance(kind, str):
-        raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
-    from_state = TOKENIZERS.get(kind).from_state
-    try:
-        with panics_refused():
-            tokenizer: Tokenizer = from_state(state)
-        if added is not None:
-            from slm.tokenizers.extended import ExtendedTokenizer
-
-            ends = [int(token_id) for token_id in state.get("also_ends", ())]
-            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
-    except UserError:
-        raise
-    except Exception as error:  # each kind has its own, and the library `tokenizers` raises this very class
-        raise UserError(f"{path} is not a saved tokenizer ({error!r}); make the run or bundle again") from error
-    return tokenizer

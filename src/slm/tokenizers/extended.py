@@ -11,8 +11,8 @@ import numpy as np
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rendered import RenderedEncoder
+from slm.tokenizers.text_bytes import PlacedIds
 
 if TYPE_CHECKING:
     import tokenizers
@@ -43,41 +43,32 @@ class ExtendedTokenizer(Tokenizer):
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        """Not how one is made: it extends a tokenizer that exists."""
         raise NotImplementedError
 
     def with_end_of_text(self, token: str) -> Tokenizer:
-        """As the other."""
         ends = (self.eos_id, *self.also_ends)
         return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
 
     def encode(self, text: str) -> list[int]:
-        """As the other."""
         return self.inner.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """As the other."""
         return self.inner.encode_batch(texts)
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        """The other's, and nothing for what was added."""
         return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
 
     def spells_exactly(self) -> bool:
-        """As the other."""
         return self.inner.spells_exactly()
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
-        """As the other."""
         return self.inner.text_bytes(text, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; added ones contribute nothing."""
         return self.inner.decode([i for i in self.check_ids(ids) if i < self.inner.vocab_size])
 
     def stream_decoder(self) -> StreamDecoder:
-        """The other's, which never sees an added id."""
         return _WithoutAdded(self.inner, self.inner.stream_decoder())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
@@ -87,7 +78,6 @@ class ExtendedTokenizer(Tokenizer):
 
     @property
     def special_names(self) -> Mapping[str, str]:
-        """The other's."""
         return self.inner.special_names
 
     def _special_tokens(self) -> dict[str, int]:
@@ -129,7 +119,6 @@ class ExtendedTokenizer(Tokenizer):
         return backend
 
     def state(self) -> dict[str, Any]:
-        """The other's, with what was added."""
         extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
         return {
             **self.inner.state(),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from slm.errors import UserError
 from slm.extras import require
+from slm.files.bounded_text import bounded_text
 from slm.files.json_file import json_text
 from slm.registry import register_tokenizer
-from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
+from slm.tokenizers.base import special_tokens_of
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens, published_ids
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.rust_errors import panics_refused
+from slm.tokenizers.rust_errors import breakdowns_refused
 
-COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+_EOS_TOKEN = "<|endoftext|>"
+_ENCODER_FILE = "encoder.json"
+_MERGES_FILE = "vocab.bpe"
+_LONGEST_MERGES = 4 << 20
+"""Bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory."""
+COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
 """Tried in this order where no file beside the vocabulary names the end of text."""
 
 HUB_FILES = [
@@ -70,7 +78,8 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         template, files_eos = chat_template(folder), named.pop("eos_token", None)
         candidates = [files_eos, *COMMON_EOS_TOKENS]
         if files_eos is not None and template is not None and _ends_turns(files_eos, template):
-            candidates = [*_special(backend, COMMON_EOS_TOKENS), files_eos]
+            special = special_tokens_of(backend)
+            candidates = [*(token for token in COMMON_EOS_TOKENS if token in special), files_eos]
         if eos_token:
             candidates = [eos_token]
         eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
@@ -101,11 +110,6 @@ def _ends_turns(token: str, template: str) -> bool:
     return token not in COMMON_EOS_TOKENS and (token in template or "eos_token" in template)
 
 
-def _special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> list[str]:
-    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
-    return [token for token in tokens if token in special]
-
-
 def _locate(name: str) -> Path:
     """The file or folder that `name` means, downloaded from the hub if it is not a local path."""
     path = Path(name).expanduser()
@@ -126,15 +130,11 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     """The library's tokenizer from a ``tokenizer.json``, or converted from a folder's older files."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        return read_gpt2_files(path) if has_gpt2_files(path) else _convert(path)
+        is_openais = all((path / name).is_file() for name in (_ENCODER_FILE, _MERGES_FILE))
+        return _read_openais(path) if is_openais else _convert(path)
     text = json_text(file)
-    try:
-        with panics_refused():
-            return tokenizers.Tokenizer.from_str(text)
-    except UserError:
-        raise
-    except Exception as error:  # the library raises this very class
-        raise UserError(f"{file} is not a tokenizer.json ({error}); give one that `tokenizers` can load") from error
+    with breakdowns_refused(f"{file} is not a tokenizer.json", "give one that `tokenizers` can load"):
+        return tokenizers.Tokenizer.from_str(text)
 
 
 def _convert(folder: Path) -> tokenizers.Tokenizer:
@@ -145,11 +145,24 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
             str(folder), local_files_only=True, trust_remote_code=False
         ).backend_tokenizer
     except (ImportError, OSError, ValueError, AttributeError) as error:  # unknown files; no Rust backend
+        reason = str(error).partition("\n")[0].rstrip(": ")
         raise UserError(
-            f"transformers cannot make a tokenizer from {folder} ({_first_line(error)}): "
+            f"transformers cannot make a tokenizer from {folder} ({reason}): "
             "give a folder that holds tokenizer.json, or a config.json beside the vocabulary"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(": ")
+def _read_openais(folder: Path) -> tokenizers.Tokenizer:
+    """GPT-2's vocabulary as OpenAI published it (`get_encoder` in openai/gpt-2 `src/encoder.py`)."""
+    what = f"{folder / _ENCODER_FILE} and {_MERGES_FILE} are not GPT-2's vocabulary and merges"
+    mend = "give both as OpenAI published them, or a folder that holds tokenizer.json"
+    with breakdowns_refused(what, mend, also=Exception):
+        vocab: dict[str, int] = json.loads(json_text(folder / _ENCODER_FILE))
+        _, *lines = bounded_text(folder / _MERGES_FILE, _LONGEST_MERGES).split("\n")  # the first is a version
+        merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if _EOS_TOKEN in vocab:
+        backend.add_special_tokens([_EOS_TOKEN])
+    return backend

@@ -10,24 +10,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders
 
 from slm.errors import UserError
-from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
-from slm.tokenizers.byte_level import unspelt
-from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
-from slm.tokenizers.placed import PlacedIds
-from slm.tokenizers.prefix_stream import PrefixStreamDecoder
+from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to, special_tokens_of
 from slm.tokenizers.rendered import RenderedEncoder
 from slm.tokenizers.rust_errors import breakdowns_refused
-from slm.tokenizers.text_bytes import (
-    by_ends,
+from slm.tokenizers.spelling import (
     bytes_of_spellings,
+    bytes_of_tokens,
     has_all_bytes,
     spells_bytes,
     spells_bytes_after_a_space,
-    stretched,
 )
+from slm.tokenizers.stream import ByteStreamDecoder, PrefixStreamDecoder, decode_bytes
+from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
@@ -79,11 +75,10 @@ class HuggingFaceTokenizer(Tokenizer):
         self.eos_id = id_of[eos_token]
         self.also_ends = tuple(i for i in also_ends if 0 <= i < self.vocab_size and i != self.eos_id)
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
-        self._token_bytes = _token_bytes(backend, id_of, self.vocab_size)
+        self._token_bytes = bytes_of_tokens(backend, self.vocab_size)
 
     @property
     def special_names(self) -> Mapping[str, str]:
-        """What the files of the vocabulary call its tokens."""
         return self._special_names
 
     def with_end_of_text(self, token: str) -> Tokenizer:
@@ -107,11 +102,9 @@ class HuggingFaceTokenizer(Tokenizer):
         return text
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without the special tokens that `transformers` would add around it."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, on several threads."""
         with breakdowns_refused():
             found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
@@ -133,11 +126,9 @@ class HuggingFaceTokenizer(Tokenizer):
         return RenderedEncoder(self._backend, self.special_tokens)
 
     def _special_tokens(self) -> dict[str, int]:
-        added = self._backend.get_added_tokens_decoder()
-        return {token.content: token_id for token_id, token in added.items() if token.special}
+        return special_tokens_of(self._backend)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`."""
         checked = self.check_ids(ids)
         if self._token_bytes is not None:
             return decode_bytes(self._token_bytes, checked)
@@ -147,14 +138,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        """(vocab_size,) int64: bytes that each id is spelt with."""
         if self._token_bytes is not None:
             return np.array(list(map(len, self._token_bytes)))
         return bytes_of_spellings(self._backend, self.vocab_size)
-
-    @functools.cached_property
-    def _spells_exactly(self) -> bool:
-        return self._token_bytes is not None and self._keeps_text and has_all_bytes(self._backend)
 
     @functools.cached_property
     def _keeps_text(self) -> bool:
@@ -163,7 +149,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def spells_exactly(self) -> bool:
         """Of a vocabulary of all bytes, if it leaves texts as they are."""
-        return self._spells_exactly
+        return self._token_bytes is not None and self._keeps_text and has_all_bytes(self._backend)
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         """Those of the ids where they spell the text out, else by where each token lies in it."""
@@ -181,12 +167,10 @@ class HuggingFaceTokenizer(Tokenizer):
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
     def _spell(self, text: str, ids: np.ndarray) -> bool:
-        """Whether the bytes of `ids` are those of `text`."""
         table = self._token_bytes
         return table is not None and b"".join([table[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
-        """A decoder that holds back what later ids can still change."""
         return self.decoder_after(())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
@@ -220,9 +204,7 @@ class HuggingFaceTokenizer(Tokenizer):
         decodes to characters only if the whole run is valid; elsewhere, any id that has text.
         """
         byte_id: int | None = self._backend.token_to_id("<0xFF>")
-        if byte_id is not None:
-            return byte_id
-        return self._id_with_text()
+        return self._id_with_text() if byte_id is None else byte_id
 
     def state(self) -> dict[str, Any]:
         """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
@@ -261,7 +243,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:
     """Some files list these as ordinary added tokens. One that is special is left as it is, with its properties."""
-    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
+    special = special_tokens_of(backend)
     backend.add_special_tokens([token for token in tokens if token not in special])
 
 
@@ -274,21 +256,6 @@ def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
         if 0 in encoding.sequence_ids:  # 0 is the text, None what was added
             return tuple(encoding.ids[: encoding.sequence_ids.index(0)])
     return ()
-
-
-def _token_bytes(backend: tokenizers.Tokenizer, id_of: Mapping[str, int], vocab_size: int) -> list[bytes] | None:
-    """The bytes of each id, empty for special ones; None if the vocabulary is not byte-level."""
-    if not isinstance(backend.decoder, decoders.ByteLevel):
-        return None
-    table = [b""] * vocab_size
-    for token, token_id in id_of.items():
-        try:
-            table[token_id] = unspelt(token)
-        except UnicodeEncodeError:
-            table[token_id] = token.encode()
-    for token_id, added in backend.get_added_tokens_decoder().items():
-        table[token_id] = b"" if added.special else added.content.encode()
-    return table
 
 
 def _keep_forks_quiet() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
-from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 
 @register_tokenizer("saved")
@@ -28,7 +29,6 @@ class SavedTokenizer(Tokenizer):
 
     @classmethod
     def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
-        """The saved file."""
         file = cls._folder(path) / TOKENIZER_FILE
         if not file.is_file():
             raise UserError(

@@ -27,8 +27,8 @@ from slm.files.json_file import read_json_object
 from slm.files.new_folder import new_folder
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import MODES
-from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.tokenizers.missing import is_missing, missing_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import is_missing, load_tokenizer, missing_tokenizer
 from slm.weights.laid_out import stored_config
 from slm.weights.name_table import identity_table
 from slm.weights.pretrained import Pretrained

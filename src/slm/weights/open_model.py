@@ -12,7 +12,7 @@ from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.json_file import read_json_object
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.missing import is_missing, missing_tokenizer
+from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
 from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams

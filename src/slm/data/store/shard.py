@@ -23,7 +23,8 @@ from slm.data.store.units import Unit
 from slm.data.store.worker import Report
 from slm.files.json_file import read_json_object
 from slm.files.new_file import new_file
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 
