@@ -40,8 +40,8 @@ from slm.training.prompt_file import read_prompts
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import read_record
 from slm.training.run.resume import Resumed
-from slm.weights.gpt2_tf import gpt2_tf_table, read_hparams
 from slm.weights.open_model import find_source, open_source
+from slm.weights.openai_release import gpt2_tf_table, read_hparams
 from slm.weights.pretrained import Pretrained
 
 Target = Callable[[bytes, Path], bool]

@@ -73,8 +73,8 @@ def convert(cfg: DictConfig) -> None:
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.hugging_face_export import write_hugging_face
-    from slm.weights.laid_out import lay_out
     from slm.weights.open_model import find_source, open_source
+    from slm.weights.pretrained import lay_out
 
     source = find_source(str(settings.source), settings.format, settings.mirror)
     if settings.checkpoint != BEST:

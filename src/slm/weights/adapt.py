@@ -10,8 +10,7 @@ from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
-from slm.weights.laid_out import lay_out, take_weights
-from slm.weights.pretrained import Pretrained
+from slm.weights.pretrained import Pretrained, lay_out, take_weights
 
 TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
 _POSITION_ROWS = "position_embedding.weight"

@@ -15,12 +15,12 @@ from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
-from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams
 from slm.weights.hugging_face import read_hugging_face
-from slm.weights.openai_release import RELEASES, fetch_release
+from slm.weights.openai_release import HPARAMS_FILE, RELEASES, fetch_release, gpt2_tf_table, read_hparams
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
-from slm.weights.tf_checkpoint import CHECKPOINT_FILE, TensorFlowCheckpoint
+from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+from slm.weights.tf_reader import CHECKPOINT_FILE
 
 Format = Literal["slm", "hf", "gpt2_tf"]
 RUN_BUNDLE = "model"

@@ -78,7 +78,7 @@ class TensorFlowCheckpoint:
             self._process.stdin.flush()
         n_bytes: int = self._answer()["bytes"]
         tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
-        content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
         if n_bytes != len(content) or self._process.stdout.readinto(content) != n_bytes:  # type: ignore[attr-defined]
             raise self._damaged(_how_it_ended(self._process))
         return tensor

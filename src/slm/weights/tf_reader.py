@@ -6,6 +6,7 @@ too) ``{"bytes": n}`` and the bytes themselves. ``{"error": …}`` is the last.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -31,8 +32,8 @@ def main() -> None:
 
 def _serve(folder: Path, answers: BinaryIO) -> None:
     import numpy as np
-    import tensorflow
 
+    tensorflow = importlib.import_module("tensorflow")
     prefix = _prefix(tensorflow, folder)
     files = [prefix.with_name(f"{prefix.name}.index"), *folder.glob(f"{prefix.name}.data-*-of-*")]
     for file in files:
