@@ -73,6 +73,8 @@ class Tokenizer(ABC):
             (Llama's ``<s>``, say); `encode` does not add them.
         also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
         published_ids: ``bos_token_id`` and the like, by the file in which the model's publisher said them.
+        special_names: ``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the
+            vocabulary; the end of text and the padding need not be among them.
         chat_template: the Jinja template by which a conversation is written as text, where one came with
             the vocabulary.
     """
@@ -84,6 +86,7 @@ class Tokenizer(ABC):
     begin_ids: tuple[int, ...] = ()
     also_ends: tuple[int, ...] = ()
     published_ids: Mapping[str, Mapping[str, Any]] = {}
+    special_names: Mapping[str, str] = {}
     chat_template: str | None = None
 
     @classmethod
@@ -225,14 +228,6 @@ class Tokenizer(ABC):
     @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
         """The inverse of `state`."""
-
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        """``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the vocabulary.
-
-        The end of text and the padding need not be among them.
-        """
-        return {}
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """The same vocabulary as a tokenizer of the Rust library, made afresh.

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import tokenizers
 from annotated_types import Ge
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.spelling import cut_by
+from slm.tokenizers.spelling import byte_level
 
 EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
@@ -69,7 +69,7 @@ class BpeTokenizer(HuggingFaceTokenizer):
         sample = even_sample(texts, train_bytes)
         if not sample:
             raise UserError("tokenizer=bpe got no text to train on: check that the data is not empty")
-        backend = _untrained()
+        backend = byte_level(models.BPE(), tokenizers.Regex(PATTERN))
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=min_frequency,
@@ -79,13 +79,6 @@ class BpeTokenizer(HuggingFaceTokenizer):
         )
         backend.train_from_iterator(sample, trainer)
         return cls(backend, EOS_TOKEN, PAD_TOKEN)
-
-
-def _untrained() -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = cut_by(tokenizers.Regex(PATTERN))
-    backend.decoder = decoders.ByteLevel()
-    return backend
 
 
 def even_sample(texts: Iterable[str], budget_bytes: int) -> list[str]:

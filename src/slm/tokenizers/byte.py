@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import models
 
 from slm.registry import register_tokenizer
-from slm.tokenizers.spelling import CHARACTERS
+from slm.tokenizers.spelling import CHARACTERS, byte_level
 from slm.tokenizers.stream import ByteTableTokenizer
 
 EOS_TOKEN = "<|endoftext|>"
@@ -32,9 +32,7 @@ class ByteTokenizer(ByteTableTokenizer):
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         spellings = [*CHARACTERS, EOS_TOKEN, PAD_TOKEN]
-        backend = tokenizers.Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(spellings)}, merges=[]))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.decoder = decoders.ByteLevel()
+        backend = byte_level(models.BPE(vocab={text: i for i, text in enumerate(spellings)}, merges=[]))
         backend.add_special_tokens([EOS_TOKEN, PAD_TOKEN])
         return backend
 

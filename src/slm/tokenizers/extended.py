@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class ExtendedTokenizer(Tokenizer):
         self.also_ends = tuple(i for i in dict.fromkeys((*inner.also_ends, *also_ends)) if i != inner.eos_id)
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
-        self.published_ids = inner.published_ids
+        self.published_ids, self.special_names = inner.published_ids, inner.special_names
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
@@ -75,10 +75,6 @@ class ExtendedTokenizer(Tokenizer):
         """The other's: to which an added id is one of its own special ones."""
         known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]
         return _WithoutAdded(self.inner, self.inner.decoder_after(known))
-
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        return self.inner.special_names
 
     def _special_tokens(self) -> dict[str, int]:
         return {

@@ -25,6 +25,8 @@ from slm.tokenizers.spelling import (
 from slm.tokenizers.stream import ByteStreamDecoder, PrefixStreamDecoder, decode_bytes
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
+_EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")
+"""Attributes that are saved where they say anything."""
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 
@@ -38,10 +40,8 @@ class HuggingFaceTokenizer(Tokenizer):
         pad_token: likewise; None, or the end of text again, for a vocabulary without padding.
         begin_ids: what stands before every text; by default what the backend puts there when asked to add
             special tokens.
-        special_names: see `Tokenizer`.
-        chat_template: see `Tokenizer`.
+        special_names, chat_template, published_ids: see `Tokenizer`.
         also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
-        published_ids: see `Tokenizer`.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class HuggingFaceTokenizer(Tokenizer):
         self.published_ids = published_ids or {}
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
-        self._special_names = dict(special_names or {})
+        self.special_names = dict(special_names or {})
         self.chat_template = chat_template
         backend.no_truncation()
         backend.no_padding()
-        ends = (self._eos_token, self._pad_token, self._special_names.get("eos_token"))
+        ends = (self._eos_token, self._pad_token, self.special_names.get("eos_token"))
         _make_special(backend, [token for token in ends if token is not None])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
@@ -77,16 +77,12 @@ class HuggingFaceTokenizer(Tokenizer):
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
         self._token_bytes = bytes_of_tokens(backend, self.vocab_size)
 
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        return self._special_names
-
     def with_end_of_text(self, token: str) -> Tokenizer:
         """Its special tokens, the template and all other names stay."""
         if self._backend.token_to_id(token) is None:
             raise UserError(f"eos_token: the vocabulary has no token {token!r}; name one of its special tokens")
         ends = [self.eos_id, *self.also_ends]
-        names = {"eos_token": self._eos_token, **self._special_names}
+        names = {"eos_token": self._eos_token, **self.special_names}
         return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
@@ -208,19 +204,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
-        extras = {
-            "begin_ids": list(self.begin_ids),
-            "special_names": self._special_names,
-            "chat_template": self.chat_template,
-            "also_ends": list(self.also_ends),
-            "published_ids": self.published_ids,
-        }
-        return {
-            "tokenizer": json.loads(self._to_str()),
-            "eos_token": self._eos_token,
-            "pad_token": self._pad_token,
-            **{name: value for name, value in extras.items() if value},
-        }
+        tokens = {"eos_token": self._eos_token, "pad_token": self._pad_token}
+        extras = {name: getattr(self, name) for name in _EXTRAS if getattr(self, name)}
+        return {"tokenizer": json.loads(self._to_str()), **tokens, **extras}
 
     @classmethod
     def from_state(cls: type[Self], state: dict[str, Any]) -> Self:
@@ -229,16 +215,9 @@ class HuggingFaceTokenizer(Tokenizer):
         A state without ``begin_ids`` stays without, whatever its backend would add: nothing stood before
         the texts of the models it was saved with.
         """
-        return cls(
-            tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"])),
-            state["eos_token"],
-            state["pad_token"],
-            begin_ids=state.get("begin_ids", ()),
-            special_names=state.get("special_names"),
-            chat_template=state.get("chat_template"),
-            also_ends=state.get("also_ends", ()),
-            published_ids=state.get("published_ids"),
-        )
+        backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
+        extras = {"begin_ids": (), **{name: state[name] for name in _EXTRAS if name in state}}
+        return cls(backend, state["eos_token"], state["pad_token"], **extras)
 
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 _SPACE = "\u2581"  # SentencePiece's
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -45,14 +45,14 @@ def unspelt(token: str) -> bytes:
     return codecs.charmap_encode(token, "strict", _BYTE_OF_CODE_POINT)[0]
 
 
-def cut_by(pattern: tokenizers.Regex) -> pre_tokenizers.PreTokenizer:
-    """What cuts text at the ends of `pattern`'s matches and spells the pieces."""
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pattern, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+def byte_level(model: models.Model, pattern: tokenizers.Regex | None = None) -> tokenizers.Tokenizer:
+    """A tokenizer of GPT-2's kind that cuts text at the ends of the matches of `pattern`, if there is one."""
+    backend = tokenizers.Tokenizer(model)
+    cutters = [] if pattern is None else [pre_tokenizers.Split(pattern, behavior="isolated")]
+    speller = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cutters, speller]) if cutters else speller
+    backend.decoder = decoders.ByteLevel()
+    return backend
 
 
 def bytes_of_tokens(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes] | None:

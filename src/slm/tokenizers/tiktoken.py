@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import tiktoken
 import tokenizers
-from tokenizers import decoders, models
+from tokenizers import models
 
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import ids_up_to
 from slm.tokenizers.rust_regex import check_export, rust_regex
-from slm.tokenizers.spelling import cut_by, spelt
+from slm.tokenizers.spelling import byte_level, spelt
 from slm.tokenizers.stream import ByteTableTokenizer
 
 EOS_TOKEN = "<|endoftext|>"
@@ -95,9 +95,8 @@ class TiktokenTokenizer(ByteTableTokenizer):
             )
         merges = [(spelt(left), spelt(right)) for left, right in merges_of(ranks)]
         # A piece of text that is a token is that token, merges or no: so tiktoken does it.
-        backend = tokenizers.Tokenizer(models.BPE(vocab={**vocab, **special}, merges=merges, ignore_merges=True))
-        backend.pre_tokenizer = cut_by(rust_regex(self._encoding._pat_str, "tokenizer.encoding", spell_sets=False))
-        backend.decoder = decoders.ByteLevel()
+        model = models.BPE(vocab={**vocab, **special}, merges=merges, ignore_merges=True)
+        backend = byte_level(model, rust_regex(self._encoding._pat_str, "tokenizer.encoding", spell_sets=False))
         backend.add_special_tokens(sorted(special, key=special.__getitem__))
         check_export(self, backend, "tokenizer.encoding")
         return backend
