@@ -90,18 +90,16 @@ class Tokenizer(ABC):
     chat_template: str | None = None
 
     @classmethod
-    @abstractmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
         """Make one, fitting the vocabulary on `texts` where the kind has one to fit.
 
-        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that
-        type checkers allow that).
-
-        `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
+        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that type checkers
+        allow that). `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
 
         Raises:
             UserError: `texts` holds nothing to fit on.
         """
+        raise NotImplementedError
 
     @classmethod
     def source_files(cls, **settings: Any) -> list[Path]:
@@ -190,16 +188,13 @@ class Tokenizer(ABC):
         Raises:
             UserError: as `to_huggingface`.
         """
-        return self._special_tokens()
+        return special_tokens_of(self.to_huggingface())
 
     @functools.cached_property
     def special_pattern(self) -> re.Pattern[str]:
         """What finds them in a text; splitting by it keeps them. Of two that begin alike the longer is found."""
         spellings = sorted(self.special_tokens, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
-
-    def _special_tokens(self) -> dict[str, int]:
-        return special_tokens_of(self.to_huggingface())
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -225,9 +220,9 @@ class Tokenizer(ABC):
         """Everything needed to make this tokenizer again, as JSON types."""
 
     @classmethod
-    @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
         """The inverse of `state`."""
+        raise NotImplementedError
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """The same vocabulary as a tokenizer of the Rust library, made afresh.

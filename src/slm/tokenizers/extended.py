@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,10 +41,6 @@ class ExtendedTokenizer(Tokenizer):
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
         self.published_ids, self.special_names = inner.published_ids, inner.special_names
 
-    @classmethod
-    def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        raise NotImplementedError
-
     def with_end_of_text(self, token: str) -> Tokenizer:
         ends = (self.eos_id, *self.also_ends)
         return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
@@ -76,11 +72,10 @@ class ExtendedTokenizer(Tokenizer):
         known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]
         return _WithoutAdded(self.inner, self.inner.decoder_after(known))
 
-    def _special_tokens(self) -> dict[str, int]:
-        return {
-            **self.inner.special_tokens,
-            **{token: self.inner.vocab_size + i for i, token in enumerate(self.added)},
-        }
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        added = {token: self.inner.vocab_size + i for i, token in enumerate(self.added)}
+        return {**self.inner.special_tokens, **added}
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
         """As the library encodes the whole text, where the other is a vocabulary of its."""
@@ -105,8 +100,8 @@ class ExtendedTokenizer(Tokenizer):
         """
         backend = self.inner.to_huggingface()
         backend.add_special_tokens(self.added)
-        for i, token in enumerate(self.added):
-            theirs, ours = backend.token_to_id(token), self.inner.vocab_size + i
+        for token in self.added:
+            theirs, ours = backend.token_to_id(token), self.special_tokens[token]
             if theirs != ours:
                 raise UserError(
                     f"tokenizer={self.kind} with '{token}' cannot be exported to Hugging Face's form: its id is "
@@ -116,16 +111,8 @@ class ExtendedTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
-        return {
-            **self.inner.state(),
-            **{key: value for key, value in extras.items() if value},
-            ADDED_TOKENS: self.added,
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Tokenizer:
-        """Not by itself: `load_tokenizer` reads the other first."""
-        raise NotImplementedError
+        said = {key: value for key, value in extras.items() if value}
+        return {**self.inner.state(), **said, ADDED_TOKENS: self.added}
 
 
 class _WithoutAdded(StreamDecoder):

@@ -121,7 +121,8 @@ class HuggingFaceTokenizer(Tokenizer):
     def _rendered(self) -> RenderedEncoder:
         return RenderedEncoder(self._backend, self.special_tokens)
 
-    def _special_tokens(self) -> dict[str, int]:
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
         return special_tokens_of(self._backend)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -59,20 +59,27 @@ def find_source(name: str | Path, format: Format | None = None, mirror: str | No
     Raises:
         UserError: there is no such thing, it is of another format, or it cannot be read or downloaded.
     """
+    source = _found(str(name), mirror)
+    if format not in (None, source.format):
+        raise UserError(f"'{name}' is of the format {source.format}, not {format}; leave format out")
+    return source
+
+
+def _found(name: str, mirror: str | None) -> Source:
     folder = Path(name).expanduser()
     try:
         if folder.is_dir():
-            return _checked(_source_in(folder, str(name)), format, str(name))
+            return _source_in(folder, name)
         if folder.exists():
             raise UserError(f"'{name}' is a file; give the folder that holds the model")
     except OSError as error:
         raise UserError(f"'{name}' cannot be read ({error.strerror})") from error
-    if str(name) in RELEASES:
+    if name in RELEASES:
         check_installed("tensorflow", "tf", f"'{name}', a TensorFlow checkpoint,")  # before hours of download
-        return _checked(Source("gpt2_tf", fetch_release(str(name), mirror=mirror), str(name)), format, str(name))
-    if not _HUB_NAME.fullmatch(str(name)) or (folder.parent != Path() and folder.parent.is_dir()):
+        return Source("gpt2_tf", fetch_release(name, mirror=mirror), name)
+    if not _HUB_NAME.fullmatch(name) or (folder.parent != Path() and folder.parent.is_dir()):
         raise UserError(f"there is no folder '{name}'; give a run folder, a model bundle or a Hugging Face folder")
-    return _checked(Source("hf", _from_hub(str(name)), str(name)), format, str(name))
+    return Source("hf", _from_hub(name), name)
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -128,12 +135,6 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
         TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
-
-
-def _checked(source: Source, wanted: Format | None, name: str) -> Source:
-    if wanted is not None and source.format != wanted:
-        raise UserError(f"'{name}' is of the format {source.format}, not {wanted}; leave format out")
-    return source
 
 
 def _from_hub(name: str) -> Path:
