@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -154,15 +153,15 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
 
 def _read_openais(folder: Path) -> tokenizers.Tokenizer:
     """GPT-2's vocabulary as OpenAI published it (`get_encoder` in openai/gpt-2 `src/encoder.py`)."""
-    what = f"{folder / _ENCODER_FILE} and {_MERGES_FILE} are not GPT-2's vocabulary and merges"
+    vocab, merges = folder / _ENCODER_FILE, folder / _MERGES_FILE
+    json_text(vocab)  # neither is too large
+    bounded_text(merges, _LONGEST_MERGES)
+    what = f"{vocab} and {_MERGES_FILE} are not GPT-2's vocabulary and merges"
     mend = "give both as OpenAI published them, or a folder that holds tokenizer.json"
     with breakdowns_refused(what, mend, also=Exception):
-        vocab: dict[str, int] = json.loads(json_text(folder / _ENCODER_FILE))
-        _, *lines = bounded_text(folder / _MERGES_FILE, _LONGEST_MERGES).split("\n")  # the first is a version
-        merges = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
-        backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+        backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    if _EOS_TOKEN in vocab:
+    if backend.token_to_id(_EOS_TOKEN) is not None:
         backend.add_special_tokens([_EOS_TOKEN])
     return backend

@@ -62,9 +62,8 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
     """Raise `UserError` naming what is missing, unexpected or of another shape than the model's.
 
     Args:
-        table: covers every tensor of the model.
+        table, source: cover every tensor of the model; what is to be loaded.
         ours: the model's tensors, for their shapes.
-        source: what is to be loaded.
         vocab_size: rows of a padded tensor that are real.
     """
     expected = {name: shape for entry in table for name, shape in _their_shapes(entry, ours[entry.ours], vocab_size)}
