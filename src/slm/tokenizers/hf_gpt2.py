@@ -24,10 +24,10 @@ _ENCODER_FILE = "encoder.json"
 _MERGES_FILE = "vocab.bpe"
 _LONGEST_MERGES = 4 << 20
 """Bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory."""
-COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
+_COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
 """Tried in this order where no file beside the vocabulary names the end of text."""
 
-HUB_FILES = [
+_HUB_FILES = [
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -75,15 +75,10 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         folder = path if path.is_dir() else path.parent
         named = named_tokens(folder, backend)
         template, files_eos = chat_template(folder), named.pop("eos_token", None)
-        candidates = [files_eos, *COMMON_EOS_TOKENS]
-        if files_eos is not None and template is not None and _ends_turns(files_eos, template):
-            special = special_tokens_of(backend)
-            candidates = [*(token for token in COMMON_EOS_TOKENS if token in special), files_eos]
-        if eos_token:
-            candidates = [eos_token]
-        eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
+        candidates = [eos_token] if eos_token else _ends_of_text(backend, files_eos, template)
+        eos = next((token for token in candidates if backend.token_to_id(token) is not None), None)
         if eos is None:
-            tried = ", ".join(repr(token) for token in candidates if token)
+            tried = ", ".join(map(repr, candidates))
             raise UserError(
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
@@ -104,9 +99,15 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         )
 
 
-def _ends_turns(token: str, template: str) -> bool:
-    """Whether this is not what ends texts by any common name, and a chat template writes it."""
-    return token not in COMMON_EOS_TOKENS and (token in template or "eos_token" in template)
+def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: str | None) -> list[str]:
+    """What may end a text, the likeliest first: what the files name, unless a chat template ends turns with it."""
+    if named is None:
+        return list(_COMMON_EOS_TOKENS)
+    ends_turns = template is not None and (named in template or "eos_token" in template)
+    if named in _COMMON_EOS_TOKENS or not ends_turns:
+        return [named, *_COMMON_EOS_TOKENS]
+    special = special_tokens_of(backend)
+    return [*(token for token in _COMMON_EOS_TOKENS if token in special), named]
 
 
 def _locate(name: str) -> Path:
@@ -117,7 +118,7 @@ def _locate(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
         raise UserError(
             f"tokenizer.name '{name}' is not a local folder or file, and cannot be had from the Hugging Face hub "

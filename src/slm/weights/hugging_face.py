@@ -1,4 +1,4 @@
-"""A Hugging Face folder: its configuration and weights read as ours, and ours written as one."""
+"""A Hugging Face folder, its configuration and weights read as ours; and which family can say what ours is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """A folder that `transformers` would load.
-
-    Attributes:
-        family: which table of names holds.
-        config: our shape of the same model.
-    """
+    """A folder that `transformers` would load: its family, and our shape of the same model."""
 
     folder: Path
     family: Family
@@ -37,7 +32,6 @@ class HuggingFaceModel:
 
     @property
     def table(self) -> Table:
-        """How its tensors make up ours."""
         return self.family.table(self.config)
 
     def tensors(self) -> SafetensorsFiles:

@@ -54,7 +54,6 @@ def write_hugging_face(
     weights: Mapping[str, Tensor],
     tokenizer: Tokenizer,
     facts: Mapping[str, Any],
-    max_shard_size: str = "5GB",
 ) -> None:
     """Write config.json, generation_config.json, safetensors, the tokenizer and a model card.
 
@@ -64,7 +63,6 @@ def write_hugging_face(
         folder: the place.
         config, weights, tokenizer: the model's shape, its state dict, its tokenizer.
         facts: what produced it, plain types; shown in the card.
-        max_shard_size: larger models are split into files of this size.
 
     Raises:
         UserError: no family of `transformers` can say what the model or the tokenizer does.
@@ -78,7 +76,7 @@ def write_hugging_face(
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
         _write_json(partial / CONFIG_FILE, theirs)
         _write_json(partial / GENERATION_FILE, generation)
-        save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
+        save_torch_state_dict(tensors, str(partial), max_shard_size="5GB", metadata={"format": "pt"})
         for file in partial.glob("*.safetensors"):
             shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone
         card = _model_card(folder.name, family.model_type, config, tensors, facts)
