@@ -54,7 +54,7 @@ class TensorFlowCheckpoint:
         self.where = str(folder)
         _refuse_other_folders(folder)
         check_installed("tensorflow", "tf", f"the TensorFlow checkpoint in '{folder}'")
-        self._process = _reading(folder)
+        self._process: Any = _reading(folder)
         weakref.finalize(self, _end, self._process, os.getpid())
         variables: Mapping[str, tuple[str, list[int]]] = self._answer()["variables"]
         for name, (kind, _) in variables.items():
@@ -72,19 +72,17 @@ class TensorFlowCheckpoint:
         Raises:
             UserError: the data file is missing, cut short or damaged.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: PT018
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(name).encode() + b"\n")
             self._process.stdin.flush()
         n_bytes: int = self._answer()["bytes"]
         tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
         content = tensor.reshape(-1).view(torch.uint8).numpy().data
-        if n_bytes != len(content) or self._process.stdout.readinto(content) != n_bytes:  # type: ignore[attr-defined]
+        if n_bytes != len(content) or self._process.stdout.readinto(content) != n_bytes:
             raise self._damaged(_how_it_ended(self._process))
         return tensor
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"error": _how_it_ended(self._process)}
         if "error" in answer:
