@@ -16,13 +16,13 @@ from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to, special_tok
 from slm.tokenizers.rendered import RenderedEncoder
 from slm.tokenizers.rust_errors import breakdowns_refused
 from slm.tokenizers.spelling import (
-    bytes_of_spellings,
     bytes_of_tokens,
     has_all_bytes,
+    is_byte_level,
     spells_bytes,
     spells_bytes_after_a_space,
 )
-from slm.tokenizers.stream import ByteStreamDecoder, PrefixStreamDecoder, decode_bytes
+from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
 _EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")
@@ -30,7 +30,7 @@ _EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "publishe
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 
-class HuggingFaceTokenizer(Tokenizer):
+class HuggingFaceTokenizer(ByteTableTokenizer):
     """Text to ids by the Rust library; ids to text by exact bytes where the vocabulary is byte-level.
 
     Args:
@@ -75,6 +75,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.eos_id = id_of[eos_token]
         self.also_ends = tuple(i for i in also_ends if 0 <= i < self.vocab_size and i != self.eos_id)
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
+        self._is_byte_level = is_byte_level(backend)
         self._token_bytes = bytes_of_tokens(backend, self.vocab_size)
 
     def with_end_of_text(self, token: str) -> Tokenizer:
@@ -126,33 +127,26 @@ class HuggingFaceTokenizer(Tokenizer):
         return special_tokens_of(self._backend)
 
     def decode(self, ids: Iterable[int]) -> str:
-        checked = self.check_ids(ids)
-        if self._token_bytes is not None:
-            return decode_bytes(self._token_bytes, checked)
+        if self._is_byte_level:
+            return super().decode(ids)
         with breakdowns_refused():
-            text: str = self._backend.decode(checked, skip_special_tokens=True)
+            text: str = self._backend.decode(self.check_ids(ids), skip_special_tokens=True)
         return text
 
     @functools.cached_property
-    def bytes_of_id(self) -> np.ndarray:
-        if self._token_bytes is not None:
-            return np.array(list(map(len, self._token_bytes)))
-        return bytes_of_spellings(self._backend, self.vocab_size)
-
-    @functools.cached_property
     def _keeps_text(self) -> bool:
-        kept = spells_bytes if self._token_bytes is not None else spells_bytes_after_a_space
+        kept = spells_bytes if self._is_byte_level else spells_bytes_after_a_space
         return kept(self._backend)
 
     def spells_exactly(self) -> bool:
         """Of a vocabulary of all bytes, if it leaves texts as they are."""
-        return self._token_bytes is not None and self._keeps_text and has_all_bytes(self._backend)
+        return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         """Those of the ids where they spell the text out, else by where each token lies in it."""
         found, size = self.bytes_of_id[ids], len(text.encode())
         too_many = int(found.sum()) - size
-        if too_many == 1 and self._keeps_text and self._token_bytes is None:
+        if too_many == 1 and self._keeps_text and not self._is_byte_level:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
         if too_many == 0 and (self._keeps_text or self._spell(text, ids)):
@@ -164,16 +158,15 @@ class HuggingFaceTokenizer(Tokenizer):
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
     def _spell(self, text: str, ids: np.ndarray) -> bool:
-        table = self._token_bytes
-        return table is not None and b"".join([table[i] for i in ids.tolist()]) == text.encode()
+        return self._is_byte_level and b"".join([self._token_bytes[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
         return self.decoder_after(())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
         """As `stream_decoder`; what a vocabulary puts before a text, or takes off it, is not done to what goes on."""
-        if self._token_bytes is not None:
-            return ByteStreamDecoder(self, self._token_bytes)
+        if self._is_byte_level:
+            return super().stream_decoder()
         return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
 
     def _context(self, ids: Sequence[int]) -> list[int]:

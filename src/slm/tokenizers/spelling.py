@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -36,15 +35,6 @@ def spelt(token: bytes) -> str:
     return codecs.charmap_decode(token, "strict", CHARACTERS)[0]
 
 
-def unspelt(token: str) -> bytes:
-    """The bytes of this spelling.
-
-    Raises:
-        UnicodeEncodeError: a character stands for no byte.
-    """
-    return codecs.charmap_encode(token, "strict", _BYTE_OF_CODE_POINT)[0]
-
-
 def byte_level(model: models.Model, pattern: tokenizers.Regex | None = None) -> tokenizers.Tokenizer:
     """A tokenizer of GPT-2's kind that cuts text at the ends of the matches of `pattern`, if there is one."""
     backend = tokenizers.Tokenizer(model)
@@ -55,31 +45,33 @@ def byte_level(model: models.Model, pattern: tokenizers.Regex | None = None) -> 
     return backend
 
 
-def bytes_of_tokens(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes] | None:
-    """The bytes of each id, empty for special ones; None if the vocabulary is not byte-level."""
-    if not isinstance(backend.decoder, decoders.ByteLevel):
-        return None
-    table = [b""] * vocab_size
+def is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    """Whether it is of GPT-2's kind."""
+    return isinstance(backend.decoder, decoders.ByteLevel)
+
+
+def bytes_of_tokens(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes]:
+    """What each id stands for, nothing for special ones: as a rule where the vocabulary is not byte-level."""
+    table, bytes_of = [b""] * vocab_size, _unspelt if is_byte_level(backend) else _plain
     for token, token_id in backend.get_vocab(with_added_tokens=True).items():
-        try:
-            table[token_id] = unspelt(token)
-        except UnicodeEncodeError:
-            table[token_id] = token.encode()
+        table[token_id] = bytes_of(token)
     for token_id, added in backend.get_added_tokens_decoder().items():
         table[token_id] = b"" if added.special else added.content.encode()
     return table
 
 
-def bytes_of_spellings(backend: tokenizers.Tokenizer, vocab_size: int) -> np.ndarray:
-    """(vocab_size,) int64: bytes that the ids of a vocabulary that is not byte-level stand for as a rule, special ones
-    0. SentencePiece's ``▁`` is a space, its ``<0x0A>`` a byte; WordPiece's ``##`` is nothing."""
-    table = np.zeros(vocab_size, dtype=np.int64)
-    for token, token_id in backend.get_vocab(with_added_tokens=True).items():
-        plain = token.removeprefix("##").replace(_SPACE, " ")
-        table[token_id] = 1 if _BYTE_TOKEN.fullmatch(token) else len(plain.encode())
-    for token_id, added in backend.get_added_tokens_decoder().items():
-        table[token_id] = 0 if added.special else len(added.content.encode())
-    return table
+def _unspelt(token: str) -> bytes:
+    try:
+        return codecs.charmap_encode(token, "strict", _BYTE_OF_CODE_POINT)[0]
+    except UnicodeEncodeError:  # a character stands for no byte
+        return token.encode()
+
+
+def _plain(token: str) -> bytes:
+    """SentencePiece's ``▁`` is a space, its ``<0x0A>`` a byte; WordPiece's ``##`` is nothing."""
+    if _BYTE_TOKEN.fullmatch(token):
+        return bytes.fromhex(token[3:5])
+    return token.removeprefix("##").replace(_SPACE, " ").encode()
 
 
 def spells_bytes(backend: tokenizers.Tokenizer) -> bool:

@@ -41,7 +41,7 @@ class ByteTableTokenizer(Tokenizer):
     _token_bytes: Sequence[bytes]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return decode_bytes(self._token_bytes, self.check_ids(ids))
+        return b"".join([self._token_bytes[i] for i in self.check_ids(ids)]).decode("utf-8", errors="replace")
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
@@ -49,11 +49,6 @@ class ByteTableTokenizer(Tokenizer):
 
     def stream_decoder(self) -> StreamDecoder:
         return ByteStreamDecoder(self, self._token_bytes)
-
-
-def decode_bytes(token_bytes: Sequence[bytes], ids: Iterable[int]) -> str:
-    """Text of checked `ids`, broken UTF-8 as U+FFFD."""
-    return b"".join([token_bytes[i] for i in ids]).decode("utf-8", errors="replace")
 
 
 class PrefixStreamDecoder(StreamDecoder):
