@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, did_you_mean
-from slm.fetch.download import download
 from slm.files.json_file import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.family import model_values
@@ -77,6 +76,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     Raises:
         UserError: there is no such release, a file cannot be downloaded whole, or the shape is not the release's.
     """
+    from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
+
     if name not in RELEASES:
         raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
     release = RELEASES[name]
