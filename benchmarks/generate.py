@@ -35,7 +35,7 @@ from slm.models.kernels.library import library
 from slm.models.kernels.products import product_few
 from slm.models.modules.build import build_model
 from slm.weights.fine_tuning import shape_values
-from slm.weights.hugging_face import family_of, foreign_config, foreign_tensors
+from slm.weights.hugging_face import family_of
 
 PROMPT, NEW, PREFILL = 32, 128, 512
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -77,8 +77,8 @@ class Theirs:
     def __init__(self, config: ModelConfig, weights: dict[str, torch.Tensor], mode: str, device: torch.device) -> None:
         family = family_of(config)
         with tempfile.TemporaryDirectory() as folder:  # the names in their files are not always those of their modules
-            Path(folder, "config.json").write_text(json.dumps(foreign_config(family, config)))
-            save_file(foreign_tensors(family, config, weights), Path(folder, "model.safetensors"), {"format": "pt"})
+            Path(folder, "config.json").write_text(json.dumps(family.write_config(config)))
+            save_file(family.write_tensors(config, weights), Path(folder, "model.safetensors"), {"format": "pt"})
             model, said = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True
             )

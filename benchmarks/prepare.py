@@ -29,7 +29,8 @@ from pathlib import Path
 
 import psutil
 
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 SAMPLE_BYTES = 16_000_000
 FILE_MB = (1, 5, 20, 200, 50)

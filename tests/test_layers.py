@@ -74,8 +74,6 @@ LONG = {
     "benchmarks/train.py",
     "src/slm/generation/engine.py",
     "src/slm/models/config.py",
-    "src/slm/tokenizers/base.py",
-    "src/slm/tokenizers/huggingface.py",
     "src/slm/training/lit_module.py",
     "src/slm/training/parts.py",
     "src/slm/training/run_config.py",

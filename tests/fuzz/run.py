@@ -35,7 +35,7 @@ LONGEST_S = 10
 def main() -> None:
     """Fuzz one target for so many seconds."""
     name = sys.argv[1] if len(sys.argv) > 2 else None
-    fuzzed = targets(name).get(name or "")
+    fuzzed = targets().get(name or "")
     if name is None or fuzzed is None:
         print("\n".join(targets()))
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from released_gpt2 import VOCAB, random_variables, write_tf_checkpoint, write_vocabulary
+from released_gpt2 import VOCAB, write_vocabulary
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -71,18 +71,6 @@ def gpt2_vocabulary_files() -> dict[str, bytes]:
     def write(folder: Path) -> None:
         folder.mkdir()
         write_vocabulary(folder)
-
-    return _written(write)
-
-
-@functools.cache
-def tf_checkpoint_files() -> dict[str, bytes]:
-    """A TensorFlow checkpoint of the model that `HPARAMS` is of; the graph, which nobody reads, is left out."""
-
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        write_tf_checkpoint(folder, random_variables(HPARAMS))
-        (folder / "model.ckpt.meta").unlink()
 
     return _written(write)
 

@@ -7,7 +7,6 @@ process that dies, seconds, hundreds of megabytes) is a finding.
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -25,9 +24,7 @@ from small_model_folder import (
     gpt2_vocabulary_files,
     hugging_face_files,
     store_files,
-    tf_checkpoint_files,
 )
-from tf_table_writer import signed
 from torch import Tensor
 
 from slm.data.config import Reading
@@ -35,24 +32,17 @@ from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
+from slm.tokenizers.load import load_tokenizer
 from slm.training.prompt_file import read_prompts
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import read_record
 from slm.training.run.resume import Resumed
-from slm.weights.gpt2_tf import gpt2_tf_table, read_hparams
 from slm.weights.open_model import find_source, open_source
+from slm.weights.openai_release import gpt2_tf_table, read_hparams
 from slm.weights.pretrained import Pretrained
-from slm.weights.tf_checkpoint import TensorFlowCheckpoint
-
-TENSORFLOW_TARGETS = {
-    "tf_state": "checkpoint",
-    "tf_index": "model.ckpt.index",
-    "tf_data": "model.ckpt.data-00000-of-00001",
-}
-"""The file of each; they are left out where TensorFlow is not installed."""
 
 Target = Callable[[bytes, Path], bool]
 """Says whether the file was taken."""
@@ -131,33 +121,6 @@ def _open_released(folder: Path) -> None:
     model(torch.tensor([[0, 1]]))
 
 
-def _read_variables(folder: Path) -> None:
-    checkpoint = TensorFlowCheckpoint(folder)
-    for name in checkpoint.shapes:
-        checkpoint.read(name)
-
-
-def _also_signed(run: Target) -> Target:
-    """What is changed fails by its checksum, which whoever means harm mends: both are tried."""
-
-    def both(data: bytes, folder: Path) -> bool:
-        is_taken = run(data, folder)
-        return run(signed(data), folder) or is_taken
-
-    return both
-
-
-def _tensorflow_targets() -> dict[str, Fuzzed]:
-    if importlib.util.find_spec("tensorflow") is None:
-        return {}
-    files = tf_checkpoint_files()
-    made = {
-        name: Fuzzed(_in_folder(files, file, _read_variables), (files[file],))
-        for name, file in TENSORFLOW_TARGETS.items()
-    }
-    return {**made, "tf_index": Fuzzed(_also_signed(made["tf_index"].run), made["tf_index"].seeds)}
-
-
 def _use_tokenizer(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("One two, 3.\n")
     tokenizer.decode(ids)
@@ -191,12 +154,8 @@ def _zst(content: bytes) -> bytes:
     return compressed
 
 
-def targets(only: str | None = None) -> dict[str, Fuzzed]:
-    """By name; made anew, since their seeds take a moment.
-
-    Args:
-        only: the one that is wanted: TensorFlow, which takes half a gigabyte, is not loaded for another.
-    """
+def targets() -> dict[str, Fuzzed]:
+    """By name; made anew, since their seeds take a moment."""
     lines = b'{"text": "one"}\n{"text": "two \\ud83d\\ude00", "n": [1, 2.5, null]}\n'
     array = json.dumps([{"text": "one"}, {"text": "two", "more": {"a": [1, 2]}}]).encode()
     bundle, theirs, store = bundle_files(), hugging_face_files(), store_files()
@@ -238,7 +197,6 @@ def targets(only: str | None = None) -> dict[str, Fuzzed]:
         "gpt2_encoder": Fuzzed(_in_folder(gpt2, "encoder.json", _use_their_tokenizer), (gpt2["encoder.json"],), True),
         "gpt2_merges": Fuzzed(_in_folder(gpt2, "vocab.bpe", _use_their_tokenizer), (gpt2["vocab.bpe"],)),
         "gpt2_hparams": Fuzzed(_in_folder({}, "hparams.json", _open_released), (json.dumps(HPARAMS).encode(),), True),
-        **(_tensorflow_targets() if only is None or only in TENSORFLOW_TARGETS else {}),
         "checkpoint": Fuzzed(_in_folder({}, "last.ckpt", _resume), (checkpoint_bytes(),)),
         "run_record": Fuzzed(
             _in_folder({}, "run.json", read_record),

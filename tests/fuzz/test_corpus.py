@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from targets import TENSORFLOW_TARGETS, Fuzzed, targets
+from targets import Fuzzed, targets
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = sorted(CORPUS.glob("*/*"))
@@ -20,7 +20,7 @@ def known() -> dict[str, Fuzzed]:
 
 def test_every_file_has_a_target(known: dict[str, Fuzzed]) -> None:
     """A folder of another name would be run by nobody."""
-    assert {file.parent.name for file in FOUND} <= known.keys() | TENSORFLOW_TARGETS.keys()
+    assert {file.parent.name for file in FOUND} <= known.keys()
 
 
 def test_whole_files_are_read(known: dict[str, Fuzzed], tmp_path: Path) -> None:
@@ -35,8 +35,6 @@ def test_whole_files_are_read(known: dict[str, Fuzzed], tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", FOUND, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_is_no_finding_any_more(file: Path, known: dict[str, Fuzzed], tmp_path: Path) -> None:
     """Any other error than `UserError` comes through."""
-    if file.parent.name in TENSORFLOW_TARGETS:
-        pytest.importorskip("tensorflow", reason="the extra slm[tf] is not installed")
     began = time.monotonic()
     known[file.parent.name].run(file.read_bytes(), tmp_path)
     assert time.monotonic() - began < 10

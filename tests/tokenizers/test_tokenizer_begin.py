@@ -17,8 +17,9 @@ from slm.generation.engine import generate_ids
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 
 def sentencepiece(source: Path, folder: Path, single: str) -> HfGpt2Tokenizer:

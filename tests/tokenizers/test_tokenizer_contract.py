@@ -11,7 +11,8 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import load_tokenizer
 from slm.tokenizers.tiktoken import TiktokenTokenizer
 
 LOSSLESS = ["byte", "bpe", "tiktoken", "byte_level"]

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from slm.errors import UserError
-from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.tokenizers.byte_level import CHARACTERS, spelt
+from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-from slm.tokenizers.merges import merges_of
+from slm.tokenizers.load import load_tokenizer
 from slm.tokenizers.regex import DEFAULT_PATTERN, RegexTokenizer
-from slm.tokenizers.rust_pattern import rust_pattern
-from slm.tokenizers.tiktoken import TiktokenTokenizer
+from slm.tokenizers.rust_regex import rust_pattern
+from slm.tokenizers.spelling import CHARACTERS, spelt
+from slm.tokenizers.tiktoken import TiktokenTokenizer, merges_of
 
 DATA = Path(os.environ.get("SLM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ALL = ["byte", "simple", "regex", "bpe", "tiktoken", "byte_level", "sentencepiece", "wordpiece"]

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.errors import UserError
-from slm.tokenizers.bpe import BpeTokenizer
-from slm.tokenizers.even_sample import MIN_BUDGET_BYTES, even_sample
+from slm.tokenizers.bpe import MIN_BUDGET_BYTES, BpeTokenizer, even_sample
 from slm.tokenizers.regex import RegexTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
 

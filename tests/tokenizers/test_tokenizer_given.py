@@ -15,11 +15,11 @@ import tokenizers
 from tokenizers import models
 
 from slm.errors import UserError
-from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.tokenizers.byte_level import spelt
+from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-from slm.tokenizers.merges import merges_of
-from slm.tokenizers.tiktoken import TiktokenTokenizer
+from slm.tokenizers.load import load_tokenizer
+from slm.tokenizers.spelling import spelt
+from slm.tokenizers.tiktoken import TiktokenTokenizer, merges_of
 
 DATA = Path(os.environ.get("SLM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SAMPLES = [

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from slm.chat.renderer import ChatRenderer
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.tokenizers.base import load_tokenizer
 from slm.tokenizers.byte import ByteTokenizer
+from slm.tokenizers.load import load_tokenizer
 from slm.weights.bundle import write_bundle
 
 

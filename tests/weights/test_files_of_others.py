@@ -15,7 +15,6 @@ from test_hugging_face_parity import GPT2, LLAMA, NEOX, QWEN3, VOCAB, loaded, th
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.weights.hugging_face import family_of, read_hugging_face
-from slm.weights.hugging_face_export import foreign_config
 
 transformers = pytest.importorskip("transformers", reason="the extra slm[hf] is not installed")
 
@@ -108,7 +107,7 @@ def test_a_family_that_cannot_even_hold_the_heads_is_passed_over() -> None:
     config = ModelConfig.from_dict(values)
     family = family_of(config)
     assert family.model_type == "qwen3"
-    theirs = foreign_config(family, config)
+    theirs = family.write_config(config)
     transformers.AutoConfig.for_model(theirs.pop("model_type"), **theirs)
     values["modules"]["transformer"]["qk_norm"] = False  # Llama's, whose configuration transformers refuses
     with pytest.raises(UserError, match="num_attention_heads does not divide"):

@@ -19,9 +19,9 @@ from slm.generation.engine import generate_ids
 from slm.models.config import ModelConfig
 from slm.models.modules.losses import CrossEntropy
 from slm.weights.fine_tuning import shape_values
-from slm.weights.hugging_face import family_of, foreign_config, foreign_tensors, read_hugging_face
-from slm.weights.laid_out import lay_out, take_weights
+from slm.weights.hugging_face import family_of, read_hugging_face
 from slm.weights.name_table import check_tensors, load_tensors, widest_dtype
+from slm.weights.pretrained import lay_out, take_weights
 
 transformers = pytest.importorskip("transformers", reason="the extra slm[hf] is not installed")
 
@@ -149,7 +149,7 @@ def assert_same(theirs: nn.Module, ours: nn.Module) -> None:
     loss = CrossEntropy()(ours.hidden_states(ids), ours.head_weight, labels, VOCAB)
     (loss / labels.numel()).backward()
     family = family_of(ours.config)
-    mine = foreign_tensors(family, ours.config, {name: p.grad for name, p in ours.named_parameters()})
+    mine = family.write_tensors(ours.config, {name: p.grad for name, p in ours.named_parameters()})
     for name, parameter in stored_parameters(theirs, family.head):
         assert (mine[name] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm() + 1e-8, name
 
@@ -168,7 +168,7 @@ def test_a_family_in_and_out_again(case: str, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     ours = loaded(tmp_path)
     assert_same(theirs, ours)
-    back = foreign_tensors(family_of(ours.config), ours.config, ours.state_dict())
+    back = family_of(ours.config).write_tensors(ours.config, ours.state_dict())
     stored = load_file(tmp_path / "model.safetensors")
     assert back.keys() == stored.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in stored.items())
@@ -182,11 +182,11 @@ def test_a_presets_shape_is_its_models(name: str, tmp_path: Path) -> None:
     assert sum(p.numel() for p in full.parameters()) == PRESETS[name]
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(config_of(config))
-    mine = foreign_tensors(family_of(config), config, full.state_dict())
+    mine = family_of(config).write_tensors(config, full.state_dict())
     stored = stored_parameters(theirs, family_of(config).head)
     assert {name: tensor.shape for name, tensor in mine.items()} == {name: p.shape for name, p in stored}
 
-    small = their_model(foreign_config(family_of(config), shrunk(config)))
+    small = their_model(family_of(config).write_config(shrunk(config)))
     small.save_pretrained(tmp_path)
     ours = loaded(tmp_path)
     assert family_of(ours.config).model_type == family_of(config).model_type
@@ -194,7 +194,7 @@ def test_a_presets_shape_is_its_models(name: str, tmp_path: Path) -> None:
 
 
 def config_of(config: ModelConfig) -> Any:
-    values = foreign_config(family_of(config), config)
+    values = family_of(config).write_config(config)
     return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "checkpoint of no form": lambda folder: (folder / "checkpoint").write_text("model.ckpt"),
     "checkpoint no text": lambda folder: (folder / "checkpoint").write_bytes(b"\xff\xfe\x00"),
     "checkpoint of another": lambda folder: (folder / "checkpoint").write_text('model_checkpoint_path: "x"'),
+    "checkpoint without end": lambda folder: (folder / "checkpoint").write_text("#" * (1 << 17)),
+    "noise for an index": lambda folder: (folder / INDEX).write_bytes(np.random.default_rng(0).bytes(1000)),
+    "an index of the first format": lambda folder: (folder / INDEX).rename(folder / "model.ckpt"),
 }
+"""Of the last TensorFlow takes ``model.ckpt`` for a file of 2015, unchecked."""
 
 
 def test_a_moved_folder_is_read_where_it_is(copy: Path, gpt2_tf_folder: tuple[Path, Any]) -> None:
@@ -100,9 +105,63 @@ def test_a_moved_folder_is_read_where_it_is(copy: Path, gpt2_tf_folder: tuple[Pa
 def test_damage_is_said_in_a_line(copy: Path, damage: Callable[[Path], object]) -> None:
     """TensorFlow raises OpError, IndexError, ValueError or UnicodeDecodeError, at opening or not before the read."""
     damage(copy)
-    with pytest.raises(UserError, match=r"124M' is damaged or not whole \(.+\); fetch it again") as told:
-        _read_all(TensorFlowCheckpoint(copy))
+    _refused(copy)
+
+
+def _refused(folder: Path, words: str = ".+") -> None:
+    with pytest.raises(UserError, match=rf"124M' is damaged or not whole \({words}\); fetch it again") as told:
+        _read_all(TensorFlowCheckpoint(folder))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", [INDEX, DATA])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes of a name here")
+def test_a_pipe_is_not_waited_for(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    _refused(copy, f"{name} is missing")
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("os.abort()", "TensorFlow's reader ended with SIGABRT"),
+        ("os.kill(os.getpid(), 9)", "TensorFlow's reader ended with SIGKILL"),
+        ("os._exit(3)", "TensorFlow's reader ended with status 3"),
+        ("raise MemoryError('no memory')", "no memory"),
+    ],
+)
+@pytest.mark.parametrize("when", ["at opening", "at the second variable"])
+def test_the_end_of_its_process_is_said_in_a_line(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, words: str, when: str
+) -> None:
+    """As a `CHECK` in C++ ends it, or a system out of memory: by a module in TensorFlow's place, whose reader does."""
+    first = "" if when == "at opening" else "if done:\n            "
+    (tmp_path / "tensorflow.py").write_text(STAND_IN.format(opening=end if not first else "pass", reading=first + end))
+    monkeypatch.syspath_prepend(tmp_path)
+    _refused(copy, words)
+
+
+STAND_IN = """
+import os, types
+import numpy as np
+done = []
+class Reader:
+    def __init__(self, prefix):
+        {opening}
+    def get_variable_to_shape_map(self):
+        return {{"a": [2], "b": [2]}}
+    def get_variable_to_dtype_map(self):
+        return dict.fromkeys("ab", types.SimpleNamespace(name="float32", size=4))
+    def get_tensor(self, name):
+        {reading}
+        done.append(name)
+        return np.ones(2, np.float32)
+train = types.SimpleNamespace(
+    get_checkpoint_state=lambda folder: types.SimpleNamespace(model_checkpoint_path="model.ckpt")
+)
+compat = types.SimpleNamespace(v1=types.SimpleNamespace(train=types.SimpleNamespace(NewCheckpointReader=Reader)))
+"""
 
 
 def _read_all(source: TensorFlowCheckpoint) -> None:
@@ -125,15 +184,17 @@ def test_a_folder_without_a_checkpoint_is_said(tmp_path: Path) -> None:
         TensorFlowCheckpoint(tmp_path / "nowhere")
 
 
-def test_tensorflow_is_loaded_on_use_without_a_word_and_takes_no_device(gpt2_tf_folder: tuple[Path, Any]) -> None:
-    """A process of its own: TensorFlow would take the whole memory of a GPU with its first device."""
+def test_tensorflow_is_never_in_our_process(gpt2_tf_folder: tuple[Path, Any]) -> None:
+    """It would take the whole memory of a GPU with its first device, and talks while it is loaded."""
     code = f"""
 import sys, pathlib, torch
 from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+source = TensorFlowCheckpoint(pathlib.Path({str(gpt2_tf_folder[0])!r}))
+source.read("model/wte")
 assert "tensorflow" not in sys.modules
-TensorFlowCheckpoint(pathlib.Path({str(gpt2_tf_folder[0])!r})).read("model/wte")
-from tensorflow.python.eager import context
-assert context._context is None
+process = source._process
+del source
+assert process.returncode is not None
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -15,7 +15,7 @@ from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, rendered
 from slm.chat.message import Message, is_message
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.prefix_stream import common_prefix
+from slm.tokenizers.stream import common_prefix
 
 _QUOTE = "\ufdd2"  # stands around the number of a special token that a message spells
 _RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them

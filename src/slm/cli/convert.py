@@ -17,10 +17,10 @@ from slm.notices import notice
 from slm.schema import Text, checked, together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from omegaconf import DictConfig
     from torch import Tensor
+
+    from slm.weights.pretrained import Pretrained
 
 HELP = Help(
     summary="Bring a model in, or take it away: GPT-2 from OpenAI's TensorFlow files, any model of the families gpt2, "
@@ -65,16 +65,14 @@ def convert(cfg: DictConfig) -> None:
     if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
 
-    import torch
     from safetensors import SafetensorError
 
     from slm.cli.given_model import BEST, run_source
-    from slm.models.inference.prepared import prepare_for_inference
-    from slm.tokenizers.missing import is_missing
+    from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.hugging_face_export import write_hugging_face
-    from slm.weights.laid_out import lay_out
     from slm.weights.open_model import find_source, open_source
+    from slm.weights.pretrained import lay_out
 
     source = find_source(str(settings.source), settings.format, settings.mirror)
     if settings.checkpoint != BEST:
@@ -87,34 +85,38 @@ def convert(cfg: DictConfig) -> None:
     quantize = settings.quantize or opened.quantize
     if quantize is not None and settings.to == "hf":
         raise UserError(f"to=hf: transformers has no form for quantize={quantize}; convert the unquantized model")
-    name = settings.dtype or (opened.published_dtype if settings.to == "hf" else None)
-    dtype = getattr(torch, name) if name else None
-    if settings.dtype is None and name not in (None, opened.stored_dtype):
-        notice(f"the weights leave as {name}, as they were published before training; dtype=float32 keeps every bit")
-    if settings.quantize is not None:
-        model = opened.model(dtype=dtype)
-        prepare_for_inference(model, settings.quantize)
-        weights = model.state_dict()
-    else:
-        weights = opened.weights(dtype=dtype)
-    if dtype == torch.float16:
-        _refuse_overflow(weights)
+    weights = _weights(opened, settings)
     facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
     write = partial(write_bundle, quantize=quantize) if settings.to == "slm" else write_hugging_face
     try:
         write(out, opened.config, weights, opened.tokenizer, facts)
     except (OSError, SafetensorError) as error:
         raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
-    stored = str(next(iter(weights.values())).dtype).removeprefix("torch.") if quantize is None else quantize
+    stored = quantize or str(next(iter(weights.values())).dtype).removeprefix("torch.")
     parameters = sum(entry.numel() for entry in lay_out(opened.config).state_dict().values())
     print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": stored}))
 
 
-def _refuse_overflow(weights: Mapping[str, Tensor]) -> None:
-    """Raise `UserError` naming the first of the fp16 `weights` that became infinite; the wider types hold them all."""
-    for name, tensor in weights.items():
+def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
+    """In the dtype that is asked for, else as stored or published; fp16 that cannot hold them is refused."""
+    import torch
+
+    from slm.models.inference.prepared import prepare_for_inference
+
+    name = settings.dtype or (opened.published_dtype if settings.to == "hf" else None)
+    dtype = getattr(torch, name) if name else None
+    if settings.dtype is None and name not in (None, opened.stored_dtype):
+        notice(f"the weights leave as {name}, as they were published before training; dtype=float32 keeps every bit")
+    if settings.quantize is None:
+        weights = opened.weights(dtype=dtype)
+    else:
+        model = opened.model(dtype=dtype)
+        prepare_for_inference(model, settings.quantize)
+        weights = model.state_dict()
+    for name, tensor in weights.items() if dtype == torch.float16 else ():
         if tensor.isinf().any():
             raise UserError(f"dtype=float16 holds nothing above 65504, and '{name}' does; take bfloat16 or float32")
+    return weights
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:

@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from slm.errors import UserError
-from slm.files.reading import read_json_object
-from slm.registry import TOKENIZERS
-from slm.tokenizers.placed import PlacedIds
-from slm.tokenizers.rust_errors import panics_refused
-from slm.tokenizers.text_bytes import stretched
+from slm.tokenizers.text_bytes import PlacedIds, stretched
 
 if TYPE_CHECKING:
     import tokenizers
@@ -29,23 +25,22 @@ DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")
 """Entries of a state that no id of any text depends on."""
 ADDED_TOKENS = "added_tokens"
 """Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
-
-
 _MOST_IDS = 1 << 22
 """No vocabulary has four million; tables as long as the largest id are made of it."""
 
 
 def ids_up_to(largest: int) -> int:
-    """The size of a vocabulary whose largest id is `largest`.
-
-    Raises:
-        UserError: no vocabulary has so many.
-    """
+    """The size of a vocabulary whose largest id is `largest`, or `UserError`."""
     if not 0 <= largest < _MOST_IDS:
         raise UserError(
             f"the vocabulary has the token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged"
         )
     return largest + 1
+
+
+def special_tokens_of(backend: tokenizers.Tokenizer) -> dict[str, int]:
+    """Spellings of the special ones among its added tokens, with their ids."""
+    return {token.content: i for i, token in backend.get_added_tokens_decoder().items() if token.special}
 
 
 class StreamDecoder(ABC):
@@ -78,6 +73,8 @@ class Tokenizer(ABC):
             (Llama's ``<s>``, say); `encode` does not add them.
         also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
         published_ids: ``bos_token_id`` and the like, by the file in which the model's publisher said them.
+        special_names: ``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the
+            vocabulary; the end of text and the padding need not be among them.
         chat_template: the Jinja template by which a conversation is written as text, where one came with
             the vocabulary.
     """
@@ -89,21 +86,20 @@ class Tokenizer(ABC):
     begin_ids: tuple[int, ...] = ()
     also_ends: tuple[int, ...] = ()
     published_ids: Mapping[str, Mapping[str, Any]] = {}
+    special_names: Mapping[str, str] = {}
     chat_template: str | None = None
 
     @classmethod
-    @abstractmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
         """Make one, fitting the vocabulary on `texts` where the kind has one to fit.
 
-        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that
-        type checkers allow that).
-
-        `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
+        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that type checkers
+        allow that). `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
 
         Raises:
             UserError: `texts` holds nothing to fit on.
         """
+        raise NotImplementedError
 
     @classmethod
     def source_files(cls, **settings: Any) -> list[Path]:
@@ -192,17 +188,13 @@ class Tokenizer(ABC):
         Raises:
             UserError: as `to_huggingface`.
         """
-        return self._special_tokens()
+        return special_tokens_of(self.to_huggingface())
 
     @functools.cached_property
     def special_pattern(self) -> re.Pattern[str]:
         """What finds them in a text; splitting by it keeps them. Of two that begin alike the longer is found."""
         spellings = sorted(self.special_tokens, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
-
-    def _special_tokens(self) -> dict[str, int]:
-        added = self.to_huggingface().get_added_tokens_decoder()
-        return {token.content: token_id for token_id, token in added.items() if token.special}
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -228,17 +220,9 @@ class Tokenizer(ABC):
         """Everything needed to make this tokenizer again, as JSON types."""
 
     @classmethod
-    @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
         """The inverse of `state`."""
-
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        """``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the vocabulary.
-
-        The end of text and the padding need not be among them.
-        """
-        return {}
+        raise NotImplementedError
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """The same vocabulary as a tokenizer of the Rust library, made afresh.
@@ -278,33 +262,3 @@ class Tokenizer(ABC):
             if not 0 <= i < self.vocab_size:
                 raise ValueError(f"token id {i} is outside this vocabulary (0 .. {self.vocab_size - 1})")
         return checked
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote into `folder`.
-
-    Raises:
-        UserError: the file is missing or is not a saved tokenizer.
-    """
-    path = Path(folder) / TOKENIZER_FILE
-    if not path.is_file():
-        raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
-    state = read_json_object(path)
-    kind = state.pop("kind", None)
-    added = state.pop(ADDED_TOKENS, None)
-    if not isinstance(kind, str):
-        raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
-    from_state = TOKENIZERS.get(kind).from_state
-    try:
-        with panics_refused():
-            tokenizer: Tokenizer = from_state(state)
-        if added is not None:
-            from slm.tokenizers.extended import ExtendedTokenizer
-
-            ends = [int(token_id) for token_id in state.get("also_ends", ())]
-            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
-    except UserError:
-        raise
-    except Exception as error:  # each kind has its own, and the library `tokenizers` raises this very class
-        raise UserError(f"{path} is not a saved tokenizer ({error!r}); make the run or bundle again") from error
-    return tokenizer

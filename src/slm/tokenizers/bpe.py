@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+import random
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import tokenizers
 from annotated_types import Ge
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
-from slm.tokenizers.byte_level import cut_by
-from slm.tokenizers.even_sample import MIN_BUDGET_BYTES, even_sample
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.spelling import byte_level
 
 EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
 MIN_VOCAB_SIZE = 256 + 2
+CHUNK_CHARS = 1024
+MIN_BUDGET_BYTES = 4 * CHUNK_CHARS
+"""A chunk always fits: a character is at most 4 bytes of UTF-8."""
 
 # Merges never cross these pieces. Against GPT-2's pattern, in order:
 # - a run of whitespace with a line break in it is one piece, indentation included: beginning an indented line
@@ -65,7 +69,7 @@ class BpeTokenizer(HuggingFaceTokenizer):
         sample = even_sample(texts, train_bytes)
         if not sample:
             raise UserError("tokenizer=bpe got no text to train on: check that the data is not empty")
-        backend = _untrained()
+        backend = byte_level(models.BPE(), tokenizers.Regex(PATTERN))
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=min_frequency,
@@ -77,8 +81,27 @@ class BpeTokenizer(HuggingFaceTokenizer):
         return cls(backend, EOS_TOKEN, PAD_TOKEN)
 
 
-def _untrained() -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = cut_by(tokenizers.Regex(PATTERN))
-    backend.decoder = decoders.ByteLevel()
-    return backend
+def even_sample(texts: Iterable[str], budget_bytes: int) -> list[str]:
+    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8 together.
+
+    Every chunk draws a random priority, and the lowest that fit are kept; so each part of each text has the
+    same chance, a long text does not crowd out short ones beyond its share, and memory holds the sample
+    only. Seeded: the same texts give the same sample. All of `texts` comes back if it fits.
+    """
+    priorities = random.Random(0)
+    kept: list[tuple[float, int, str, int]] = []  # a heap: (-priority, position, chunk, bytes)
+    kept_bytes = 0
+    for position, chunk in enumerate(_chunks(texts)):
+        size = len(chunk.encode())
+        heapq.heappush(kept, (-priorities.random(), position, chunk, size))
+        kept_bytes += size
+        while kept_bytes > budget_bytes:
+            kept_bytes -= heapq.heappop(kept)[3]
+    return [chunk for _, chunk in sorted((position, chunk) for _, position, chunk, _ in kept)]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[str]:
+    """Slices of `CHUNK_CHARS`; the word cut at a seam is noise beside the hundreds that are not."""
+    for text in texts:
+        for start in range(0, len(text), CHUNK_CHARS):
+            yield text[start : start + CHUNK_CHARS]

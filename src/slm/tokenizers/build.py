@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm.errors import UserError
 from slm.registry import TOKENIZERS
 from slm.schema import call_problems
-from slm.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from slm.tokenizers.base import Tokenizer
 
 
 def build_tokenizer(kind: str, settings: Mapping[str, Any], texts: Iterable[str]) -> Tokenizer:

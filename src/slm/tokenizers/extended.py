@@ -11,8 +11,8 @@ import numpy as np
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rendered import RenderedEncoder
+from slm.tokenizers.text_bytes import PlacedIds
 
 if TYPE_CHECKING:
     import tokenizers
@@ -39,45 +39,32 @@ class ExtendedTokenizer(Tokenizer):
         self.also_ends = tuple(i for i in dict.fromkeys((*inner.also_ends, *also_ends)) if i != inner.eos_id)
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
-        self.published_ids = inner.published_ids
-
-    @classmethod
-    def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        """Not how one is made: it extends a tokenizer that exists."""
-        raise NotImplementedError
+        self.published_ids, self.special_names = inner.published_ids, inner.special_names
 
     def with_end_of_text(self, token: str) -> Tokenizer:
-        """As the other."""
         ends = (self.eos_id, *self.also_ends)
         return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
 
     def encode(self, text: str) -> list[int]:
-        """As the other."""
         return self.inner.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """As the other."""
         return self.inner.encode_batch(texts)
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        """The other's, and nothing for what was added."""
         return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
 
     def spells_exactly(self) -> bool:
-        """As the other."""
         return self.inner.spells_exactly()
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
-        """As the other."""
         return self.inner.text_bytes(text, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; added ones contribute nothing."""
         return self.inner.decode([i for i in self.check_ids(ids) if i < self.inner.vocab_size])
 
     def stream_decoder(self) -> StreamDecoder:
-        """The other's, which never sees an added id."""
         return _WithoutAdded(self.inner, self.inner.stream_decoder())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
@@ -85,16 +72,10 @@ class ExtendedTokenizer(Tokenizer):
         known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]
         return _WithoutAdded(self.inner, self.inner.decoder_after(known))
 
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        """The other's."""
-        return self.inner.special_names
-
-    def _special_tokens(self) -> dict[str, int]:
-        return {
-            **self.inner.special_tokens,
-            **{token: self.inner.vocab_size + i for i, token in enumerate(self.added)},
-        }
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        added = {token: self.inner.vocab_size + i for i, token in enumerate(self.added)}
+        return {**self.inner.special_tokens, **added}
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
         """As the library encodes the whole text, where the other is a vocabulary of its."""
@@ -119,8 +100,8 @@ class ExtendedTokenizer(Tokenizer):
         """
         backend = self.inner.to_huggingface()
         backend.add_special_tokens(self.added)
-        for i, token in enumerate(self.added):
-            theirs, ours = backend.token_to_id(token), self.inner.vocab_size + i
+        for token in self.added:
+            theirs, ours = backend.token_to_id(token), self.special_tokens[token]
             if theirs != ours:
                 raise UserError(
                     f"tokenizer={self.kind} with '{token}' cannot be exported to Hugging Face's form: its id is "
@@ -129,18 +110,9 @@ class ExtendedTokenizer(Tokenizer):
         return backend
 
     def state(self) -> dict[str, Any]:
-        """The other's, with what was added."""
         extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
-        return {
-            **self.inner.state(),
-            **{key: value for key, value in extras.items() if value},
-            ADDED_TOKENS: self.added,
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Tokenizer:
-        """Not by itself: `load_tokenizer` reads the other first."""
-        raise NotImplementedError
+        said = {key: value for key, value in extras.items() if value}
+        return {**self.inner.state(), **said, ADDED_TOKENS: self.added}
 
 
 class _WithoutAdded(StreamDecoder):

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from slm.errors import UserError
 from slm.extras import require
-from slm.files.reading import json_text
+from slm.files.reading import bounded_text, json_text
 from slm.registry import register_tokenizer
-from slm.tokenizers.gpt2_files import has_gpt2_files, read_gpt2_files
+from slm.tokenizers.base import special_tokens_of
 from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens, published_ids
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.rust_errors import panics_refused
+from slm.tokenizers.rust_errors import breakdowns_refused
 
-COMMON_EOS_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+_EOS_TOKEN = "<|endoftext|>"
+_ENCODER_FILE = "encoder.json"
+_MERGES_FILE = "vocab.bpe"
+_LONGEST_MERGES = 4 << 20
+"""Bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory."""
+_COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
 """Tried in this order where no file beside the vocabulary names the end of text."""
 
-HUB_FILES = [
+_HUB_FILES = [
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -68,14 +74,10 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         folder = path if path.is_dir() else path.parent
         named = named_tokens(folder, backend)
         template, files_eos = chat_template(folder), named.pop("eos_token", None)
-        candidates = [files_eos, *COMMON_EOS_TOKENS]
-        if files_eos is not None and template is not None and _ends_turns(files_eos, template):
-            candidates = [*_special(backend, COMMON_EOS_TOKENS), files_eos]
-        if eos_token:
-            candidates = [eos_token]
-        eos = next((token for token in candidates if token and backend.token_to_id(token) is not None), None)
+        candidates = [eos_token] if eos_token else _ends_of_text(backend, files_eos, template)
+        eos = next((token for token in candidates if backend.token_to_id(token) is not None), None)
         if eos is None:
-            tried = ", ".join(repr(token) for token in candidates if token)
+            tried = ", ".join(map(repr, candidates))
             raise UserError(
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
@@ -96,14 +98,15 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
         )
 
 
-def _ends_turns(token: str, template: str) -> bool:
-    """Whether this is not what ends texts by any common name, and a chat template writes it."""
-    return token not in COMMON_EOS_TOKENS and (token in template or "eos_token" in template)
-
-
-def _special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> list[str]:
-    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
-    return [token for token in tokens if token in special]
+def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: str | None) -> list[str]:
+    """What may end a text, the likeliest first: what the files name, unless a chat template ends turns with it."""
+    if named is None:
+        return list(_COMMON_EOS_TOKENS)
+    ends_turns = template is not None and (named in template or "eos_token" in template)
+    if named in _COMMON_EOS_TOKENS or not ends_turns:
+        return [named, *_COMMON_EOS_TOKENS]
+    special = special_tokens_of(backend)
+    return [*(token for token in _COMMON_EOS_TOKENS if token in special), named]
 
 
 def _locate(name: str) -> Path:
@@ -114,7 +117,7 @@ def _locate(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
         raise UserError(
             f"tokenizer.name '{name}' is not a local folder or file, and cannot be had from the Hugging Face hub "
@@ -126,15 +129,11 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     """The library's tokenizer from a ``tokenizer.json``, or converted from a folder's older files."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        return read_gpt2_files(path) if has_gpt2_files(path) else _convert(path)
+        is_openais = all((path / name).is_file() for name in (_ENCODER_FILE, _MERGES_FILE))
+        return _read_openais(path) if is_openais else _convert(path)
     text = json_text(file)
-    try:
-        with panics_refused():
-            return tokenizers.Tokenizer.from_str(text)
-    except UserError:
-        raise
-    except Exception as error:  # the library raises this very class
-        raise UserError(f"{file} is not a tokenizer.json ({error}); give one that `tokenizers` can load") from error
+    with breakdowns_refused(f"{file} is not a tokenizer.json", "give one that `tokenizers` can load"):
+        return tokenizers.Tokenizer.from_str(text)
 
 
 def _convert(folder: Path) -> tokenizers.Tokenizer:
@@ -145,11 +144,24 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
             str(folder), local_files_only=True, trust_remote_code=False
         ).backend_tokenizer
     except (ImportError, OSError, ValueError, AttributeError) as error:  # unknown files; no Rust backend
+        reason = str(error).partition("\n")[0].rstrip(": ")
         raise UserError(
-            f"transformers cannot make a tokenizer from {folder} ({_first_line(error)}): "
+            f"transformers cannot make a tokenizer from {folder} ({reason}): "
             "give a folder that holds tokenizer.json, or a config.json beside the vocabulary"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(": ")
+def _read_openais(folder: Path) -> tokenizers.Tokenizer:
+    """GPT-2's vocabulary as OpenAI published it (`get_encoder` in openai/gpt-2 `src/encoder.py`)."""
+    vocab, merges = folder / _ENCODER_FILE, folder / _MERGES_FILE
+    json_text(vocab)  # neither is too large
+    bounded_text(merges, _LONGEST_MERGES)
+    what = f"{vocab} and {_MERGES_FILE} are not GPT-2's vocabulary and merges"
+    mend = "give both as OpenAI published them, or a folder that holds tokenizer.json"
+    with breakdowns_refused(what, mend, also=Exception):
+        backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if backend.token_to_id(_EOS_TOKEN) is not None:
+        backend.add_special_tokens([_EOS_TOKEN])
+    return backend

@@ -10,29 +10,27 @@ from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders
 
 from slm.errors import UserError
-from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
-from slm.tokenizers.byte_level import unspelt
-from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
-from slm.tokenizers.placed import PlacedIds
-from slm.tokenizers.prefix_stream import PrefixStreamDecoder
+from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to, special_tokens_of
 from slm.tokenizers.rendered import RenderedEncoder
 from slm.tokenizers.rust_errors import breakdowns_refused
-from slm.tokenizers.text_bytes import (
-    by_ends,
-    bytes_of_spellings,
+from slm.tokenizers.spelling import (
+    bytes_of_tokens,
     has_all_bytes,
+    is_byte_level,
     spells_bytes,
     spells_bytes_after_a_space,
-    stretched,
 )
+from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
+from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
+_EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")
+"""Attributes that are saved where they say anything."""
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 
-class HuggingFaceTokenizer(Tokenizer):
+class HuggingFaceTokenizer(ByteTableTokenizer):
     """Text to ids by the Rust library; ids to text by exact bytes where the vocabulary is byte-level.
 
     Args:
@@ -42,10 +40,8 @@ class HuggingFaceTokenizer(Tokenizer):
         pad_token: likewise; None, or the end of text again, for a vocabulary without padding.
         begin_ids: what stands before every text; by default what the backend puts there when asked to add
             special tokens.
-        special_names: see `Tokenizer`.
-        chat_template: see `Tokenizer`.
+        special_names, chat_template, published_ids: see `Tokenizer`.
         also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
-        published_ids: see `Tokenizer`.
     """
 
     def __init__(
@@ -63,11 +59,11 @@ class HuggingFaceTokenizer(Tokenizer):
         self.published_ids = published_ids or {}
         self._eos_token = eos_token
         self._pad_token = pad_token if pad_token != eos_token else None
-        self._special_names = dict(special_names or {})
+        self.special_names = dict(special_names or {})
         self.chat_template = chat_template
         backend.no_truncation()
         backend.no_padding()
-        ends = (self._eos_token, self._pad_token, self._special_names.get("eos_token"))
+        ends = (self._eos_token, self._pad_token, self.special_names.get("eos_token"))
         _make_special(backend, [token for token in ends if token is not None])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
@@ -79,19 +75,15 @@ class HuggingFaceTokenizer(Tokenizer):
         self.eos_id = id_of[eos_token]
         self.also_ends = tuple(i for i in also_ends if 0 <= i < self.vocab_size and i != self.eos_id)
         self.pad_id = None if self._pad_token is None else id_of[self._pad_token]
-        self._token_bytes = _token_bytes(backend, id_of, self.vocab_size)
-
-    @property
-    def special_names(self) -> Mapping[str, str]:
-        """What the files of the vocabulary call its tokens."""
-        return self._special_names
+        self._is_byte_level = is_byte_level(backend)
+        self._token_bytes = bytes_of_tokens(backend, self.vocab_size)
 
     def with_end_of_text(self, token: str) -> Tokenizer:
         """Its special tokens, the template and all other names stay."""
         if self._backend.token_to_id(token) is None:
             raise UserError(f"eos_token: the vocabulary has no token {token!r}; name one of its special tokens")
         ends = [self.eos_id, *self.also_ends]
-        names = {"eos_token": self._eos_token, **self._special_names}
+        names = {"eos_token": self._eos_token, **self.special_names}
         return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
@@ -107,11 +99,9 @@ class HuggingFaceTokenizer(Tokenizer):
         return text
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without the special tokens that `transformers` would add around it."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, on several threads."""
         with breakdowns_refused():
             found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
@@ -132,44 +122,31 @@ class HuggingFaceTokenizer(Tokenizer):
     def _rendered(self) -> RenderedEncoder:
         return RenderedEncoder(self._backend, self.special_tokens)
 
-    def _special_tokens(self) -> dict[str, int]:
-        added = self._backend.get_added_tokens_decoder()
-        return {token.content: token_id for token_id, token in added.items() if token.special}
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        return special_tokens_of(self._backend)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`."""
-        checked = self.check_ids(ids)
-        if self._token_bytes is not None:
-            return decode_bytes(self._token_bytes, checked)
+        if self._is_byte_level:
+            return super().decode(ids)
         with breakdowns_refused():
-            text: str = self._backend.decode(checked, skip_special_tokens=True)
+            text: str = self._backend.decode(self.check_ids(ids), skip_special_tokens=True)
         return text
 
     @functools.cached_property
-    def bytes_of_id(self) -> np.ndarray:
-        """(vocab_size,) int64: bytes that each id is spelt with."""
-        if self._token_bytes is not None:
-            return np.array(list(map(len, self._token_bytes)))
-        return bytes_of_spellings(self._backend, self.vocab_size)
-
-    @functools.cached_property
-    def _spells_exactly(self) -> bool:
-        return self._token_bytes is not None and self._keeps_text and has_all_bytes(self._backend)
-
-    @functools.cached_property
     def _keeps_text(self) -> bool:
-        kept = spells_bytes if self._token_bytes is not None else spells_bytes_after_a_space
+        kept = spells_bytes if self._is_byte_level else spells_bytes_after_a_space
         return kept(self._backend)
 
     def spells_exactly(self) -> bool:
         """Of a vocabulary of all bytes, if it leaves texts as they are."""
-        return self._spells_exactly
+        return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         """Those of the ids where they spell the text out, else by where each token lies in it."""
         found, size = self.bytes_of_id[ids], len(text.encode())
         too_many = int(found.sum()) - size
-        if too_many == 1 and self._keeps_text and self._token_bytes is None:
+        if too_many == 1 and self._keeps_text and not self._is_byte_level:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
         if too_many == 0 and (self._keeps_text or self._spell(text, ids)):
@@ -181,18 +158,15 @@ class HuggingFaceTokenizer(Tokenizer):
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
     def _spell(self, text: str, ids: np.ndarray) -> bool:
-        """Whether the bytes of `ids` are those of `text`."""
-        table = self._token_bytes
-        return table is not None and b"".join([table[i] for i in ids.tolist()]) == text.encode()
+        return self._is_byte_level and b"".join([self._token_bytes[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
-        """A decoder that holds back what later ids can still change."""
         return self.decoder_after(())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
         """As `stream_decoder`; what a vocabulary puts before a text, or takes off it, is not done to what goes on."""
-        if self._token_bytes is not None:
-            return ByteStreamDecoder(self, self._token_bytes)
+        if self._is_byte_level:
+            return super().stream_decoder()
         return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
 
     def _context(self, ids: Sequence[int]) -> list[int]:
@@ -220,25 +194,13 @@ class HuggingFaceTokenizer(Tokenizer):
         decodes to characters only if the whole run is valid; elsewhere, any id that has text.
         """
         byte_id: int | None = self._backend.token_to_id("<0xFF>")
-        if byte_id is not None:
-            return byte_id
-        return self._id_with_text()
+        return self._id_with_text() if byte_id is None else byte_id
 
     def state(self) -> dict[str, Any]:
         """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
-        extras = {
-            "begin_ids": list(self.begin_ids),
-            "special_names": self._special_names,
-            "chat_template": self.chat_template,
-            "also_ends": list(self.also_ends),
-            "published_ids": self.published_ids,
-        }
-        return {
-            "tokenizer": json.loads(self._to_str()),
-            "eos_token": self._eos_token,
-            "pad_token": self._pad_token,
-            **{name: value for name, value in extras.items() if value},
-        }
+        tokens = {"eos_token": self._eos_token, "pad_token": self._pad_token}
+        extras = {name: getattr(self, name) for name in _EXTRAS if getattr(self, name)}
+        return {"tokenizer": json.loads(self._to_str()), **tokens, **extras}
 
     @classmethod
     def from_state(cls: type[Self], state: dict[str, Any]) -> Self:
@@ -247,21 +209,14 @@ class HuggingFaceTokenizer(Tokenizer):
         A state without ``begin_ids`` stays without, whatever its backend would add: nothing stood before
         the texts of the models it was saved with.
         """
-        return cls(
-            tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"])),
-            state["eos_token"],
-            state["pad_token"],
-            begin_ids=state.get("begin_ids", ()),
-            special_names=state.get("special_names"),
-            chat_template=state.get("chat_template"),
-            also_ends=state.get("also_ends", ()),
-            published_ids=state.get("published_ids"),
-        )
+        backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
+        extras = {"begin_ids": (), **{name: state[name] for name in _EXTRAS if name in state}}
+        return cls(backend, state["eos_token"], state["pad_token"], **extras)
 
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:
     """Some files list these as ordinary added tokens. One that is special is left as it is, with its properties."""
-    special = {added.content for added in backend.get_added_tokens_decoder().values() if added.special}
+    special = special_tokens_of(backend)
     backend.add_special_tokens([token for token in tokens if token not in special])
 
 
@@ -274,21 +229,6 @@ def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
         if 0 in encoding.sequence_ids:  # 0 is the text, None what was added
             return tuple(encoding.ids[: encoding.sequence_ids.index(0)])
     return ()
-
-
-def _token_bytes(backend: tokenizers.Tokenizer, id_of: Mapping[str, int], vocab_size: int) -> list[bytes] | None:
-    """The bytes of each id, empty for special ones; None if the vocabulary is not byte-level."""
-    if not isinstance(backend.decoder, decoders.ByteLevel):
-        return None
-    table = [b""] * vocab_size
-    for token, token_id in id_of.items():
-        try:
-            table[token_id] = unspelt(token)
-        except UnicodeEncodeError:
-            table[token_id] = token.encode()
-    for token_id, added in backend.get_added_tokens_decoder().items():
-        table[token_id] = b"" if added.special else added.content.encode()
-    return table
 
 
 def _keep_forks_quiet() -> None:

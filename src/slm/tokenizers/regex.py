@@ -13,9 +13,8 @@ from annotated_types import Ge
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
-from slm.tokenizers.export_check import check_export
-from slm.tokenizers.pieces import SPECIAL_TEXTS, PieceTokenizer
-from slm.tokenizers.rust_pattern import rust_regex
+from slm.tokenizers.rust_regex import check_export, rust_regex
+from slm.tokenizers.simple import N_SPECIAL, PieceTokenizer
 
 DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
 """A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
@@ -23,7 +22,7 @@ DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
 MOST_COUNTED = 4_000_000
 """Different pieces that are counted at a time, about 100 bytes each."""
 
-MIN_VOCAB_SIZE = len(SPECIAL_TEXTS) + 1
+MIN_VOCAB_SIZE = N_SPECIAL + 1
 
 
 @register_tokenizer("regex")
@@ -40,7 +39,7 @@ class RegexTokenizer(PieceTokenizer):
     def __init__(self, pieces: Sequence[str], pattern: str) -> None:
         super().__init__(pieces)
         self._pattern = _compile(pattern)
-        self._id_of_piece = {piece: i for i, piece in enumerate(self._pieces, start=len(SPECIAL_TEXTS))}
+        self._id_of_piece = {piece: i for i, piece in enumerate(self._pieces, start=N_SPECIAL)}
 
     @classmethod
     def create(
@@ -74,19 +73,16 @@ class RegexTokenizer(PieceTokenizer):
                 f"tokenizer=regex found {len(counts)} different pieces and none {min_frequency} times or more: "
                 "check that the data is not empty, or lower tokenizer.min_frequency"
             )
-        return cls([piece for _, piece in frequent[: max_vocab_size - len(SPECIAL_TEXTS)]], pattern)
+        return cls([piece for _, piece in frequent[: max_vocab_size - N_SPECIAL]], pattern)
 
     def encode(self, text: str) -> list[int]:
-        """One id a piece."""
         id_of = self._id_of_piece.get
         return [id_of(piece, self.unk_id) for piece in self.split(text)]
 
     def split(self, text: str) -> list[str]:
-        """Matches of the pattern and what lies between them."""
         return _split(self._pattern, text)
 
     def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
-        """Unknown pieces are as long as they are."""
         return list(itertools.accumulate(map(len, _split(self._pattern, text))))
 
     def _rust_regex(self) -> tokenizers.Regex:
@@ -103,12 +99,10 @@ class RegexTokenizer(PieceTokenizer):
         return backend
 
     def state(self) -> dict[str, Any]:
-        """The pieces and the pattern that finds them."""
         return {**super().state(), "pattern": self._pattern.pattern}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RegexTokenizer:
-        """The inverse of `state`."""
         return cls(state["pieces"], state["pattern"])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from slm.tokenizers.placed import PlacedIds
 from slm.tokenizers.rust_errors import breakdowns_refused
+from slm.tokenizers.text_bytes import PlacedIds
 
 _MARK = "\ufdd2"  # a Unicode noncharacter: no text holds one
 

@@ -9,28 +9,25 @@ from slm.errors import UserError
 
 
 @contextmanager
-def panics_refused() -> Iterator[None]:
-    """Raise `UserError` in place of pyo3's ``PanicException``, of which each library has a class of its own."""
+def breakdowns_refused(
+    what: str = "the tokenizer's file is damaged",
+    mend: str = "fetch or make it again",
+    also: type[Exception] | None = None,
+) -> Iterator[None]:
+    """Raise `UserError` in place of pyo3's ``PanicException``, of which each library has a class of its own, and of the
+    bare `Exception` that is raised of what a damaged file has no tokens for.
+
+    Args:
+        what, mend: its words; the library's stand between them.
+        also: other errors that mean the same.
+    """
     try:
         yield
+    except UserError:
+        raise
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        is_theirs = type(error) is Exception or type(error).__name__ == "PanicException"
+        if not (is_theirs or (also is not None and isinstance(error, also))):
             raise
-        raise _damaged(error) from None
-
-
-@contextmanager
-def breakdowns_refused() -> Iterator[None]:
-    """The same in place of the bare `Exception` too that is raised of a text which a damaged file has no tokens for."""
-    with panics_refused():
-        try:
-            yield
-        except Exception as error:
-            if type(error) is not Exception:
-                raise
-            raise _damaged(error) from None
-
-
-def _damaged(error: BaseException) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"the tokenizer's file is damaged: the library tokenizers broke down on it ({reason})")
+        reason = " ".join((str(error) if is_theirs else repr(error)).split())[:200]
+        raise UserError(f"{what} ({reason}); {mend}") from error

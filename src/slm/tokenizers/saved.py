@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from slm.errors import UserError
 from slm.registry import register_tokenizer
-from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 
 @register_tokenizer("saved")
@@ -24,19 +24,14 @@ class SavedTokenizer(Tokenizer):
         Raises:
             UserError: there is none.
         """
-        return load_tokenizer(cls._folder(path))
+        return load_tokenizer(Path(path).expanduser())
 
     @classmethod
     def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
-        """The saved file."""
-        file = cls._folder(path) / TOKENIZER_FILE
+        file = Path(path).expanduser() / TOKENIZER_FILE
         if not file.is_file():
             raise UserError(
                 f"tokenizer.path: no tokenizer in '{path}': {TOKENIZER_FILE} is missing; "
                 "give a token store, or the folder model/ of a run"
             )
         return [file]
-
-    @staticmethod
-    def _folder(path: str) -> Path:
-        return Path(os.path.expanduser(path))

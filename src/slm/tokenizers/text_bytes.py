@@ -1,19 +1,11 @@
-"""Which bytes of a text each of its tokens stands for: what bits per byte are counted by, never decoded tokens."""
+"""Where ids lie in a text, and which of its bytes each stands for: bits per byte are counted so."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import tokenizers
-
-from slm.tokenizers.byte_level import CHARACTERS
-
-_SPACE = "\u2581"  # SentencePiece's
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def stretched(estimates: np.ndarray, total: int) -> np.ndarray:
@@ -49,69 +41,48 @@ def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray
     return found
 
 
-def bytes_of_spellings(backend: tokenizers.Tokenizer, vocab_size: int) -> np.ndarray:
-    """(vocab_size,) int64: bytes that the ids of a vocabulary that is not byte-level stand for as a rule, special ones
-    0. SentencePiece's ``▁`` is a space, its ``<0x0A>`` a byte; WordPiece's ``##`` is nothing."""
-    table = np.zeros(vocab_size, dtype=np.int64)
-    for token, token_id in backend.get_vocab(with_added_tokens=True).items():
-        plain = token.removeprefix("##").replace(_SPACE, " ")
-        table[token_id] = 1 if _BYTE_TOKEN.fullmatch(token) else len(plain.encode())
-    for token_id, added in backend.get_added_tokens_decoder().items():
-        table[token_id] = 0 if added.special else len(added.content.encode())
-    return table
+@dataclass
+class PlacedIds:
+    """Ids of a text that know which characters they stand for, in its order.
 
+    Attributes:
+        ids: n of them.
+        starts, ends: of each, the characters ``text[start:end]`` that it writes, all of it or a part of it: the ids of
+            one character's bytes share its place. Neighbours may overlap only so.
+    """
 
-def spells_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's
-    kind that normalises nothing and puts nothing in front."""
-    found: dict[str, Any] = json.loads(backend.to_str())
-    return found["normalizer"] is None and _is_whole(found, ()) and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
+    ids: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        return len(self.ids)
 
-def has_all_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether a byte-level vocabulary lacks none: SmolLM2's has no U+0004, say, and drops it without a word."""
-    return all(backend.token_to_id(character) is not None for character in CHARACTERS)
+    def add(self, ids: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> None:
+        """Put these behind the others."""
+        self.ids += ids
+        self.starts += starts
+        self.ends += ends
 
+    def within(self, start: int, stop: int, specials: Collection[int]) -> np.ndarray:
+        """(n,) bool: which ids hold a character from `start` up to `stop`. One of the `specials` belongs to where
+        it begins: it may hold spaces around it."""
+        starts, ends = np.array(self.starts), np.array(self.ends)
+        is_special = np.isin(self.ids, list(specials))
+        return (starts < stop) & np.where(is_special, starts >= start, ends > start)
 
-def spells_bytes_after_a_space(backend: tokenizers.Tokenizer) -> bool:
-    """The same of one of SentencePiece's kind, but that a space may be put in front of a text."""
-    found: dict[str, Any] = json.loads(backend.to_str())
-    steps = [*_steps(found["normalizer"], "normalizers"), *_steps(found["pre_tokenizer"], "pretokenizers")]
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    return found["model"].get("byte_fallback") is True and _is_whole(found, bytes_) and all(map(_spells_spaces, steps))
+    def text_bytes(self, parts: Sequence[str], bytes_of_id: np.ndarray) -> list[int]:
+        """How many bytes of the text each id stands for: of what lies between special tokens, all together.
 
-
-def _is_whole(found: Mapping[str, Any], alphabet: Sequence[str]) -> bool:
-    """A model that can write every byte, and added tokens that take no space from beside them."""
-    model = found["model"]
-    return (
-        model["type"] == "BPE"
-        and not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
-        and all(character in model["vocab"] for character in alphabet)
-        and not any(added["lstrip"] or added["rstrip"] for added in found["added_tokens"] if not added["special"])
-    )
-
-
-def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str, Any]]:
-    if part is None:
-        return []
-    steps: Sequence[Mapping[str, Any]] = part[several] if part["type"] == "Sequence" else [part]
-    return steps
-
-
-def _cuts_bytes(cutter: Mapping[str, Any]) -> bool:
-    *before, last = _steps(cutter, "pretokenizers")
-    return (
-        last["type"] == "ByteLevel"
-        and not last["add_prefix_space"]
-        and all(one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in before)
-    )
-
-
-def _spells_spaces(step: Mapping[str, Any]) -> bool:
-    return (
-        step["type"] == "Metaspace"
-        or (step["type"] == "Prepend" and step["prepend"] == _SPACE)
-        or (step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": " "}, _SPACE))
-        or (step["type"] == "Split" and step["behavior"] != "Removed")
-    )
+        Args:
+            parts: what was encoded (`Tokenizer.encode_parts`).
+            bytes_of_id: (vocab_size,) those that each stands for as a rule.
+        """
+        found = bytes_of_id[self.ids]
+        text = "".join(parts[::2])
+        if int(found.sum()) != len(text.encode()):
+            lengths = [(len(part), len(part) * (number % 2 == 0)) for number, part in enumerate(parts) if part]
+            whole, without_specials = np.cumsum([(0, 0), *lengths], axis=0).T
+            found = by_ends(text, np.interp(self.ends, whole, without_specials).astype(np.int64).tolist(), found)
+        counts: list[int] = found.tolist()
+        return counts

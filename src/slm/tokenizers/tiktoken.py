@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import base64
-import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tiktoken
 import tokenizers
-from tokenizers import decoders, models
+from tokenizers import models
 
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
-from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to
-from slm.tokenizers.byte_level import cut_by, spelt
-from slm.tokenizers.byte_stream import ByteStreamDecoder, decode_bytes
-from slm.tokenizers.export_check import check_export
-from slm.tokenizers.merges import merges_of
-from slm.tokenizers.rust_pattern import rust_regex
+from slm.tokenizers.base import ids_up_to
+from slm.tokenizers.rust_regex import check_export, rust_regex
+from slm.tokenizers.spelling import byte_level, spelt
+from slm.tokenizers.stream import ByteTableTokenizer
 
 EOS_TOKEN = "<|endoftext|>"
 _PIECE = 1 << 15  # characters that are encoded at a time: what this takes stays in the processor's cache
@@ -28,7 +25,7 @@ _CUT = re.compile(r"(?<=[^\W_]) ")  # no encoding's pattern joins a letter or a 
 
 
 @register_tokenizer("tiktoken")
-class TiktokenTokenizer(Tokenizer):
+class TiktokenTokenizer(ByteTableTokenizer):
     """A given byte-level BPE vocabulary; it has an end of text and no padding.
 
     Args:
@@ -68,36 +65,20 @@ class TiktokenTokenizer(Tokenizer):
             ) from error
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`."""
         return self._encoding.encode_ordinary(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, on several threads."""
         return self._encoding.encode_ordinary_batch(list(texts))
 
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, on this thread."""
         return [np.concatenate([self._array(piece) for piece in _pieces(text)]) for text in texts]
 
     def _array(self, text: str) -> np.ndarray:
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`."""
-        return decode_bytes(self._token_bytes, self.check_ids(ids))
-
-    @functools.cached_property
-    def bytes_of_id(self) -> np.ndarray:
-        """(vocab_size,) int64."""
-        return np.array(list(map(len, self._token_bytes)))
-
     def spells_exactly(self) -> bool:
         """True: whatever the pattern leaves out is none of its encodings."""
         return True
-
-    def stream_decoder(self) -> StreamDecoder:
-        """A decoder that holds back incomplete characters."""
-        return ByteStreamDecoder(self, self._token_bytes)
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """Its tokens with the merges that make them, and its pattern; ids stay, gaps among them too.
@@ -114,9 +95,8 @@ class TiktokenTokenizer(Tokenizer):
             )
         merges = [(spelt(left), spelt(right)) for left, right in merges_of(ranks)]
         # A piece of text that is a token is that token, merges or no: so tiktoken does it.
-        backend = tokenizers.Tokenizer(models.BPE(vocab={**vocab, **special}, merges=merges, ignore_merges=True))
-        backend.pre_tokenizer = cut_by(rust_regex(self._encoding._pat_str, "tokenizer.encoding", spell_sets=False))
-        backend.decoder = decoders.ByteLevel()
+        model = models.BPE(vocab={**vocab, **special}, merges=merges, ignore_merges=True)
+        backend = byte_level(model, rust_regex(self._encoding._pat_str, "tokenizer.encoding", spell_sets=False))
         backend.add_special_tokens(sorted(special, key=special.__getitem__))
         check_export(self, backend, "tokenizer.encoding")
         return backend
@@ -136,7 +116,6 @@ class TiktokenTokenizer(Tokenizer):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> TiktokenTokenizer:
-        """The inverse of `state`."""
         return cls(
             tiktoken.Encoding(
                 state["encoding"],
@@ -154,3 +133,28 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start : cut.start()]
         start = cut.start()
     yield text[start:]
+
+
+def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The pair each token of two bytes or more is merged from, in the order of the tokens' ranks, which is all that
+    tiktoken keeps.
+
+    A pair is merged wherever it stands, whatever is around it, and until a token is made no merge reaches
+    over its ends; so in every text it is made in the way its own bytes alone are, from one pair only. A
+    token that its own bytes do not end in is made in no text: it has no pair here, and can only be a whole
+    piece of text (`ignore_merges` in `tokenizers`).
+    """
+    pairs = (_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__))
+    return [pair for pair in pairs if pair is not None]
+
+
+def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
+    """What is left of `token` before its last merge, or None if its bytes do not merge to it."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        known = [(ranks[pair], i) for i in range(len(parts) - 1) if (pair := parts[i] + parts[i + 1]) in ranks]
+        if not known:
+            return None
+        _, i = min(known)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return (parts[0], parts[1]) if len(parts) == 2 else None

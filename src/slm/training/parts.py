@@ -26,7 +26,7 @@ from slm.models.modules.lora import add_lora
 from slm.notices import notice
 from slm.schema import unknown_key
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.missing import is_missing
+from slm.tokenizers.load import is_missing
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.optimizers import parameter_groups
 from slm.training.precision import Precision, resolve_precision

@@ -9,9 +9,8 @@ from torch.nn.functional import interpolate
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.missing import is_missing
-from slm.weights.laid_out import lay_out, take_weights
-from slm.weights.pretrained import Pretrained
+from slm.tokenizers.load import is_missing
+from slm.weights.pretrained import Pretrained, lay_out, take_weights
 
 TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
 _POSITION_ROWS = "position_embedding.weight"

@@ -12,45 +12,29 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import flush_file, flush_folder, new_folder
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import MODES
-from slm.tokenizers.base import Tokenizer, load_tokenizer
-from slm.tokenizers.missing import is_missing, missing_tokenizer
-from slm.weights.laid_out import stored_config
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import is_missing, load_tokenizer, missing_tokenizer
 from slm.weights.name_table import identity_table
-from slm.weights.pretrained import Pretrained
+from slm.weights.pretrained import Pretrained, stored_config
 from slm.weights.tensor_source import safetensors_in
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = 1
 _HAS_TOKENIZER = "has_tokenizer"  # said only where there is none
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A model that was read back, in eval mode, with its tokenizer.
-
-    Attributes:
-        facts: plain types that say what produced it (training step, loss, versions, …).
-    """
-
-    model: nn.Module
-    tokenizer: Tokenizer
-    config: ModelConfig
-    facts: dict[str, Any]
 
 
 def write_bundle(
@@ -65,9 +49,7 @@ def write_bundle(
 
     Args:
         folder: the place.
-        config: the model's shape.
-        weights: its state dict.
-        tokenizer: its tokenizer.
+        config, weights, tokenizer: the model's shape, its state dict, its tokenizer.
         facts: what produced it, plain types.
         quantize: ``int8`` or ``int4`` if the state dict is of a model that `prepare_for_inference` quantized.
 
@@ -109,16 +91,6 @@ def open_bundle(folder: Path) -> Pretrained:
     tensors = safetensors_in(folder, WEIGHTS_FILE)
     opened = Pretrained(config, (), tensors, tokenizer, facts, quantize)
     return replace(opened, table=identity_table(opened.laid_out()))
-
-
-def read_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Read a bundle: the model is laid out without drawing weights, then takes the saved ones.
-
-    Raises:
-        UserError: a file is missing or damaged, or the tensors are not those of the config.
-    """
-    opened = open_bundle(folder)
-    return Bundle(opened.model(device), opened.tokenizer, opened.config, opened.facts)
 
 
 def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slm.errors import UserError
@@ -22,25 +23,23 @@ _SHOWN = 40
 """Characters of a value in a message."""
 
 
+@dataclass
 class ForeignConfig:
     """Values of a ``config.json``, or of an object in it, with the defaults of its family.
 
     Every value is checked as it is read: of a wrong type it is noted, and some right one returned, so that all
     problems are found in one pass.
 
-    Args:
+    Attributes:
         values: the parsed object.
         where: the file, for messages.
-
-    Attributes:
         problems: settings that our model cannot follow, a phrase each.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values = values
-        self.where = where
-        self.problems: list[str] = []
-        self._prefix = ""
+    values: Mapping[str, Any]
+    where: str
+    problems: list[str] = field(default_factory=list)
+    _prefix: str = ""
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` where it is missing or null."""
@@ -58,16 +57,15 @@ class ForeignConfig:
         return float(value) if value is not None else 1.0
 
     def flag(self, key: str, default: bool) -> bool:
-        """True or false."""
         value = self.get(key, default)
         if not isinstance(value, bool):
             self._note(key, "(allowed are true and false)")
         return bool(value)
 
-    def only(self, key: str, allowed: Any, default: Any = None) -> None:
+    def only(self, key: str, allowed: Any) -> None:
         """Note a problem unless the value is the one that our model can follow."""
-        if self.get(key, default if default is not None else allowed) != allowed:
-            self._note(key, f"(only {allowed!r} can be followed)", default)
+        if self.get(key, allowed) != allowed:
+            self._note(key, f"(only {allowed!r} can be followed)")
 
     def activation(self, key: str, default: str) -> str:
         """Our name of the activation."""
@@ -88,7 +86,7 @@ class ForeignConfig:
             fraction_key: what it calls the share of a head that turns; None for a family whose heads turn whole.
             fraction: the family's default.
         """
-        rope = self._object("rope_scaling") or self._object("rope_parameters") or self._within("", {})
+        rope = self._object("rope_scaling") or self._object("rope_parameters") or replace(self, values={})
         if fraction_key is None:
             for config in (self, rope):
                 config.only("partial_rotary_factor", 1.0)
@@ -103,7 +101,7 @@ class ForeignConfig:
     def stop_if_any(self) -> None:
         """Raise `UserError` with all problems noted."""
         if self.problems:
-            raise UserError(f"{self.where}: slm has no model for {'; '.join(self.problems)}")
+            raise UserError(f"{self.where}: slm has no model for {'; '.join(dict.fromkeys(self.problems))}")
 
     def _scaling(self, rope: ForeignConfig) -> dict[str, Any] | None:
         key = "rope_type" if rope.get("rope_type") is not None else "type"
@@ -128,17 +126,12 @@ class ForeignConfig:
         return {**ours, "attention_factor": _attention_factor(rope, ours["factor"])}
 
     def _object(self, key: str) -> ForeignConfig | None:
-        """The object called `key`; None if there is none, or it is empty."""
+        """The object called `key`, which notes into the same problems; None if there is none, or it is empty."""
         values = self.get(key, {})
         if not isinstance(values, Mapping):
             self._note(key, "(an object is expected)")
             return None
-        return self._within(f"{key}.", values) if values else None
-
-    def _within(self, prefix: str, values: Mapping[str, Any]) -> ForeignConfig:
-        inner = ForeignConfig(values, self.where)
-        inner.problems, inner._prefix = self.problems, prefix
-        return inner
+        return replace(self, values=values, _prefix=f"{key}.") if values else None
 
     def _of_type(self, types: tuple[type[float], ...], key: str, default: Any, expected: str) -> Any:
         """The value, or None, noted, if it is not `expected`."""
@@ -151,8 +144,8 @@ class ForeignConfig:
             return value
         return None
 
-    def _note(self, key: str, why: str, default: Any = None) -> None:
-        value = repr(self.get(key, default))
+    def _note(self, key: str, why: str) -> None:
+        value = repr(self.get(key))
         shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
         self.problems.append(f"{self._prefix}{key}={shown} {why}")
 

@@ -1,14 +1,12 @@
-"""A Hugging Face folder: its configuration and weights read as ours, and ours written as one."""
+"""A Hugging Face folder, its configuration and weights read as ours; and which family can say what ours is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object
@@ -16,33 +14,24 @@ from slm.models.config import ModelConfig
 from slm.registry import FAMILIES
 from slm.weights.families.family import Family
 from slm.weights.foreign_config import ForeignConfig
-from slm.weights.laid_out import stored_config
-from slm.weights.name_table import Table, their_tensors
+from slm.weights.name_table import Table
+from slm.weights.pretrained import stored_config
 from slm.weights.tensor_source import SafetensorsFiles, safetensors_in
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """A folder that `transformers` would load.
-
-    Attributes:
-        family: which table of names holds.
-        config: our shape of the same model.
-        theirs: its ``config.json``.
-    """
+    """A folder that `transformers` would load: its family, and our shape of the same model."""
 
     folder: Path
     family: Family
     config: ModelConfig
-    theirs: dict[str, Any]
 
     @property
     def table(self) -> Table:
-        """How its tensors make up ours."""
         return self.family.table(self.config)
 
     def tensors(self) -> SafetensorsFiles:
@@ -52,7 +41,7 @@ class HuggingFaceModel:
             UserError: there are none, only pickled ones, or they are damaged.
         """
         _refuse_pickles(self.folder)
-        source = safetensors_in(self.folder, WEIGHTS_FILE)
+        source = safetensors_in(self.folder)
         known = {name for entry in self.table for name in entry.theirs}
         prefix = self.family.base_prefix
 
@@ -65,7 +54,7 @@ class HuggingFaceModel:
         return source
 
     def _is_the_tied_head(self, source: SafetensorsFiles, name: str, known: set[str]) -> bool:
-        """Whether this is the embedding stored a second time."""
+        """Whether this is the embedding, stored a second time."""
         if name != self.family.head or name in known:
             return False
         embedding = self.table[0].theirs[0]
@@ -98,7 +87,7 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
     theirs = ForeignConfig(values, str(file))
     ours = family.read_config(theirs)
     theirs.stop_if_any()
-    return HuggingFaceModel(folder, family, stored_config(ours, f"{file}: model"), values)
+    return HuggingFaceModel(folder, family, stored_config(ours, f"{file}: model"))
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -123,27 +112,9 @@ def family_of(config: ModelConfig) -> Family:
     )
 
 
-def foreign_config(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """The ``config.json`` of our model, but for token ids and dtype."""
-    return {
-        "architectures": [family.architecture],
-        "model_type": family.model_type,
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.modules.output_projection.tie_weights,
-        "initializer_range": 0.02,
-        "use_cache": True,
-        **family.write_config(config),
-    }
-
-
-def foreign_tensors(family: Family, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the family's names."""
-    return their_tensors(family.table(config), weights, config.vocab_size)
-
-
 def _lost_by(family: Family, config: ModelConfig) -> list[str]:
     """What of the model `family` does not bring back, a phrase each."""
-    theirs = ForeignConfig(foreign_config(family, config), family.model_type)
+    theirs = ForeignConfig(family.write_config(config), family.model_type)
     ours = family.read_config(theirs)
     if theirs.problems:
         return theirs.problems
@@ -164,10 +135,8 @@ def _said(config: ModelConfig) -> dict[str, Any]:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    if (folder / WEIGHTS_FILE).is_file() or (folder / f"{WEIGHTS_FILE}.index.json").is_file():
-        return
     pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
-    if pickled:
+    if pickled and not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
         raise UserError(
             f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
             "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"

@@ -16,7 +16,7 @@ from slm.models.config import ModelConfig
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.tokenizers.hf_names import GENERATION_FILE
-from slm.weights.hugging_face import CONFIG_FILE, family_of, foreign_config, foreign_tensors
+from slm.weights.hugging_face import CONFIG_FILE, family_of
 from slm.weights.own_sampling import their_sampling
 
 _CARD = """\
@@ -54,7 +54,6 @@ def write_hugging_face(
     weights: Mapping[str, Tensor],
     tokenizer: Tokenizer,
     facts: Mapping[str, Any],
-    max_shard_size: str = "5GB",
 ) -> None:
     """Write config.json, generation_config.json, safetensors, the tokenizer and a model card.
 
@@ -62,35 +61,31 @@ def write_hugging_face(
 
     Args:
         folder: the place.
-        config: the model's shape.
-        weights: its state dict.
-        tokenizer: its tokenizer.
+        config, weights, tokenizer: the model's shape, its state dict, its tokenizer.
         facts: what produced it, plain types; shown in the card.
-        max_shard_size: larger models are split into files of this size.
 
     Raises:
         UserError: no family of `transformers` can say what the model or the tokenizer does.
     """
     family = family_of(config)
-    tensors = foreign_tensors(family, config, weights)
+    tensors = family.write_tensors(config, weights)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    theirs = {**foreign_config(family, config), **_token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
+    theirs = {**family.write_config(config), **_token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
     generation = {**(their_sampling(facts) or {"_from_model_config": True}), **_token_ids(tokenizer, GENERATION_FILE)}
     with new_folder(folder) as partial:
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
         _write_json(partial / CONFIG_FILE, theirs)
         _write_json(partial / GENERATION_FILE, generation)
-        save_torch_state_dict(tensors, str(partial), max_shard_size=max_shard_size, metadata={"format": "pt"})
+        save_torch_state_dict(tensors, str(partial), max_shard_size="5GB", metadata={"format": "pt"})
         for file in partial.glob("*.safetensors"):
             shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone
-        card = model_card(folder.name, family.model_type, config, tensors, facts)
+        card = _model_card(folder.name, family.model_type, config, tensors, facts)
         (partial / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(
+def _model_card(
     title: str, family: str, config: ModelConfig, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> str:
-    """Markdown that says what the model is and what made it."""
     shape = config.modules.transformer
     sizes = {
         "width": shape.dim,

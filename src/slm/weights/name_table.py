@@ -62,9 +62,8 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
     """Raise `UserError` naming what is missing, unexpected or of another shape than the model's.
 
     Args:
-        table: covers every tensor of the model.
+        table, source: cover every tensor of the model; what is to be loaded.
         ours: the model's tensors, for their shapes.
-        source: what is to be loaded.
         vocab_size: rows of a padded tensor that are real.
     """
     expected = {name: shape for entry in table for name, shape in _their_shapes(entry, ours[entry.ours], vocab_size)}
@@ -87,11 +86,7 @@ def load_tensors(
     """Our tensors, made of theirs, with little more memory than they take themselves.
 
     A tensor that is ours as it lies in the file stays there, memory-mapped. The others are copied, the largest first,
-    each source let go before the next.
-
-    Args:
-        table, ours, source: as checked by `check_tensors`.
-        dtype, device: of the result.
+    each source let go before the next. `check_tensors` comes first.
     """
     largest_first = sorted(table, key=lambda entry: -ours[entry.ours].numel())
     return {entry.ours: _load(entry, ours[entry.ours].shape, source, dtype, device) for entry in largest_first}
@@ -102,7 +97,9 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
     result = {}
     for entry in table:
         for name, piece in zip(entry.theirs, _pieces(entry, ours[entry.ours], vocab_size), strict=True):
-            result[name] = _alone(entry.layout.to_theirs(piece))
+            theirs = entry.layout.to_theirs(piece).contiguous()
+            shares = theirs.nbytes != theirs.untyped_storage().nbytes()  # which files do not want
+            result[name] = theirs.clone() if shares else theirs
     return result
 
 
@@ -119,12 +116,6 @@ def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
         if not dtype.is_floating_point:
             raise UserError(f"{source.where}: '{name}' is {dtype}, no weight; take the model's unquantized release")
     return functools.reduce(torch.promote_types, dtypes.values()) if dtypes else torch.float32
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    """`tensor`, contiguous and with no other in its memory, as files want it."""
-    tensor = tensor.contiguous()
-    return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
 
 
 def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dtype, device: torch.device) -> Tensor:

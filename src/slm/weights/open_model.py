@@ -12,15 +12,15 @@ from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.missing import is_missing, missing_tokenizer
+from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
-from slm.weights.gpt2_tf import HPARAMS_FILE, gpt2_tf_table, read_hparams
 from slm.weights.hugging_face import read_hugging_face
-from slm.weights.openai_release import RELEASES, fetch_release
+from slm.weights.openai_release import HPARAMS_FILE, RELEASES, fetch_release, gpt2_tf_table, read_hparams
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
-from slm.weights.tf_checkpoint import CHECKPOINT_FILE, TensorFlowCheckpoint
+from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+from slm.weights.tf_reader import CHECKPOINT_FILE
 
 Format = Literal["slm", "hf", "gpt2_tf"]
 RUN_BUNDLE = "model"
@@ -59,20 +59,27 @@ def find_source(name: str | Path, format: Format | None = None, mirror: str | No
     Raises:
         UserError: there is no such thing, it is of another format, or it cannot be read or downloaded.
     """
+    source = _found(str(name), mirror)
+    if format not in (None, source.format):
+        raise UserError(f"'{name}' is of the format {source.format}, not {format}; leave format out")
+    return source
+
+
+def _found(name: str, mirror: str | None) -> Source:
     folder = Path(name).expanduser()
     try:
         if folder.is_dir():
-            return _checked(_source_in(folder, str(name)), format, str(name))
+            return _source_in(folder, name)
         if folder.exists():
             raise UserError(f"'{name}' is a file; give the folder that holds the model")
     except OSError as error:
         raise UserError(f"'{name}' cannot be read ({error.strerror})") from error
-    if str(name) in RELEASES:
+    if name in RELEASES:
         check_installed("tensorflow", "tf", f"'{name}', a TensorFlow checkpoint,")  # before hours of download
-        return _checked(Source("gpt2_tf", fetch_release(str(name), mirror=mirror), str(name)), format, str(name))
-    if not _HUB_NAME.fullmatch(str(name)) or (folder.parent != Path() and folder.parent.is_dir()):
+        return Source("gpt2_tf", fetch_release(name, mirror=mirror), name)
+    if not _HUB_NAME.fullmatch(name) or (folder.parent != Path() and folder.parent.is_dir()):
         raise UserError(f"there is no folder '{name}'; give a run folder, a model bundle or a Hugging Face folder")
-    return _checked(Source("hf", _from_hub(str(name)), str(name)), format, str(name))
+    return Source("hf", _from_hub(name), name)
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -128,12 +135,6 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
         TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
-
-
-def _checked(source: Source, wanted: Format | None, name: str) -> Source:
-    if wanted is not None and source.format != wanted:
-        raise UserError(f"'{name}' is of the format {source.format}, not {wanted}; leave format out")
-    return source
 
 
 def _from_hub(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""GPT-2's files as OpenAI released them, downloaded once.
+"""GPT-2 as OpenAI released it: a TensorFlow checkpoint, hparams.json, encoder.json and vocab.bpe, downloaded once.
 
 OpenAI published no checksums. Pinned here are the sizes of the four weight files (four bytes a parameter) and the
 SHA-256 of the vocabulary, the same for all sizes, which tiktoken's source pins too. Every file is held against the
@@ -13,8 +13,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slm.errors import UserError, did_you_mean
+from slm.files.reading import read_json_object
+from slm.models.config import ModelConfig
+from slm.weights.families.family import model_values
+from slm.weights.families.gpt2 import MATRICES, NORMS
+from slm.weights.name_table import SAME, Entry, Layout
+from slm.weights.pretrained import stored_config
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
@@ -45,9 +52,11 @@ RELEASES: Mapping[str, Release] = {
     "gpt2-1558m": Release("1558M", 6_230_444_800, _hparams(1600, 48, 25)),
 }
 
-_HPARAMS_FILE = "hparams.json"
+_CONV1D = Layout(lambda theirs: theirs.squeeze(0).t(), lambda ours: ours.t().unsqueeze(0))
+"""(1, in, out): the kernel of a convolution of width one."""
+HPARAMS_FILE = "hparams.json"
 _DATA_FILE = "model.ckpt.data-00000-of-00001"
-_FILES = (_HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
+_FILES = (HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
 """In the order of download: what is small, and may show that a mirror is another model's, comes first."""
 _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -67,12 +76,14 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     Raises:
         UserError: there is no such release, a file cannot be downloaded whole, or the shape is not the release's.
     """
-    if name not in RELEASES:
-        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
+    if name not in RELEASES:
+        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
+
     release = RELEASES[name]
-    place = (_cache_folder() if folder is None else folder).expanduser() / release.folder
+    cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"  # as `conf/data/*.yaml` have it
+    place = (cache if folder is None else folder).expanduser() / release.folder
     base = (mirror or BASE_URL).rstrip("/")
     for file in _FILES:
         download(
@@ -82,14 +93,9 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
             size=release.data_bytes if file == _DATA_FILE else None,
             mend=f"name a mirror of these files, or put your copy of {file} into {place}",
         )
-        if file == _HPARAMS_FILE:
+        if file == HPARAMS_FILE:
             _check_hparams(place / file, name, release.hparams)
     return place
-
-
-def _cache_folder() -> Path:
-    """The one that `conf/data/*.yaml` name."""
-    return Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"
 
 
 def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
@@ -97,9 +103,49 @@ def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         wrong = [
-            f"{key} {found.get(key)} (expected {value})" for key, value in expected.items() if found.get(key) != value
+            f"{key} {found.get(key)} (expected {need})" for key, need in expected.items() if found.get(key) != need
         ]
     except (ValueError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}); delete it to have it fetched again") from error
     if wrong:
         raise UserError(f"{file} is not that of {name}: {', '.join(wrong)}; delete it and name another mirror")
+
+
+def read_hparams(folder: Path) -> ModelConfig:
+    """The shape that ``hparams.json`` gives.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    file = folder / HPARAMS_FILE
+    if not file.is_file():
+        raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing")
+    values = read_json_object(file)
+    sizes: dict[str, Any] = {name: values.get(name) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
+    if missing := [name for name, size in sizes.items() if size is None]:
+        raise UserError(f"{file} is damaged ({', '.join(missing)} missing); fetch it again")
+    transformer = {"dim": sizes["n_embd"], "n_layers": sizes["n_layer"], "n_heads": sizes["n_head"]}
+    return stored_config(
+        model_values(sizes["n_ctx"], sizes["n_vocab"], {"kind": "learned"}, transformer, tied=True), str(file)
+    )
+
+
+def gpt2_tf_table(config: ModelConfig) -> list[Entry]:
+    """OpenAI's variable names (openai/gpt-2 `src/model.py`)."""
+    table = [
+        Entry("token_embedding.weight", ("model/wte",), padded=True),
+        Entry("position_embedding.weight", ("model/wpe",)),
+    ]
+    for layer in range(config.modules.transformer.n_layers):
+        ours, theirs = f"transformer.blocks.{layer}", f"model/h{layer}"
+        for name, our_name in MATRICES.items():  # Hugging Face took OpenAI's names, with dots for slashes
+            their_name = f"{theirs}/{name.replace('.', '/')}"
+            table.append(Entry(f"{ours}.{our_name}.weight", (f"{their_name}/w",), _CONV1D))
+            table.append(Entry(f"{ours}.{our_name}.bias", (f"{their_name}/b",), SAME))
+        for name, our_name in NORMS.items():
+            table += _norm(f"{ours}.{our_name}", f"{theirs}/{name}")
+    return [*table, *_norm("transformer.final_norm", "model/ln_f")]
+
+
+def _norm(ours: str, theirs: str) -> list[Entry]:
+    return [Entry(f"{ours}.weight", (f"{theirs}/g",)), Entry(f"{ours}.bias", (f"{theirs}/b",))]

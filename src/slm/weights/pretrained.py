@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import prepare_for_inference
+from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
-from slm.weights.laid_out import lay_out, take_weights
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
 from slm.weights.tensor_source import TensorSource
 
 PUBLISHED_DTYPE = "published_dtype"
 """Of `Pretrained.facts`."""
+_MOST_LAYERS = 1 << 10
+"""Far above any model's; laying out takes about four milliseconds each."""
+_LARGEST_SIZE = 1 << 24
+"""Far above that of any model there is; beyond, torch's counting overflows."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +57,13 @@ class Pretrained:
         return found if found in ("float32", "bfloat16", "float16") else self.stored_dtype
 
     def laid_out(self) -> nn.Module:
-        """The model's layers, with shapes and no memory."""
         model = lay_out(self.config)
         if self.quantize is not None:
             prepare_for_inference(model, self.quantize)
         return model
 
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Our state dict.
-
-        Args:
-            device: where to put it.
-            dtype: None for the one that holds every tensor exactly.
+        """Our state dict on `device`, in `dtype` or else the one that holds every tensor exactly.
 
         Raises:
             UserError: the tensors are not those of the config, or cannot be read.
@@ -76,8 +77,49 @@ class Pretrained:
         return model.eval()
 
     def _weights_of(self, model: nn.Module, device: torch.device | str, dtype: torch.dtype | None) -> dict[str, Tensor]:
-        """`weights`, for a `model` that is laid out already."""
         ours = model.state_dict()
         check_tensors(self.table, ours, self.tensors, self.config.vocab_size)
         stored = widest_dtype(self.table, self.tensors)  # also where another is wanted: it refuses what are no weights
         return load_tensors(self.table, ours, self.tensors, dtype or stored, torch.device(device))
+
+
+def stored_config(values: Mapping[str, Any], where: str) -> ModelConfig:
+    """The shape that a file gives for its weights.
+
+    Raises:
+        UserError: it is no shape, or none that weights could have.
+    """
+    config = ModelConfig.from_dict(values, where=where)
+    if config.params.vocab_size is None:
+        raise UserError(f"{where}.params.vocab_size is missing")
+    transformer = config.modules.transformer
+    sizes = {**config.flat(), "n_heads * head_dim": transformer.n_heads * transformer.head_dim}
+    limits = {"modules.transformer.n_layers": _MOST_LAYERS}
+    absurd = [key for key, size in sizes.items() if isinstance(size, int) and size > limits.get(key, _LARGEST_SIZE)]
+    if absurd:
+        raise UserError(f"{where}: no model is so large: {', '.join(absurd)}")
+    return config
+
+
+def lay_out(config: ModelConfig) -> nn.Module:
+    """The model on the meta device: no number is drawn, no memory taken."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def take_weights(model: nn.Module, weights: dict[str, Tensor], device: torch.device) -> None:
+    """Give a laid-out `model` its weights, and compute the buffers that are never saved (position tables)."""
+    _fill_buffers(model, device)
+    model.load_state_dict(weights, assign=True)
+
+
+def _fill_buffers(model: nn.Module, device: torch.device) -> None:
+    """`init_weights` of a module that holds such a buffer does it; weights, still without memory here, it leaves be."""
+    for module in model.modules():
+        unsaved = module._non_persistent_buffers_set
+        laid_out = {n: buffer for n, buffer in module._buffers.items() if n in unsaved and buffer is not None}
+        for name, buffer in laid_out.items():
+            module._buffers[name] = torch.empty_like(buffer, device=device)
+        if laid_out:
+            with torch.no_grad():
+                module.init_weights()  # type: ignore[operator]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,49 +23,50 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
-
-
 _LONGEST_HEADER = 16 << 20
 """Bytes; a header has about a hundred for each tensor."""
 
 
 class TensorSource(Protocol):
-    """Where weights come from; `where` names the file or folder, for messages."""
+    """Where weights come from, by name; `where` is the file or folder, for messages."""
 
     where: str
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of every tensor, by name."""
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
     @property
-    def dtypes(self) -> Mapping[str, torch.dtype]:
-        """Of every tensor, by name."""
+    def dtypes(self) -> Mapping[str, torch.dtype]: ...
 
     def read(self, name: str) -> Tensor:
         """The tensor, in its own dtype, on the CPU."""
 
 
+@dataclass
 class TensorsInMemory:
     """Tensors that are there already; `where` says where they came from."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        self.tensors = tensors
-        self.where = where
+    tensors: Mapping[str, Tensor]
+    where: str
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by name."""
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:
-        """Of every tensor, by name."""
         return {name: tensor.dtype for name, tensor in self.tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """The tensor."""
         return self.tensors[name]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    file: Path
+    name: str
+    kind: str
+    shape: tuple[int, ...]
 
 
 class SafetensorsFiles:
@@ -79,21 +82,18 @@ class SafetensorsFiles:
 
     def __init__(self, files: Iterable[Path], where: str) -> None:
         self.where = where
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._kinds: dict[str, str] = {}
-        self._places: dict[str, tuple[Path, str]] = {}
+        self._stored: dict[str, _Stored] = {}
         for file in files:
-            self._list(file)
+            with _opened(file) as content:
+                for name in content.keys():  # noqa: SIM118  # no mapping, it only has this method
+                    if name in self._stored:
+                        raise UserError(f"{file} holds '{name}', which {self._stored[name].file.name} holds too")
+                    tensor = content.get_slice(name)
+                    self._stored[name] = _Stored(file, name, tensor.get_dtype(), tuple(tensor.get_shape()))
 
-    def _list(self, file: Path) -> None:
-        with _opened(file) as content:
-            for name in content.keys():  # noqa: SIM118  # no mapping, it only has this method
-                tensor = content.get_slice(name)
-                if name in self._places:
-                    raise UserError(f"{file} holds '{name}', which {self._places[name][0].name} holds too")
-                self.shapes[name] = tuple(tensor.get_shape())
-                self._kinds[name] = tensor.get_dtype()
-                self._places[name] = (file, name)
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: stored.shape for name, stored in self._stored.items()}
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:
@@ -103,18 +103,17 @@ class SafetensorsFiles:
             UserError: one is of no kind that weights have. Asked for only now, since files hold masks of others, which
                 are left out.
         """
-        for name, kind in self._kinds.items():
-            if kind not in _DTYPES:
+        for name, stored in self._stored.items():
+            if stored.kind not in _DTYPES:
                 raise UserError(
-                    f"{self._places[name][0]}: '{name}' is {kind}, allowed are {', '.join(_DTYPES)}; save it as one"
+                    f"{stored.file}: '{name}' is {stored.kind}, allowed are {', '.join(_DTYPES)}; save it as one"
                 )
-        return {name: _DTYPES[kind] for name, kind in self._kinds.items()}
+        return {name: _DTYPES[stored.kind] for name, stored in self._stored.items()}
 
     def read(self, name: str) -> Tensor:
         """A view of the mapped file, which stays mapped as long as the view lives."""
-        file, stored = self._places[name]
-        with _opened(file) as content:
-            tensor: Tensor = content.get_tensor(stored)
+        with _opened(self._stored[name].file) as content:
+            tensor: Tensor = content.get_tensor(self._stored[name].name)
         return tensor
 
     def rename(self, rule: Callable[[str], str | None]) -> None:
@@ -124,15 +123,13 @@ class SafetensorsFiles:
             UserError: two get the same name.
         """
         old: dict[str, str] = {}
-        for name in self._places:
+        for name in self._stored:
             renamed = rule(name)
             if renamed in old:
                 raise UserError(f"{self.where} holds '{renamed}' twice, as '{old[renamed]}' and as '{name}'")
             if renamed:
                 old[renamed] = name
-        self._places = {renamed: self._places[name] for renamed, name in old.items()}
-        self.shapes = {renamed: self.shapes[name] for renamed, name in old.items()}
-        self._kinds = {renamed: self._kinds[name] for renamed, name in old.items()}
+        self._stored = {renamed: self._stored[name] for renamed, name in old.items()}
 
 
 def safetensors_in(folder: Path, name: str = "model.safetensors") -> SafetensorsFiles:
@@ -156,31 +153,19 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> Safetensors
     return source
 
 
-def _check_header(file: Path) -> None:
-    """Raise `UserError` for a header that says it is longer than its file, or than any model's: it is read whole."""
+@contextmanager
+def _opened(file: Path) -> Iterator[safe_open]:
+    """`safe_open` with its errors in our words, and none for a header longer than its file, or than any model's: it is
+    read whole."""
+    if not file.is_file():
+        raise UserError(f"'{file.parent}' holds no complete model: {file.name} is missing")
     try:
         with file.open("rb") as content:
             header, size = int.from_bytes(content.read(8), "little"), file.stat().st_size
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror})") from None
-    if size < 8 or header > min(_LONGEST_HEADER, size - 8):
-        raise UserError(f"{file} is damaged (its header would be {header:,} bytes long); fetch or make it again")
-
-
-class _opened:  # noqa: N801  # used as a function
-    """`safe_open` with its errors in our words."""
-
-    def __init__(self, file: Path) -> None:
-        if not file.is_file():
-            raise UserError(f"'{file.parent}' holds no complete model: {file.name} is missing")
-        _check_header(file)
-        try:
-            self._content = safe_open(file, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged ({error}); fetch or make it again") from None
-
-    def __enter__(self) -> safe_open:
-        return self._content.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._content.__exit__(*error)
+        if size < 8 or header > min(_LONGEST_HEADER, size - 8):
+            raise UserError(f"{file} is damaged (its header would be {header:,} bytes long); fetch or make it again")
+        opened = safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}); fetch or make it again") from None
+    with opened as tensors:
+        yield tensors

@@ -1,25 +1,25 @@
-"""The tensors of a TensorFlow checkpoint, as OpenAI released GPT-2's, read one at a time."""
+"""The tensors of a TensorFlow checkpoint, as OpenAI released GPT-2's, read one at a time by TensorFlow's own reader."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from slm.errors import UserError
-from slm.extras import require
-from slm.weights.tf_index import read_index
+from slm.extras import check_installed
+from slm.weights.tf_reader import CHECKPOINT_FILE
 
-CHECKPOINT_FILE = "checkpoint"
-_LONGEST_STATE = 64 << 10
-"""Bytes of ``checkpoint``; OpenAI's has 77."""
 _PICKLES = ("*.pkl", "*.pt", "*.pth", "*.bin")
 _DTYPES = {
     "float16": torch.float16,
@@ -34,8 +34,9 @@ _DTYPES = {
 class TensorFlowCheckpoint:
     """A folder with ``checkpoint`` and the files it names (``model.ckpt.*``).
 
-    No graph and no device is made: TensorFlow's reader looks tensors up by name, verifies the CRC-32C of each, and
-    no GPU is touched. All variables are listed, an optimizer's too.
+    TensorFlow runs in a process of its own, which on damaged files is ended by a `CHECK` of its reader more often than
+    by an error; the tensors come through a pipe, so that only one at a time is in memory twice. It verifies the CRC-32C
+    of each. All variables are listed, an optimizer's too.
 
     Args:
         folder: the one that holds them.
@@ -52,40 +53,18 @@ class TensorFlowCheckpoint:
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)
         _refuse_other_folders(folder)
-        self._tensorflow = _tensorflow(f"the TensorFlow checkpoint in '{folder}'")
-        with self._readable():
-            prefix = self._prefix(folder)
-            variables = read_index(prefix)
-        kinds = {name: self._kind(variable.dtype) for name, variable in variables.items()}
-        if others := sorted(name for name, kind in kinds.items() if kind not in _DTYPES):
-            raise UserError(
-                f"the checkpoint in '{folder}' is not of GPT-2's layout: '{others[0]}' is {kinds[others[0]]}, "
-                f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
-            )
-        with self._readable():
-            self._reader: Any = self._tensorflow.compat.v1.train.NewCheckpointReader(str(prefix))
-        self.shapes: Mapping[str, tuple[int, ...]] = {name: variables[name].shape for name in sorted(variables)}
-        self.dtypes: Mapping[str, torch.dtype] = {name: _DTYPES[kinds[name]] for name in sorted(kinds)}
-
-    def _kind(self, number: int) -> str:
-        try:
-            return str(self._tensorflow.dtypes.as_dtype(number).name)
-        except TypeError:
-            return f"of an unknown type ({number})"
-
-    def _prefix(self, folder: Path) -> Path:
-        """Where the newest checkpoint's files lie, less their endings.
-
-        ``checkpoint`` may name the place they were written to; they are where it is now, and never in another folder.
-        """
-        if (folder / CHECKPOINT_FILE).stat().st_size > _LONGEST_STATE:
-            raise ValueError(f"{CHECKPOINT_FILE} is longer than {_LONGEST_STATE >> 10} KiB")
-        with _silent_stderr():
-            state = self._tensorflow.train.get_checkpoint_state(str(folder))
-        name = Path(state.model_checkpoint_path).name if state is not None else ""
-        if not name:
-            raise ValueError(f"{CHECKPOINT_FILE} names no files")
-        return folder / name
+        check_installed("tensorflow", "tf", f"the TensorFlow checkpoint in '{folder}'")
+        self._process: Any = _reading(folder)
+        weakref.finalize(self, _end, self._process, os.getpid())
+        variables: Mapping[str, tuple[str, list[int]]] = self._answer()["variables"]
+        for name, (kind, _) in variables.items():
+            if kind not in _DTYPES:
+                raise UserError(
+                    f"the checkpoint in '{folder}' is not of GPT-2's layout: '{name}' is {kind}, "
+                    f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
+                )
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: tuple(shape) for name, (_, shape) in variables.items()}
+        self.dtypes: Mapping[str, torch.dtype] = {name: _DTYPES[kind] for name, (kind, _) in variables.items()}
 
     def read(self, name: str) -> Tensor:
         """The variable, in its own dtype, on the CPU; the memory is the caller's.
@@ -93,23 +72,50 @@ class TensorFlowCheckpoint:
         Raises:
             UserError: the data file is missing, cut short or damaged.
         """
-        with self._readable():
-            array = np.asarray(self._reader.get_tensor(name))
-        if self.dtypes[name] == torch.bfloat16:  # numpy has none: TensorFlow brings a type that torch does not know
-            return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-        return torch.from_numpy(array)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(name).encode() + b"\n")
+            self._process.stdin.flush()
+        n_bytes: int = self._answer()["bytes"]
+        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        if n_bytes != len(content) or self._process.stdout.readinto(content) != n_bytes:
+            raise self._damaged(_how_it_ended(self._process))
+        return tensor
 
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        """TensorFlow's many errors and `read_index`'s in our words: `ValueError` for ``checkpoint`` and the index,
-        `OpError` for a checksum, `IndexError` for a data file cut short since."""
-        try:
-            yield
-        except (self._tensorflow.errors.OpError, LookupError, OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"the checkpoint in '{self.where}' is damaged or not whole ({reason}); fetch it again"
-            ) from error
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"error": _how_it_ended(self._process)}
+        if "error" in answer:
+            raise self._damaged(answer["error"])
+        return answer
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(f"the checkpoint in '{self.where}' is damaged or not whole ({reason}); fetch it again")
+
+
+def _reading(folder: Path) -> subprocess.Popen[bytes]:
+    """A program of its own and no child of `multiprocessing`, which would import the main module again."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from slm.weights.tf_reader import main; main()", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
+        start_new_session=True,  # Ctrl-C is for us
+    )
+
+
+def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    process.kill()  # where it only closed its pipe
+    status = process.wait()
+    return f"TensorFlow's reader ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+
+
+def _end(process: subprocess.Popen[bytes], pid: int) -> None:
+    if pid == os.getpid():  # a forked process has the object too, and not the child
+        process.kill()
+        with contextlib.suppress(OSError):
+            process.communicate()
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -124,24 +130,3 @@ def _refuse_other_folders(folder: Path) -> None:
             "make a safe bundle of the original files: slm-convert source=gpt2-124m format=gpt2_tf to=slm out=…"
         )
     raise UserError(f"'{folder}' holds no TensorFlow checkpoint: {CHECKPOINT_FILE} is missing; fetch it again")
-
-
-def _tensorflow(purpose: str) -> Any:
-    """TensorFlow, imported without a word; an import error still tells what went wrong."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _silent_stderr():
-        return require("tensorflow", "tf", purpose)
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: what TensorFlow 2.21 says while it is loaded heeds no setting."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

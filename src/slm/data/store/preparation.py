@@ -23,7 +23,8 @@ from slm.data.store.shard import SentTokenizer, ShardTask
 from slm.data.store.token_store import META_FILE, SPLITS, TokenStore, meta_of, write_meta
 from slm.errors import UserError
 from slm.notices import notice
-from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 MakeTokenizer = Callable[[Iterable[str]], Tokenizer]
 """From the texts that are trained on, which it may iterate at most once."""

@@ -23,7 +23,8 @@ from slm.data.store.sharded_tokens import others_file
 from slm.data.store.token_store import token_dtype
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 

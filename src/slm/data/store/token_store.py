@@ -26,7 +26,8 @@ from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.notices import notice
 from slm.schema import Count, NonNegativeInt, Text, checked
-from slm.tokenizers.base import Tokenizer, load_tokenizer
+from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import load_tokenizer
 
 META_FILE = "meta.json"
 FORMAT = 3

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
 
 from slm.models.config import ModelConfig
-from slm.weights.foreign_config import ForeignConfig
-from slm.weights.name_table import Entry
+from slm.weights.foreign_config import ForeignConfig, foreign_activation, foreign_scaling
+from slm.weights.name_table import Entry, their_tensors
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of their settings and the one of our `transformer` that means the same.
+
+    Attributes:
+        kind: which method of `ForeignConfig` reads it.
+        default: the family's; a function of our values that were read before it; None for one that must be there.
+    """
+
+    theirs: str
+    ours: str
+    kind: Literal["count", "number", "flag", "activation"]
+    default: Any = None
 
 
 @dataclass(frozen=True)
@@ -17,29 +36,88 @@ class Family:
 
     Attributes:
         model_type, architecture: as ``config.json`` says them.
-        read_config: their configuration to the nested values of a `ModelConfig`.
-        write_config: the inverse, as far as the family can say what the model is: what it cannot say is found by
-            reading it back.
+        settings: of the transformer; of two of one name of theirs the last is written.
         table: their tensor names, for a model of this shape.
         base_prefix: of all names but the head's; files of the bare model lack it.
         head: their name of the head; stored again by some files although it is tied.
         buffers: ends of names that older files hold beside the weights: masks and frequencies, which follow from
             the configuration.
+        length: their name of `max_seq_len`, and its default.
+        vocab_size, tied: defaults.
+        rotary: arguments of `ForeignConfig.rotary`; None where positions are learned.
+        fixed: of our transformer, alike in all models of the family.
+        only: the one value of a setting of theirs that our model can follow.
+        written: what their configuration gets beside.
+        gelu_tanh: their name of that activation.
+        read_more, write_more: what no `Setting` can say: further values of our transformer, and of their configuration.
     """
 
     model_type: str
     architecture: str
-    read_config: Callable[[ForeignConfig], dict[str, Any]]
-    write_config: Callable[[ModelConfig], dict[str, Any]]
+    settings: tuple[Setting, ...]
     table: Callable[[ModelConfig], list[Entry]]
     base_prefix: str
     head: str
     buffers: tuple[str, ...] = ()
+    length: tuple[str, int] = ("max_position_embeddings", 2048)
+    vocab_size: int | None = None
+    tied: bool = False
+    rotary: tuple[Any, ...] | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
+    gelu_tanh: str = "gelu_pytorch_tanh"
+    read_more: Callable[[ForeignConfig], Values] = lambda theirs: {}
+    write_more: Callable[[ModelConfig], Values] = lambda config: {}
+
+    def read_config(self, theirs: ForeignConfig) -> Values:
+        """The nested values of a `ModelConfig`; what our model cannot follow is noted in `theirs`."""
+        for key, value in self.only.items():
+            theirs.only(key, value)
+        transformer = dict(self.fixed)
+        for setting in self.settings:
+            default = setting.default(transformer) if callable(setting.default) else setting.default
+            transformer[setting.ours] = getattr(theirs, setting.kind)(setting.theirs, default)
+        position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)} if self.rotary else {"kind": "learned"}
+        return model_values(
+            theirs.count(*self.length),
+            theirs.count("vocab_size", self.vocab_size),
+            position,
+            {**transformer, **self.read_more(theirs)},
+            theirs.flag("tie_word_embeddings", self.tied),
+        )
+
+    def write_config(self, config: ModelConfig) -> Values:
+        """The ``config.json`` of our model, but for token ids and dtype: the inverse, as far as the family can say what
+        the model is. What it cannot say is found by reading it back."""
+        values = {setting.theirs: getattr(config.modules.transformer, setting.ours) for setting in self.settings}
+        for setting in self.settings:
+            if setting.kind == "activation":
+                values[setting.theirs] = foreign_activation(values[setting.theirs], self.gelu_tanh)
+        values = {
+            "architectures": [self.architecture],
+            "model_type": self.model_type,
+            "vocab_size": config.vocab_size,
+            "tie_word_embeddings": config.modules.output_projection.tie_weights,
+            "initializer_range": 0.02,
+            "use_cache": True,
+            self.length[0]: config.params.max_seq_len,
+            **values,
+            **self.written,
+        }
+        if self.rotary:
+            rotary = config.to_dict()["modules"]["position_embedding"]["rotary"]
+            base, fraction, *_ = (*self.rotary, None)
+            values.update({base: rotary["base"], "rope_scaling": foreign_scaling(rotary["scaling"])})
+            values.update({fraction: rotary["fraction"]} if fraction else {})
+        return {**values, **self.write_more(config)}
+
+    def write_tensors(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our weights under their names."""
+        return their_tensors(self.table(config), weights, config.vocab_size)
 
 
-def model_values(
-    max_seq_len: int, vocab_size: int, position: dict[str, Any], transformer: dict[str, Any], tied: bool
-) -> dict[str, Any]:
+def model_values(max_seq_len: int, vocab_size: int, position: Values, transformer: Values, tied: bool) -> Values:
     """The nested values of a `ModelConfig` whose vocabulary has no padding, so that files can be used as they lie."""
     return {
         "name": "gpt",
@@ -56,3 +134,13 @@ def with_bias(ours: str, theirs: str, bias: bool, **how: Any) -> list[Entry]:
     """Weight and, where there is one, bias of a module that both sides have."""
     kinds = ("weight", "bias") if bias else ("weight",)
     return [Entry(f"{ours}.{kind}", (f"{theirs}.{kind}",), **how) for kind in kinds]
+
+
+def whole_table(config: ModelConfig, embedding: str, layers: list[Entry], head: str) -> list[Entry]:
+    """`layers` between the token embedding, which comes first, and the head of a model that does not tie it."""
+    tied = config.modules.output_projection.tie_weights
+    return [
+        Entry("token_embedding.weight", (embedding,), padded=True),
+        *layers,
+        *([] if tied else [Entry("output_projection.weight", (head,), padded=True)]),
+    ]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from slm.models.config import ModelConfig
 from slm.registry import register_family
-from slm.weights.families.family import Family, model_values, with_bias
-from slm.weights.foreign_config import ForeignConfig, foreign_activation
+from slm.weights.families.family import Family, Setting, whole_table, with_bias
 from slm.weights.name_table import SAME, TRANSPOSED, Entry
 
 MATRICES = {
@@ -17,49 +14,18 @@ MATRICES = {
     "mlp.c_proj": "mlp.down_proj",
 }
 NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
-
-
-def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
-    theirs.only("scale_attn_weights", True)
-    theirs.only("scale_attn_by_inverse_layer_idx", False)
-    theirs.only("add_cross_attention", False)
-    dim = theirs.count("n_embd", 768)
-    transformer = {
-        "dim": dim,
-        "n_layers": theirs.count("n_layer", 12),
-        "n_heads": theirs.count("n_head", 12),
-        "mlp_dim": theirs.count("n_inner", 4 * dim),
-        "activation": theirs.activation("activation_function", "gelu_new"),
-        "norm_eps": theirs.number("layer_norm_epsilon", 1e-5),
-    }
-    return model_values(
-        theirs.count("n_positions", 1024),
-        theirs.count("vocab_size", 50257),
-        {"kind": "learned"},
-        transformer,
-        theirs.flag("tie_word_embeddings", True),
-    )
-
-
-def _write_config(config: ModelConfig) -> dict[str, Any]:
-    shape = config.modules.transformer
-    return {
-        "n_embd": shape.dim,
-        "n_layer": shape.n_layers,
-        "n_head": shape.n_heads,
-        "n_inner": shape.mlp_dim,
-        "n_positions": config.params.max_seq_len,
-        "activation_function": foreign_activation(shape.activation, "gelu_new"),
-        "layer_norm_epsilon": shape.norm_eps,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-    }
+_SETTINGS = (
+    Setting("n_embd", "dim", "count", 768),
+    Setting("n_layer", "n_layers", "count", 12),
+    Setting("n_head", "n_heads", "count", 12),
+    Setting("n_inner", "mlp_dim", "count", lambda read: 4 * read["dim"]),
+    Setting("activation_function", "activation", "activation", "gelu_new"),
+    Setting("layer_norm_epsilon", "norm_eps", "number", 1e-5),
+)
 
 
 def _table(config: ModelConfig) -> list[Entry]:
-    table = [
-        Entry("token_embedding.weight", ("transformer.wte.weight",), padded=True),
-        Entry("position_embedding.weight", ("transformer.wpe.weight",)),
-    ]
+    table = [Entry("position_embedding.weight", ("transformer.wpe.weight",))]
     for layer in range(config.modules.transformer.n_layers):
         ours, theirs = f"transformer.blocks.{layer}", f"transformer.h.{layer}"
         for kind, layout in (("weight", TRANSPOSED), ("bias", SAME)):
@@ -67,9 +33,7 @@ def _table(config: ModelConfig) -> list[Entry]:
         for their_name, our_name in NORMS.items():
             table += with_bias(f"{ours}.{our_name}", f"{theirs}.{their_name}", True)
     table += with_bias("transformer.final_norm", "transformer.ln_f", True)
-    if not config.modules.output_projection.tie_weights:
-        table.append(Entry("output_projection.weight", ("lm_head.weight",), padded=True))
-    return table
+    return whole_table(config, "transformer.wte.weight", table, "lm_head.weight")
 
 
 @register_family("gpt2")
@@ -78,10 +42,15 @@ def gpt2() -> Family:
     return Family(
         model_type="gpt2",
         architecture="GPT2LMHeadModel",
-        read_config=_read_config,
-        write_config=_write_config,
+        settings=_SETTINGS,
         table=_table,
         base_prefix="transformer.",
         head="lm_head.weight",
         buffers=(".attn.bias", ".attn.masked_bias"),
+        length=("n_positions", 1024),
+        vocab_size=50257,
+        tied=True,
+        only={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+        written=dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        gelu_tanh="gelu_new",
     )

@@ -7,12 +7,8 @@ from typing import Any
 from slm.models.config import ModelConfig
 from slm.registry import register_family
 from slm.weights.families.family import Family
-from slm.weights.families.llama import llama_table, read_llama_like, write_llama_like
+from slm.weights.families.llama import llama_like
 from slm.weights.foreign_config import ForeignConfig
-
-
-def _read_config(theirs: ForeignConfig) -> dict[str, Any]:
-    return read_llama_like(theirs, head_dim=128, qk_norm=True, sliding_window=_window(theirs))
 
 
 def _window(theirs: ForeignConfig) -> int | None:
@@ -33,21 +29,21 @@ def _window(theirs: ForeignConfig) -> int | None:
     return theirs.count("sliding_window", 4096) if slide else None
 
 
-def _write_config(config: ModelConfig) -> dict[str, Any]:
+def _write_window(config: ModelConfig) -> dict[str, Any]:
     window = config.modules.transformer.sliding_window
-    sliding = {"use_sliding_window": window is not None, "sliding_window": window, "max_window_layers": 0}
-    return {**write_llama_like(config), **(sliding if window else {"use_sliding_window": False})}
+    if not window:
+        return {"use_sliding_window": False}
+    return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
 
 
 @register_family("qwen3")
 def qwen3() -> Family:
     """Qwen3, the dense sizes."""
-    return Family(
+    return llama_like(
+        128,
+        {"qk_norm": True},
         model_type="qwen3",
         architecture="Qwen3ForCausalLM",
-        read_config=_read_config,
-        write_config=_write_config,
-        table=llama_table,
-        base_prefix="model.",
-        head="lm_head.weight",
+        read_more=lambda theirs: {"sliding_window": _window(theirs)},
+        write_more=_write_window,
     )

@@ -18,7 +18,7 @@ from slm.models.modules.embeddings import PositionEmbedding
 from slm.registry import POSITION_EMBEDDINGS
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.simple import SimpleTokenizer
-from slm.weights.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle, read_bundle, write_bundle
+from slm.weights.bundle import CONFIG_FILE, WEIGHTS_FILE, open_bundle, write_bundle
 
 IDS = torch.arange(8)[None]
 
@@ -43,11 +43,11 @@ def write(folder: Path, model: nn.Module, facts: dict[str, Any] | None = None) -
     write_bundle(folder, model.config, model.state_dict(), ByteTokenizer(), facts or {"step": 7})
 
 
-def assert_same(bundle: Bundle, model: nn.Module) -> None:
-    state = bundle.model.state_dict()
+def assert_same(found: nn.Module, model: nn.Module) -> None:
+    state = found.state_dict()
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
-    assert torch.equal(bundle.model(IDS), model(IDS))
+    assert torch.equal(found(IDS), model(IDS))
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
@@ -57,14 +57,15 @@ def test_a_model_comes_back_to_the_last_bit(tmp_path: Path, position: str, tie: 
     model = make_model(position, tie)
     write(tmp_path / "model", model, {"step": 7, "loss": 1.5})
     state = torch.random.get_rng_state()
-    bundle = read_bundle(tmp_path / "model")
+    bundle = open_bundle(tmp_path / "model")
+    found = bundle.model()
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert_same(bundle, model)
-    assert not bundle.model.training
+    assert_same(found, model)
+    assert not found.training
     assert bundle.config == model.config
     assert bundle.facts == {"step": 7, "loss": 1.5}
     assert bundle.tokenizer.fingerprint == ByteTokenizer().fingerprint
-    trained = [name for name, p in bundle.model.named_parameters() if p.requires_grad]
+    trained = [name for name, p in found.named_parameters() if p.requires_grad]
     assert trained == [name for name, p in model.named_parameters() if p.requires_grad]
 
 
@@ -91,7 +92,7 @@ def test_filling_buffers_leaves_weights_alone(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(POSITION_EMBEDDINGS._entries, "both", Both)
     model = make_model("both")
     write(tmp_path / "model", model)
-    assert_same(read_bundle(tmp_path / "model"), model)
+    assert_same(open_bundle(tmp_path / "model").model(), model)
 
 
 def change_weights(folder: Path, **changes: Tensor | None) -> None:
@@ -117,7 +118,7 @@ def test_weights_that_do_not_fit_are_named_all_at_once(tmp_path: Path) -> None:
         },
     )
     with pytest.raises(UserError) as caught:
-        read_bundle(folder)
+        open_bundle(folder).model()
     said = str(caught.value)
     assert str(folder / WEIGHTS_FILE) in said
     assert "'token_embedding.weight' is missing" in said
@@ -149,7 +150,7 @@ def test_a_damaged_bundle_says_what_is_wrong(tmp_path: Path, file: str, content:
     else:
         target.write_text(content)
     with pytest.raises(UserError, match=said) as caught:
-        read_bundle(folder)
+        open_bundle(folder).model()
     assert str(folder) in str(caught.value)
 
 
@@ -161,11 +162,11 @@ def test_a_bundle_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     (folder / "of_the_old_one.json").touch()
     with pytest.raises(TypeError):
         write(folder, new, {"not plain": object()})
-    assert_same(read_bundle(folder), old)
+    assert_same(open_bundle(folder).model(), old)
 
     write_bundle(folder, new.config, new.state_dict(), SimpleTokenizer(["a"]), {})
-    bundle = read_bundle(folder)
-    assert_same(bundle, new)
+    bundle = open_bundle(folder)
+    assert_same(bundle.model(), new)
     assert bundle.tokenizer.kind == "simple"
     assert sorted(file.name for file in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE, "slm_tokenizer.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,11 +1,54 @@
-"""Ids to text as they come, where the text of an id depends on its neighbours."""
+"""Ids to text as they come, never half a character."""
 
 from __future__ import annotations
 
+import codecs
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+
+
+class ByteStreamDecoder(StreamDecoder):
+    """Gives out each character with the id that completes it.
+
+    Args:
+        tokenizer: checks the ids.
+        token_bytes: the bytes of each id; empty for special ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, token_bytes: Sequence[bytes]) -> None:
+        self._tokenizer = tokenizer
+        self._token_bytes = token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        (checked,) = self._tokenizer.check_ids([token_id])
+        return self._utf8.decode(self._token_bytes[checked])
+
+    def flush(self) -> str:
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return text
+
+
+class ByteTableTokenizer(Tokenizer):
+    """Ids that stand for exact bytes each, whatever is beside them: `_token_bytes`, empty for special ids."""
+
+    _token_bytes: Sequence[bytes]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return b"".join([self._token_bytes[i] for i in self.check_ids(ids)]).decode("utf-8", errors="replace")
+
+    @functools.cached_property
+    def bytes_of_id(self) -> np.ndarray:
+        return np.array(list(map(len, self._token_bytes)))
+
+    def stream_decoder(self) -> StreamDecoder:
+        return ByteStreamDecoder(self, self._token_bytes)
 
 
 class PrefixStreamDecoder(StreamDecoder):
@@ -31,7 +74,6 @@ class PrefixStreamDecoder(StreamDecoder):
         self._given = len(tokenizer.decode(context))  # characters of the window's text that were given out
 
     def push(self, token_id: int) -> str:
-        """The text that no later id can change any more."""
         self._window.append(token_id)
         text = self._tokenizer.decode(self._window)
         unsettled = self._tokenizer.decode([*self._window, self._unsettling_id])
@@ -43,7 +85,6 @@ class PrefixStreamDecoder(StreamDecoder):
         return piece
 
     def flush(self) -> str:
-        """What was held back."""
         piece = self._tokenizer.decode(self._window)[self._given :]
         self._window, self._given = [], 0
         return piece

@@ -1,0 +1,61 @@
+"""The tokenizer that lies in a folder, and what stands for it where a model came without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from slm.errors import UserError
+from slm.files.reading import read_json_object
+from slm.registry import TOKENIZERS
+from slm.tokenizers.base import ADDED_TOKENS, TOKENIZER_FILE, Tokenizer
+from slm.tokenizers.extended import ExtendedTokenizer
+from slm.tokenizers.rust_errors import breakdowns_refused
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote into `folder`.
+
+    Raises:
+        UserError: the file is missing or is not a saved tokenizer.
+    """
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
+    state = read_json_object(path)
+    kind = state.pop("kind", None)
+    added = state.pop(ADDED_TOKENS, None)
+    if not isinstance(kind, str):
+        raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
+    from_state = TOKENIZERS.get(kind).from_state
+    with breakdowns_refused(f"{path} is not a saved tokenizer", "make the run or bundle again", also=Exception):
+        tokenizer: Tokenizer = from_state(state)
+        if added is not None:
+            ends = [int(token_id) for token_id in state.get("also_ends", ())]
+            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
+    return tokenizer
+
+
+class _Missing:
+    """Refuses whatever is asked of it: the model itself needs no tokenizer."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UserError(
+            f"'{self._place}' holds a model without a tokenizer, so it reads ids and no text (lm.model takes them); "
+            "put the tokenizer's files there (tokenizer.json), or train with one of your own (tokenizer=…)"
+        )
+
+
+def missing_tokenizer(place: str) -> Tokenizer:
+    """Of the model in the folder `place`."""
+    return cast(Tokenizer, _Missing(place))
+
+
+def is_missing(tokenizer: Tokenizer) -> bool:
+    """Whether the model came without one."""
+    return isinstance(tokenizer, _Missing)

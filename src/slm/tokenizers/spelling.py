@@ -1,0 +1,130 @@
+"""Which bytes the tokens of a vocabulary are spelt with.
+
+GPT-2's kind has a visible character for each byte, so that any bytes can be a key of a JSON vocabulary; SentencePiece's
+has ``▁`` for a space and ``<0x0A>`` for a byte.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+_SPACE = "\u2581"  # SentencePiece's
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+def _characters() -> str:
+    """The character for each byte, 0 to 255 (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`)."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in visible else next(hidden)) for byte in range(256))
+
+
+CHARACTERS = _characters()
+_BYTE_OF_CODE_POINT = {ord(character): byte for byte, character in enumerate(CHARACTERS)}
+
+
+def spelt(token: bytes) -> str:
+    """The spelling of these bytes."""
+    return codecs.charmap_decode(token, "strict", CHARACTERS)[0]
+
+
+def byte_level(model: models.Model, pattern: tokenizers.Regex | None = None) -> tokenizers.Tokenizer:
+    """A tokenizer of GPT-2's kind that cuts text at the ends of the matches of `pattern`, if there is one."""
+    backend = tokenizers.Tokenizer(model)
+    cutters = [] if pattern is None else [pre_tokenizers.Split(pattern, behavior="isolated")]
+    speller = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cutters, speller]) if cutters else speller
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    """Whether it is of GPT-2's kind."""
+    return isinstance(backend.decoder, decoders.ByteLevel)
+
+
+def bytes_of_tokens(backend: tokenizers.Tokenizer, vocab_size: int) -> list[bytes]:
+    """What each id stands for, nothing for special ones: as a rule where the vocabulary is not byte-level."""
+    table, bytes_of = [b""] * vocab_size, _unspelt if is_byte_level(backend) else _plain
+    for token, token_id in backend.get_vocab(with_added_tokens=True).items():
+        table[token_id] = bytes_of(token)
+    for token_id, added in backend.get_added_tokens_decoder().items():
+        table[token_id] = b"" if added.special else added.content.encode()
+    return table
+
+
+def _unspelt(token: str) -> bytes:
+    try:
+        return codecs.charmap_encode(token, "strict", _BYTE_OF_CODE_POINT)[0]
+    except UnicodeEncodeError:  # a character stands for no byte
+        return token.encode()
+
+
+def _plain(token: str) -> bytes:
+    """SentencePiece's ``▁`` is a space, its ``<0x0A>`` a byte; WordPiece's ``##`` is nothing."""
+    if _BYTE_TOKEN.fullmatch(token):
+        return bytes.fromhex(token[3:5])
+    return token.removeprefix("##").replace(_SPACE, " ").encode()
+
+
+def spells_bytes(backend: tokenizers.Tokenizer) -> bool:
+    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's
+    kind that normalises nothing and puts nothing in front."""
+    found: dict[str, Any] = json.loads(backend.to_str())
+    return found["normalizer"] is None and _is_whole(found, ()) and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
+
+
+def has_all_bytes(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a byte-level vocabulary lacks none: SmolLM2's has no U+0004, say, and drops it without a word."""
+    return all(backend.token_to_id(character) is not None for character in CHARACTERS)
+
+
+def spells_bytes_after_a_space(backend: tokenizers.Tokenizer) -> bool:
+    """The same of one of SentencePiece's kind, but that a space may be put in front of a text."""
+    found: dict[str, Any] = json.loads(backend.to_str())
+    steps = [*_steps(found["normalizer"], "normalizers"), *_steps(found["pre_tokenizer"], "pretokenizers")]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    return found["model"].get("byte_fallback") is True and _is_whole(found, bytes_) and all(map(_spells_spaces, steps))
+
+
+def _is_whole(found: Mapping[str, Any], alphabet: Sequence[str]) -> bool:
+    """A model that can write every byte, and added tokens that take no space from beside them."""
+    model = found["model"]
+    return (
+        model["type"] == "BPE"
+        and not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and all(character in model["vocab"] for character in alphabet)
+        and not any(added["lstrip"] or added["rstrip"] for added in found["added_tokens"] if not added["special"])
+    )
+
+
+def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str, Any]]:
+    if part is None:
+        return []
+    steps: Sequence[Mapping[str, Any]] = part[several] if part["type"] == "Sequence" else [part]
+    return steps
+
+
+def _cuts_bytes(cutter: Mapping[str, Any]) -> bool:
+    *before, last = _steps(cutter, "pretokenizers")
+    return (
+        last["type"] == "ByteLevel"
+        and not last["add_prefix_space"]
+        and all(one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in before)
+    )
+
+
+def _spells_spaces(step: Mapping[str, Any]) -> bool:
+    return (
+        step["type"] == "Metaspace"
+        or (step["type"] == "Prepend" and step["prepend"] == _SPACE)
+        or (step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": " "}, _SPACE))
+        or (step["type"] == "Split" and step["behavior"] != "Removed")
+    )
