@@ -42,5 +42,10 @@ class CausalLM(Protocol):
         and for ``overflow=slide`` lets rows `forget`. A model that hands a `KVCache` to its attention needs no more.
         """
 
-    def __call__(self, input_ids: Tensor, cache: Any = None) -> Tensor:
-        """Logits (B, T, V)."""
+    def __call__(
+        self, input_ids: Tensor, cache: Any = None, positions: Tensor | None = None, *, return_hidden: bool = False
+    ) -> Tensor:
+        """Logits (B, T, V); with `return_hidden` what `hidden_states` gives, for a loss that takes `head_weight`.
+
+        Training calls the model so and not by its methods: the hooks of FSDP2 and of torch.compile sit at the call.
+        """

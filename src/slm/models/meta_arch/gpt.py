@@ -101,14 +101,25 @@ class GPT(nn.Module):
         cap = self.config.modules.output_projection.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each position.
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        *,
+        return_hidden: bool = False,
+    ) -> Tensor:
+        """Logits (B, T, V) of the token after each position; with `return_hidden` (B, T, C), ready for the head.
 
         Args:
             input_ids: (B, T) int64, T at most ``max_seq_len`` less what the cache holds.
             cache: past positions, from `make_cache`; the T new ones are appended to it.
+            positions: of rows that hold several texts; see `hidden_states`.
+            return_hidden: for a loss that takes the head's weight itself and never holds all logits.
         """
-        return self.head(self.hidden_states(input_ids, cache))
+        packed = {} if positions is None else {"positions": positions}  # a subclass need not know of them
+        hidden = self.hidden_states(input_ids, cache, **packed)
+        return hidden if return_hidden else self.head(hidden)
 
     def make_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `max_len` tokens (default: the model's)."""

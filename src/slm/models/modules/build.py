@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import nn
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig, TransformerConfig
 from slm.registry import ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """The registered model `config.name`, with fresh weights on torch's default device."""
+    """The registered model `config.name`, with fresh weights on torch's default device.
+
+    Raises:
+        UserError: a loss cannot have its hidden states.
+    """
     model: nn.Module = MODELS.get(config.name).from_config(config)
+    takes = inspect.signature(model.forward).parameters.values()
+    if not any(p.name == "return_hidden" or p.kind is p.VAR_KEYWORD for p in takes):
+        raise UserError(
+            f"the model '{config.name}' ({type(model).__qualname__}): its forward has no argument return_hidden; add "
+            "return_hidden=False and, where it is true, return self.hidden_states(…) in place of logits"
+        )
     return model
 
 
