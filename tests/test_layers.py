@@ -75,7 +75,6 @@ FLOORS = (
 LONG = {
     "benchmarks/train.py",
     "src/slm/generation/engine.py",
-    "src/slm/models/config.py",
     "src/slm/tokenizers/base.py",
     "src/slm/tokenizers/huggingface.py",
     "src/slm/training/lit_module.py",
@@ -84,12 +83,6 @@ LONG = {
     "src/slm/training/runner.py",
 }
 POINTS_UP = {
-    "models.kernels.activation -> models.modules.activations",
-    "models.modules.embeddings -> models.inference.kv_cache",
-    "models.modules.mha -> models.inference.kv_cache",
-    "models.modules.rotary -> models.inference.kv_cache",
-    "models.modules.transformer -> models.inference.kv_cache",
-    "models.modules.transformer -> models.inference.stack",
     "training.tasks.dpo -> training.run_config",
     "training.tasks.pretrain -> training.run_config",
     "training.tasks.sft -> training.run_config",

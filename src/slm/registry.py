@@ -90,9 +90,7 @@ _MODULES = "slm.models.modules"
 
 MODELS = Registry("model", {"gpt": "slm.models.meta_arch.gpt"})
 NORMS = Registry("norm", dict.fromkeys(("layer_norm", "rms_norm"), f"{_MODULES}.layer_norm"))
-ACTIVATIONS = Registry(
-    "activation", dict.fromkeys(("gelu", "gelu_tanh", "relu", "relu2", "silu"), f"{_MODULES}.activations")
-)
+ACTIVATIONS = Registry("activation", dict.fromkeys(("gelu", "gelu_tanh", "relu", "relu2", "silu"), f"{_MODULES}.mlp"))
 POSITION_EMBEDDINGS = Registry(
     "position embedding",
     {**dict.fromkeys(("learned", "sinusoidal", "none"), f"{_MODULES}.embeddings"), "rotary": f"{_MODULES}.rotary"},

@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_leaves
 from slm.generation.config import GenerationConfig
 from slm.generation.sampling import has_rules, next_tokens
 from slm.models.contract import CausalLM
-from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.static_cache import StaticCache
+from slm.models.inference.kv_cache import KVCache, StaticCache
 from slm.notices import notice
 
 _SMALLEST = 256  # positions; larger caches are twice, four times … as long, so that few graphs serve all texts

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.config import ModelConfig
-from slm.models.inference.kv_cache import KVCache, Positions
+from slm.models.contract import Cache, Positions
+from slm.models.inference.kv_cache import KVCache
 from slm.models.modules.build import build_position_embedding
-from slm.models.modules.embedding_paths import ValueEmbedding
+from slm.models.modules.embeddings import ValueEmbedding
 from slm.models.modules.transformer import Transformer
 from slm.registry import register_model
 
@@ -76,7 +77,7 @@ class GPT(nn.Module):
         """(V', C); rows from `vocab_size` on are padding. Tied, the token embedding's own weight."""
         return self.token_embedding.weight if self.output_projection is None else self.output_projection.weight
 
-    def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def hidden_states(self, input_ids: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
         """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended.
 
         Of rows that hold several texts one after another, `positions` (B, T) says where each token stands in its own;
@@ -104,7 +105,7 @@ class GPT(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         positions: Tensor | None = None,
         *,
         return_hidden: bool = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import cast
 
 from torch import nn
 
@@ -29,32 +30,25 @@ def build_model(config: ModelConfig) -> nn.Module:
 
 def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
     """A norm over the last dimension, `dim` wide: the residual stream's or a head's."""
-    norm: nn.Module = NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias)
-    return norm
+    return cast(nn.Module, NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias))
 
 
 def build_attention(config: TransformerConfig, layer: int) -> nn.Module:
     """The attention of one layer; see `slm.models.modules.mha` for what its forward takes."""
-    attention: nn.Module = ATTENTIONS.get(config.attention)(config, layer)
-    return attention
+    return cast(nn.Module, ATTENTIONS.get(config.attention)(config, layer))
 
 
 def build_mlp(config: TransformerConfig) -> nn.Module:
     """The position-wise layer, (B, T, C) to (B, T, C)."""
-    mlp: nn.Module = MLPS.get(config.mlp)(config)
-    return mlp
+    return cast(nn.Module, MLPS.get(config.mlp)(config))
 
 
 def build_position_embedding(config: ModelConfig) -> nn.Module:
     """How positions enter; see `slm.models.modules.embeddings.PositionEmbedding`."""
-    embedding: nn.Module = POSITION_EMBEDDINGS.get(config.modules.position_embedding.kind)(config)
-    return embedding
+    return cast(nn.Module, POSITION_EMBEDDINGS.get(config.modules.position_embedding.kind)(config))
 
 
 def build_loss(config: ModelConfig) -> nn.Module:
     """The training loss; see `slm.models.modules.losses` for what it takes."""
-    loss = config.modules.loss
-    built: nn.Module = LOSSES.get(loss.kind)(
-        ignore_index=loss.ignore_index, softcap=config.modules.output_projection.softcap
-    )
-    return built
+    loss, softcap = config.modules.loss, config.modules.output_projection.softcap
+    return cast(nn.Module, LOSSES.get(loss.kind)(ignore_index=loss.ignore_index, softcap=softcap))
