@@ -16,7 +16,12 @@ from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probabilit
 
 def _name_in(registry: Registry) -> AfterValidator:
     """Refuses a name that `registry` does not hold, with the others' problems and under its own key."""
-    return AfterValidator(lambda name: registry.check(name) or name)
+
+    def check(name: str) -> str:
+        registry.check(name)
+        return name
+
+    return AfterValidator(check)
 
 
 # A setting that null leaves to the others; `__post_init__` makes a value of it.
@@ -49,12 +54,8 @@ class Params(_Strict):
 
 @dataclass(frozen=True)
 class TokenEmbeddingConfig(_Strict):
-    """Token embedding.
-
-    Attributes:
-        values: a second table, whose rows are added to the values that attention mixes, in each layer times a gate of
-            its own (Jordan et al. 2024, modded-nanogpt's value embeddings, here one for all layers).
-    """
+    """Token embedding; with `values` a second table, whose rows are added to the values that attention mixes, in each
+    layer times a gate of its own (Jordan et al. 2024, modded-nanogpt's value embeddings, here one for all layers)."""
 
     values: Flag = False
     freeze: Flag = False
@@ -68,9 +69,8 @@ class RotaryScaling(_Strict):
         kind: ``linear`` (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn``
             (Peng et al. 2023).
         original_max_seq_len: the length it was trained for; needed by ``llama3`` and ``yarn``.
-        low_freq_factor, high_freq_factor: of ``llama3``: dimensions that turn fewer times than the first within that
-            length are scaled whole, those that turn more often than the second not at all.
-        beta_slow, beta_fast: of ``yarn``: the same.
+        low_freq_factor, high_freq_factor (llama3), beta_slow, beta_fast (yarn): dimensions that turn fewer times than
+            the first within that length are scaled whole, those that turn more often than the second not at all.
         attention_factor: of ``yarn``: factor of cosines and sines; None for ``0.1 ln(factor) + 1``.
     """
 
@@ -198,10 +198,7 @@ class TransformerConfig(_Strict):
 
 @dataclass(frozen=True)
 class OutputProjectionConfig(_Strict):
-    """The head. Tied, it is the token embedding's own weight and has no parameter.
-
-    With a `softcap` logits are bent to ``softcap * tanh(logits / softcap)`` (Gemma 2).
-    """
+    """The head; tied, it is the token embedding's own weight. `softcap` as in Gemma 2: ``c * tanh(logits / c)``."""
 
     tie_weights: Flag = True
     softcap: PositiveFloat | None = None
