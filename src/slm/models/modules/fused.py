@@ -52,8 +52,7 @@ def attend(
 
 def project_activated(x: Tensor, up: Tensor | None, activation: nn.Module, projection: nn.Module) -> Tensor:
     """``projection(activation(x))``, or ``projection(activation(x) * up)``, of `x` and `up` (..., in)."""
-    kind = kind_of(activation)
-    if kind is not None and _serves(x, activation, projection):
+    if _serves(x, activation, projection) and (kind := kind_of(activation)) is not None:
         weight, bias = (None if p is None else p.to(x.dtype) for p in (projection.weight, projection.bias))
         up = None if up is None else up.contiguous()
         y: Tensor = ActivatedProduct.apply(x.contiguous(), up, weight, bias, kind)
