@@ -66,10 +66,13 @@ def slm(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     if arguments.device == "cuda":  # as trainer=gpu has it
         for part in compiled_parts(model):
             part.compile()
-    return (
-        model,
-        lambda ids, labels: loss(model.hidden_states(ids), model.head_weight, labels, VOCAB_SIZE) / labels.numel(),
-    )
+
+    def mean_loss(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        hidden = model(ids, return_hidden=True)
+        total: torch.Tensor = loss(hidden, model.head_weight, labels, VOCAB_SIZE)
+        return total / labels.numel()
+
+    return model, mean_loss
 
 
 def plain(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
@@ -145,34 +148,36 @@ def work(arguments: argparse.Namespace) -> None:
     bf16 = arguments.precision == "bf16"
     print(json.dumps(sum(p.numel() for p in model.parameters())), flush=True)
 
-    def step() -> torch.Tensor:
+    means = []
+
+    def step() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             mean = loss(ids[:, :-1], ids[:, 1:])
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return mean.detach()
+        means.append(mean.detach())
 
-    n_steps = STEPS_A_TURN[device.type]
     for _ in sys.stdin:
         for _ in range(SETTLING_STEPS[device.type]):
             step()
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(n_steps):
-            mean = step()
-        synchronize(device)
-        seconds = (time.perf_counter() - start) / n_steps
-        print(json.dumps([seconds, peak_mb(device), mean.item()]), flush=True)
+        seconds = seconds_of(step, STEPS_A_TURN[device.type], device)
+        print(json.dumps([seconds, peak_mb(device), means[-1].item()]), flush=True)
+        means.clear()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, if it works on its own."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds_of(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Of one of several runs that nobody waits between."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait()
+    return (time.perf_counter() - start) / times
 
 
 def peak_mb(device: torch.device) -> float:
@@ -221,17 +226,9 @@ class Contender:
 def matrix_rate(precision: str, device: torch.device) -> float:
     """GFLOP/s of the best of a few products of square matrices."""
     size, n_products = MATRIX[device.type], STEPS_A_TURN[device.type]
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
-    if precision == "bf16":
-        a, b = a.bfloat16(), b.bfloat16()
-    best = float("inf")
-    for _ in range(4):
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(n_products):
-            a @ b
-        synchronize(device)
-        best = min(best, (time.perf_counter() - start) / n_products)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    best = min(seconds_of(lambda: a @ b, n_products, device) for _ in range(4))
     return 2 * size**3 / best / 1e9
 
 

@@ -107,3 +107,18 @@ def test_an_extra_that_is_there_but_broken_is_not_called_missing(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
         extras.require("broken_extra", "x", "logger=x")
+
+
+def test_a_model_whose_forward_gives_no_hidden_states_is_told_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One written for an earlier contract: training would end in a TypeError at the first step."""
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+
+    @registry.register_model("early")
+    class Early(MODELS.get("gpt")):  # type: ignore[misc]
+        def forward(self, input_ids: object, cache: object = None) -> object:
+            return super().forward(input_ids, cache)
+
+    shape = {"transformer": {"dim": 4, "n_layers": 1, "n_heads": 1}}
+    values = {"name": "early", "params": {"max_seq_len": 4, "vocab_size": 5}, "modules": shape}
+    with pytest.raises(UserError, match=r"'early' \(.*Early\): its forward has no argument return_hidden"):
+        build_model(ModelConfig.from_dict(values))

@@ -93,7 +93,7 @@ def _file(module: str, names: str) -> dict[str, str]:
 
 MODELS = Registry("model", _files("slm.models.meta_arch", "gpt"))
 NORMS = Registry("norm", _file("layer_norm", "layer_norm rms_norm"))
-ACTIVATIONS = Registry("activation", _file("activations", "gelu gelu_tanh relu relu2 silu"))
+ACTIVATIONS = Registry("activation", _file("mlp", "gelu gelu_tanh relu relu2 silu"))
 POSITION_EMBEDDINGS = Registry(
     "position embedding", {**_file("embeddings", "learned sinusoidal none"), **_file("rotary", "rotary")}
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import slm
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import generate_ids
+from slm.generation.engine import Engine, Request, Token
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -29,7 +30,7 @@ def model() -> torch.nn.Module:
         {
             "name": "gpt",
             "params": {"max_seq_len": MAX_SEQ_LEN, "vocab_size": 300},
-            "modules": {"transformer": {"dim": 16, "n_layers": 2, "n_heads": 2}},
+            "modules": {"transformer": {"dim": 16, "n_layers": 2, "n_heads": 2, "activation": "gelu_tanh"}},
         }
     )
     model = build_model(config)
@@ -43,6 +44,13 @@ def model() -> torch.nn.Module:
 @pytest.fixture
 def lm(model: torch.nn.Module) -> LanguageModel:
     return LanguageModel(model, ByteTokenizer(), facts={})
+
+
+def generate_ids(
+    model: Any, prompt: list[int], settings: GenerationConfig, eos: int, vocab_size: int | None = None
+) -> list[int]:
+    events = Engine(model, settings, eos, vocab_size).run([Request(prompt, settings.max_new_tokens, settings.seed)])
+    return [event.token_id for event in events if isinstance(event, Token)]
 
 
 def uncached_greedy(model: torch.nn.Module, prompt: list[int], n_new: int) -> list[int]:
@@ -63,26 +71,26 @@ def test_greedy_is_the_argmax_of_the_whole_text_each_time(model: torch.nn.Module
         room = MAX_SEQ_LEN - max(1, len(prompt))
         expected = uncached_greedy(model, prompt or [EOS], room)
         assert len(set(expected)) > min(3, room - 1), "the text should wander"
-        assert list(generate_ids(model, prompt, greedy(max_new_tokens=1000), EOS)) == expected
-        assert list(generate_ids(model, prompt, greedy(max_new_tokens=5), EOS)) == expected[:5]
+        assert generate_ids(model, prompt, greedy(max_new_tokens=1000), EOS) == expected
+        assert generate_ids(model, prompt, greedy(max_new_tokens=5), EOS) == expected[:5]
 
 
 def test_ends_before_end_of_text(model: torch.nn.Module) -> None:
     """Whichever token that is: it is not given out, and nothing after it."""
     ids = uncached_greedy(model, [72], 20)
     eos = ids[7]
-    assert list(generate_ids(model, [72], greedy(stop_at_eos=True), eos)) == ids[: ids.index(eos)]
-    assert list(generate_ids(model, [72], greedy(max_new_tokens=20), eos)) == ids
+    assert generate_ids(model, [72], greedy(stop_at_eos=True), eos) == ids[: ids.index(eos)]
+    assert generate_ids(model, [72], greedy(max_new_tokens=20), eos) == ids
 
 
 def test_a_prompt_without_room_is_refused(model: torch.nn.Module) -> None:
     with pytest.raises(UserError, match=f"{MAX_SEQ_LEN} tokens.*to {MAX_SEQ_LEN - 1}"):
-        list(generate_ids(model, [1] * MAX_SEQ_LEN, greedy(), EOS))
+        generate_ids(model, [1] * MAX_SEQ_LEN, greedy(), EOS)
 
 
 def test_a_seed_repeats_a_text_and_leaves_other_random_numbers_alone(model: torch.nn.Module) -> None:
     def text(seed: int) -> list[int]:
-        return list(generate_ids(model, [72], GenerationConfig(seed=seed, stop_at_eos=False), EOS))
+        return generate_ids(model, [72], GenerationConfig(seed=seed, stop_at_eos=False), EOS)
 
     state = torch.random.get_rng_state()
     assert text(1) == text(1)
@@ -102,7 +110,7 @@ def test_streamed_pieces_join_to_the_text(lm: LanguageModel) -> None:
     """Random bytes break UTF-8 all the time; a piece never ends in half a character that later comes whole."""
     for seed in range(3):
         settings = GenerationConfig(max_new_tokens=30, temperature=3.0, seed=seed)
-        ids = list(generate_ids(lm.model, lm.tokenizer.encode("Zoë"), settings, EOS, 258))
+        ids = generate_ids(lm.model, lm.tokenizer.encode("Zoë"), settings, EOS, 258)
         assert "".join(lm.stream("Zoë", settings)) == lm.generate("Zoë", settings) == lm.tokenizer.decode(ids)
 
 

@@ -17,7 +17,7 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Request, Token
 from slm.generation.language_model import LanguageModel
-from slm.generation.stop_strings import StopStrings
+from slm.generation.shown_text import StopStrings
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.rotary import RotaryPositions

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slm.models.kernels.cross_entropy import cross_entropy_
 from slm.models.kernels.library import library
-from slm.models.modules import losses
+from slm.models.modules import fused
 from slm.models.modules.losses import CrossEntropy
 
 B, T, C, V, PADDED = 2, 5, 8, 13, 16
@@ -33,7 +33,7 @@ class Case:
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the C kernel and by torch's operations alike."""
     if request.param == "torch":
-        monkeypatch.setattr(losses, "has_cross_entropy", lambda *_: False)
+        monkeypatch.setattr(fused, "has_cross_entropy", lambda *_: False)
     elif library() is None:
         pytest.skip("no C compiler: there is no kernel to test")
 
@@ -65,9 +65,9 @@ def test_equals_plain_cross_entropy_at_every_chunk_size(
     case: Case, monkeypatch: pytest.MonkeyPatch, rows: int, softcap: float | None
 ) -> None:
     """Value and both gradients, scaled by what comes from above, wherever the chunks' borders fall."""
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", rows)
+    monkeypatch.setattr(fused, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(fused, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(fused, "_MIN_CHUNK_ROWS", rows)
     results = (loss_and_gradients(case, plain, softcap=softcap) for plain in (False, True))
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
@@ -141,7 +141,7 @@ def test_makes_only_the_products_that_are_asked_for(case: Case) -> None:
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_a_row_is_that_of_double_precision(vocab: int, softcap: float | None, dtype: torch.dtype) -> None:
     """Fresh numbers each time, some of them huge: the kernel computes in fp32 and rounds once, at the end."""
-    if not losses.has_cross_entropy(torch.device("cpu"), dtype):
+    if not fused.has_cross_entropy(torch.device("cpu"), dtype):
         pytest.skip("of the kernel")
     logits = (torch.randn(7, vocab + 9) * torch.tensor([[0.1, 1, 10, 100, 1e4, 1, 1]]).T).to(dtype)
     labels = torch.randint(vocab, (7,))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
+import yaml
 
 from slm.models.config import ModelConfig
 from slm.models.flops import training_flops_per_token
@@ -32,3 +35,15 @@ def test_the_summary_names_what_is_frozen(make_config: Callable[..., ModelConfig
 def test_a_width_that_is_a_product_in_decimals_is_that_product(make_config: Callable[..., ModelConfig]) -> None:
     """1.15 * 100 is 114.99… in binary and was cut to 114."""
     assert make_config(dim=100, mlp_mult=1.15).modules.transformer.mlp_dim == 115
+
+
+def test_python_has_the_defaults_of_the_command_line() -> None:
+    """`activation` was relu2 in conf/model/base.yaml and gelu_tanh in Python."""
+    text = Path(str(files("slm.conf")), "model/base.yaml").read_text(encoding="utf-8")
+    shown = yaml.safe_load(text.replace("${model.params.dropout}", "0.0"))
+    for key in ("weights", "extend_positions", "grow_vocab"):  # of training
+        del shown[key]
+    transformer = {key: shown["modules"]["transformer"][key] for key in ("dim", "n_layers", "n_heads")}
+    params = {"max_seq_len": shown["params"]["max_seq_len"]}
+    said = {"name": "gpt", "params": params, "modules": {"transformer": transformer}}
+    assert ModelConfig.from_dict(said) == ModelConfig.from_dict(shown)

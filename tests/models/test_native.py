@@ -13,15 +13,21 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
-from slm.models.inference.packed import PackedLinear
+from slm.models.inference.packed import NativeActivation, PackedLinear, packs
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.inference.quantized import Int4Linear, Int8Linear
-from slm.models.inference.stack import Stack
 from slm.models.kernels import library as native
-from slm.models.kernels.activation import NativeActivation, activate
-from slm.models.kernels.largest import largest_places
-from slm.models.kernels.products import product_few, product_int4, product_int8, product_tiles, takes_tiles
-from slm.models.kernels.prompt_attention import attend_prompt, serves_prompt
+from slm.models.kernels.activation import activate
+from slm.models.kernels.attention import attend_prompt, serves_prompt
+from slm.models.kernels.products import (
+    largest_places,
+    product_few,
+    product_int4,
+    product_int8,
+    product_tiles,
+    takes_tiles,
+)
+from slm.models.modules import fused
 from slm.models.modules.build import build_model
 from slm.models.modules.mlp import MLP
 from slm.registry import ACTIVATIONS
@@ -89,13 +95,12 @@ def test_a_prompt_of_a_prepared_model_takes_the_kernel(monkeypatch: pytest.Monke
     expected = model(ids)
     prepare_for_inference(model)
     calls: list[int] = []
-    from slm.models.modules import mha
 
     def counted(*arguments: Tensor) -> Tensor:
         calls.append(1)
         return attend_prompt(*arguments)
 
-    monkeypatch.setattr(mha, "attend_prompt", counted)
+    monkeypatch.setattr(fused, "attend_prompt", counted)
     torch.testing.assert_close(model(ids, model.make_cache(2)), expected, rtol=1e-4, atol=1e-5)
     assert len(calls) == 2
     q = torch.randn(1, 1, 9, 16)
@@ -195,12 +200,14 @@ def test_a_non_linearity_is_torchs(kind: str, dtype: torch.dtype) -> None:
     x[:2] = torch.tensor([float("nan"), float("inf")])
     expected = source(x)
     found = x.clone()
-    activate(NativeActivation(source).kind, found, None, found)
+    number = fused.kind_of(source)
+    assert number is not None
+    activate(number, found, None, found)
     tolerance = 1e-2 if dtype == torch.bfloat16 else 2e-6
     torch.testing.assert_close(found[2:], expected[2:], rtol=tolerance, atol=2e-6)
     assert found[0].isnan()
     assert not found[1].isfinite()
-    layer = NativeActivation(source)
+    layer = NativeActivation(source, number)
     torch.testing.assert_close(layer(x.clone())[2:], expected[2:], rtol=tolerance, atol=2e-6)
 
 
@@ -263,17 +270,16 @@ def decoded(model: Any, steps: int, n_rows: int) -> Tensor:
 @needs_kernels
 @pytest.mark.parametrize("mode", ["fp32", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_step_of_the_stack_is_that_of_its_modules(
-    seed: int, mode: str, monkeypatch: pytest.MonkeyPatch, threads: int
-) -> None:
-    """Random models, rows at positions of their own."""
+def test_a_step_of_the_stack_is_that_of_its_modules(seed: int, mode: str, threads: int) -> None:
+    """Random models, rows at positions of their own; where the machine has the products the stack must be taken, or
+    modules would be compared with themselves."""
     model, chosen = random_model(seed, mode)
     n_rows = 1 + seed % 5
     stacked = decoded(model, 6, n_rows)
-    taken = model.transformer._stacked
-    assert mode in ("int8", "int4") or (taken is not None and taken[1] is not None), chosen
-    monkeypatch.setattr(Stack, "of", classmethod(lambda *_: None))
-    model.transformer._apply(lambda tensor: tensor)
+    step = model.transformer.decode_step
+    has_products = packs(model.head_weight) if mode in ("fp32", "bf16") else native.has(mode)
+    assert (step is not None and step.stack is not None) == has_products, chosen
+    model.transformer.decode_step = None
     by_modules = decoded(model, 6, n_rows)
     scale = by_modules.float().std()
     difference = (stacked.float() - by_modules.float()).abs().max() / scale
@@ -305,7 +311,7 @@ def test_a_part_of_ones_own_is_not_passed_over() -> None:
     block.mlp.__class__ = HalvedMLP
     model.transformer._apply(lambda tensor: tensor)
     decoded(model, 1, 1)
-    assert model.transformer._stacked[1] is None
+    assert model.transformer.decode_step.stack is None
 
 
 @needs_kernels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slm.models.modules import losses
+from slm.models.modules import fused
 from slm.models.modules.losses import CrossEntropy, token_log_probs
 
 
@@ -33,9 +33,9 @@ def plain(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, soft
 
 def test_each_label_has_its_own_gradient(softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The squares of the rows' sums: no row's gradient is another's, and they are summed over several chunks."""
-    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 7)
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(fused, "_MIN_CHUNK_ROWS", 7)
+    monkeypatch.setattr(fused, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(fused, "_CHUNK_ELEMENTS", 1)
     hidden, weight, labels = drawn()
     found = token_log_probs(hidden, weight, labels, 37, softcap)
     expected = plain(hidden, weight, labels, softcap)

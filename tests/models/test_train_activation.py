@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
-from slm.models.kernels import train_activation
+from slm.models.kernels import activation as kernel
 from slm.models.kernels.library import library
 from slm.models.modules.build import build_mlp
+from slm.models.modules.fused import kind_of
 from slm.models.modules.mlp import MLP, GatedMLP
 from slm.registry import ACTIVATIONS
 
@@ -43,8 +44,8 @@ def gradients(y: Tensor, mlp: Any, x: Tensor, grad: Tensor) -> list[Tensor]:
 def test_values_and_gradients(kind: str, activation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of double precision, to the rounding of a few operations."""
     calls = []
-    run = train_activation.activate
-    monkeypatch.setattr(train_activation, "activate", lambda *given: calls.append(given) or run(*given))
+    run = kernel.activate
+    monkeypatch.setattr(kernel, "activate", lambda *given: calls.append(given) or run(*given))
     mlp = make_mlp(mlp=kind, activation=activation).to(dtype)
     x = (3 * torch.randn(2, 5, 24)).to(dtype).requires_grad_()
     grad = torch.randn(2, 5, 24)
@@ -79,13 +80,13 @@ def test_slopes_over_all_sizes_of_numbers() -> None:
     x = torch.cat([torch.linspace(-100, 100, 2000), torch.linspace(-8, 8, 1999), torch.tensor([float("nan")])])
     for name in ACTIVATIONS.names():
         activation = ACTIVATIONS.get(name)()
-        kind = train_activation.kind_of(activation)
+        kind = kind_of(activation)
         if kind is None:
             continue
         x64 = x.double().requires_grad_()
         (wanted,) = torch.autograd.grad(activation(x64).sum(), x64)
         y, slope = torch.empty_like(x), torch.ones_like(x)
-        train_activation.activate(kind, x, None, y, slope)
+        kernel.activate(kind, x, None, y, slope)
         torch.testing.assert_close(slope[:-1].double(), wanted[:-1], rtol=1e-6, atol=1e-6)
         assert y[-1].isnan()
         assert slope[-1].isnan() or name in ("relu", "relu2")

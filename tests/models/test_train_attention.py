@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slm.models.kernels.library import has_train_attention
-from slm.models.kernels.train_attention import serves_training, train_attention
+from slm.models.kernels.attention import serves_training, train_attention
+from slm.models.kernels.library import has
 
 BF16 = torch.bfloat16
 
@@ -43,7 +43,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 )
 def test_values_and_gradients(batch: int, heads: int, kv_heads: int, length: int, dim: int, dtype: torch.dtype) -> None:
     """Whole and broken tiles of 64, shared key heads, widths of whole and broken panels, large scores."""
-    if not has_train_attention(dtype == BF16):
+    if not has("train_attention", dtype == BF16):
         pytest.skip("this processor or compiler has no kernel for it")
     parts = (heads, kv_heads, kv_heads)
     qkv = 2 * torch.randn(batch, length, sum(parts), dim).to(dtype)
@@ -55,7 +55,7 @@ def test_values_and_gradients(batch: int, heads: int, kv_heads: int, length: int
     assert distance(found[1], wanted[1]) < tolerance
 
 
-@pytest.mark.skipif(not has_train_attention(False), reason="this processor or compiler has no kernel for it")
+@pytest.mark.skipif(not has("train_attention", False), reason="this processor or compiler has no kernel for it")
 def test_nothing_is_seen_ahead_and_threads_change_no_bit() -> None:
     """Later positions change no bit of an earlier one; a head is summed in one order, whoever sums it."""
     q, k, v = torch.randn(3, 2, 2, 70, 32)
@@ -73,7 +73,7 @@ def test_nothing_is_seen_ahead_and_threads_change_no_bit() -> None:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.skipif(not has_train_attention(True), reason="this processor or compiler has no kernel for it")
+@pytest.mark.skipif(not has("train_attention", True), reason="this processor or compiler has no kernel for it")
 def test_autocast_brings_queries_to_its_dtype() -> None:
     """Norms over queries and keys leave them in fp32 under autocast; values come in bf16."""
     q, k, v = torch.randn(3, 1, 2, 20, 16)
@@ -88,7 +88,7 @@ def test_autocast_brings_queries_to_its_dtype() -> None:
     assert not serves_training(q, k, v.bfloat16())
 
 
-@pytest.mark.skipif(not has_train_attention(True), reason="this processor or compiler has no kernel for it")
+@pytest.mark.skipif(not has("train_attention", True), reason="this processor or compiler has no kernel for it")
 def test_odd_steps_between_rows_are_read_right() -> None:
     """Two bf16 numbers are read at once; rows that begin in the middle of such a pair are copied first."""
     room = torch.randn(1, 2, 30, 33).bfloat16()

@@ -13,7 +13,7 @@ from tokenizers import processors
 from slm.data.batches.windows import WindowDataset
 from slm.data.documents.document import Document
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import generate_ids
+from slm.generation.engine import Engine, Request, Token
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
@@ -101,7 +101,7 @@ def test_a_prompt_begins_with_them(hf_folder: Path, tmp_path: Path) -> None:
         {
             "name": "gpt",
             "params": {"max_seq_len": 32, "vocab_size": tokenizer.vocab_size},
-            "modules": {"transformer": {"dim": 16, "n_layers": 2, "n_heads": 2}},
+            "modules": {"transformer": {"dim": 16, "n_layers": 2, "n_heads": 2, "activation": "gelu_tanh"}},
         }
     )
     torch.manual_seed(0)
@@ -111,9 +111,9 @@ def test_a_prompt_begins_with_them(hf_folder: Path, tmp_path: Path) -> None:
     settings = GenerationConfig(greedy=True, stop_at_eos=False, max_new_tokens=12)
 
     def continued(prompt_ids: list[int]) -> str:
-        return tokenizer.decode(
-            generate_ids(model, prompt_ids, settings, tokenizer.eos_id, vocab_size=tokenizer.vocab_size)
-        )
+        engine = Engine(model, settings, tokenizer.eos_id, vocab_size=tokenizer.vocab_size)
+        events = engine.run([Request(prompt_ids, settings.max_new_tokens, settings.seed)])
+        return tokenizer.decode(event.token_id for event in events if isinstance(event, Token))
 
     for prompt in ("the cat", ""):
         ids = tokenizer.encode(prompt)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import generate_ids
+from slm.generation.engine import Engine, Request, Token
 from slm.models.config import ModelConfig
 from slm.models.modules.losses import CrossEntropy
 from slm.weights.fine_tuning import shape_values
@@ -157,8 +157,9 @@ def assert_same(theirs: nn.Module, ours: nn.Module) -> None:
     prompt = ids[:1, :5]
     with torch.no_grad():
         continued = theirs.generate(prompt, max_new_tokens=64, do_sample=False, pad_token_id=0)[0, 5:].tolist()
-    settings = GenerationConfig(max_new_tokens=64, greedy=True, stop_at_eos=False)
-    assert list(generate_ids(ours, prompt[0].tolist(), settings, eos_id=0)) == continued
+    settings = GenerationConfig(greedy=True, stop_at_eos=False)
+    events = Engine(ours, settings, eos_id=0).run([Request(prompt[0].tolist(), 64)])
+    assert [event.token_id for event in events if isinstance(event, Token)] == continued
 
 
 @pytest.mark.parametrize("case", CASES)

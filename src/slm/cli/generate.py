@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from slm.generation.config import GenerationConfig
     from slm.generation.language_model import LanguageModel
+    from slm.generation.request import Prompt
 
 HELP = Help(
     summary="Let a model write. With prompt=… the continuation, and only that, goes to stdout; with prompts=FILE a "
@@ -64,24 +65,9 @@ def generate(cfg: DictConfig) -> None:
     values, settings = _checked(cfg)
     _tell_of_lost_quotes(settings.stop)
     source = model_source(values)
-    prompts, out = None, None
-    if values["prompts"] is not None:
-        from slm.training.prompt_file import answered_before, open_answers, read_prompts
-
-        prompts = read_prompts(Path(values["prompts"]).expanduser())
-        if values["out"] is not None:
-            out = Path(values["out"]).expanduser()
-            done = answered_before(out, prompts)
-            if done:
-                notice(f"{done} of {len(prompts)} prompts are answered in '{out}' already")
-            prompts = prompts[done:]
-            if not prompts:
-                return
-            open_answers(out).close()  # to know it before the model is loaded
-    elif values["out"] is not None:
-        raise UserError(
-            "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
-        )
+    prompts = None if values["prompts"] is None else _unanswered(values)
+    if prompts == []:
+        return
     import torch
 
     from slm.generation.language_model import load
@@ -98,7 +84,8 @@ def generate(cfg: DictConfig) -> None:
     if prompts is not None:
         from slm.training.prompt_file import answer_prompts, open_answers
 
-        with open_answers(out) if out else contextlib.nullcontext(sys.stdout) as lines:
+        out = values["out"]
+        with open_answers(Path(out).expanduser()) if out is not None else contextlib.nullcontext(sys.stdout) as lines:
             answer_prompts(language_model, prompts, settings, lines)
     elif values["prompt"] is not None:
         _continue(language_model, str(values["prompt"]), settings)
@@ -106,6 +93,21 @@ def generate(cfg: DictConfig) -> None:
         from slm.generation.repl.loop import InteractivePrompt
 
         InteractivePrompt(language_model, settings).run()
+
+
+def _unanswered(values: Mapping[str, Any]) -> list[Prompt]:
+    """The prompts of the file that have no line in `out` yet."""
+    from slm.training.prompt_file import answered_before, open_answers, read_prompts
+
+    prompts = read_prompts(Path(values["prompts"]).expanduser())
+    if values["out"] is None:
+        return prompts
+    out = Path(values["out"]).expanduser()
+    if done := answered_before(out, prompts):
+        notice(f"{done} of {len(prompts)} prompts are answered in '{out}' already")
+    if prompts[done:]:
+        open_answers(out).close()  # to know it before the model is loaded
+    return prompts[done:]
 
 
 def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -> GenerationConfig:
@@ -144,6 +146,10 @@ def _check_choices(values: Mapping[str, Any]) -> None:
     problems = []
     if values["prompt"] is not None and values["prompts"] is not None:
         problems.append("prompt and prompts were both given; give one of them")
+    if values["out"] is not None and values["prompts"] is None:
+        problems.append(
+            "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
+        )
     for key, choices in (("device", ("auto", "cpu", "cuda")), ("dtype", ("auto", *_DTYPES))):
         if values[key] not in choices:
             hint = did_you_mean(str(values[key]), choices)

@@ -22,7 +22,6 @@ class GenerationConfig:
     """Settings of a continuation, all of them; `settled` makes them of what was asked for and of a model's own.
 
     Attributes:
-        max_new_tokens: the most tokens to add.
         greedy: take the likeliest token each time; temperature, top_k, top_p, min_p and seed then change nothing.
         temperature: logits are divided by it; below 1 safer, above 1 wilder.
         top_k: sample among the k likeliest tokens only; 0 for all.
@@ -36,9 +35,7 @@ class GenerationConfig:
         logit_bias: added to the logits of these token ids; ``-inf`` forbids one.
         stop: the text ends before any of these strings, also where one begins inside a token.
         seed: of the sampling; None for another text each time. Sample j of a prompt has ``seed + j``.
-        n: continuations of each prompt.
         logprobs: give each token's log-probability (nats, of the model itself, before any setting here).
-        stop_at_eos: end where the model says the text ends.
         overflow: at the model's ``max_seq_len``, ``stop``; or ``slide``: forget the older half and go on (models
             with rotary or no positions).
         batch_size: texts written side by side, of a file of prompts.
@@ -89,11 +86,8 @@ def settled(asked: Mapping[str, Any], own: Mapping[str, Any], where: str = "") -
     Raises:
         UserError: a setting is unknown or out of range.
     """
-    typed = {
-        name: value
-        for name, value in asked.items()
-        if value is not None or name not in OwnSampling.__dataclass_fields__
-    }
+    of_makers = OwnSampling.__dataclass_fields__
+    typed = {name: value for name, value in asked.items() if value is not None or name not in of_makers}
     draws = any(name in typed for name in _DRAWING)
     of_model = {name: value for name, value in own.items() if not (name == "greedy" and draws)}
     return checked(GenerationConfig, {**of_model, **typed}, where)

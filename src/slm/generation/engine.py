@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -27,13 +27,7 @@ _DRAWN_TOGETHER = 64
 
 @dataclass(frozen=True)
 class Request:
-    """One text to write.
-
-    Attributes:
-        prompt_ids: what it continues; an empty one stands for the beginning of a text.
-        max_new_tokens: the most tokens to add.
-        seed: of its sampling; None for any.
-    """
+    """One text to write; an empty prompt stands for the beginning of a text, no seed for any."""
 
     prompt_ids: Sequence[int]
     max_new_tokens: int
@@ -42,13 +36,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that came.
-
-    Attributes:
-        index: of the request it belongs to.
-        token_id: the token.
-        logprob: of the token, if asked for.
-    """
+    """A token that came, of the request at `index`, with its log-probability if asked for."""
 
     index: int
     token_id: int
@@ -57,8 +45,7 @@ class Token:
 
 @dataclass(frozen=True)
 class End:
-    """A text that ended: at ``eos``, its ``length``, the model's ``max_seq_len``; or the caller's ``stop``, or
-    ``refused``."""
+    """A text that ended: at ``eos``, its ``length``, the model's ``max_seq_len``, by ``stop``; or was ``refused``."""
 
     index: int
     reason: Reason
@@ -124,8 +111,8 @@ class Engine:
             raise UserError(
                 f"generation.overflow=slide needs rotary positions (or none); this model's are {kind}: overflow=stop"
             )
-        self._rows: list[_Row] = []
         self._steps = steps
+        self._rows: list[_Row] = []
 
     def stop(self, index: int) -> None:
         """End a text after the token that was given out last (a stop string was found in it)."""
@@ -154,9 +141,8 @@ class Engine:
         yield from (End(index, "refused") for index in sorted(refused))
         n_rows = min(self.settings.batch_size, len(waiting))
         room = max(self._room_needed(row) for row in waiting)
-        step = None
-        if self._steps is not None:
-            step = self._steps.lease(self.model, self.settings, n_rows, room, self.vocab_size)
+        lease = self._steps.lease if self._steps is not None else lambda *_: None
+        step = lease(self.model, self.settings, n_rows, room, self.vocab_size)
         try:
             cache = self.model.make_cache(n_rows, room) if step is None else step.cache
             yield from self._write(waiting, cache, n_rows, step)
@@ -185,10 +171,9 @@ class Engine:
                 row = rows[place]
                 if row.ended:
                     cache.drop(place)
-                    rows[place], alive[place] = rows[-1], alive[len(rows) - 1]
-                    rows.pop()
+                    rows[place], alive[place] = rows[-1], alive[-1]
+                    del rows[-1], alive[-1]
                     yield End(row.index, row.ended)
-            alive = alive[: len(rows)]
             if not rows:
                 tokens, logits = tokens[:0], logits[:0]
                 continue
@@ -223,9 +208,9 @@ class Engine:
                 if n and (padded > _MOST_PADDING * total or padded > _MOST_READ_TOGETHER):
                     break
                 n += 1
-            group, new = new[:n], new[n:]
-            logits.append(prefill(self.model, [row.prompt for row in group], cache))
-            rows.extend(group)
+            logits.append(prefill(self.model, [row.prompt for row in new[:n]], cache))
+            rows += new[:n]
+            new = new[n:]
         return torch.cat(logits)
 
     def _sample(self, logits: Tensor, rows: list[_Row]) -> Tensor:
@@ -240,11 +225,9 @@ class Engine:
 
     def _tokens(self, tokens: Tensor, logits: Tensor, rows: list[_Row]) -> Iterator[Token]:
         """Give out a token a row, and mark the rows that end with it."""
-        ids = tokens.tolist()
-        logprobs: list[float] | list[None] = [None] * len(ids)
-        if self.settings.logprobs:
-            logprobs = log_probabilities(logits, tokens).tolist()
-        for row, token_id, logprob in zip(list(rows), ids, logprobs, strict=True):
+        wanted = self.settings.logprobs
+        logprobs = log_probabilities(logits, tokens).tolist() if wanted else [None] * len(rows)
+        for row, token_id, logprob in zip(list(rows), tokens.tolist(), logprobs, strict=True):
             if token_id in self.end_ids:
                 row.ended = "eos"
                 continue
@@ -255,30 +238,28 @@ class Engine:
 
     def problem(self, request: Request) -> str | None:
         """Why `run` would refuse it; None if it would not."""
-        known, longest = self.model.config.vocab_size, self.max_seq_len
-        if unknown := [token_id for token_id in request.prompt_ids if not 0 <= token_id < known]:
+        known, longest, given = self.model.config.vocab_size, self.max_seq_len, request.prompt_ids
+        if unknown := [token_id for token_id in given if not 0 <= token_id < known]:
             return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"
-        if len(request.prompt_ids) >= longest and not self.slides:
-            return (
-                f"the prompt has {len(request.prompt_ids)} tokens; this model takes {longest}, one of them new: "
-                f"shorten the prompt to {longest - 1}"
-            )
-        return None
+        if len(given) < longest or self.slides:
+            return None
+        return (
+            f"the prompt has {len(given)} tokens; this model takes {longest}, one of them new: shorten the prompt to "
+            f"{longest - 1}"
+        )
 
     def _row(self, index: int, request: Request) -> _Row:
         if (problem := self.problem(request)) is not None:
             raise UserError(problem)
-        prompt = list(request.prompt_ids) or [self.eos_id]
-        longest = self.max_seq_len
+        prompt, budget = list(request.prompt_ids) or [self.eos_id], request.max_new_tokens
         if self.slides:
-            prompt = prompt[-(longest - 1) :] if longest > 1 else prompt[-1:]
-        room = longest - len(prompt)
-        n_new = request.max_new_tokens if self.slides else min(request.max_new_tokens, room)
-        return _Row(index, prompt, n_new, "length" if n_new == request.max_new_tokens else "max_seq_len", request.seed)
+            return _Row(index, prompt[-max(1, self.max_seq_len - 1) :], budget, "length", request.seed)
+        n_new = min(budget, self.max_seq_len - len(prompt))
+        return _Row(index, prompt, n_new, "length" if n_new == budget else "max_seq_len", request.seed)
 
     def _room_needed(self, row: _Row) -> int:
-        needed = len(row.prompt) + row.n_new - 1  # the last new token is never read
-        return min(needed, self.max_seq_len) if self.slides else needed
+        """At most `max_seq_len`; the last new token is never read."""
+        return min(len(row.prompt) + row.n_new - 1, self.max_seq_len)
 
 
 def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
@@ -301,17 +282,3 @@ def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -
 def decode_one(model: CausalLM, tokens: Tensor, cache: KVCache) -> Tensor:
     """Append one token a row (B,) to the cache; logits (B, V) of the next."""
     return model.head(model.hidden_states(tokens[:, None], cache)[:, -1])
-
-
-def generate_ids(
-    model: CausalLM,
-    prompt_ids: Sequence[int],
-    settings: GenerationConfig,
-    eos_id: int,
-    vocab_size: int | None = None,
-) -> Iterator[int]:
-    """Token ids that continue one prompt, as they come; arguments and errors as for `Engine`."""
-    engine = Engine(model, replace(settings, batch_size=1), eos_id, vocab_size)
-    for event in engine.run([Request(prompt_ids, settings.max_new_tokens, settings.seed)]):
-        if isinstance(event, Token):
-            yield event.token_id

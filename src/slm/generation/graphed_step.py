@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_leaves
 from slm.generation.config import GenerationConfig
 from slm.generation.sampling import has_rules, next_tokens
 from slm.models.contract import CausalLM
-from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.static_cache import StaticCache
+from slm.models.inference.kv_cache import KVCache, StaticCache
 from slm.notices import notice
 
 _SMALLEST = 256  # positions; larger caches are twice, four times … as long, so that few graphs serve all texts
@@ -31,10 +30,8 @@ class GraphedStep:
 
     Args:
         model: in eval mode; its `make_cache` gives a `KVCache`.
-        settings: how to draw.
-        n_rows: texts side by side.
-        max_len: positions of each.
-        vocab_size: as `Engine` takes it.
+        settings, vocab_size: as `Engine` takes them.
+        n_rows, max_len: texts side by side, and positions of each.
 
     Attributes:
         cache: the rows; the caller keeps its account of them.
@@ -45,8 +42,7 @@ class GraphedStep:
         self, model: CausalLM, settings: GenerationConfig, n_rows: int, max_len: int, vocab_size: int | None
     ) -> None:
         self.cache: KVCache = model.make_cache(n_rows, max_len)
-        self.cache.keys.zero_()
-        self.cache.values.zero_()
+        self.reset()
         self.draws = not has_rules(settings)
         self.lock = threading.Lock()
         self._static = StaticCache(self.cache, model.config.params.max_seq_len)
@@ -54,7 +50,6 @@ class GraphedStep:
         self._tokens = torch.zeros(n_rows, dtype=torch.int64, device=device)
         self._uniforms = torch.zeros(n_rows, device=device)
         self._logits = torch.empty(0)
-        self._standing: list[int] = []  # the lengths that the device has
 
         def step() -> None:
             self._logits = model.head(model.hidden_states(self._tokens[:, None], self._static)[:, -1])
@@ -69,7 +64,7 @@ class GraphedStep:
         self.cache.keep(0)
         self.cache.keys.zero_()
         self.cache.values.zero_()
-        self._standing = []
+        self._standing: list[int] = []  # the lengths that the device has
 
     def __call__(self, tokens: Tensor, uniforms: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Append `tokens` (B,), one for each row in use of the cache, and count them.
@@ -116,8 +111,7 @@ class GraphedSteps:
         """
         if self._failed or settings.overflow == "slide" or torch.is_autocast_enabled(model.head_weight.device.type):
             return None
-        longest = model.config.params.max_seq_len
-        max_len = min(longest, max(_SMALLEST, 1 << (room - 1).bit_length()))
+        max_len = min(model.config.params.max_seq_len, max(_SMALLEST, 1 << (room - 1).bit_length()))
         draw = (settings.greedy, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
         key = (n_rows, max_len, None if has_rules(settings) else draw, vocab_size)
         weights = _places_of(model)
@@ -188,7 +182,7 @@ def _recorded(step: Callable[[], None], device: torch.device) -> tuple[Callable[
 
 
 def sent(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor (n,) on the device, without waiting for it."""
+    """As a tensor (n,) on the device, without waiting for it."""
     return torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda").to(device, non_blocking=True)
 
 

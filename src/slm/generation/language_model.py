@@ -12,12 +12,11 @@ import torch
 
 from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
-from slm.generation.answer_lead import WithoutLead
 from slm.generation.config import GenerationConfig, settled
-from slm.generation.engine import End, Engine, Reason, Request, Token
+from slm.generation.engine import Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
 from slm.generation.request import Prompt
-from slm.generation.stop_strings import StopStrings
+from slm.generation.shown_text import StopStrings, WithoutLead
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
@@ -35,12 +34,10 @@ class Completion:
     Attributes:
         text: without the stop string that ended it.
         ids: its tokens; the last ones may belong to a stop string.
-        finish_reason: ``eos``, ``length`` (max_new_tokens), ``max_seq_len`` or ``stop`` (a stop string); ``refused`` if
-            the prompt was.
+        finish_reason: as of the engine's `End`.
         prompt_tokens: tokens of the prompt.
         logprobs: of each token, in nats; None unless asked for.
-        seconds_to_first_token: from the call on, other prompts before it included.
-        seconds: to the last token.
+        seconds_to_first_token, seconds: from the call on, other prompts before it included.
         refusal: why the prompt was refused; None if it was not.
     """
 
@@ -69,13 +66,41 @@ class Completion:
 class _Text:
     """A text under way."""
 
-    prompt_tokens: int
+    request: Request
     decoder: StreamDecoder
     stop: StopStrings
+    began: float
     pieces: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     first: float = 0.0
+
+    def take(self, token: Token) -> str:
+        """The piece that became certain with it."""
+        if not self.ids:
+            self.first = time.perf_counter() - self.began
+        self.ids.append(token.token_id)
+        if token.logprob is not None:
+            self.logprobs.append(token.logprob)
+        self.pieces.append(self.stop.push(self.decoder.push(token.token_id)))
+        return self.pieces[-1]
+
+    def close(self) -> str:
+        """The piece that was held back."""
+        self.pieces.append(self.stop.push(self.decoder.flush()) + self.stop.flush())
+        return self.pieces[-1]
+
+    def completed(self, reason: Reason, logprobs: bool, refusal: str | None) -> Completion:
+        return Completion(
+            text="".join(self.pieces),
+            ids=self.ids,
+            finish_reason="stop" if self.stop.found else reason,
+            prompt_tokens=len(self.request.prompt_ids),
+            logprobs=self.logprobs if logprobs else None,
+            seconds_to_first_token=self.first,
+            seconds=time.perf_counter() - self.began,
+            refusal=refusal,
+        )
 
 
 @dataclass
@@ -100,11 +125,11 @@ class LanguageModel:
         return checked(GenerationConfig, {**asdict(settings), **changes})
 
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
-        """The continuation of `prompt`, piece by piece, never half a character.
+        """The continuation of `prompt`, which may be empty, piece by piece, never half a character.
 
         Args:
-            prompt: may be empty.
-            settings: how to continue; if not given, as the model's makers do, and the defaults of `GenerationConfig`.
+            prompt: what to continue.
+            settings: how; if not given, as the model's makers do, and the defaults of `GenerationConfig`.
             **changes: single settings, e.g. ``max_new_tokens=64, greedy=True``.
 
         Raises:
@@ -135,10 +160,7 @@ class LanguageModel:
     def complete(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig | None = None, **changes: Any
     ) -> list[list[Completion]]:
-        """``n`` continuations of each prompt, many written side by side.
-
-        Arguments as for `stream`; a `Prompt` has its own budget and seed.
-        """
+        """``n`` continuations of each prompt, many written side by side; arguments as for `stream`."""
         settings = self.settled(settings, changes)
         done: list[list[Completion]] = [[] for _ in prompts]
         for index, completions in self.complete_each(prompts, settings):
@@ -154,14 +176,13 @@ class LanguageModel:
 
         A prompt that is refused keeps none of the others from being answered: its continuations say why.
         """
-        parts: dict[int, dict[int, Completion]] = {}
+        n, done = settings.n, dict[int, Completion]()
         for index, completion in self._run(prompts, settings, others_go_on=True):
             if isinstance(completion, Completion):
-                prompt, sample = divmod(index, settings.n)
-                parts.setdefault(prompt, {})[sample] = completion
-                if len(parts[prompt]) == settings.n:
-                    done = parts.pop(prompt)
-                    yield prompt, [done[j] for j in range(settings.n)]
+                done[index] = completion
+                samples = range(index - index % n, index - index % n + n)
+                if all(sample in done for sample in samples):
+                    yield index // n, [done.pop(sample) for sample in samples]
 
     def complete_ids(
         self, prompts: Sequence[Sequence[int]], settings: GenerationConfig, lead: str = ""
@@ -203,53 +224,27 @@ class LanguageModel:
         start = time.perf_counter()
         tokenizer = self.tokenizer
         asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())
-        encoded = prompt_ids
-        if encoded is None:
-            encoded, lead = self._encoded([prompt.text for prompt in asked], settings.chat)
+        if prompt_ids is None:
+            prompt_ids, lead = self._encoded([prompt.text for prompt in asked], settings.chat)
         requests = []
-        for prompt, ids in zip(asked, encoded, strict=True):
+        for prompt, ids in zip(asked, prompt_ids, strict=True):
             seed = settings.seed if prompt.seed is None else prompt.seed
             budget = prompt.max_new_tokens or settings.max_new_tokens
             requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
         steps = self._steps if self.model.head_weight.is_cuda else None
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
-        texts = [
-            _Text(len(r.prompt_ids), self._decoder(r.prompt_ids, lead), StopStrings(settings.stop)) for r in requests
-        ]
+        texts = [_Text(r, self._decoder(r.prompt_ids, lead), StopStrings(settings.stop), start) for r in requests]
         for event in engine.run(requests, others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):
-                if not text.ids:
-                    text.first = time.perf_counter() - start
-                piece = text.stop.push(text.decoder.push(event.token_id))
-                text.ids.append(event.token_id)
-                if event.logprob is not None:
-                    text.logprobs.append(event.logprob)
+                piece = text.take(event)
                 if text.stop.found:
                     engine.stop(event.index)
+                yield event.index, piece
             else:
-                piece = text.stop.push(text.decoder.flush()) + text.stop.flush()
-            text.pieces.append(piece)
-            yield event.index, piece
-            if isinstance(event, End):
-                completion = _completion(text, event.reason, settings, time.perf_counter() - start)
-                refused = event.reason == "refused"
-                yield (
-                    event.index,
-                    replace(completion, refusal=engine.problem(requests[event.index]) if refused else None),
-                )
-
-
-def _completion(text: _Text, reason: Reason, settings: GenerationConfig, seconds: float) -> Completion:
-    return Completion(
-        text="".join(text.pieces),
-        ids=text.ids,
-        finish_reason="stop" if text.stop.found else reason,
-        prompt_tokens=text.prompt_tokens,
-        logprobs=text.logprobs if settings.logprobs else None,
-        seconds_to_first_token=text.first,
-        seconds=seconds,
-    )
+                yield event.index, text.close()
+                refusal = engine.problem(text.request) if event.reason == "refused" else None
+                yield event.index, text.completed(event.reason, settings.logprobs, refusal)
 
 
 def load(

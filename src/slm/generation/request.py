@@ -9,13 +9,13 @@ from slm.schema import Count, NonNegativeInt
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to continue.
+    """What to continue; of what is None the settings decide.
 
     Attributes:
         text: may be empty.
-        max_new_tokens: the most tokens to add; None for that of the settings.
-        seed: of the sampling, sample j of it having ``seed + j``; None for that of the settings.
-        line: where it stands in a file of prompts; None for one of no file.
+        max_new_tokens: the most tokens to add.
+        seed: of the sampling, sample j of it having ``seed + j``.
+        line: where it stands in a file of prompts.
     """
 
     text: str

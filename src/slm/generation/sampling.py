@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slm.generation.config import GenerationConfig
-from slm.models.kernels.largest import largest_places
+from slm.models.kernels.products import largest_places
 
 _LARGEST, _SMALLEST = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
 _NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucleus is rarely wider than this

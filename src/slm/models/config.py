@@ -1,16 +1,14 @@
-"""The shape of a model, as frozen dataclasses with the key names of `conf/model/*.yaml`.
-
-Pure data: this file imports no torch, so that a whole configuration can be checked in a blink.
-"""
+"""The shape of a model, as frozen dataclasses with the key names of `conf/model/*.yaml`. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Le
-from pydantic import AfterValidator, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, WrapValidator
 
 from slm.registry import ACTIVATIONS, ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
 from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked
@@ -26,29 +24,28 @@ def _name_in(registry: Registry) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _or_derived(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    return None if value is None else check(value)
-
-
 # A setting that null leaves to the others; `__post_init__` makes a value of it.
-DerivedCount = Annotated[int, Count.__metadata__[0], Count.__metadata__[1], WrapValidator(_or_derived)]
-DerivedFlag = Annotated[bool, Flag.__metadata__[0], WrapValidator(_or_derived)]
+_OR_DERIVED = WrapValidator(lambda value, check: None if value is None else check(value))
+DerivedCount = Annotated[Count, _OR_DERIVED]
+DerivedFlag = Annotated[Flag, _OR_DERIVED]
 DERIVED: Any = None
 
 
+class _Strict:
+    __pydantic_config__ = FORBID_EXTRA
+
+
 @dataclass(frozen=True)
-class Params:
+class Params(_Strict):
     """Sizes shared by several modules.
 
     Attributes:
         max_seq_len: the longest sequence the model can take, in tokens.
         dropout: default of every dropout in the model.
         vocab_size: number of real tokens; None until the tokenizer is known.
-        vocab_multiple: embedding and head rows are padded up to a multiple of this for speed;
-            the extra rows are never learnt, scored or sampled.
+        vocab_multiple: rows of embedding and head are padded up to a multiple of this for speed, and never learnt.
     """
 
-    __pydantic_config__ = FORBID_EXTRA
     max_seq_len: Count
     dropout: Probability = 0.0
     vocab_size: Count | None = None
@@ -56,37 +53,27 @@ class Params:
 
 
 @dataclass(frozen=True)
-class TokenEmbeddingConfig:
-    """Token embedding.
+class TokenEmbeddingConfig(_Strict):
+    """Token embedding; with `values` a second table, whose rows are added to the values that attention mixes, in each
+    layer times a gate of its own (Jordan et al. 2024, modded-nanogpt's value embeddings, here one for all layers)."""
 
-    Attributes:
-        values: a second table, whose rows are added to the values that attention mixes, in each layer times a gate of
-            its own (Jordan et al. 2024, modded-nanogpt's value embeddings, here one for all layers).
-        freeze: both tables stay as they are.
-    """
-
-    __pydantic_config__ = FORBID_EXTRA
     values: Flag = False
     freeze: Flag = False
 
 
 @dataclass(frozen=True)
-class RotaryScaling:
-    """How rotary frequencies are lowered to reach further than a model was trained for.
+class RotaryScaling(_Strict):
+    """How rotary frequencies are lowered to reach `factor` times further than a model was trained for.
 
     Attributes:
         kind: ``linear`` (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn``
             (Peng et al. 2023).
-        factor: how many times further.
         original_max_seq_len: the length it was trained for; needed by ``llama3`` and ``yarn``.
-        low_freq_factor, high_freq_factor: of ``llama3``: wavelengths above ``original_max_seq_len / low_freq_factor``
-            are scaled whole, those below ``original_max_seq_len / high_freq_factor`` not at all.
-        beta_fast, beta_slow: of ``yarn``: dimensions that turn more often than ``beta_fast`` within the original
-            length are kept, those that turn less than ``beta_slow`` times are scaled whole.
+        low_freq_factor, high_freq_factor (llama3), beta_slow, beta_fast (yarn): dimensions that turn fewer times than
+            the first within that length are scaled whole, those that turn more often than the second not at all.
         attention_factor: of ``yarn``: factor of cosines and sines; None for ``0.1 ln(factor) + 1``.
     """
 
-    __pydantic_config__ = FORBID_EXTRA
     kind: Literal["linear", "llama3", "yarn"]
     factor: PositiveFloat
     original_max_seq_len: Count | None = None
@@ -112,60 +99,47 @@ class RotaryScaling:
 
 
 @dataclass(frozen=True)
-class RotaryConfig:
-    """Rotary positions (Su et al. 2021), for ``position_embedding.kind=rotary``.
+class RotaryConfig(_Strict):
+    """Rotary positions (Su et al. 2021), for ``position_embedding.kind=rotary``: wavelengths up to ``2 pi base``.
 
-    Attributes:
-        base: wavelengths grow geometrically up to ``2 pi base`` positions.
-        fraction: share of each head's width that turns; the rest carries no position.
-        scaling: for lengths beyond those trained; None for none.
+    `fraction` is the share of each head's width that turns; the rest carries no position.
     """
 
-    __pydantic_config__ = FORBID_EXTRA
     base: PositiveFloat = 10000.0
     fraction: Annotated[PositiveFloat, Le(1)] = 1.0
     scaling: RotaryScaling | None = None
 
 
 @dataclass(frozen=True)
-class PositionEmbeddingConfig:
+class PositionEmbeddingConfig(_Strict):
     """How positions enter: ``learned`` (GPT-2), ``sinusoidal``, ``rotary`` (Llama) or ``none``."""
 
-    __pydantic_config__ = FORBID_EXTRA
     kind: Annotated[Text, _name_in(POSITION_EMBEDDINGS)] = "learned"
     rotary: RotaryConfig = field(default_factory=RotaryConfig)
     freeze: Flag = False
 
 
 @dataclass(frozen=True)
-class EmbeddingDropoutConfig:
+class EmbeddingDropoutConfig(_Strict):
     """Dropout on the sum of token and position embedding."""
 
-    __pydantic_config__ = FORBID_EXTRA
     p: Probability = 0.0
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(_Strict):
     """The stack of blocks.
 
     Attributes:
         dim: width C of the residual stream.
-        n_heads: query heads.
         n_kv_heads: key and value heads, each shared by ``n_heads / n_kv_heads`` query heads (Ainslie et al. 2023,
             GQA); null: ``n_heads``.
         head_dim: width of one head; null: ``dim / n_heads``.
-        attention: the attention's kind.
-        qkv_bias: biases in the fused query/key/value projection.
-        out_proj_bias: bias in the attention's output projection; null: as ``bias``.
         qk_norm: a norm over each head of the queries and keys (Henry et al. 2020).
         sliding_window: a position sees itself and the ``sliding_window - 1`` before it; null: all before it.
         mlp: ``mlp`` (two matrices) or ``glu`` (gated: SwiGLU with ``silu``, GeGLU with ``gelu``).
-        mlp_mult: the MLP's hidden width is ``mlp_mult * dim``.
-        mlp_dim: the MLP's hidden width as a number, in place of ``mlp_mult``.
-        activation: the MLP's non-linearity.
-        mlp_bias: biases in the MLP; null: as ``bias``.
-        bias: biases in the norms, and wherever a switch of its own is null.
+        mlp_mult, mlp_dim: the MLP's hidden width, in ``dim`` or, which comes first, as a number.
+        bias: biases in the norms, and wherever a switch of its own (``out_proj_bias``, ``mlp_bias``) is null.
         prenorm: norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1).
         parallel_residual: attention and MLP read the same input (GPT-J, Pythia).
         embedding_skip: every block reads a learned mix of the residual stream and the token embedding that it began
@@ -174,7 +148,6 @@ class TransformerConfig:
             identity (Zhang et al. 2019, Fixup).
     """
 
-    __pydantic_config__ = FORBID_EXTRA
     dim: Count
     n_layers: Count
     n_heads: Count
@@ -189,7 +162,7 @@ class TransformerConfig:
     mlp: Annotated[Text, _name_in(MLPS)] = "mlp"
     mlp_mult: PositiveFloat = 4
     mlp_dim: DerivedCount = DERIVED
-    activation: Annotated[Text, _name_in(ACTIVATIONS)] = "gelu_tanh"
+    activation: Annotated[Text, _name_in(ACTIVATIONS)] = "relu2"
     mlp_bias: DerivedFlag = DERIVED
     bias: Flag = True
     prenorm: Flag = True
@@ -206,18 +179,17 @@ class TransformerConfig:
         width = self.mlp_mult * self.dim
         if self.mlp_dim is None and not 0.5 < width < 2**63:
             raise ValueError(f"mlp_mult ({self.mlp_mult}) times dim ({self.dim}) must be at least 1, and below 2^63")
-        mlp_dim = self.mlp_dim or round(width)
         derived = {
             "n_kv_heads": self.n_heads,
             "head_dim": self.dim // self.n_heads,
             "out_proj_bias": self.bias,
-            "mlp_dim": mlp_dim,
+            "mlp_dim": round(width),
             "mlp_bias": self.bias,
         }
         for name, value in derived.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "mlp_mult", mlp_dim / self.dim)
+        object.__setattr__(self, "mlp_mult", self.mlp_dim / self.dim)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
         if self.parallel_residual and not self.prenorm:
@@ -225,38 +197,26 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class OutputProjectionConfig:
-    """The head. Tied, it is the token embedding's own weight and has no parameter.
+class OutputProjectionConfig(_Strict):
+    """The head; tied, it is the token embedding's own weight. `softcap` as in Gemma 2: ``c * tanh(logits / c)``."""
 
-    Attributes:
-        tie_weights: use the token embedding's weight.
-        softcap: logits are bent to ``softcap * tanh(logits / softcap)`` (Gemma 2); null: left as they are.
-    """
-
-    __pydantic_config__ = FORBID_EXTRA
     tie_weights: Flag = True
     softcap: PositiveFloat | None = None
     freeze: Flag = False
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """The training loss.
+class LossConfig(_Strict):
+    """The training loss. `ignore_index` is not learnt, as are no negative labels, which mark places with none."""
 
-    Attributes:
-        ignore_index: a label that is not learnt, besides the negative ones that mark places with none.
-    """
-
-    __pydantic_config__ = FORBID_EXTRA
     kind: Annotated[Text, _name_in(LOSSES)] = "cross_entropy"
     ignore_index: Int = -100
 
 
 @dataclass(frozen=True)
-class Modules:
+class Modules(_Strict):
     """The pluggable parts, in the order data passes them."""
 
-    __pydantic_config__ = FORBID_EXTRA
     transformer: TransformerConfig
     token_embedding: TokenEmbeddingConfig = field(default_factory=TokenEmbeddingConfig)
     position_embedding: PositionEmbeddingConfig = field(default_factory=PositionEmbeddingConfig)
@@ -285,17 +245,13 @@ class Modules:
         return int(self.transformer.head_dim * self.position_embedding.rotary.fraction)
 
 
-_OF_TRAINING = (
-    *("params.dropout", "params.vocab_multiple", "modules.emb_dropout.p"),
-    *("modules.transformer.dropout", "modules.transformer.zero_init"),
-)
+_OF_TRAINING = re.compile(r"params\.vocab_multiple|modules\.loss\..*|.*\.(dropout|emb_dropout\.p|zero_init|freeze)")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Strict):
     """A whole model: the registry name and what that class builds from."""
 
-    __pydantic_config__ = FORBID_EXTRA
     name: Annotated[Text, _name_in(MODELS)]
     params: Params
     modules: Modules
@@ -323,24 +279,18 @@ class ModelConfig:
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its dotted name."""
-        return _flat(self.to_dict())
+
+        def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+            for key, value in values.items():
+                yield from leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+
+        return dict(leaves(asdict(self)))
 
     def architecture(self) -> dict[str, Any]:
         """`flat` without what training alone decides: dropout, freezing, the vocabulary's padding, the loss."""
-        return {
-            key: value
-            for key, value in self.flat().items()
-            if key not in _OF_TRAINING and not key.endswith(".freeze") and not key.startswith("modules.loss.")
-        }
+        return {key: value for key, value in self.flat().items() if not _OF_TRAINING.fullmatch(key)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model") -> ModelConfig:
-        """Checked construction; raises `UserError` listing all problems."""
+        """Raises `UserError` listing all problems."""
         return checked(cls, values, where)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return result

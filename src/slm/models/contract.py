@@ -1,4 +1,4 @@
-"""What the rest of `slm` asks of a registered model. `GPT` is one; yours may be another."""
+"""What the rest of `slm` asks of a registered model, and its modules of a cache. `GPT` is one; yours may be another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from slm.models.config import ModelConfig
+
+Positions = slice | Tensor
+"""Where tokens stand: a slice for all rows alike, or (B, T) int64."""
 
 
 class CausalLM(Protocol):
@@ -42,5 +45,29 @@ class CausalLM(Protocol):
         and for ``overflow=slide`` lets rows `forget`. A model that hands a `KVCache` to its attention needs no more.
         """
 
-    def __call__(self, input_ids: Tensor, cache: Any = None) -> Tensor:
-        """Logits (B, T, V)."""
+    def __call__(
+        self, input_ids: Tensor, cache: Any = None, positions: Tensor | None = None, *, return_hidden: bool = False
+    ) -> Tensor:
+        """Logits (B, T, V); with `return_hidden` what `hidden_states` gives, for a loss that takes `head_weight`.
+
+        Training calls the model so and not by its methods: the hooks of FSDP2 and of torch.compile sit at the call.
+        """
+
+
+class Cache(Protocol):
+    """Keys and values of past positions, as a forward pass asks for them."""
+
+    def positions(self, n_tokens: int) -> Positions:
+        """Where the next tokens stand."""
+
+    def end(self, n_tokens: int) -> int:
+        """One more than the last of these positions."""
+
+    def mask(self, n_tokens: int, window: int | None) -> Tensor | None:
+        """What the next tokens see: (T, S) or (B, 1, 1, S) bool, None where plain causality says it all."""
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, n_kv_heads, T, head_dim) of a layer's new positions; (B, n_kv_heads, S, head_dim) of all."""
+
+    def advance(self, n_tokens: int) -> None:
+        """Count the new positions as filled, once all layers have stored them."""

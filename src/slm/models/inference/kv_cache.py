@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slm.models.contract import Positions
 from slm.models.modules.attention_mask import attention_mask
-
-Positions = slice | Tensor
 
 _CLEARED_TOGETHER = 256  # positions
 
@@ -15,9 +14,8 @@ _CLEARED_TOGETHER = 256  # positions
 class KVCache:
     """Room for `max_len` positions of every layer and row.
 
-    A model's forward asks for `positions` and `mask`, writes its new keys and values with `update` in each layer and
-    then calls `advance` once. Rows that stand at the same position take the fast way, plain slices and no mask; rows
-    that do not can only be extended by one position at a time.
+    Rows that stand at the same position take the fast way, plain slices and no mask; rows that do not can only be
+    extended by one position at a time.
 
     Attributes:
         keys, values: (n_layers, rows, n_kv_heads, max_len, head_dim).
@@ -48,16 +46,9 @@ class KVCache:
         self._written = [0] * batch_size  # positions of each row that hold numbers, in use or not
         self._set([0] * batch_size, [0] * batch_size)
 
-    # ---- what a model's forward asks and tells ----
-
-    @property
-    def length(self) -> int:
-        """Positions filled, the same in every row."""
-        assert self._in_step, "the rows stand at different positions"
-        return self.lengths[0]
+    # ---- what a forward pass asks and tells: `slm.models.contract.Cache` ----
 
     def positions(self, n_tokens: int) -> Positions:
-        """Where the next tokens stand: a slice for rows in step, else (B, 1) int64."""
         if self._in_step:
             start = self.lengths[0] + self.offsets[0]
             return slice(start, start + n_tokens)
@@ -65,29 +56,15 @@ class KVCache:
         return self._places + self._shifts
 
     def end(self, n_tokens: int) -> int:
-        """One more than the last of these positions."""
         return max(map(sum, zip(self.lengths, self.offsets, strict=True))) + n_tokens
 
     def mask(self, n_tokens: int, window: int | None) -> Tensor | None:
-        """What the next tokens see: (T, S) or (B, 1, 1, S) bool, None where plain causality says it all."""
         if self._in_step:
             return attention_mask(n_tokens, self.lengths[0], window, self.keys.device)
-        place = torch.arange(self._longest + 1, device=self.keys.device)
-        seen = place <= self._places
-        if window is not None:
-            seen &= place > self._places - window
-        return seen[:, None, None, :]
+        return _seen(torch.arange(self._longest + 1, device=self.keys.device), self._places, window)
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new positions of one layer and return all that are filled.
-
-        Args:
-            layer: which layer they belong to.
-            keys, values: (B, n_kv_heads, T, head_dim), B the rows in use.
-
-        Returns:
-            Views (B, n_kv_heads, S, head_dim) of keys and values; of a row that is behind, the last ones hold nothing.
-        """
+        """Views of all that are filled; of a row that is behind, the last positions hold nothing."""
         all_keys, all_values = self.keys[layer], self.values[layer]
         n_rows = keys.shape[0]
         if self._in_step:
@@ -102,7 +79,6 @@ class KVCache:
         return all_keys[:n_rows, :, :end], all_values[:n_rows, :, :end]
 
     def advance(self, n_tokens: int) -> None:
-        """Count `n_tokens` more positions as filled, once all layers have stored them."""
         self.lengths = [length + n_tokens for length in self.lengths]
         self._longest += n_tokens
         if not self._in_step:
@@ -180,3 +156,52 @@ class KVCache:
                 self.keys[:, row, :, start : self._cleared] = 0
                 self.values[:, row, :, start : self._cleared] = 0
             self._written[row] = max(start, self._cleared)
+
+
+class StaticCache:
+    """All rows of a `KVCache`, each extended by one position at a time, as a step of fixed shapes sees them.
+
+    Nothing that it tells a forward pass depends on the step but through `lengths`, so the operations of one step can be
+    recorded and run again. What the mask hides must hold numbers: nan times 0 is nan.
+
+    Args:
+        cache: whose memory this is; all of it must hold numbers.
+        end: one more than the last position that a row may come to stand at (the size of rotary tables).
+
+    Attributes:
+        lengths: (rows,) int64, positions filled; a row that is full stays at its last position.
+    """
+
+    def __init__(self, cache: KVCache, end: int) -> None:
+        self._keys, self._values = cache.keys, cache.values
+        self._end = end
+        device = cache.keys.device
+        self.lengths = torch.zeros(cache.keys.shape[1], dtype=torch.int64, device=device)
+        self._rows = torch.arange(cache.keys.shape[1], device=device)
+        self._places = torch.arange(cache.max_len, device=device)
+
+    def positions(self, n_tokens: int) -> Positions:
+        return self.lengths[:, None]
+
+    def end(self, n_tokens: int) -> int:
+        return self._end
+
+    def mask(self, n_tokens: int, window: int | None) -> Tensor:
+        return _seen(self._places, self.lengths[:, None], window)
+
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        all_keys, all_values = self._keys[layer], self._values[layer]
+        all_keys[self._rows, :, self.lengths] = keys[:, :, 0]
+        all_values[self._rows, :, self.lengths] = values[:, :, 0]
+        return all_keys, all_values
+
+    def advance(self, n_tokens: int) -> None:
+        self.lengths.add_(n_tokens).clamp_(max=len(self._places) - 1)
+
+
+def _seen(places: Tensor, last: Tensor, window: int | None) -> Tensor:
+    """(B, 1, 1, S) bool: which of `places` (S,) a query at `last` (B, 1) sees."""
+    seen = places <= last
+    if window is not None:
+        seen = seen & (places > last - window)
+    return seen[:, None, None, :]

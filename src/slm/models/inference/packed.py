@@ -1,4 +1,4 @@
-"""Linear layers that choose the CPU's fastest product for what they are given, for inference."""
+"""Layers that choose the CPU's fastest operation for what they are given, for inference."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from slm.models.kernels.activation import KINDS, WIDTH, activate
 from slm.models.kernels.library import library
 from slm.models.kernels.products import product_few, product_tiles, serves, takes_tiles
 
 _OUR_ROWS = 32  # with more, a product without tiles is bound by arithmetic, and torch's are the best
+_FASTER = ("gelu_tanh", "relu2")  # than torch's, of many numbers
 _FEW_ROWS = range(4, 128)  # where oneDNN's fp32 product beats MKL's, by a tenth to a quarter
 
 
 class PackedLinear(nn.Module):
-    """The same numbers as the layer it replaces.
+    """The same numbers as the layer it replaces, and its `state_dict`; it cannot be trained or loaded into.
 
     Weights stay as they are; but without the C kernels, those in bf16 are brought into the order that oneDNN's kernel
     reads, once instead of in every product.
-
-    Its `state_dict` is that of the layer it replaces; it cannot be trained or loaded into.
 
     Args:
         source: the layer to replace; bf16 weights of it may be let go.
@@ -49,7 +49,6 @@ class PackedLinear(nn.Module):
         self._choose()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
         n_rows = x.numel() // x.shape[-1]
         if self.native and serves(x, self.in_features, self._weight, self.bias):
             if self._tiles:
@@ -118,3 +117,26 @@ def packs(weight: Tensor) -> bool:
             or (weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
         )
     )
+
+
+class NativeActivation(nn.Module):
+    """The same numbers as `source`, which may be written over what it is given.
+
+    Args:
+        source: a non-linearity.
+        kind: its number in activation.c.
+    """
+
+    def __init__(self, source: nn.Module, kind: int) -> None:
+        super().__init__()
+        self.source = source
+        self.kind = kind
+        self._is_faster = KINDS[kind] in _FASTER
+
+    def forward(self, x: Tensor) -> Tensor:
+        readable = not x.numel() % WIDTH and x.is_contiguous() and serves(x, x.shape[-1])
+        if self._is_faster and readable and library() is not None:
+            activate(self.kind, x, None, x)
+            return x
+        y: Tensor = self.source(x)
+        return y

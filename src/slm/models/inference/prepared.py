@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from slm.errors import UserError
-from slm.models.inference.packed import PackedLinear, packs
+from slm.models.inference.packed import NativeActivation, PackedLinear, packs
 from slm.models.inference.quantized import GROUP, Int4Linear, Int8Linear
-from slm.models.kernels.activation import NativeActivation, has_kernel
+from slm.models.inference.stack import StackedStep
+from slm.models.modules.fused import kind_of
 from slm.models.modules.mha import MultiHeadAttention
+from slm.models.modules.transformer import Transformer
 
 MODES = ("int8", "int4")
 
@@ -43,24 +45,32 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         raise UserError(
             f"quantize=int4 has a kernel on the CPU only; this model is on {weight.device.type}: quantize=int8"
         )
-    if not isinstance(getattr(model, "transformer", None), nn.Module):
+    transformer = getattr(model, "transformer", None)
+    if not isinstance(transformer, nn.Module):
         if quantize is None:
             return
         raise UserError(f"quantize={quantize}: {type(model).__name__} has no `transformer` with layers to replace")
     if quantize == "int4":
         model.to(torch.bfloat16)
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
-    parents = [module for module in model.transformer.modules() if type(module) is not nn.Linear]
+    parents = [module for module in transformer.modules() if type(module) is not nn.Linear]
     for parent in parents:
-        if isinstance(parent, MultiHeadAttention):
-            parent.native = True
-        if has_kernel(getattr(parent, "activation", None)):
-            parent.activation = NativeActivation(parent.activation)
-        for name in [name for name, child in parent.named_children() if type(child) is nn.Linear]:
-            setattr(parent, name, _replaced(getattr(parent, name), quantize))
+        _prepare(parent, quantize)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
     model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
+
+
+def _prepare(parent: nn.Module, mode: str | None) -> None:
+    if isinstance(parent, Transformer):
+        parent.decode_step = StackedStep().train(parent.training)
+    if isinstance(parent, MultiHeadAttention):
+        parent.prepared = True
+    for name, child in list(parent.named_children()):
+        if name == "activation" and (kind := kind_of(child)) is not None:
+            parent.activation = NativeActivation(child, kind)
+        if type(child) is nn.Linear:
+            setattr(parent, name, _replaced(child, mode))
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:
@@ -68,4 +78,4 @@ def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:
         return PackedLinear(layer)
     if mode == "int4" and layer.in_features % GROUP == 0 and layer.out_features % 16 == 0:
         return Int4Linear(layer)
-    return cast(nn.Module, Int8Linear(layer))
+    return Int8Linear(layer)

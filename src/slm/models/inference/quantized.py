@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.kernels.library import has
-from slm.models.kernels.products import (
-    product_int4,
-    product_int8,
-    product_tiles,
-    serves,
-    takes_tiles,
-    widened_int4,
-)
+from slm.models.kernels.products import product_int4, product_int8, product_tiles, serves, takes_tiles, widened_int4
 
 GROUP = 64
 """Inputs that share a scale of 4-bit weights: at 32 the scales are a fifth of what decoding reads."""
@@ -87,7 +80,6 @@ class Int8Linear(_QuantizedLinear):
         self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out), in the dtype of `x`."""
         if x.device.type != "cpu" or not _has_int8_kernel():
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
@@ -142,7 +134,6 @@ class Int4Linear(_QuantizedLinear):
         self.register_buffer("scales_and_offsets", scales_and_offsets)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out), in the dtype of `x`."""
         if has("int4") and serves(x, self.in_features, self.bias):
             if x.dim() < 3 or x.shape[-2] == 1:
                 return product_int4(x, self.codes, self.scales_and_offsets, self.bias)

@@ -8,54 +8,77 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.packed import PackedLinear
+from slm.models.inference.packed import NativeActivation, PackedLinear
 from slm.models.inference.quantized import Int4Linear, Int8Linear
-from slm.models.kernels.activation import NativeActivation
-from slm.models.kernels.library import has, library
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.layer_norm import LayerNorm, RMSNorm
 from slm.models.modules.mha import MultiHeadAttention
 from slm.models.modules.mlp import MLP, GatedMLP
 
-MOST_ROWS = 64
-"""With more, torch's own products are faster."""
-
+_MOST_ROWS = 64  # with more, torch's own products are faster
 _WIDTH = 16  # numbers that the kernels take at a time
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+
+
+class StackedStep(nn.Module):
+    """The `decode_step` of a `Transformer` by a `Stack`, made anew when weights move.
+
+    It has none of its own, and is a module to hear of that. It gives None for what the kernels do not know.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: Stack | None = None
+        self._made_for: torch.dtype | None = None
+
+    def forward(self, blocks: nn.ModuleList, x: Tensor, rotation: Rotation | None, cache: Cache) -> Tensor | None:
+        few = x.shape[1] == 1 and x.shape[0] <= _MOST_ROWS
+        if not few or self.training or torch.is_grad_enabled() or not isinstance(cache, KVCache):
+            return None
+        if self._made_for != x.dtype:
+            self._made_for, self.stack = x.dtype, Stack.of(blocks, x)
+        return None if self.stack is None else self.stack(x, rotation, cache)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._made_for = self.stack = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        self._made_for = self.stack = None
+        super()._load_from_state_dict(*arguments, **named)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_made_for": None, "stack": None}
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = [*((name, _P) for name in ("weight", "scale", "totals", "bias")), ("n", _L), ("k", _L), ("kind", _I)]
+    _fields_ = [*fields(POINTER, "weight scale totals bias"), *fields(LONG, "n k"), ("kind", INT)]
 
 
 class _Norm(ctypes.Structure):
-    _fields_ = [("weight", _P), ("bias", _P), ("eps", ctypes.c_float), ("kind", _I)]
+    _fields_ = [*fields(POINTER, "weight bias"), ("eps", ctypes.c_float), ("kind", INT)]
 
 
 class _Block(ctypes.Structure):
     _fields_ = [
-        *((name, _Norm) for name in ("attention_norm", "q_norm", "k_norm", "mlp_norm")),
-        *((name, _Linear) for name in ("qkv", "out", "gate", "up", "down")),
-        ("keys", _P),
-        ("values", _P),
+        *fields(_Norm, "attention_norm q_norm k_norm mlp_norm"),
+        *fields(_Linear, "qkv out gate up down"),
+        *fields(POINTER, "keys values"),
     ]
 
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *((name, _P) for name in ("blocks", "x", "cos", "sin", "lengths")),
-        *((name, _L) for name in ("n_blocks", "rows", "dim", "heads", "kv_heads", "head_dim", "window")),
-        *((name, _L) for name in ("cache_row", "cache_head", "turned", "cos_row")),
-        *((name, _I) for name in ("activation", "prenorm", "parallel", "half", "threads")),
+        *fields(POINTER, "blocks x cos sin lengths"),
+        *fields(LONG, "n_blocks rows dim heads kv_heads head_dim window cache_row cache_head turned cos_row"),
+        *fields(INT, "activation prenorm parallel half threads"),
     ]
 
 
 class Stack:
-    """The blocks of a `Transformer` as the C kernels want them.
-
-    It holds addresses of the weights, so it is made anew when they move.
-    """
+    """The blocks of a `Transformer` as the C kernels want them; it holds addresses of their weights."""
 
     def __init__(self, blocks: nn.ModuleList, dtype: torch.dtype) -> None:
         first: Any = blocks[0]
@@ -106,9 +129,7 @@ class Stack:
             cos, sin = (table.to(x.dtype).contiguous() for table in rotation)
             step.cos, step.sin, step.turned = cos.data_ptr(), sin.data_ptr(), 2 * cos.shape[-1]
             step.cos_row = cos.shape[-1] if cos.numel() > cos.shape[-1] else 0
-        found = library()
-        assert found is not None
-        if not found.decode_step(ctypes.addressof(step)):
+        if not compiled().decode_step(ctypes.addressof(step)):
             raise MemoryError(f"no memory to decode {x.shape[0]} rows")
         return x
 

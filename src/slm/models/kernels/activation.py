@@ -1,28 +1,25 @@
-"""The MLP's non-linearity by a C kernel: torch's spends most of a prompt's time outside of products."""
+"""The MLP's non-linearity by a C kernel, by itself and, with gradients, ahead of the projection that reads it."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
-from slm.models.kernels.library import library
-from slm.models.kernels.products import serves
-from slm.models.modules.activations import GELU, GELUTanh, ReLU, ReLUSquared, SiLU
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, place
 
-_KINDS: tuple[type[nn.Module], ...] = (GELU, GELUTanh, ReLU, ReLUSquared, SiLU)  # in the order of activation.c
-_FASTER = (GELUTanh, ReLUSquared)  # than torch's, of many numbers
-WIDTH = 16  # numbers that the kernel takes at a time
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+KINDS = ("gelu", "gelu_tanh", "relu", "relu2", "silu")
+"""In the order of activation.c."""
+WIDTH = 16
+"""Numbers that the kernel takes at a time."""
 
 
 class _Activation(ctypes.Structure):
-    _fields_ = [
-        *((name, _P) for name in ("x", "up", "y", "grad", "grad_up")),
-        ("n", _L),
-        *((name, _I) for name in ("kind", "half", "threads")),
-    ]
+    _fields_ = [*fields(POINTER, "x up y grad grad_up"), ("n", LONG), *fields(INT, "kind half threads")]
 
 
 def activate(
@@ -33,50 +30,41 @@ def activate(
     All are contiguous, their numbers a multiple of WIDTH. With `grad`, the gradient of `y`: it is overwritten by that
     of `x`, and `grad_up` by that of `up`.
     """
-    places = (None if tensor is None else tensor.data_ptr() for tensor in (x, up, y, grad, grad_up))
-    activation = _Activation(*places, x.numel(), kind, x.dtype == torch.bfloat16, torch.get_num_threads())
-    found = library()
-    assert found is not None
-    found.activate(ctypes.byref(activation))
+    places = map(place, (x, up, y, grad, grad_up))
+    compiled().activate(ctypes.byref(_Activation(*places, x.numel(), kind, is_half(x), torch.get_num_threads())))
 
 
-class NativeActivation(nn.Module):
-    """The same numbers as `source`, which may be written over what it is given.
+class ActivatedProduct(torch.autograd.Function):
+    """``apply(x, up, weight, bias, kind)``: ``activation(x) W^T + b``, or of ``activation(x) * up``.
 
-    Args:
-        source: one that `has_kernel`.
-
-    Attributes:
-        kind: its number in activation.c.
+    Differentiable, once. All are contiguous and of one dtype, `kind` counts in `KINDS`. Only `x` and `up` are kept
+    for the way back: what the projection read is made again there, in the pass that makes the gradient of `x`.
     """
 
-    def __init__(self, source: nn.Module) -> None:
-        super().__init__()
-        self.source = source
-        kind = kind_of(source)
-        assert kind is not None
-        self.kind = kind
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor | None, weight: Tensor, bias: Tensor | None, kind: int) -> Tensor:
+        ctx.save_for_backward(x, up, weight)
+        ctx.kind = kind
+        read = torch.empty_like(x)
+        activate(kind, x, up, read)
+        with torch.autocast("cpu", enabled=False):
+            return linear(read, weight, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Elementwise, any shape."""
-        if (
-            type(self.source) not in _FASTER
-            or library() is None
-            or x.numel() % WIDTH
-            or not x.is_contiguous()
-            or not serves(x, x.shape[-1])
-        ):
-            y: Tensor = self.source(x)
-            return y
-        activate(self.kind, x, None, x)
-        return x
-
-
-def kind_of(activation: object) -> int | None:
-    """The number in activation.c of a module of this class; None for one of others."""
-    return _KINDS.index(type(activation)) if type(activation) in _KINDS else None
-
-
-def has_kernel(activation: object) -> bool:
-    """Whether there is one for a module of this class."""
-    return kind_of(activation) is not None and library() is not None
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, up, weight = ctx.saved_tensors
+        needs_x, needs_up, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        grad = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
+        grad_x = grad_up = grad_weight = None
+        read = torch.empty_like(x)
+        if needs_x or needs_up:
+            grad_x = grad @ weight
+            grad_up = None if up is None else torch.empty_like(up)
+            activate(ctx.kind, x, up, read, grad_x, grad_up)
+            grad_x = grad_x.view_as(x)
+        elif needs_weight:
+            activate(ctx.kind, x, up, read)
+        if needs_weight:
+            grad_weight = grad.t() @ read.view(-1, read.shape[-1])
+        return grad_x, grad_up, grad_weight, grad.sum(0) if needs_bias else None, None

@@ -8,18 +8,16 @@ import functools
 import torch
 from torch import Tensor
 
-from slm.models.kernels.library import library
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, library
 from slm.notices import notice
-
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
 
 class _CrossEntropy(ctypes.Structure):
     _fields_ = [
-        *((name, _P) for name in ("logits", "labels", "nll")),
-        *((name, _L) for name in ("rows", "width", "vocab")),
+        *fields(POINTER, "logits labels nll"),
+        *fields(LONG, "rows width vocab"),
         ("cap", ctypes.c_float),
-        *((name, _I) for name in ("half", "gradient", "threads")),
+        *fields(INT, "half gradient threads"),
     ]
 
 
@@ -35,10 +33,8 @@ def _has_triton() -> bool:
     """Whether kernels for the GPU can be made: torch brings Triton along where it supports it, which needs a C compiler
     and a card of compute capability 7.0."""
     try:
-        from slm.models.kernels.cross_entropy_cuda import cross_entropy_cuda_
-
         logits = torch.zeros(1, 2, device="cuda")
-        cross_entropy_cuda_(logits, torch.zeros(1, dtype=torch.int64, device="cuda"), 2, None, True)
+        cross_entropy_(logits, torch.zeros(1, dtype=torch.int64, device="cuda"), 2, None, True)
     except Exception as error:  # Triton, its compiler and the driver raise many kinds
         line = next(iter(str(error).splitlines()), "")
         notice(f"the loss goes without its Triton kernel, with more memory and time: {type(error).__name__}: {line}")
@@ -52,8 +48,8 @@ def cross_entropy_(
     """Negative log-likelihoods (n,) in nats, fp32; computed in fp32 whatever the logits are.
 
     Args:
-        logits: (n, V') contiguous, fp32 or bf16; columns from `vocab_size` on are padding. With a gradient they are
-            overwritten by that of the likelihoods' sum: softmax - onehot, times the slope of the soft cap.
+        logits: (n, V') contiguous; columns from `vocab_size` on are padding. With a gradient they are overwritten by
+            that of the likelihoods' sum: softmax - onehot, times the slope of the soft cap.
         labels: (n,) int64; negative where nothing is learnt. On a GPU a label that is no token makes nan of the
             likelihood and the gradient: to refuse it would wait for the device.
         vocab_size: number of real tokens.
@@ -63,28 +59,20 @@ def cross_entropy_(
     Raises:
         IndexError: a label is no token, on the CPU.
     """
+    labels = labels.contiguous()
+    nll = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
     if logits.is_cuda:
         from slm.models.kernels.cross_entropy_cuda import cross_entropy_cuda_
 
-        return cross_entropy_cuda_(logits, labels, vocab_size, softcap, with_gradient)
+        cross_entropy_cuda_(logits, labels, nll, vocab_size, softcap, with_gradient)
+        return nll
     if len(labels) and int(labels.max()) >= vocab_size:
         raise IndexError(f"label {int(labels.max())} is no token: there are {vocab_size}")
     assert logits.is_contiguous()
-    labels = labels.contiguous()
-    nll = torch.empty(len(labels), dtype=torch.float32)
-    arguments = _CrossEntropy(
-        logits=logits.data_ptr(),
-        labels=labels.data_ptr(),
-        nll=nll.data_ptr(),
-        rows=logits.shape[0],
-        width=logits.shape[1],
-        vocab=vocab_size,
-        cap=softcap or 0.0,
-        half=logits.dtype == torch.bfloat16,
-        gradient=with_gradient,
-        threads=torch.get_num_threads(),
+    given = _CrossEntropy(
+        *(tensor.data_ptr() for tensor in (logits, labels, nll)),
+        *(*logits.shape, vocab_size, softcap or 0.0),
+        *(is_half(logits), with_gradient, torch.get_num_threads()),
     )
-    found = library()
-    assert found is not None
-    found.cross_entropy(ctypes.addressof(arguments))
+    compiled().cross_entropy(ctypes.byref(given))
     return nll

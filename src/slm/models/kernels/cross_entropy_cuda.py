@@ -11,20 +11,17 @@ _MOST_BLOCK = 2048  # numbers of a row that a program takes at a time
 
 
 def cross_entropy_cuda_(
-    logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
-) -> Tensor:
-    """Negative log-likelihoods (n,) in nats, fp32; as `slm.models.kernels.cross_entropy.cross_entropy_`, which says
-    what the arguments are, but for a label that is no token: its likelihood and gradient are nan, since to refuse it
-    would wait for the GPU."""
+    logits: Tensor, labels: Tensor, nll: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
+) -> None:
+    """Fill `nll` (n,), fp32; the rest as `slm.models.kernels.cross_entropy.cross_entropy_` says."""
     rows, width = logits.shape
     assert logits.stride(1) == 1
-    nll = torch.empty(rows, dtype=torch.float32, device=logits.device)
     block = min(_MOST_BLOCK, triton.next_power_of_2(width))
     if rows:
         with torch.cuda.device_of(logits):
             _rows[(rows,)](
                 logits,
-                labels.contiguous(),
+                labels,
                 nll,
                 logits.stride(0),
                 width,
@@ -35,7 +32,6 @@ def cross_entropy_cuda_(
                 block=block,
                 num_warps=max(1, min(8, block // 256)),
             )
-    return nll
 
 
 @triton.jit  # type: ignore[untyped-decorator]

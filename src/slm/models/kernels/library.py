@@ -12,26 +12,30 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from slm.notices import notice
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-fPIC")
 _TIMEOUT_S = 120
 
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _ARGUMENTS = {
-    "product_few": [_P, _P, _P, _P, _I, _L, _L, _L, _I],
-    "product_tiles": [_P, _P, _P, _P, _L, _L, _L, _I],
-    "product_int8": [_P, _P, _P, _P, _P, _P, _I, _L, _L, _L, _I],
-    "product_int4": [_P, _P, _P, _P, _P, _I, _L, _L, _L, _I],
-    "widen_int4": [_P, _P, _P, _L, _L, _I],
-    "decode_step": [_P],
-    "attend_prompt": [_P],
-    "activate": [_P],
-    "largest_places": [_P, _P, _I, _L, _L, _L, _I],
-    "cross_entropy": [_P],
-    "train_attention": [_P, _I],
-    "has_train_attention": [_I],
+    "product_few": "ppppillli",
+    "product_tiles": "ppppllli",
+    "product_int8": "ppppppillli",
+    "product_int4": "pppppillli",
+    "widen_int4": "ppplli",
+    "decode_step": "p",
+    "attend_prompt": "p",
+    "activate": "p",
+    "largest_places": "ppillli",
+    "cross_entropy": "p",
+    "train_attention": "pi",
+    "has_train_attention": "i",
 }
 
 
@@ -48,7 +52,8 @@ def library() -> ctypes.CDLL | None:
     sources = sorted(Path(__file__).parent.glob("*.c"))
     try:
         compiler = _compiler()
-        file = _cache() / f"{_fingerprint(sources, compiler)}.so"
+        cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "native"
+        file = cache / f"{_fingerprint(sources, compiler)}.so"
         if not file.is_file():
             _compile(compiler, sources, file)
         found = ctypes.CDLL(str(file))
@@ -59,34 +64,44 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     for name, arguments in _ARGUMENTS.items():
-        getattr(found, name).argtypes = arguments
+        getattr(found, name).argtypes = [{"p": POINTER, "l": LONG, "i": INT}[kind] for kind in arguments]
+    return found
+
+
+def compiled() -> ctypes.CDLL:
+    """`library`, for those who know that there is one."""
+    found = library()
+    assert found is not None
     return found
 
 
 @functools.cache
-def has(kind: str) -> bool:
-    """Whether this machine has a product for ``int8`` or ``int4`` weights, or by ``tiles`` of bf16 (AMX)."""
-    found = library()
-    return found is not None and bool(getattr(found, f"has_{kind}")())
+def has(kind: str, *numbers: bool) -> bool:
+    """Whether this machine has a product for ``int8`` or ``int4`` weights, or by ``tiles`` of bf16 (AMX); or a
+    ``train_attention``, of fp32 or, where what follows is true, bf16 numbers (AVX-512)."""
+    return library() is not None and bool(getattr(compiled(), f"has_{kind}")(*numbers))
 
 
-@functools.cache
-def has_train_attention(half: bool) -> bool:
-    """Whether this machine has an attention with gradients for fp32 or, `half`, bf16 numbers (AVX-512)."""
-    found = library()
-    return found is not None and bool(found.has_train_attention(half))
+def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    """Some ``_fields_`` of a structure, all of one kind."""
+    return [(name, kind) for name in names.split()]
+
+
+def place(tensor: Tensor | None) -> int | None:
+    """Its address."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def is_half(tensor: Tensor) -> bool:
+    """Whether it holds bf16 numbers; the kernels know these and fp32."""
+    return tensor.dtype == torch.bfloat16
 
 
 def _compiler() -> str:
     wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    for name in wanted:
-        if path := shutil.which(name):
-            return path
+    if found := next(filter(None, map(shutil.which, wanted)), None):
+        return found
     raise FileNotFoundError(f"there is no C compiler ({' or '.join(wanted)}); install gcc, or set CC")
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "native"
 
 
 def _fingerprint(sources: list[Path], compiler: str) -> str:

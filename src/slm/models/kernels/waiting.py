@@ -1,11 +1,6 @@
 """How threads that compute together wait for each other: awake while cores are free, else asleep.
 
-GNU OpenMP lets a thread that waits spin for milliseconds before it sleeps. Where nothing else runs that is the fastest
-way: there are hundreds of regions in a training step, and to wake a thread takes longer than many of them. Beside
-another program it is the slowest: a thread spins through its time slice while the one that it waits for has no core.
-libgomp has the second way built in, for when a process has more threads than there are cores; so a team of threads that
-does nothing but sleep is kept while cores are short. Which numbers come out does not depend on it: the threads that
-compute stay the same.
+Which numbers come out does not depend on it (docs/architecture.md, "Cores that others want too").
 """
 
 from __future__ import annotations
@@ -44,8 +39,7 @@ def heed_others() -> str:
 
 
 class Crowd:
-    """Whether cores are short, told from one period to the next: at once when they are, after a while when they no
-    longer are."""
+    """Whether cores are short: told at once when they are, after a while when they no longer are."""
 
     def __init__(self) -> None:
         self.is_here = False
@@ -76,7 +70,6 @@ class Sleepers:
         self._leave.wait()  # the team ends with the thread that called for it
 
     def dismiss(self) -> None:
-        """Let them end."""
         self._leave.set()
         self._thread.join()
 
@@ -97,9 +90,8 @@ def _watch() -> None:
 
 
 def _queued() -> dict[str, int]:
-    """For how long, in nanoseconds since it began, each thread of this process was ready to run and had no core; empty
-    where the system does not tell. Threads that were told to stand back (the one that saves) are left out.
-    """
+    """Nanoseconds that each thread of this process was ready to run and had no core; empty where the system does not
+    tell. Threads that were told to stand back (the one that saves) are left out."""
     found = {}
     for folder in Path("/proc/self/task").glob("*"):
         with contextlib.suppress(OSError, IndexError):  # a thread that has just ended, a kernel that does not count

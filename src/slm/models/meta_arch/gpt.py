@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.config import ModelConfig
-from slm.models.inference.kv_cache import KVCache, Positions
+from slm.models.contract import Cache, Positions
+from slm.models.inference.kv_cache import KVCache
 from slm.models.modules.build import build_position_embedding
-from slm.models.modules.embedding_paths import ValueEmbedding
+from slm.models.modules.embeddings import ValueEmbedding
 from slm.models.modules.transformer import Transformer
 from slm.registry import register_model
 
@@ -76,7 +77,7 @@ class GPT(nn.Module):
         """(V', C); rows from `vocab_size` on are padding. Tied, the token embedding's own weight."""
         return self.token_embedding.weight if self.output_projection is None else self.output_projection.weight
 
-    def hidden_states(self, input_ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def hidden_states(self, input_ids: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
         """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended.
 
         Of rows that hold several texts one after another, `positions` (B, T) says where each token stands in its own;
@@ -101,14 +102,25 @@ class GPT(nn.Module):
         cap = self.config.modules.output_projection.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each position.
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+        *,
+        return_hidden: bool = False,
+    ) -> Tensor:
+        """Logits (B, T, V) of the token after each position; with `return_hidden` (B, T, C), ready for the head.
 
         Args:
             input_ids: (B, T) int64, T at most ``max_seq_len`` less what the cache holds.
             cache: past positions, from `make_cache`; the T new ones are appended to it.
+            positions: of rows that hold several texts; see `hidden_states`.
+            return_hidden: for a loss that takes the head's weight itself and never holds all logits.
         """
-        return self.head(self.hidden_states(input_ids, cache))
+        packed = {} if positions is None else {"positions": positions}  # a subclass need not know of them
+        hidden = self.hidden_states(input_ids, cache, **packed)
+        return hidden if return_hidden else self.head(hidden)
 
     def make_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `max_len` tokens (default: the model's)."""

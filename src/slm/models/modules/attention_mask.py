@@ -21,9 +21,7 @@ def attention_mask(length: int, past: int, window: int | None, device: torch.dev
 def packed_mask(positions: Tensor, window: int | None) -> Tensor:
     """(B, 1, T, T) bool of what tokens see of their own text, in rows that hold several, one after another.
 
-    Args:
-        positions: (B, T) int64, where each token stands in its text; a text begins at each 0.
-        window: as in `attention_mask`.
+    `positions` (B, T) int64 says where each token stands in its text; a text begins at each 0.
     """
     length = positions.shape[1]
     text = (positions == 0).cumsum(dim=1)

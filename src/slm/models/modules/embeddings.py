@@ -1,4 +1,4 @@
-"""Position embeddings that are added to the token embedding, and what every kind of position has to offer."""
+"""What a token's place, and its identity once more, add to what layers read; and what every kind of position offers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
-from slm.models.inference.kv_cache import Positions
+from slm.models.contract import Positions
 from slm.registry import register_position_embedding
 
 Rotation = tuple[Tensor, Tensor]
@@ -24,12 +24,7 @@ class PositionEmbedding(nn.Module):
         """Fresh weights, and buffers that follow from the config."""
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        """Token embeddings `x` (B, T, C) with their positions added.
-
-        Args:
-            x: (B, T, C).
-            positions: where the tokens stand: a slice for all rows alike, or (B, T) int64.
-        """
+        """Token embeddings `x` (B, T, C) with their positions added."""
         return x
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation | None:
@@ -62,7 +57,6 @@ class LearnedPositions(PositionEmbedding):
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        """Add the vectors of these positions."""
         return x + self.weight[positions]
 
 
@@ -82,9 +76,32 @@ class SinusoidalPositions(PositionEmbedding):
         max_seq_len, dim = self.table.shape
         position = torch.arange(max_seq_len, dtype=torch.float32)[:, None]
         angle = position * torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
-        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
-        self.table.copy_(table)
+        self.table.copy_(torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim])
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        """Add the rows of these positions."""
         return x + self.table[positions].to(x.dtype)
+
+
+class ValueEmbedding(nn.Module):
+    """What a token adds to the values of each layer: a row of one table, times that layer's gate.
+
+    Args:
+        n_rows: tokens, padding included.
+        n_layers: layers.
+        heads, head_dim: of the values.
+    """
+
+    def __init__(self, n_rows: int, n_layers: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.table = nn.Embedding.from_pretrained(torch.empty(n_rows, heads * head_dim), freeze=False)  # draws nothing
+        self.gates = nn.Parameter(torch.empty(n_layers))
+
+    def reset_parameters(self) -> None:
+        """Open gates; the table's rows are small and so begin to count by themselves."""
+        nn.init.ones_(self.gates)
+
+    def forward(self, input_ids: Tensor) -> list[Tensor]:
+        """(B, T) ids to a (B, T, heads, head_dim) for each layer."""
+        rows = self.table(input_ids).unflatten(-1, (self.heads, -1))
+        return [rows * gate for gate in self.gates.to(rows.dtype)]

@@ -24,6 +24,6 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(dim, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As wide and in the dtype as `x` (..., dim) is: mixed precision hands halves to the norms of queries and keys,
-        which with a gain in fp32 would go by slower operations and come out twice as large."""
+        # mixed precision hands halves to the norms of queries and keys, which with a gain in fp32 would go by slower
+        # operations and come out twice as large
         return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)

@@ -37,7 +37,6 @@ class LoraLinear(nn.Linear):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as Hu et al.'s own code and peft have it
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
         update = linear(linear(self.dropout(x), self.lora_a), self.lora_b)
         return torch.add(linear(x, self.weight, self.bias), update, alpha=self.scale)
 
@@ -66,23 +65,20 @@ def add_lora(
         UserError: a name is of no such layer or module.
     """
     head: Tensor = model.head_weight  # type: ignore[assignment]
-    layers = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.weight is not head
-    ]
+    named = [(*path.rpartition(".")[::2], module) for path, module in model.named_modules()]
+    layers = [it for it in named if type(it[2]) is nn.Linear and it[2].weight is not head]
     names = {name for _, name, _ in layers}
     chosen = names if targets == ALL else set(targets)
     _check_names("adapter.targets", chosen, names)
-    whole = [module for path, module in model.named_modules() if path.rpartition(".")[2] in also_train]
-    _check_names("adapter.also_train", also_train, _with_weights(model))
+    with_weights = {name for _, name, module in named if any(True for _ in module.parameters(recurse=False))}
+    _check_names("adapter.also_train", also_train, with_weights)
     model.requires_grad_(False)
     for parent, name, layer in layers:
         if name in chosen:
-            setattr(parent, name, LoraLinear(layer, rank, scale, dropout))
-    for module in whole:
-        module.requires_grad_(True)
+            setattr(model.get_submodule(parent), name, LoraLinear(layer, rank, scale, dropout))
+    for _, name, module in named:
+        if name in also_train:
+            module.requires_grad_(True)
 
 
 def base_names(model: nn.Module) -> set[str]:
@@ -104,11 +100,6 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     return ((path, module) for path, module in model.named_modules() if isinstance(module, LoraLinear))
-
-
-def _with_weights(model: nn.Module) -> set[str]:
-    paths = (path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False)))
-    return {path.rpartition(".")[2] for path in paths}
 
 
 def _check_names(setting: str, given: Collection[str], known: Collection[str]) -> None:

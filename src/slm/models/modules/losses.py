@@ -8,20 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.compute_dtype import compute_dtype
-from slm.models.kernels.cross_entropy import cross_entropy_, has_cross_entropy
+from slm.models.modules.fused import loss_chunks, nll_and_gradient
 from slm.registry import register_loss
 
-# Logits held at a time. Large chunks make fast products, and so do whole tiles of rows; these keep head and loss of
-# 50,304 tokens under 150 MB.
-_CHUNK_BYTES = 50 * 2**20
-_TILE_ROWS = 64
-# Without the kernel they are held several times over, in fp32: 16 MiB stay near the last-level cache of a CPU.
-_CHUNK_ELEMENTS = 2**22
-_MIN_CHUNK_ROWS = 128
-# A GPU wants larger ones: few launches, and products that fill it. Never more than an eighth of the batch, beside whose
-# activations that is little.
-_GPU_CHUNK_BYTES = 2**26
-_GPU_CHUNKS = 8
 _HEAD_BLOCK_ELEMENTS = 2**20  # of the head's gradient, made at a time before it is added up
 
 
@@ -81,12 +70,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden, dtype=dtype) if needs_hidden else None
             grad_weight = _HeadGradient(head_weight) if needs_weight else None
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            chunks = _chunks(len(hidden), weight)
+            chunks = loss_chunks(len(hidden), weight)
             room = weight.new_empty(max((chunk.stop - chunk.start for chunk in chunks), default=0), weight.shape[0])
             for chunk in chunks:
                 rows = hidden[chunk].to(dtype)
                 logits = torch.mm(rows, weight.t(), out=room[: len(rows)])
-                nll, grad_logits = _nll_and_gradient(
+                nll, grad_logits = nll_and_gradient(
                     logits, labels[chunk], vocab_size, softcap, needs_hidden or needs_weight
                 )
                 total += nll.sum()
@@ -146,8 +135,8 @@ class _TokenLogProbs(torch.autograd.Function):
         found = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             rows, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
-            for chunk in _chunks(len(rows), weight) if len(rows) else []:
-                nll, _ = _nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)
+            for chunk in loss_chunks(len(rows), weight):
+                nll, _ = nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)
                 found[chunk] = -nll
         return found
 
@@ -159,11 +148,9 @@ class _TokenLogProbs(torch.autograd.Function):
         grad_weight = _HeadGradient(head_weight) if needs_weight and len(rows) else None
         of_nll = -grad_outputs[0].to(ctx.dtype)[:, None]
         inputs, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
-        for chunk in _chunks(len(rows), weight) if len(rows) else []:
+        for chunk in loss_chunks(len(rows), weight):
             logits = inputs[chunk] @ weight.t()
-            gradient = _nll_and_gradient(logits, labels[chunk], ctx.vocab_size, ctx.softcap, True)[1].mul_(
-                of_nll[chunk]
-            )
+            gradient = nll_and_gradient(logits, labels[chunk], ctx.vocab_size, ctx.softcap, True)[1].mul_(of_nll[chunk])
             if grad_rows is not None:
                 grad_rows[chunk] = gradient @ weight
             if grad_weight is not None:
@@ -197,52 +184,3 @@ class _HeadGradient:
                 product = grad_logits[:, block].t() @ rows
                 self.total[block].add_(product) if self._begun else self.total[block].copy_(product)
         self._begun = True
-
-
-def _chunks(n_rows: int, weight: Tensor) -> list[slice]:
-    """Chunks of like size that cover all rows, as large as memory should allow; for a CPU's kernel whole tiles."""
-    row_bytes = weight.shape[0] * weight.element_size()
-    tile = 1
-    if not has_cross_entropy(weight.device, weight.dtype):
-        most = _CHUNK_ELEMENTS // weight.shape[0]
-    elif weight.is_cuda:
-        most = max(_GPU_CHUNK_BYTES // row_bytes, -(-n_rows // _GPU_CHUNKS))
-    else:
-        tile = _TILE_ROWS
-        most = _CHUNK_BYTES // row_bytes // tile * tile
-    n_chunks = max(1, -(-n_rows // max(_MIN_CHUNK_ROWS, most)))
-    step = max(1, -(-n_rows // n_chunks))
-    step = -(-step // tile) * tile
-    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-
-
-def _nll_and_gradient(
-    logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """NLLs (n,) of a chunk of logits (n, V'), which are overwritten, and their sum's gradient with respect to them."""
-    if has_cross_entropy(logits.device, logits.dtype):
-        return cross_entropy_(logits, labels, vocab_size, softcap, with_gradient), logits
-    return _by_torch(logits, labels, vocab_size, softcap, with_gradient)
-
-
-def _by_torch(
-    products: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    logits = products.float()
-    bend = None
-    if softcap is not None:
-        bend = logits.div_(softcap).tanh_()
-        logits = bend * softcap
-    logits[:, vocab_size:] = float("-inf")
-    valid = labels >= 0
-    target = labels.clamp(min=0)[:, None]
-    log_norm = logits.logsumexp(dim=1, keepdim=True)
-    nll = (log_norm - logits.gather(1, target)).squeeze(1) * valid
-    if not with_gradient:
-        return nll, products
-    gradient = logits.sub_(log_norm).exp_()
-    gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=gradient.dtype))
-    gradient.mul_(valid[:, None])
-    if bend is not None:
-        gradient.mul_(bend.square_().neg_().add_(1))  # d tanh(x) = 1 - tanh(x)^2
-    return nll, gradient.to(products.dtype)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from slm.models.config import TransformerConfig
-from slm.models.inference.kv_cache import KVCache
-from slm.models.kernels.prompt_attention import attend_prompt, serves_prompt
-from slm.models.kernels.train_attention import serves_training, train_attention
+from slm.models.contract import Cache
 from slm.models.modules.build import build_norm
 from slm.models.modules.embeddings import Rotation
+from slm.models.modules.fused import attend
 from slm.models.modules.rotary import rotate
 from slm.registry import register_attention
 
 
 @register_attention("mha")
 class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1); a key head may serve several queries' (GQA).
+    """Attention in several heads (Vaswani et al. 2017); a key head may serve several queries' (Ainslie et al. 2023).
 
     Attributes:
-        native: prompts may go by the C kernels; `prepare_for_inference` sets it.
+        prepared: prompts may go by a kernel without gradients; `prepare_for_inference` sets it.
     """
 
-    native = False
+    prepared = False
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
@@ -42,7 +40,7 @@ class MultiHeadAttention(nn.Module):
         x: Tensor,
         rotation: Rotation | None = None,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         values: Tensor | None = None,
     ) -> Tensor:
         """Mix `x` (B, T, C) over positions; with a cache the T positions follow those in it.
@@ -68,18 +66,5 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         if mask is None and length == 1 and self.sliding_window is not None:
             k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
-        if self.native and mask is None and length > 1 and not self.training and serves_prompt(q, k, v):
-            return self.out_proj(attend_prompt(q, k, v))
         dropout = self.dropout if self.training else 0.0
-        if mask is None and cache is None and length > 1 and not dropout and serves_training(q, k, v):
-            return self.out_proj(train_attention(q, k, v))
-        mixed = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None and length > 1,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return self.out_proj(attend(q, k, v, mask, dropout, cache is not None, self.prepared))

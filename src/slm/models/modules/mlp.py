@@ -1,17 +1,48 @@
-"""The position-wise feed-forward layer."""
+"""The position-wise feed-forward layer, and its non-linearities."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from slm.models.config import TransformerConfig
-from slm.models.kernels.train_activation import activate_and_project, serves_activation
-from slm.registry import ACTIVATIONS, register_mlp
+from slm.models.modules.fused import project_activated
+from slm.registry import ACTIVATIONS, register_activation, register_mlp
+
+
+@register_activation("gelu")
+class GELU(nn.GELU):
+    """Exact GELU, x * Phi(x) (Hendrycks and Gimpel 2016, eq. 1)."""
+
+
+@register_activation("gelu_tanh")
+class GELUTanh(nn.GELU):
+    """The tanh approximation of GELU that GPT-2 uses (Hendrycks and Gimpel 2016, section 2)."""
+
+    def __init__(self) -> None:
+        super().__init__(approximate="tanh")
+
+
+@register_activation("relu")
+class ReLU(nn.ReLU):
+    """max(x, 0)."""
+
+
+@register_activation("relu2")
+class ReLUSquared(nn.Module):
+    """max(x, 0)^2 (So et al. 2021, Primer, section 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu().square()
+
+
+@register_activation("silu")
+class SiLU(nn.SiLU):
+    """x * sigmoid(x), also known as swish (Elfwing et al. 2017)."""
 
 
 @register_mlp("mlp")
 class MLP(nn.Module):
-    """down(activation(up(x))) (Vaswani et al. 2017, eq. 2)."""
+    """down(activation(up(x))) (Vaswani et al. 2017, eq. 2), (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -20,8 +51,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        return _down(self.up_proj(x), None, self.activation, self.down_proj)
+        return project_activated(self.up_proj(x), None, self.activation, self.down_proj)
 
 
 @register_mlp("glu")
@@ -36,13 +66,4 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        return _down(self.gate_proj(x), self.up_proj(x), self.activation, self.down_proj)
-
-
-def _down(x: Tensor, up: Tensor | None, activation: nn.Module, projection: nn.Linear) -> Tensor:
-    if serves_activation(x, activation, projection):
-        return activate_and_project(x, up, activation, projection)
-    read = activation(x)
-    y: Tensor = projection(read if up is None else read * up)
-    return y
+        return project_activated(self.gate_proj(x), self.up_proj(x), self.activation, self.down_proj)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slm.models.compute_dtype import compute_dtype
 from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
-from slm.models.inference.kv_cache import Positions
+from slm.models.contract import Positions
 from slm.models.modules.embeddings import PositionEmbedding, Rotation
 from slm.registry import register_position_embedding
 
@@ -30,7 +30,6 @@ class RotaryPositions(PositionEmbedding):
         self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation:
-        """Cosines and sines of the positions that `x` (B, T, C) stands at."""
         device, dtype = x.device, compute_dtype(x)
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < end:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slm.models.config import TransformerConfig
-from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.stack import MOST_ROWS, Stack
+from slm.models.contract import Cache
 from slm.models.modules.attention_mask import attention_mask, packed_mask
 from slm.models.modules.build import build_attention, build_mlp, build_norm
-from slm.models.modules.embedding_paths import EmbeddingSkip
 from slm.models.modules.embeddings import Rotation
+
+
+class EmbeddingSkip(nn.Module):
+    """``a x + b x0``, with x0 what the first block reads; it begins as x (modded-nanogpt, Jordan et al. 2024)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The stream alone."""
+        self.weight.copy_(torch.tensor([1.0, 0.0]))
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        stream, skip = self.weight.to(x.dtype)
+        return stream * x + skip * embedded
 
 
 class Block(nn.Module):
@@ -41,7 +54,7 @@ class Block(nn.Module):
         embedded: Tensor,
         rotation: Rotation | None = None,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         values: Tensor | None = None,
     ) -> Tensor:
         """(B, T, C) to (B, T, C); `embedded` (B, T, C) is what the first block reads, the rest is for the attention."""
@@ -56,13 +69,19 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`n_layers` blocks; with pre-norm a last norm closes the residual stream."""
+    """`n_layers` blocks; with pre-norm a last norm closes the residual stream.
+
+    Attributes:
+        recompute: blocks keep their inputs alone for the backward pass and run again there.
+        decode_step: runs the blocks over one new token a row, or gives None: (blocks, x, rotation, cache) to (B, 1, C);
+            `prepare_for_inference` sets it.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.sliding_window = config.sliding_window
-        self.recompute = False  # blocks keep their inputs alone for the backward pass and run again there
-        self._stacked: tuple[torch.dtype, Stack | None] | None = None
+        self.recompute = False
+        self.decode_step: nn.Module | None = None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config, config.dim) if config.prenorm else nn.Identity()
 
@@ -70,7 +89,7 @@ class Transformer(nn.Module):
         self,
         x: Tensor,
         rotation: Rotation | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         positions: Tensor | None = None,
         values: list[Tensor] | None = None,
     ) -> Tensor:
@@ -81,12 +100,23 @@ class Transformer(nn.Module):
             positions: (B, T), of rows that hold several texts.
             values: what each layer adds to the values of its attention, (B, T, H_kv, head_dim).
         """
-        length = x.shape[1]
-        window = self.sliding_window
-        if cache is not None and values is None and (stack := self._stack(x)) is not None:
-            x = stack(x, rotation, cache)
-            cache.advance(1)
-            return self.final_norm(x)
+        decoded = None
+        if cache is not None and values is None and self.decode_step is not None:
+            decoded = self.decode_step(self.blocks, x, rotation, cache)
+        x = self._through_blocks(x, rotation, cache, positions, values) if decoded is None else decoded
+        if cache is not None:
+            cache.advance(x.shape[1])
+        return self.final_norm(x)
+
+    def _through_blocks(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        cache: Cache | None,
+        positions: Tensor | None,
+        values: list[Tensor] | None,
+    ) -> Tensor:
+        length, window = x.shape[1], self.sliding_window
         if positions is not None:
             mask: Tensor | None = packed_mask(positions, window)
         else:
@@ -100,25 +130,4 @@ class Transformer(nn.Module):
                 x = block(x, embedded, rotation, mask, None, added)
             else:  # not by what `torch.compile` made for training: that would be a graph for every layer and length
                 x = block._call_impl(x, embedded, rotation, mask, cache, added)
-        if cache is not None:
-            cache.advance(length)
-        return self.final_norm(x)
-
-    def _stack(self, x: Tensor) -> Stack | None:
-        """The blocks in one call, for one new token a row of a model that `prepare_for_inference` has prepared."""
-        if x.shape[1] != 1 or x.shape[0] > MOST_ROWS or self.training or torch.is_grad_enabled():
-            return None
-        if self._stacked is None or self._stacked[0] != x.dtype:
-            self._stacked = x.dtype, Stack.of(self.blocks, x)
-        return self._stacked[1]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._stacked = None  # it knows where the weights lie
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
-        self._stacked = None
-        super()._load_from_state_dict(*arguments, **named)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_stacked": None}
+        return x

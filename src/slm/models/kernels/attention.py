@@ -1,4 +1,4 @@
-"""Causal attention with its gradients by the C kernels, for training."""
+"""Causal attention by the C kernels: of a whole prompt, without gradients; of training, with them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,72 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slm.models.compute_dtype import compute_dtype
-from slm.models.kernels.library import has_train_attention, library
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, is_half, library, place
 
-_WIDTH = 16  # numbers that the kernel takes at a time
-_P, _L, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+_WIDTH = 16  # numbers that the kernels take at a time
+
+
+class _Prompt(ctypes.Structure):
+    _fields_ = [
+        *fields(POINTER, "q k v"),
+        *fields(LONG, "q_row q_head q_position kv_row kv_head kv_position"),
+        *fields(POINTER, "out"),
+        *fields(LONG, "rows heads kv_heads dim length keys_length window"),
+        *fields(INT, "half threads"),
+    ]
+
+
+def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether `attend_prompt` can read these."""
+    return (
+        library() is not None
+        and q.device.type == "cpu"
+        and q.dtype in (torch.float32, torch.bfloat16)
+        and q.dtype == k.dtype == v.dtype
+        and q.shape[-1] % _WIDTH == 0
+        and q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
+        and q.numel() > 0
+        and not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
+    )
+
+
+def attend_prompt(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+    """Mixed values (B, T, H * D) of the last T of S positions, each of which sees those up to itself.
+
+    Args:
+        q: (B, H, T, D).
+        k, v: (B, H_kv, S, D), S at least T; H a multiple of H_kv.
+        window: how many positions one sees, itself included; None for all before it.
+    """
+    batch, heads, length, dim = q.shape
+    out = q.new_empty((batch, length, heads * dim))
+    if v.stride() != k.stride():
+        k, v = k.contiguous(), v.contiguous()
+    prompt = _Prompt(
+        *(tensor.data_ptr() for tensor in (q, k, v)),
+        *q.stride()[:3],
+        *k.stride()[:3],
+        out.data_ptr(),
+        *(batch, heads, k.shape[1], dim, length, k.shape[2], window or 0),
+        *(is_half(q), torch.get_num_threads()),
+    )
+    if not compiled().attend_prompt(ctypes.byref(prompt)):
+        raise MemoryError(f"no memory for the attention of {length} over {k.shape[2]} positions")
+    return out
 
 
 class _Training(ctypes.Structure):
     _fields_ = [
-        *((name, _P) for name in ("q", "k", "v")),
-        *((f"{name}_{step}", _L) for name in "qkv" for step in ("row", "head", "position")),
-        *((name, _P) for name in ("out", "norms", "grad_out", "grad_q", "grad_k", "grad_v")),
-        *((name, _L) for name in ("rows", "heads", "kv_heads", "dim", "length")),
-        *((name, _I) for name in ("half", "threads")),
+        *fields(POINTER, "q k v"),
+        *fields(LONG, " ".join(f"{name}_row {name}_head {name}_position" for name in "qkv")),
+        *fields(POINTER, "out norms grad_out grad_q grad_k grad_v"),
+        *fields(LONG, "rows heads kv_heads dim length"),
+        *fields(INT, "half threads"),
     ]
 
 
 def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether there is a kernel for queries (B, H, T, D) and keys and values (B, H_kv, T, D) like these."""
+    """Whether `train_attention` takes queries (B, H, T, D) and keys and values (B, H_kv, T, D) like these."""
     return (
         q.device.type == "cpu"
         and q.shape[2] == k.shape[2]
@@ -35,7 +83,7 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and (dtype := compute_dtype(q)) in (torch.float32, torch.bfloat16)
         and (torch.is_autocast_enabled("cpu") or k.dtype == v.dtype == dtype)
         and not torch.compiler.is_compiling()
-        and has_train_attention(dtype == torch.bfloat16)
+        and has("train_attention", dtype == torch.bfloat16)
     )
 
 
@@ -82,17 +130,13 @@ def _readable(x: Tensor) -> Tensor:
 
 def _run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, norms: Tensor, *grads: Tensor) -> None:
     batch, heads, length, dim = q.shape
-    addresses: list[int | None] = [x.data_ptr() for x in grads] or [None] * 4
     training = _Training(
         *(x.data_ptr() for x in (q, k, v)),
         *(step for x in (q, k, v) for step in x.stride()[:3]),
-        out.data_ptr(),
-        norms.data_ptr(),
-        *addresses,
+        *(out.data_ptr(), norms.data_ptr()),
+        *(map(place, grads or (None,) * 4)),
         *(batch, heads, k.shape[1], dim, length),
-        *(q.dtype == torch.bfloat16, torch.get_num_threads()),
+        *(is_half(q), torch.get_num_threads()),
     )
-    found = library()
-    assert found is not None
-    if not found.train_attention(ctypes.byref(training), bool(grads)):
+    if not compiled().train_attention(ctypes.byref(training), bool(grads)):
         raise MemoryError(f"no memory for the attention of {length} positions")
