@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.schema import Count, NonNegativeFloat
 from slm.training.lit_module import LanguageModelModule
 from slm.training.step_figures import StepFigures
+from slm.training.watch.settings import LossWatchSettings
 from slm.training.watch.step_log import StepLog
 
 SPIKES_FILE = "loss_spikes.jsonl"
@@ -32,18 +32,17 @@ class LossWatch(pl.Callback):
     the step is looked at. A jump of many steps is said once, each of them written down.
 
     Args:
-        window: steps, at least two; nothing is said before half of them are made.
-        sigmas, factor: how far above the median.
+        **settings: those of `LossWatchSettings`.
 
     Raises:
         UserError: `window` is too small to tell by.
     """
 
-    def __init__(self, window: Count = 100, sigmas: NonNegativeFloat = 6.0, factor: NonNegativeFloat = 1.2) -> None:
+    def __init__(self, **settings: Any) -> None:
+        self.settings = LossWatchSettings(**settings)
+        window = self.settings.window
         if window < 2:
             raise UserError(f"callbacks.loss_watch.window must be at least 2 steps, to have a difference; got {window}")
-        self.sigmas = sigmas
-        self.factor = factor
         self._recent: deque[float] = deque(maxlen=window)
         self._quiet_until = 0  # the step before which nothing more is said
         self._seen: list[StepFigures] | None = None
@@ -99,4 +98,4 @@ class LossWatch(pl.Callback):
         usual = median(self._recent)
         losses = list(self._recent)
         spread = _SIGMAS_OF_MAD / math.sqrt(2) * median(abs(b - a) for a, b in pairwise(losses))
-        return max(usual + self.sigmas * spread, self.factor * usual)
+        return max(usual + self.settings.sigmas * spread, self.settings.factor * usual)

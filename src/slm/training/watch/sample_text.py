@@ -12,9 +12,9 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
-from slm.schema import Count, NonNegativeInt, PositiveFloat, Text
 from slm.tokenizers.base import Tokenizer
 from slm.training.lit_module import LanguageModelModule
+from slm.training.watch.settings import SampleSettings
 
 SAMPLES_FILE = "samples.txt"
 
@@ -29,20 +29,13 @@ class SampleText(pl.Callback):
     Sampling draws from a generator of its own, so that training is the same with and without it.
 
     Args:
-        prompt: what to continue.
-        max_new_tokens, temperature, top_k, seed: as in `GenerationConfig`.
+        **settings: those of `SampleSettings`.
     """
 
-    def __init__(
-        self,
-        prompt: Text,
-        max_new_tokens: Count,
-        temperature: PositiveFloat,
-        top_k: NonNegativeInt,
-        seed: NonNegativeInt,
-    ) -> None:
-        self.prompt = prompt
-        self.settings = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    def __init__(self, **settings: Any) -> None:
+        own = vars(SampleSettings(**settings)).copy()
+        self.prompt: str = own.pop("prompt")
+        self.settings = GenerationConfig(**own)
         self._size: int | None = None  # of the file, in bytes
 
     def state_dict(self) -> dict[str, Any]:
