@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slm.conf
 import yaml
 
-import slm.conf
 from slm.errors import UserError
 from slm.schema import Count, Flag
 from slm.training.optim.config import _TAKES, optimizer_problems, problems_of

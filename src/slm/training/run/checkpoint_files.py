@@ -1,7 +1,7 @@
-"""The checkpoint files of a run: their names, and the newest that is whole.
+"""The checkpoint files of a run: their names, which of them stay, and the newest that is whole.
 
 last.ckpt, best.ckpt and step_*.ckpt of one step are one file under several names, so damage to it meets them all;
-what is left then is another step.
+what is left then is another step. Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,17 +9,24 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
+import time
+import zipfile
+from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.training.run.sealed_file import fault_of, is_sealed
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 BEST_CHECKPOINT = "best.ckpt"
-_STEP_FILES = "step_*.ckpt"
-_KEPT_FILES = "kept_*.ckpt"
+
+_END = struct.Struct("<4s4H")  # of a zip archive's end record: signature, two disks, two counts (APPNOTE.TXT 4.3.16)
+_END_BYTES = 22
+_IN_ZIP64 = 0xFFFF  # in place of a count: the larger record before has it
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -29,18 +36,12 @@ def step_file(folder: Path, step: int) -> Path:
 
 def step_files(folder: Path) -> dict[int, Path]:
     """Step -> file, in the order of the steps."""
-    found = {file.stem.removeprefix("step_"): file for file in folder.glob(_STEP_FILES)}
+    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
     return dict(sorted((int(step), file) for step, file in found.items() if step.isdecimal()))
 
 
-def for_good_file(folder: Path, step: int) -> Path:
-    """A second name of the checkpoint of `step`, under which it stays for good."""
-    return folder / f"kept_{step:08d}.ckpt"
-
-
-def for_good_files(folder: Path) -> list[Path]:
-    """Those there are, in the order of the steps."""
-    return sorted(folder.glob(_KEPT_FILES))
+def _for_good_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("kept_*.ckpt"))
 
 
 def link(source: Path, target: Path) -> None:
@@ -56,11 +57,97 @@ def link(source: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+# ---- which stay ----
+
+
+def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
+    """Give the file of `step` a second name that is never dropped, if the newest of that kind is a period old.
+
+    A clock that was set wrong costs a file too many or too few, never one that is there.
+    """
+    newest = max((file.stat().st_mtime for file in _for_good_files(folder)), default=None)
+    if newest is None or abs(time.time() - newest) >= every_hours * 3600:
+        link(step_file(folder, step), folder / f"kept_{step:08d}.ckpt")
+
+
+def drop_old(folder: Path, saved: int, keep: int) -> None:
+    """Remove the ``step_*.ckpt`` that neither count nor timeline keeps; after the file of step `saved` was written."""
+    files = step_files(folder)
+    for step in dropped(files, saved, keep):
+        files[step].unlink(missing_ok=True)
+
+
+def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
+    """The steps whose files go.
+
+    Args:
+        steps: those that have one, `saved` among them.
+        saved: the newest. Later ones are of a run that was gone back from: they go first, whatever their age.
+        keep: how many stay; 0 for all. Of 1 the one before the newest stays too, lest damage to one file be the end.
+    """
+    if keep == 0:
+        return []
+    ahead = [step for step in steps if step > saved]
+    return [*ahead, *sorted(step for step in steps if step <= saved)[: -max(keep, 2)]]
+
+
+# ---- which are whole ----
+
+
+def fault_of(file: Path) -> str | None:
+    """What is wrong with a checkpoint file in a few words, or None; read once as long as it stays the same."""
+    try:
+        found = file.stat()
+        return _fault_at(file.absolute(), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+@lru_cache(maxsize=256)
+def _fault_at(file: Path, identity: tuple[int, ...]) -> str | None:
+    with file.open("rb") as content:
+        return fault_in(content)
+
+
+def fault_in(content: BinaryIO) -> str | None:
+    """As `fault_of`, of an open file; left at its beginning.
+
+    `torch.save` writes a zip archive, which has a CRC-32 of every tensor and of the pickle that names them; torch's own
+    reader does not look at them. What no reader uses (padding, dates) may be damaged unseen.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not content.seek(0, os.SEEK_END):
+        return "it is empty"
+    try:
+        with zipfile.ZipFile(content) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                return "torch did not write it"  # a compressed part could be a bomb
+            part = archive.testzip()
+            lost = not _counts_agree(content, archive)
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
+        return f"its archive is damaged: {error}"
+    finally:
+        content.seek(0)
+    if part:
+        return f"its part '{part}' does not match its CRC-32"
+    return "its archive is damaged: parts of it are lost" if lost else None
+
+
+def _counts_agree(content: BinaryIO, archive: zipfile.ZipFile) -> bool:
+    """Whether the end record tells the parts that Python finds, who does not read its counts: torch does."""
+    content.seek(-_END_BYTES - len(archive.comment), os.SEEK_END)
+    _, *disks, here, all_parts = _END.unpack(content.read(_END.size))
+    parts = len(archive.infolist())
+    return all(disk in (0, _IN_ZIP64) for disk in disks) and {here, all_parts} <= {parts, _IN_ZIP64}
+
+
 def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""
     folder = run / CHECKPOINTS
-    steps, for_good = reversed(step_files(folder).values()), reversed(for_good_files(folder))
+    steps, for_good = reversed(step_files(folder).values()), reversed(_for_good_files(folder))
     places = [folder / LAST_CHECKPOINT, *steps, folder / BEST_CHECKPOINT, *for_good]
     return [place for place in places if place.is_file()]
 
@@ -96,13 +183,11 @@ def refuse_damaged(file: Path) -> None:
 
 
 def say_what_is_taken(taken: Path) -> None:
-    """Notices of newer files of the same run that are damaged, and of a checkpoint without a checksum.
+    """A notice of newer files of the same run that are damaged.
 
     Args:
         taken: what `newest_whole` gave, or a file that was asked for by its name.
     """
-    if not is_sealed(taken):
-        notice(f"'{taken}' has no checksum (an older version of slm wrote it); its archive was checked instead")
     files = checkpoints_of(taken.parent.parent) if taken.parent.name == CHECKPOINTS else []
     before = files[: files.index(taken)] if taken in files else []
     faults = [f"'{file}' is damaged: {fault}" for file in before if (fault := fault_of(file))]

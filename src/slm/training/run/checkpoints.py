@@ -18,10 +18,16 @@ from slm.files.flush import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
 from slm.training.run.averaged_weights import averaged_weights
-from slm.training.run.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
+from slm.training.run.checkpoint_files import (
+    BEST_CHECKPOINT,
+    LAST_CHECKPOINT,
+    drop_old,
+    keep_for_good,
+    link,
+    step_file,
+)
 from slm.training.run.checkpoint_io import CheckpointWriter
-from slm.training.run.planned_stop import is_scheduled
-from slm.training.run.retention import drop_old, keep_for_good
+from slm.training.run.stops import is_scheduled
 
 WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
 

@@ -1,13 +1,45 @@
-"""What a run that begins, or goes on, does otherwise than one may think."""
+"""What is said and done once, as a session of training starts."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+
 from slm.notices import notice
 from slm.training.watch.csv_logger import STEP, read_metrics
+
+
+class FrozenGarbage(pl.Callback):
+    """What exists when training starts is set aside: a collection looks at what the steps made, not at half a million
+    objects of libraries that will not go away. Nothing is switched off, so cycles are still found."""
+
+    def on_train_start(self, *_: Any) -> None:
+        gc.collect()
+        gc.freeze()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """However training ended."""
+        gc.unfreeze()
+
+
+class LoggedSettings(pl.Callback):
+    """Hands the settings to every logger ahead of the first metric: Lightning would write an empty ``hparams.yaml``
+    next.
+
+    Args:
+        settings: nested plain types, nothing secret in them.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.settings)
 
 
 def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
