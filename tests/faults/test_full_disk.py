@@ -41,7 +41,7 @@ class Disk:
 
         def failing(*arguments: Any) -> Any:
             names = (str(arguments[0]), os.readlink(f"/proc/self/fd/{arguments[0]}") if call == "fsync" else "")
-            if any(".last.ckpt." in name for name in names) and self.first <= self.saves <= self.last:
+            if any("/last.ckpt." in name for name in names) and self.first <= self.saves <= self.last:
                 raise OSError(number, os.strerror(number))
             return whole(*arguments)  # type: ignore[operator]
 

@@ -25,8 +25,7 @@ from slm.schema import (
 from slm.training.config import AUTO, steps_of
 from slm.training.watch.settings import LossWatchSettings, SampleSettings
 
-LR_TIMES_WIDTH = 2e-3 * 192
-"""Adam's best rate falls as one over the width (Yang et al. 2021, table 3); measured at width 192."""
+LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
 _TABLES = 5.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)
 _ORTHOGONAL_LR = 0.02  # of matrices that are orthogonalised, at any width (Bernstein and Newhouse 2024)
 _FINE_TUNING = 0.1  # of the rate from scratch: 5e-5 at GPT-2's 768, 9e-6 at 4,096 (Llama 2's own: 2e-5)
@@ -94,14 +93,16 @@ def problems_of(node: Mapping[str, Any], where: str, target: Callable[..., Any] 
         where: dotted name of `node` in the configuration.
         target: what ``_target_`` names, where that is imported; until then only callbacks of our own are known.
     """
-    target = target or _SETTINGS.get(node["_target_"])
+    target = _SETTINGS.get(node["_target_"], target)
     if target is None:
         return []
+    try:
+        takes = inspect.signature(target).parameters
+    except ValueError:  # a function of C may not say
+        return []
     own = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
-    takes = inspect.signature(target).parameters
-    problems = []
-    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in takes.values()):
-        problems = [unknown_key(f"{where}.{key}", takes) for key in sorted(own.keys() - takes)]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    problems = [unknown_key(f"{where}.{key}", takes) for key in sorted(own.keys() - takes) if not takes_any]
     for name, hint in _ranges(target):
         problems += value_problems(hint, own[name], f"{where}.{name}") if name in own else []
     return problems

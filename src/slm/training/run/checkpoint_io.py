@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from slm.errors import UserError
 from slm.files.flush import flush_folder
+from slm.files.new_file import new_file
 from slm.notices import notice
 from slm.training.run.checkpoint_files import fault_in
 
@@ -29,9 +29,8 @@ _NICE = 10  # of the thread that writes: a tenth of the processor where training
 
 
 class CheckpointWriter(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, flushes it to disk and renames it into place.
+    """Writes one checkpoint at a time; in the background it copies the state, and a thread does the rest.
 
-    In the background it copies the state; a thread does the rest while training goes on. The next save waits for it.
     Lightning's `AsyncCheckpointIO` does not serve: it allocates a new copy each time, lets any number of them pile up,
     and ends the run when a disk is full.
 
@@ -83,7 +82,6 @@ class CheckpointWriter(TorchCheckpointIO):
         return error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load; nothing but plain types is ever unpickled."""
         return read_checkpoint(Path(path), map_location)
 
     def teardown(self) -> None:
@@ -134,7 +132,6 @@ class HostCopy:
 
 
 def _tensors_in(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    """Each tensor and where it lies."""
     if isinstance(value, Tensor):
         yield place, value
     elif isinstance(value, dict):
@@ -152,12 +149,8 @@ class Disk:
     """The file object that `torch.save` writes to. A write that fails raises nothing here, since torch would make
     another error of it: what comes after is dropped, and whoever gave the file looks at `error`.
 
-    Args:
-        out: an unbuffered file.
-
     Attributes:
         size: bytes given so far, whether the disk took them or not.
-        error: the first.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -166,28 +159,17 @@ class Disk:
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take `data`; the number of its bytes."""
-        left = memoryview(data).cast("B")
-        self.size += len(left)
+        size = memoryview(data).nbytes
+        self.size += size
         try:
-            while len(left) and self.error is None:
-                left = left[self.out.write(left) :]
+            if self.error is None:
+                self.out.write(data)
         except OSError as error:
             self.error = error
-        return memoryview(data).nbytes
+        return size
 
     def flush(self) -> None:
-        """Nothing: the file is unbuffered."""
-
-
-def _write_or_say(checkpoint: dict[str, Any], target: Path, beside: Beside | None) -> None:
-    """What goes wrong in the background is said when it does, not at the next save."""
-    try:
-        write_checkpoint(checkpoint, target, beside)
-    except OSError as error:
-        stays = f"; '{target.name}' of before is untouched" if target.is_file() else ""
-        notice(f"the checkpoint is not saved: {error.strerror}: '{target}'{stays}; the next save tries again")
-        raise
+        pass
 
 
 def write_checkpoint(checkpoint: dict[str, Any], target: Path, beside: Beside | None = None) -> None:
@@ -201,35 +183,35 @@ def write_checkpoint(checkpoint: dict[str, Any], target: Path, beside: Beside | 
     Raises:
         OSError: it could not be written; what was there before still is.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    written, needed = Path(name), 0
+    needed = 0
     try:
-        with os.fdopen(handle, "wb", buffering=0) as out:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as out:
             disk = Disk(out)
             torch.save(checkpoint, disk)  # type: ignore[arg-type]
             needed = disk.size
             if disk.error is not None:
                 raise disk.error
-            os.fsync(out.fileno())
-        written.chmod(0o644)
-        if beside is not None:
-            beside(written)
-        os.replace(written, target)
+            if beside is not None:
+                out.flush()
+                os.fsync(out.fileno())
+                beside(Path(out.name))
         flush_folder(target.parent)
-    except BaseException as error:
-        written.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _with_room(error, target, needed) from error
+    except OSError as error:
+        text = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text += f" ({needed / 1e6:,.1f} MB needed, {shutil.disk_usage(target.parent).free / 1e6:,.1f} MB free)"
+        raise OSError(error.errno, text, str(target)) from error
+
+
+def _write_or_say(checkpoint: dict[str, Any], target: Path, beside: Beside | None) -> None:
+    """What goes wrong in the background is said when it does, not at the next save."""
+    try:
+        write_checkpoint(checkpoint, target, beside)
+    except OSError as error:
+        stays = f"; '{target.name}' of before is untouched" if target.is_file() else ""
+        notice(f"the checkpoint is not saved: {error.strerror}: '{target}'{stays}; the next save tries again")
         raise
-
-
-def _with_room(error: OSError, target: Path, needed: int) -> OSError:
-    """The same error, of `target`; of a full disk it says what was wanted and what there is."""
-    text = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text += f" ({needed / 1e6:,.1f} MB needed, {shutil.disk_usage(target.parent).free / 1e6:,.1f} MB free)"
-    return OSError(error.errno, text, str(target))
 
 
 def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, what produced it, and how to find the one to go on from."""
+"""A run's folder: what lies where, and how to find the one to go on from."""
 
 from __future__ import annotations
 
@@ -71,16 +71,12 @@ def template_time(run: Path) -> datetime | None:
 
 
 def recorded_plugins(run: Path) -> list[str]:
-    """Modules that the run's configuration names; [] without one.
-
-    Raises:
-        UserError: ``config.yaml`` is damaged.
-    """
+    """Modules that the run's configuration names; [] without one, `UserError` for one that is damaged."""
     file = run / CONFIG_FILE
-    plugins = read_yaml_object(file).get("plugins") if file.is_file() else None
-    if not isinstance(plugins or [], list) or not all(isinstance(module, str) for module in plugins or []):
+    plugins = (read_yaml_object(file).get("plugins") if file.is_file() else None) or []
+    if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
         raise UserError(f"{file} is damaged (plugins is no list of modules); restore it")
-    return list(plugins or [])
+    return plugins
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -179,10 +175,6 @@ def from_start(value: Any, record: Mapping[str, Any]) -> Any:
     """A path, a glob, or a list of them, of a run's settings: absolute if it names something where the run was started.
 
     Absolute paths, names on a hub, and values of a run that was started here are given back as they are.
-
-    Args:
-        value: of a setting that may be a path.
-        record: ``run.json``.
     """
     start = start_folder(record)
     return value if start == Path.cwd() else _absolute(value, start)

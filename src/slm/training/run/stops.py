@@ -102,7 +102,6 @@ class PlannedStop(Checkpoint):
             self._silent, trainer.loggers = trainer.loggers, []
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Loggers close their files."""
         if self._silent is not None:
             trainer.loggers, self._silent = self._silent, None
 

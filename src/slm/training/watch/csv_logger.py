@@ -49,7 +49,6 @@ class CsvLogger(Logger):
 
     @property
     def version(self) -> str:
-        """There is one table a run."""
         return ""
 
     @rank_zero_only

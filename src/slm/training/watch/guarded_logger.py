@@ -54,7 +54,6 @@ class _Guard:
         self._inside = False
 
     def around(self, what: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`method` that raises no more."""
         return functools.wraps(method)(lambda *args, **kwargs: self.call(what, method, *args, **kwargs)[0])
 
     def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, bool]:
@@ -76,7 +75,6 @@ class _Guard:
             self._inside = False
 
     def say_what_is_lost(self) -> None:
-        """Once."""
         if lost := self.lost_steps:
             notice(f"logger {self.name}: it lacks {len(set(lost))} rows, of steps {lost[0]} to {lost[-1]}")
             self.lost_steps = []

@@ -15,12 +15,7 @@ from slm.masking import masked, masked_argument
 
 
 def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
-    """Event files in ``<run>/tensorboard``.
-
-    Args:
-        save_dir: the run folder.
-        resumed_step: of a resumed run; what was written after it is hidden.
-    """
+    """Event files in ``<run>/tensorboard``; of a resumed run, what was written after `resumed_step` is hidden."""
     require("tensorboard", "tensorboard", "logger=tensorboard")
     purge: dict[str, Any] = {} if resumed_step is None else {"purge_step": resumed_step + 1}
     return _TensorBoard(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)

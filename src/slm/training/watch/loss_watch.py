@@ -32,10 +32,7 @@ class LossWatch(pl.Callback):
     the step is looked at. A jump of many steps is said once, each of them written down.
 
     Args:
-        **settings: those of `LossWatchSettings`.
-
-    Raises:
-        UserError: `window` is too small to tell by.
+        **settings: those of `LossWatchSettings`; `UserError` for a `window` that is too small to tell by.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -50,7 +47,6 @@ class LossWatch(pl.Callback):
         self._lines = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the file; a resumed run makes again what came after its checkpoint."""
         self._records = StepLog(Path(trainer.default_root_dir) / SPIKES_FILE)
         if trainer.is_global_zero:
             self._records.go_on_after(self._lines)
@@ -58,7 +54,6 @@ class LossWatch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the steps whose figures have become known."""
         assert isinstance(pl_module, LanguageModelModule)
         if pl_module.settled is self._seen or not trainer.is_global_zero:
             return
@@ -68,12 +63,11 @@ class LossWatch(pl.Callback):
                 self._look_at(figures, trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last losses, and how much of the file there is."""
         lines = self._records.lines if self._records else self._lines
         return {"recent": list(self._recent), "quiet_until": self._quiet_until, "lines": lines}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; when training goes back to a checkpoint, what was written stays."""
+        """When training goes back to a checkpoint, what was written stays."""
         self._recent.extend(state_dict["recent"])
         self._quiet_until, self._lines = state_dict["quiet_until"], state_dict["lines"]
 

@@ -30,31 +30,28 @@ class Pace:
         self._clock = clock
         self._step = 0
         self._since: float | None = None  # the end of the first step, later of the last one or of its validation
-        self._steps: list[float] = []
-        self._validations: list[float] = []
+        self._steps = self._validations = (0, 0.0)  # how many, and their seconds
         self._validating_since = 0.0
 
     def step(self, step: int) -> None:
-        """Note that `step` is made."""
         now = self._clock()
         if self._since is not None:
-            _add(self._steps, now - self._since)
+            self._steps = (self._steps[0] + 1, self._steps[1] + now - self._since)
         self._step, self._since = step, now
 
     def validation_begins(self) -> None:
-        """Note it."""
         self._validating_since = self._clock()
 
     def validation_ends(self) -> None:
         """Note it; it is no part of a step."""
         took = self._clock() - self._validating_since
-        _add(self._validations, took)
+        self._validations = (self._validations[0] + 1, self._validations[1] + took)
         if self._since is not None:
             self._since += took
 
     def left(self, last_step: int) -> float | None:
         """Seconds until `last_step` is validated; None while there is no step to tell by."""
-        if self._since is None or not self._steps:
+        if self._since is None or not self._steps[0]:
             return None
         steps = last_step - self._step
         validations = -(-last_step // self.val_every) - self._step // self.val_every
@@ -62,14 +59,8 @@ class Pace:
         return max(0.0, still - (self._clock() - self._since))
 
 
-def _add(counted: list[float], seconds: float) -> None:
-    """To [how many, their sum], which is empty before the first."""
-    number, total = counted or (0, 0.0)
-    counted[:] = [number + 1, total + seconds]
-
-
-def _mean(counted: list[float]) -> float:
-    return counted[1] / counted[0] if counted else 0.0
+def _mean(counted: tuple[int, float]) -> float:
+    return counted[1] / counted[0] if counted[0] else 0.0
 
 
 class RunProgress(ProgressBar):
@@ -84,7 +75,6 @@ class RunProgress(ProgressBar):
         self._shown_step = -1
 
     def disable(self) -> None:
-        """Lightning turns the bar off on every rank but the first."""
         self.console.quiet = True
 
     def enable(self) -> None:

@@ -20,11 +20,8 @@ SAMPLES_FILE = "samples.txt"
 
 
 class SampleText(pl.Callback):
-    """Shows a continuation of `prompt` on the terminal and adds it to ``samples.txt`` of the run.
-
-    Of a run on conversations it is an answer to `prompt`, as its task says (`TaskData.chat`).
-
-    What a resumed run will write again is cut off the file first.
+    """Shows a continuation of `prompt`, or an answer (`TaskData.chat`), on the terminal, and adds it to ``samples.txt``
+    of the run.
 
     Sampling draws from a generator of its own, so that training is the same with and without it.
 
@@ -39,19 +36,14 @@ class SampleText(pl.Callback):
         self._size: int | None = None  # of the file, in bytes
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the file is."""
         return {"size": self._size or 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self._size = state_dict["size"]
 
     def check_before_training(self, module: LanguageModelModule) -> None:
         """Let the untrained model write a token: what it refuses now it would refuse at the first validation.
-
-        Raises:
-            UserError: the prompt leaves no room for one.
-        """
+        `UserError` if the prompt leaves no room for one."""
         training = module.model.training
         module.model.eval()
         try:
@@ -69,7 +61,6 @@ class SampleText(pl.Callback):
             os.truncate(file, keep)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a sample."""
         if not trainer.is_global_zero:
             return
         text = self.prompt + self._written(cast(LanguageModelModule, pl_module))

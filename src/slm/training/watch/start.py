@@ -22,7 +22,6 @@ class FrozenGarbage(pl.Callback):
         gc.freeze()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """However training ended."""
         gc.unfreeze()
 
 
@@ -43,13 +42,8 @@ class LoggedSettings(pl.Callback):
 
 
 def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
-    """Without ``trainer.global_batch_size`` more devices make larger steps: say so.
-
-    Args:
-        windows: of an optimizer step.
-        devices: that take their share of it.
-        record: ``run.json`` of a run that is gone on with, {} of a new one.
-    """
+    """Without ``trainer.global_batch_size`` more devices make larger steps, of more `windows`: say so; `record` is
+    ``run.json`` of a run that is gone on with, {} of a new one."""
     sessions = record.get("sessions") or [{}]
     before = sessions[-1].get("global_batch_size", windows)
     if before != windows:
