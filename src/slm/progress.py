@@ -23,10 +23,10 @@ class Progress:
 
     def __init__(
         self,
-        words: Callable[[float, float], str],
-        total: float,
+        words: Callable[[int, int], str],
+        total: int,
         left: Callable[[], float | None],
-        done: float = 0,
+        done: int = 0,
         console: Console | None = None,
     ) -> None:
         self.words = words
@@ -39,7 +39,7 @@ class Progress:
             self._task: TaskID = self._bar.add_task("", total=total, completed=done, words=words(done, total))
             self._bar.start()
 
-    def update(self, done: float, figures: str, line: str | None = None) -> None:
+    def update(self, done: int, figures: str, line: str | None = None) -> None:
         """Move the bar; where there is none, print `line`, if any, behind the count."""
         words = self.words(done, self.total)
         if self._bar is not None:

@@ -111,7 +111,8 @@ def problems_of(node: Mapping[str, Any], where: str, target: Callable[..., Any] 
 def _ranges(target: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """Arguments whose annotations are types of `slm.schema`: others are for the class itself to check."""
     try:
-        hints = get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)
+        made_by = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        hints = get_type_hints(made_by, include_extras=True)
     except (NameError, AttributeError, TypeError):  # names for type checkers alone; functions of C
         return
     for name, hint in hints.items():

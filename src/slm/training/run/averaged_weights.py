@@ -23,7 +23,7 @@ def averaged_weights(optimizers: Sequence[Optimizer]) -> Iterator[bool]:
     parameters = [p for optimizer in averaging for group in optimizer.param_groups for p in group["params"]]
     trained = [p.detach().clone() for p in parameters]
     for optimizer in averaging:
-        optimizer.eval()  # type: ignore[attr-defined]
+        optimizer.eval()
     try:
         yield bool(averaging)
     finally:

@@ -38,7 +38,7 @@ def guarded(logger: Logger, name: str) -> Logger:
 
     calls: dict[str, Any] = {what: guard.around(what, getattr(kind, what)) for what in _CALLS}
     if hasattr(kind, "experiment"):  # read by Lightning as training begins: most open their files or connections here
-        calls["experiment"] = property(lambda self: guard.call("opening", kind.experiment.__get__, self)[0])  # type: ignore[attr-defined]
+        calls["experiment"] = property(lambda self: guard.call("opening", kind.experiment.__get__, self)[0])
     logger.__class__ = type(kind.__name__, (kind,), {**calls, "log_metrics": log_metrics, "finalize": finalize})
     return logger
 

@@ -137,5 +137,5 @@ class RunProgress(ProgressBar):
         return "  ".join(parts)
 
 
-def _words(step: float, last_step: float) -> str:
-    return f"step {step:.0f}/{last_step:.0f}"
+def _words(step: int, last_step: int) -> str:
+    return f"step {step}/{last_step}"
