@@ -143,28 +143,22 @@ def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""
     folder = run / CHECKPOINTS
-    steps, for_good = reversed(step_files(folder).values()), reversed(_for_good_files(folder))
-    places = [folder / LAST_CHECKPOINT, *steps, folder / BEST_CHECKPOINT, *for_good]
+    steps, for_good = list(step_files(folder).values()), _for_good_files(folder)
+    places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good[::-1]]
     return [place for place in places if place.is_file()]
 
 
 def newest_whole(run: Path) -> Path | None:
-    """The first of `checkpoints_of` that is whole; None if there are none.
-
-    Raises:
-        UserError: there are some, and all are damaged.
-    """
+    """The first of `checkpoints_of` that is whole; None if there are none, `UserError` if all are damaged."""
     files = checkpoints_of(run)
-    for file in files:
-        if fault_of(file) is None:
-            return file
-    if files:
+    whole = next((file for file in files if fault_of(file) is None), None)
+    if files and whole is None:
         faults = "; ".join(f"{file.name}: {fault_of(file)}" for file in files)
         raise UserError(
             f"resume: every checkpoint in '{run / CHECKPOINTS}' is damaged ({faults}); "
             "restore one from a copy, or start a new run in another run_dir"
         )
-    return None
+    return whole
 
 
 def refuse_damaged(file: Path) -> None:
@@ -179,11 +173,7 @@ def refuse_damaged(file: Path) -> None:
 
 
 def say_what_is_taken(taken: Path) -> None:
-    """A notice of newer files of the same run that are damaged.
-
-    Args:
-        taken: what `newest_whole` gave, or a file that was asked for by its name.
-    """
+    """A notice of the damaged files that `newest_whole`, which gave `taken`, passed over."""
     files = checkpoints_of(taken.parent.parent) if taken.parent.name == CHECKPOINTS else []
     before = files[: files.index(taken)] if taken in files else []
     faults = [f"'{file}' is damaged: {fault}" for file in before if (fault := fault_of(file))]

@@ -88,7 +88,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write beside the place and rename."""
+    """Whole or not at all."""
     with new_file(file) as out:
         out.write(json.dumps(content, indent=1).encode())
 

@@ -16,16 +16,8 @@ from slm.masking import masked_argument
 from slm.training.run.folder import TIME
 
 _VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
-_VARIABLES = (
-    "SLM_NATIVE",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "NVIDIA_TF32_OVERRIDE",
-    "PYTORCH_CUDA_ALLOC_CONF",
-)
+_VARIABLES = ("SLM_NATIVE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+_VARIABLES_CUDA = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF")
 
 
 def provenance() -> dict[str, Any]:
@@ -41,11 +33,7 @@ def provenance() -> dict[str, Any]:
 
 
 def environment(ranks: int = 1) -> dict[str, Any]:
-    """Threads, instruction set, switches of torch, variables.
-
-    Args:
-        ranks: processes that train together.
-    """
+    """Processes that train together, threads, instruction set, switches of torch, variables."""
     return {
         "ranks": ranks,
         "threads": torch.get_num_threads(),
@@ -54,7 +42,7 @@ def environment(ranks: int = 1) -> dict[str, Any]:
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
-        **{name: os.environ.get(name) for name in _VARIABLES},
+        **{name: os.environ.get(name) for name in (*_VARIABLES, *_VARIABLES_CUDA)},
     }
 
 

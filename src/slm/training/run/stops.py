@@ -46,17 +46,12 @@ class _AnyRank:
 
 
 class PlannedStop(Checkpoint):
-    """Ends training once `last_step` optimizer steps are made, `seconds` have passed since the first one began, or a
-    callback asks for it (``trainer.should_stop``): after a whole step in any case, at the same one on all ranks.
+    """Ends training once `last_step` optimizer steps are made, `seconds` have passed since the session's first one
+    began, or a callback asks for it (``trainer.should_stop``): after a whole step, at the same one on all ranks.
 
     Lightning validates once more before it heeds ``should_stop``. Where that validation is off the schedule an unbroken
     run has none there, so it is of no account to the run that goes on: `Checkpoints` saves ahead of it, and loggers are
     silent while it is made. What it says is in ``summary.json``.
-
-    Args:
-        last_step: of this session.
-        val_every: period of validation in optimizer steps.
-        seconds: of this session's training; None for any number.
     """
 
     def __init__(self, last_step: int, val_every: int, seconds: float | None = None) -> None:
@@ -115,12 +110,7 @@ class StopOnSignal(Checkpoint):
     A validation that is due after the step, or under way, is not waited for: the checkpoint says that it is due, and
     the run that goes on from there begins with it. So that run repeats an unbroken one exactly. A run at its last step
     goes on to its end instead. All ranks stop at the same step; they finish a validation first, since they have not
-    equally many batches of it.
-
-    Args:
-        signals: what has come.
-        val_every: period of validation in optimizer steps.
-        save: saves the state, unless that of this step is saved already.
+    equally many batches of it. `save` saves the state, unless that of this step is saved already.
     """
 
     def __init__(self, signals: StopSignals, val_every: int, save: Callable[[pl.Trainer], None]) -> None:

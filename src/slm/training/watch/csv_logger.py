@@ -28,8 +28,7 @@ class CsvLogger(Logger):
 
     Args:
         file: the table.
-        keep_until: of an older table, rows after this step are dropped (the resumed run makes them again); None starts
-            a new table.
+        keep_until: of an older one rows after this step are dropped, which are made again; None starts a new one.
     """
 
     def __init__(self, file: Path, keep_until: int | None = None) -> None:

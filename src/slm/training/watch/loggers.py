@@ -26,9 +26,8 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
 
     Args:
         save_dir: the run folder.
-        project, offline: as in ``wandb.init``.
+        project, offline, **settings: arguments of ``wandb.init``; what is secret in those it writes down is masked.
         resumed_id: of a resumed run.
-        **settings: more arguments of ``wandb.init``; what is secret in those that W&B writes down is masked.
     """
     require("wandb", "wandb", "logger=wandb")
     told = {name: value if name == "settings" else masked(value, name) for name, value in settings.items()}
