@@ -43,7 +43,7 @@ class Progress:
         """Move the bar; where there is none, print `line`, if any, behind the count."""
         words = self.words(done, self.total)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, words=words, figures=figures)
+            self._bar.update(self._task, completed=done, total=self.total, words=words, figures=figures)
         elif line is not None:
             self.print(f"{words}  {line}")
 

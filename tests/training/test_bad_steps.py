@@ -170,7 +170,7 @@ def test_stopped(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path:
     assert "step 5: the gradient is nan, its update is left out (run/bad_steps.jsonl)" in said
     assert "the last good state is run/checkpoints/last.ckpt (resume=run)" in said
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 4
-    assert run_cli("train", "resume=run", "trainer.on_bad_step=skip").status == 0
+    assert run_cli("train", "resume=run", "trainer.on_bad_step=skip", poison("gradient", 20)[0]).status == 0
 
 
 def test_too_many_in_a_row(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
