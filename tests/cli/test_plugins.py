@@ -40,21 +40,25 @@ def forget() -> None:
 
 
 def test_a_model_of_ones_own(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """Trained, resumed, evaluated and generated from; the later commands find the module in the run folder."""
+    """Trained, resumed, evaluated and generated from; a run's folder may be anybody's, so the module is named each
+    time."""
+    named = "plugins=[their_models]"
     refused = run_cli("train", *tiny, "model.name=mine", "run_dir=run")
     assert (refused.status, "no model is called 'mine'" in refused.err) == (2, True)
-    outcome = run_cli("train", *tiny, "model.name=mine", "plugins=[their_models]", "run_dir=run", "stop_after=3")
+    outcome = run_cli("train", *tiny, "model.name=mine", named, "run_dir=run", "stop_after=3")
     assert outcome.status == 0, outcome.err
     assert "model mine" in outcome.err
     forget()
-    assert run_cli("train", "resume=run").status == 0
+    assert run_cli("train", "resume=run", named).status == 0
     forget()
-    evaluated = run_cli("evaluate", "run=run", "batch_size=4")
+    evaluated = run_cli("evaluate", "run=run", "batch_size=4", named)
     assert evaluated.status == 0, evaluated.err
     best = json.loads((tmp_path / "run/summary.json").read_text())["best_val_loss"]
     assert json.loads(evaluated.out)["loss"] == pytest.approx(best, abs=1e-5)
     forget()
-    written = run_cli("generate", "run=run", "prompt=a", "generation.max_new_tokens=4")
+    refused = run_cli("generate", "run=run", "prompt=a")
+    assert (refused.status, f"if you trust them, name them: {named}" in refused.err) == (2, True)
+    written = run_cli("generate", "run=run", "prompt=a", "generation.max_new_tokens=4", named)
     assert written.status == 0, written.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -12,9 +13,8 @@ import pytest
 import torch
 
 from slm.errors import UserError
-from slm.training.run.checkpoint_files import newest_whole
+from slm.training.run.checkpoint_files import fault_of, newest_whole
 from slm.training.run.checkpoint_io import read_checkpoint, write_checkpoint
-from slm.training.run.sealed_file import fault_of
 
 LONG = os.environ.get("SLM_FAULTS") == "long"
 DAMAGES = 200
@@ -51,33 +51,72 @@ def damage(whole: bytes, draw: random.Random) -> bytes:
     return whole[:place] + bytes([whole[place] ^ draw.randrange(1, 256)]) + whole[place + 1 :]
 
 
+def leaves(value: Any) -> Any:
+    """Nested plain types that can be compared: tensors as what they hold, to the bit."""
+    if isinstance(value, dict):
+        return {key: leaves(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [leaves(inner) for inner in value]
+    return (value.dtype, value.shape, value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value
+
+
+def read_or_refused(file: Path) -> Any:
+    """What is read of a file, or None where it is refused."""
+    try:
+        return leaves(read_checkpoint(file))
+    except UserError as error:
+        refusal = str(error)
+    assert f"{file.name}' is not a checkpoint that can be read" in refusal
+    return None
+
+
 def test_two_hundred_damages_are_found(damaged_run: Path, last: Path) -> None:
-    """The digest is over every byte, padding and the archive's own records too: torch's reader alone, which checks the
-    CRC of parts at most, takes many of these for whole."""
+    """Or change nothing that is read: torch's reader alone, which looks at no CRC, takes most of these for whole."""
     whole, draw = last.read_bytes(), random.Random(7)
-    before = read_checkpoint(damaged_run / "checkpoints" / "step_00000004.ckpt")["state_dict"]
-    found = 0
+    content = read_or_refused(last)
+    before = read_or_refused(damaged_run / "checkpoints" / "step_00000004.ckpt")
+    found = harmless = 0
     for _ in range(DAMAGES):
         last.write_bytes(damage(whole, draw))
-        with pytest.raises(UserError, match=r"last\.ckpt' is not a checkpoint that can be read"):
-            read_checkpoint(last)
-        taken = newest_whole(damaged_run)
+        read, taken = read_or_refused(last), newest_whole(damaged_run)
         assert taken is not None
-        weights = read_checkpoint(taken)["state_dict"]
-        found += taken.name == "step_00000004.ckpt" and all(torch.equal(weights[name], before[name]) for name in before)
-    print(f"{found} of {DAMAGES} damages found, the checkpoint before taken")
-    assert found == DAMAGES
+        if read is None and taken.name == "step_00000004.ckpt":
+            found += read_or_refused(taken) == before
+        else:
+            harmless += read == content
+    print(f"{found} of {DAMAGES} damages found, the checkpoint before taken; {harmless} of bytes that nobody reads")
+    assert found + harmless == DAMAGES
+    assert found > 0.7 * DAMAGES
 
 
-def test_no_byte_of_the_end_can_be_lost(tmp_path: Path) -> None:
-    """The end says whether a file has a checksum at all: no flip or cut there may make it one of an older version."""
+@pytest.mark.parametrize("flipped", [1, 0x80])
+def test_any_byte_of_a_small_file(tmp_path: Path, flipped: int) -> None:
+    """Of a tensor or a record: found, by torch's reader at the latest, or nothing that is read is changed. And no cut
+    goes unseen, wherever it is."""
     file = tmp_path / "a.ckpt"
-    write_checkpoint({"state_dict": {"w": torch.arange(3.0)}}, file)
-    whole = file.read_bytes()
-    for place in range(len(whole) - 200, len(whole)):
-        for broken in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
-            file.write_bytes(broken)
-            assert fault_of(file) is not None, place
+    write_checkpoint({"state_dict": {"w": torch.arange(30.0)}, "step": 3}, file)
+    whole, content = file.read_bytes(), read_or_refused(file)
+    tensor = whole.index(torch.arange(30.0).numpy().tobytes())
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ flipped]) + whole[place + 1 :])
+        assert read_or_refused(file) in (None, content), place
+        assert fault_of(file) is not None or not tensor <= place < tensor + 120
+        file.write_bytes(whole[:place])
+        assert fault_of(file) is not None, place
+
+
+def test_files_with_a_checksum_of_before_are_read(tmp_path: Path) -> None:
+    """Versions before this one put a SHA-256 of the file into the archive's comment."""
+    file = tmp_path / "a.ckpt"
+    write_checkpoint({"state_dict": {"w": torch.arange(1000.0)}}, file)
+    whole = file.read_bytes()[:-2] + (75).to_bytes(2, "little") + b"slm sha256 "
+    sealed = whole + hashlib.sha256(whole).hexdigest().encode()
+    file.write_bytes(sealed)
+    assert fault_of(file) is None
+    assert torch.equal(read_checkpoint(file)["state_dict"]["w"], torch.arange(1000.0))
+    place = sealed.index(torch.arange(1000.0).numpy().tobytes()) + 77
+    file.write_bytes(sealed[:place] + bytes([sealed[place] ^ 4]) + sealed[place + 1 :])
+    assert "CRC-32" in str(fault_of(file))
 
 
 def test_torch_reads_it(tmp_path: Path) -> None:
@@ -88,18 +127,6 @@ def test_torch_reads_it(tmp_path: Path) -> None:
         read = torch.load(file, weights_only=True, mmap=mapped)
         assert torch.equal(read["state_dict"]["w"], content["state_dict"]["w"])  # type: ignore[index, call-overload]
     assert fault_of(file) is None
-
-
-def test_files_of_older_versions_are_read(tmp_path: Path) -> None:
-    """They have no checksum; the archive's own CRCs stand in for it, which torch does not look at."""
-    file = tmp_path / "a.ckpt"
-    torch.save({"state_dict": {"w": torch.arange(1000.0)}}, file)
-    assert fault_of(file) is None
-    assert torch.equal(read_checkpoint(file)["state_dict"]["w"], torch.arange(1000.0))
-    whole = file.read_bytes()
-    place = whole.index(torch.arange(1000.0).numpy().tobytes()) + 77
-    file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-    assert "CRC-32" in str(fault_of(file))
 
 
 def test_the_command_names_it_and_goes_on_from_the_one_before(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from slm.training.run.checkpoint_files import checkpoints_of
+from slm.training.run import checkpoint_io
+from slm.training.run.checkpoint_files import checkpoints_of, fault_of
 from slm.training.run.checkpoint_io import read_checkpoint
-from slm.training.run.sealed_file import SealedWriter, fault_of
 
 SAVES = ("trainer.max_steps=8", "trainer.save_every=2", "trainer.val_every=100", "trainer.keep=0")
 MODES = ("trainer.async_save=true", "trainer.async_save=false")
@@ -30,10 +30,10 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
         self.first, self.last, self.saves = 0, 0, 0
-        begin = SealedWriter.__init__
-        whole = {"write": SealedWriter._pass_on, "fsync": os.fsync, "replace": os.replace}[call]
+        begin = checkpoint_io.Disk.__init__
+        whole = {"write": None, "fsync": os.fsync, "replace": os.replace}[call]
 
-        def counting(writer: SealedWriter, out: Any) -> None:
+        def counting(writer: checkpoint_io.Disk, out: Any) -> None:
             self.saves += 1
             if call == "write" and self.first <= self.saves <= self.last:
                 out = _Full(out, number)
@@ -41,11 +41,11 @@ class Disk:
 
         def failing(*arguments: Any) -> Any:
             names = (str(arguments[0]), os.readlink(f"/proc/self/fd/{arguments[0]}") if call == "fsync" else "")
-            if any(".last.ckpt." in name for name in names) and self.first <= self.saves <= self.last:
+            if any("/last.ckpt." in name for name in names) and self.first <= self.saves <= self.last:
                 raise OSError(number, os.strerror(number))
             return whole(*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(SealedWriter, "__init__", counting)
+        monkeypatch.setattr(checkpoint_io.Disk, "__init__", counting)
         if call != "write":
             monkeypatch.setattr(os, call, failing)
 

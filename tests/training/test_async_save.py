@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from slm.training.run import checkpoint_io
-from slm.training.run.checkpoint_io import CheckpointWriter, read_checkpoint, write_checkpoint
-from slm.training.run.host_copy import HostCopy
-from slm.training.run.retention import dropped
+from slm.training.run.checkpoint_files import dropped
+from slm.training.run.checkpoint_io import CheckpointWriter, HostCopy, read_checkpoint, write_checkpoint
 
 
 def test_both_ways_write_the_same_files(train_tiny: Callable[..., Path]) -> None:

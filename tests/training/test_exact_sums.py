@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from slm.training.exact_sum import ExactSum, joined
 from slm.training.run import random_state
-from slm.training.run.host_copy import HostCopy
+from slm.training.run.checkpoint_io import HostCopy
 
 
 class NoFloat64(TorchDispatchMode):

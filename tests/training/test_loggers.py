@@ -108,7 +108,7 @@ def test_what_a_callback_logs(
     monkeypatch.syspath_prepend(tmp_path)
     settings = (
         *("trainer.max_steps=9", "trainer.log_every=2", "trainer.val_every=4", "trainer.global_batch_size=8"),
-        "+callbacks.logging._target_=logging_callback.Logging",
+        mine := "+callbacks.logging._target_=logging_callback.Logging",
     )
     run = train_tiny("run", *settings)
     rows = metrics_of(run)
@@ -119,7 +119,7 @@ def test_what_a_callback_logs(
     assert "epoch" not in rows[0]
     assert [row["train/tokens"] for row in rows] == [str(int(row["step"]) * 8 * 16) for row in rows]
     parts = train_tiny("parts", *settings, "stop_after=5")
-    assert run_cli("train", "resume=parts").status == 0
+    assert run_cli("train", "resume=parts", mine).status == 0
     assert metrics_of(parts) == rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slm.training.watch.pace import Pace
+from slm.training.watch.progress import Pace
 
 
 @pytest.mark.parametrize("resumed_at", [0, 40])

@@ -121,7 +121,7 @@ def test_one_two_one(
         *(setting for setting in tiny if not setting.startswith("data.path")),
         f"data.path={tmp_path / 'numbers.txt'}",
         "data.val_fraction=0.208",
-        "+callbacks.recording._target_=recording.Recording",
+        recording := "+callbacks.recording._target_=recording.Recording",
         "trainer.batch_size=10",
         "trainer.global_batch_size=40",
         "trainer.max_steps=40",
@@ -137,7 +137,7 @@ def test_one_two_one(
     assert outcome.status == 0, outcome.err
     assert invoke(places["changing"], "train", *settings, "stop_after=13").status == 0
     outcome = subprocess.run(
-        [Path(sys.executable).with_name("slm-train"), "resume=run", "trainer.devices=2", "stop_after=27"],
+        [Path(sys.executable).with_name("slm-train"), "resume=run", "trainer.devices=2", "stop_after=27", recording],
         cwd=places["changing"],
         env={**os.environ, "SLM_CACHE_DIR": str(cache_dir)},
         capture_output=True,
@@ -146,7 +146,7 @@ def test_one_two_one(
     )
     assert outcome.returncode == 0, outcome.stderr
     assert (places["changing"] / "seen_1.txt").is_file()
-    assert invoke(places["changing"], "train", "resume=run", "trainer.devices=1").status == 0
+    assert invoke(places["changing"], "train", "resume=run", "trainer.devices=1", recording).status == 0
 
     seen = {name: samples(place) for name, place in places.items()}
     assert seen["changing"] == seen["straight"]

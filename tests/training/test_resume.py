@@ -141,7 +141,10 @@ def test_from_another_folder(
     assert invoke(here, "train", *arguments, *changes, "run_dir=unbroken").status == 0
     assert invoke(here, "train", *arguments, *changes, "run_dir=run", "stop_after=2").status == 0
     for folder, stop in ((there, "4"), (elsewhere, "null")):
-        outcome = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}")
+        refused = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}")
+        assert (refused.status, f"its setting --config-dir={here / 'conf'} could run code" in refused.err) == (2, True)
+        typed = "--config-dir=../here/conf"
+        outcome = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}", typed)
         assert outcome.status == 0, outcome.err
     assert metrics_of(here / "run") == metrics_of(here / "unbroken")
     assert invoke(there, "evaluate", "run=../here/run").status == 0

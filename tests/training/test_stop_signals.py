@@ -95,7 +95,8 @@ def test_stopped_again_in_the_validation_it_began_with(
 ) -> None:
     """A validation that is put off twice is still made."""
     assert run_cli("train", *tiny, *RUN, "run_dir=run", *signalling("SIGTERM", "train", 3)).status == 75
-    again = ["callbacks.signalling.hook=validation", "callbacks.signalling.step=4"]
+    target = "+callbacks.signalling._target_=signalling.Signalling"
+    again = [target, "callbacks.signalling.hook=validation", "callbacks.signalling.step=4"]
     assert run_cli("train", "resume=run", *again).status == 75
     assert run_cli("train", "resume=run", "~callbacks.signalling").status == 0
     assert metrics_of(tmp_path / "run") == metrics_of(unbroken)

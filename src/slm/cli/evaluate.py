@@ -130,8 +130,7 @@ def _data(cfg: DictConfig, path: Path, opened: Pretrained) -> tuple[DataConfig, 
 
     from slm.data.config import DataConfig
     from slm.files.reading import read_yaml_object
-    from slm.training.run.folder import CONFIG_FILE, read_record
-    from slm.training.run.start_folder import settings_from_start
+    from slm.training.run.folder import CONFIG_FILE, read_record, settings_from_start
     from slm.training.run_config import FINE_TUNING_SEQ_LEN
 
     of_run: Any = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,29 +36,30 @@ def model_source(values: Mapping[str, Any]) -> Source:
             "released files)"
         )
     path = str(values[given[0]])
-    plugins = values["plugins"]  # of a composed config no plain list
-    _import_plugins_of(Path(path).expanduser(), checked_plugins(plugins if isinstance(plugins, str) else [*plugins]))
+    given_plugins = values["plugins"]  # of a composed config no plain list
+    plugins = checked_plugins(given_plugins if isinstance(given_plugins, str) else [*given_plugins])
+    _import_plugins_of(Path(path).expanduser(), plugins)
     if given == ["model_dir"] and values["checkpoint"] != BEST:
         raise UserError("checkpoint is one of a run's; give run=PATH, or leave it out")
-    return run_source(path, values["checkpoint"]) if given == ["run"] else find_source(path)
+    return run_source(path, values["checkpoint"], plugins) if given == ["run"] else find_source(path)
 
 
-def run_source(run: str, checkpoint: str) -> Source:
-    """The model of the run in folder `run`: its best one, or that of another checkpoint."""
+def run_source(run: str, checkpoint: str, plugins: Sequence[str] = ()) -> Source:
+    """The model of the run in folder `run`: its best one, or that of another checkpoint; `plugins` may run code."""
     from slm.weights.open_model import Source, find_bundle
 
     if checkpoint == BEST:
         return Source("slm", find_bundle(run))
     from slm.training.checkpoint_model import checkpoint_source
 
-    return checkpoint_source(Path(run).expanduser(), str(checkpoint))
+    return checkpoint_source(Path(run).expanduser(), str(checkpoint), plugins)
 
 
 def _import_plugins_of(run: Path, typed: list[str]) -> None:
     """A model of the user's own is known only once the modules are imported that the run was made with."""
-    from slm.training.run.folder import read_record, recorded_plugins
-    from slm.training.run.recorded_code import refuse_plugins_of_others
+    from slm.training.run.folder import recorded_plugins
+    from slm.training.run.recorded_code import refuse_unknown_plugins
     from slm.training.run_config import import_plugins
 
-    refuse_plugins_of_others(run, read_record(run), typed)
+    refuse_unknown_plugins(run, typed)
     import_plugins([*typed, *recorded_plugins(run)])

@@ -35,6 +35,7 @@ HELP = Help(
         ("run", "a run folder; it is only read"),
         ("steps", "how many; it must reach a row of metrics.csv"),
         ("json", "true: one JSON object in place of words"),
+        ("plugins", "[my.module]: modules of your own that the run was made with"),
     ],
 )
 
@@ -45,6 +46,7 @@ class _Settings:
     run: Text
     steps: Count | None
     json: Flag
+    plugins: list[Text]
 
 
 def reproduce(cfg: DictConfig) -> None:
@@ -53,7 +55,7 @@ def reproduce(cfg: DictConfig) -> None:
 
     from slm.training.reproduce import reproduce as make_again
 
-    report = make_again(Path(settings.run).expanduser(), settings.steps)
+    report = make_again(Path(settings.run).expanduser(), settings.steps, settings.plugins)
     print(_as_json(report) if settings.json else _in_words(report))
     if report.divergence is not None:
         sys.exit(DIVERGED_STATUS)

@@ -178,33 +178,34 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     changed = {setting.partition("=")[0] for setting in new}
     changed |= _HOW_LONG if changed & _HOW_LONG else set()
     place = [] if "run_dir" in given else [f"run_dir={run}"]
-    recorded = repeated_settings(run, changed, with_config_dir=config_dir(flags) is None)
+    recorded = repeated_settings(run, changed, new, with_config_dir=config_dir(flags) is None)
     return [*flags, *recorded, *new, *place, f"resume={resume}"]
 
 
-def repeated_settings(run: Path, changed: Collection[str], with_config_dir: bool = True) -> list[str]:
+def repeated_settings(
+    run: Path, changed: Collection[str], typed: Sequence[str], with_config_dir: bool = True
+) -> list[str]:
     """What of the command line that `run` was started with is to be repeated.
 
     Args:
         run: its folder.
         changed: keys that are typed anew.
+        typed: the settings of this command line.
         with_config_dir: repeat ``--config-dir`` too.
 
     Raises:
-        UserError: the record is damaged; somebody else made it and it could run code; or a secret in it is masked.
+        UserError: the record is damaged; a setting could run code that is not known; or a secret in it is masked.
     """
     from slm.masking import MASK
-    from slm.training.run.folder import read_record
-    from slm.training.run.recorded_code import is_own, refuse_code_of_others
-    from slm.training.run.start_folder import from_start, override_from_start
+    from slm.training.run.folder import from_start, override_from_start, read_record
+    from slm.training.run.recorded_code import refuse_unknown_settings
 
     record = read_record(run)
     kept = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
     settings = [override_from_start(override, record) for override in kept]
     if record.get("sessions") and with_config_dir and (folder := config_dir(record["sessions"][-1]["command"])):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
-    if not is_own(run, record):
-        refuse_code_of_others(run, settings)
+    refuse_unknown_settings(run, settings, typed)
     if masked := [setting for setting in settings if MASK in setting]:
         raise UserError(f"resume: {masked[0]} is a secret that '{run}' does not keep; type it again")
     return settings

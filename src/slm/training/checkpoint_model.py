@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from slm.training.parts import optimizer_factory, start_model
 from slm.training.run.averaged_weights import averaged_weights
 from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import read_checkpoint
-from slm.training.run.folder import read_record
-from slm.training.run.recorded_code import refuse_config_of_others
+from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of
 from slm.training.run_config import RunConfig
 from slm.weights.bundle import open_bundle
@@ -31,8 +30,12 @@ from slm.weights.tensor_source import TensorsInMemory
 _PREFIX = "model."  # of the LightningModule's attribute
 
 
-def checkpoint_source(run: Path, name: str) -> Source:
+def checkpoint_source(run: Path, name: str, plugins: Sequence[str] = ()) -> Source:
     """The model of checkpoint `name` of the run in folder `run`: ``last``, ``step_00000250``, ….
+
+    Args:
+        run, name: as said.
+        plugins: modules whose code the run may run, beside slm's and torch's.
 
     Raises:
         UserError: there is no such run, or checkpoint.
@@ -42,11 +45,11 @@ def checkpoint_source(run: Path, name: str) -> Source:
     if not file.is_file():
         there = ", ".join(sorted(other.stem for other in file.parent.glob("*.ckpt"))) or "none"
         raise UserError(f"checkpoint: the run '{run}' has no '{name}'; there are: {there}")
-    return Source("slm", bundle, opened=lambda: _open(run, bundle, file))
+    return Source("slm", bundle, opened=lambda: _open(run, bundle, file, plugins))
 
 
-def _open(run: Path, bundle: Path, file: Path) -> Pretrained:
-    refuse_config_of_others(run, read_record(run))
+def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretrained:
+    refuse_unknown_code(run, plugins, left_out=("callbacks", "logger"))
     opened = open_bundle(bundle)
     try:
         content = read_checkpoint(file)
@@ -59,7 +62,9 @@ def _open(run: Path, bundle: Path, file: Path) -> Pretrained:
 
 def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
-    config = RunConfig.from_dict(composed_of(run, {"run_dir": str(run), "resume": str(run)}))
+    config = RunConfig.from_dict(
+        composed_of(run, {"run_dir": str(run), "resume": str(run), "callbacks": {}, "logger": {}})
+    )
     model = start_model(config, bundle.config, bundle.tokenizer, resumed=True)
     trained = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     model.load_state_dict(trained, strict=config.adapter is None)

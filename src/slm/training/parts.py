@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,10 +23,10 @@ from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.models.modules.lora import add_lora
 from slm.notices import notice
-from slm.schema import unknown_key
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.training.lit_module import LanguageModelModule
+from slm.training.optim.config import problems_of
 from slm.training.optim.optimizers import parameter_groups
 from slm.training.precision import Precision, resolve_precision
 from slm.training.run import folder as run_folder
@@ -185,10 +184,6 @@ def optimizer_factory(settings: Mapping[str, Any], lora: bool) -> partial[Optimi
     by one that treats matrices by what they do."""
     arguments = {key: value for key, value in settings.items() if key != "weight_decay"}
     factory = instantiated({"optimizer": {**arguments, "_partial_": True}})[0]
-    known = list(inspect.signature(factory.func).parameters)
-    unknown = [unknown_key(f"optimizer.{key}", known) for key in factory.keywords if key not in known]
-    if unknown:
-        raise UserError("\n".join(unknown))
     by_role = getattr(factory.func, "takes_roles", False)
     if lora and by_role:
         raise UserError(
@@ -214,10 +209,12 @@ def without_fused(factory: partial[Optimizer]) -> partial[Optimizer]:
 
 
 def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> list[Any]:
-    """What the nodes' ``_target_``s make; an argument that one refuses is a `UserError`."""
+    """What the nodes' ``_target_``s make; an argument that one does not take, or refuses, is a `UserError`."""
     built = []
     for name, node in nodes.items():
         try:
+            if problems := problems_of(node, f"{group}{name}", get_object(node["_target_"])):
+                raise UserError("\n".join(problems))
             built.append(instantiate({**node, "_convert_": "all"}))
         except UserError:
             raise

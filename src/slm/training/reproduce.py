@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import torch
 from slm.errors import UserError
 from slm.training.run.checkpoint_files import CHECKPOINTS, step_files
 from slm.training.run.checkpoint_io import read_checkpoint
-from slm.training.run.environment import environment
-from slm.training.run.folder import METRICS_FILE, RECORD_FILE, provenance, read_record
-from slm.training.run.recorded_code import refuse_config_of_others
+from slm.training.run.folder import METRICS_FILE, RECORD_FILE, read_record
+from slm.training.run.provenance import environment, provenance
+from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of, config_again, unchanged_data
 from slm.training.runner import train
 from slm.training.watch.csv_logger import STEP, Row, read_metrics
@@ -69,7 +69,7 @@ class Report:
         return {"equal": self.divergence is None, **asdict(self)}
 
 
-def reproduce(run: Path, steps: int | None = None) -> Report:
+def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) -> Report:
     """Train the first `steps` steps of the run in folder `run` once more, in a temporary folder, and compare.
 
     The run's own configuration, seed, precision and number of threads are used; its loggers are not. The run folder is
@@ -78,6 +78,7 @@ def reproduce(run: Path, steps: int | None = None) -> Report:
     Args:
         run: a run folder.
         steps: how many; None for 20, or as many as there are until the first row of ``metrics.csv``.
+        plugins: modules whose code the run may run, beside slm's, torch's and Lightning's.
 
     Raises:
         UserError: it is no run folder; the data is another; the run had several processes; `steps` reach no row.
@@ -85,7 +86,7 @@ def reproduce(run: Path, steps: int | None = None) -> Report:
     record = read_record(run)
     if not record.get("sessions"):
         raise UserError(f"run: '{run}' is no run folder ({RECORD_FILE} is missing)")
-    refuse_config_of_others(run, record)
+    refuse_unknown_code(run, plugins, left_out=("logger",))
     rows = _rows(run)
     steps = _steps(rows, steps, run)
     then = record["sessions"][0].get("environment", {})

@@ -11,8 +11,7 @@ from slm.errors import UserError
 from slm.files.reading import read_yaml_object
 from slm.tokenizers.base import Tokenizer
 from slm.training.run.checkpoint_files import newest_whole
-from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, template_time
-from slm.training.run.start_folder import settings_from_start
+from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, settings_from_start, template_time
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.tasks.task import TaskData
 

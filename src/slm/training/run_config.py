@@ -16,9 +16,7 @@ from slm.registry import load_plugins
 from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import LIGHTNING, LightningConfig, SchedulerConfig, TrainerConfig, no_setting
-from slm.training.optim.config import optimizer_problems, with_rates
-from slm.training.optim.target_arguments import argument_problems
-from slm.training.optim.target_ranges import range_problems
+from slm.training.optim.config import optimizer_problems, problems_of, with_rates
 from slm.training.precision_names import check_precision
 from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
 from slm.training.tasks.task import Task, task_of
@@ -313,6 +311,5 @@ def _target_problems(nodes: Mapping[str, Any], group: str) -> list[str]:
                 f"'{name}', or leave out what sets it (an experiment's: '~{group}.{name}')"
             )
         else:
-            problems += argument_problems(node, f"{group}.{name}")
-            problems += range_problems(node, f"{group}.{name}")
+            problems += problems_of(node, f"{group}.{name}")
     return problems

@@ -52,23 +52,17 @@ from slm.training.quiet import quiet_lightning
 from slm.training.ranks import is_first_rank, is_rank_of_lightning, own_ranks
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
-from slm.training.run.broken_off import BrokenOff
 from slm.training.run.checkpoint_files import newest_whole, say_what_is_taken
-from slm.training.run.environment import environment
 from slm.training.run.lock import only_writer
-from slm.training.run.planned_stop import PlannedStop
+from slm.training.run.provenance import environment, provenance
 from slm.training.run.random_state import RandomState
-from slm.training.run.recorded_code import SEAL, seal
 from slm.training.run.resume import Resumed
-from slm.training.run.start_folder import DIRECTORY
-from slm.training.run.stop_on_signal import StopOnSignal
 from slm.training.run.stop_signals import StopSignals, leave_signals_alone
+from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, logged_by_others, summarize_run
 from slm.training.tasks.task import Preparing, TaskData
-from slm.training.watch.garbage import FrozenGarbage
-from slm.training.watch.logged_settings import LoggedSettings
-from slm.training.watch.start_notices import say_batch, say_what_is_made_again
+from slm.training.watch.start import FrozenGarbage, LoggedSettings, say_batch, say_what_is_made_again
 from slm.training.watch.train_metrics import TrainMetrics
 from slm.weights.bundle import write_bundle
 from slm.weights.pretrained import PUBLISHED_DTYPE
@@ -206,7 +200,7 @@ def _train(
         "global_batch_size": windows,
         "template_time": config.template_time.isoformat(),
     }
-    session = {**run_folder.provenance(), **about}
+    session = {**provenance(), **about}
     _open_run_folder(config, composed, overrides, data, precision, numbers, loggers, session)
     _keep_start(config, resumed=checkpoint is not None)
     notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed_step}" if checkpoint else ""))
@@ -349,14 +343,13 @@ def _open_run_folder(
         config.run_dir / run_folder.RECORD_FILE,
         {
             "overrides": overrides,
-            DIRECTORY: str(Path.cwd()),
+            run_folder.DIRECTORY: str(Path.cwd()),
             "precision": precision.name,
             "resolved": dict(numbers),
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in loggers.items()},
             "sessions": [*earlier, session],
-            SEAL: seal(config.run_dir, overrides, session["command"]),
         },
     )
 

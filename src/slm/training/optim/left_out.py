@@ -19,15 +19,11 @@ def contagious(loss: Tensor) -> Tensor:
 
 
 def leave_out_if_bad(optimizer: Optimizer, grad_norm: Tensor, scaler: Any) -> None:
-    """Let the next ``optimizer.step()`` change nothing if `grad_norm` is not finite.
+    """Let the next ``optimizer.step()`` change nothing if `grad_norm`, of all its gradients, is not finite.
 
     A gradient that is None is what every optimizer of torch passes over: weight, moments and its own count of steps
-    stay. To find out, the host has to wait for a GPU, unless the optimizer's fused kernel takes the finding itself.
-
-    Args:
-        optimizer: its gradients are finished.
-        grad_norm: of all of them, a scalar.
-        scaler: of fp16; it leaves such steps out by itself.
+    stay. To find out, the host has to wait for a GPU, unless the optimizer's fused kernel takes the finding itself. The
+    `scaler` of fp16 leaves such steps out by itself.
     """
     if scaler is not None:
         return

@@ -32,8 +32,7 @@ class Muon(Optimizer):
         adam_lr: of everything else.
         momentum: of the average of gradients, with Nesterov's look-ahead.
         ns_steps: Newton-Schulz steps.
-        betas, eps, fused: AdamW's; fused, a step also heeds ``found_inf``, a tensor that is not 0 where the gradient is
-            not finite: then nothing changes, and no host has to know.
+        betas, eps, fused: AdamW's; fused, a step also heeds ``found_inf``, not 0 where the gradient is not finite.
         weight_decay: decoupled, where a group has none of its own.
     """
 
@@ -67,7 +66,6 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -26,16 +26,15 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = Fals
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trainable if p.dim() >= 2]
-    vectors = [p for p in trainable if p.dim() < 2]
-    if not by_role:
-        groups = [_group(matrices, weight_decay), _group(vectors, 0.0)]
-        return [group for group in groups if group["params"]]
-    hidden = _hidden(model)
-    groups = [
-        {**_group([p for p in matrices if id(p) in hidden], weight_decay), "role": HIDDEN},
-        {**_group([p for p in matrices if id(p) not in hidden], weight_decay), "role": TABLE},
-        {**_group(vectors, 0.0), "role": VECTOR},
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
+    if by_role:
+        hidden = _hidden(model)
+        tables = {"params": [p for p in matrices if id(p) not in hidden], "weight_decay": weight_decay, "role": TABLE}
+        groups[0] |= {"params": [p for p in matrices if id(p) in hidden], "role": HIDDEN}
+        groups[1:] = [tables, {**groups[1], "role": VECTOR}]
     return [group for group in groups if group["params"]]
 
 
@@ -52,10 +51,6 @@ def say_unread(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
         unread.append("weight_decay")
     if unread:
         notice(f"optimizer: nothing that is trained takes {', '.join(unread)}; what they are set to changes nothing")
-
-
-def _group(parameters: list[nn.Parameter], weight_decay: float) -> dict[str, Any]:
-    return {"params": parameters, "weight_decay": weight_decay}
 
 
 def _hidden(model: nn.Module) -> set[int]:

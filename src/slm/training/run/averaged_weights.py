@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import pytorch_lightning as pl
 import torch
@@ -23,19 +22,16 @@ def averaged_weights(optimizers: Sequence[Optimizer]) -> Iterator[bool]:
     averaging = [optimizer for optimizer in optimizers if hasattr(optimizer, "eval")]
     parameters = [p for optimizer in averaging for group in optimizer.param_groups for p in group["params"]]
     trained = [p.detach().clone() for p in parameters]
-    _switch(averaging, "eval")
+    for optimizer in averaging:
+        optimizer.eval()
     try:
         yield bool(averaging)
     finally:
-        _switch(averaging, "train")
+        for optimizer in averaging:
+            optimizer.train()  # type: ignore[attr-defined]
         with torch.no_grad():
             for p, kept in zip(parameters, trained, strict=True):
                 p.copy_(kept)
-
-
-def _switch(optimizers: Sequence[Optimizer], mode: str) -> None:
-    for optimizer in optimizers:
-        getattr(optimizer, mode)()
 
 
 class AveragedWeights(pl.Callback):
@@ -45,27 +41,21 @@ class AveragedWeights(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._open: Any = None
+        self._open = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A new optimizer of this kind refuses to step before it is told to."""
-        _switch([optimizer for optimizer in trainer.optimizers if hasattr(optimizer, "train")], "train")
+        for optimizer in trainer.optimizers:
+            if hasattr(optimizer, "train"):
+                optimizer.train()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """To the given weights."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._open = averaged_weights(trainer.optimizers)
-            self._open.__enter__()
+            self._open.enter_context(averaged_weights(trainer.optimizers))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """And back."""
-        self._close()
+        self._open.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Whoever saves after this saves what was trained."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open, opened = None, self._open
-            opened.__exit__(None, None, None)
+        self._open.close()

@@ -1,7 +1,7 @@
-"""The checkpoint files of a run: their names, and the newest that is whole.
+"""The checkpoint files of a run: their names, which of them stay, and the newest that is whole.
 
 last.ckpt, best.ckpt and step_*.ckpt of one step are one file under several names, so damage to it meets them all;
-what is left then is another step.
+what is left then is another step. Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
+import time
+import zipfile
+from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.training.run.sealed_file import fault_of, is_sealed
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 BEST_CHECKPOINT = "best.ckpt"
-_STEP_FILES = "step_*.ckpt"
-_KEPT_FILES = "kept_*.ckpt"
+
+_ENCRYPTED = 0x2041  # bits 0, 6 and 13 (APPNOTE.TXT 4.4.4)
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -29,18 +34,12 @@ def step_file(folder: Path, step: int) -> Path:
 
 def step_files(folder: Path) -> dict[int, Path]:
     """Step -> file, in the order of the steps."""
-    found = {file.stem.removeprefix("step_"): file for file in folder.glob(_STEP_FILES)}
+    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
     return dict(sorted((int(step), file) for step, file in found.items() if step.isdecimal()))
 
 
-def for_good_file(folder: Path, step: int) -> Path:
-    """A second name of the checkpoint of `step`, under which it stays for good."""
-    return folder / f"kept_{step:08d}.ckpt"
-
-
-def for_good_files(folder: Path) -> list[Path]:
-    """Those there are, in the order of the steps."""
-    return sorted(folder.glob(_KEPT_FILES))
+def _for_good_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("kept_*.ckpt"))
 
 
 def link(source: Path, target: Path) -> None:
@@ -56,32 +55,110 @@ def link(source: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+# ---- which stay ----
+
+
+def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
+    """Give the file of `step` a second name that is never dropped, if the newest of that kind is a period old.
+
+    A clock that was set wrong costs a file too many or too few, never one that is there.
+    """
+    newest = max((file.stat().st_mtime for file in _for_good_files(folder)), default=None)
+    if newest is None or abs(time.time() - newest) >= every_hours * 3600:
+        link(step_file(folder, step), folder / f"kept_{step:08d}.ckpt")
+
+
+def drop_old(folder: Path, saved: int, keep: int) -> None:
+    """Remove the ``step_*.ckpt`` that neither count nor timeline keeps; after the file of step `saved` was written."""
+    files = step_files(folder)
+    for step in dropped(files, saved, keep):
+        files[step].unlink(missing_ok=True)
+
+
+def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
+    """The steps whose files go.
+
+    Args:
+        steps: those that have one, `saved` among them.
+        saved: the newest. Later ones are of a run that was gone back from: they go first, whatever their age.
+        keep: how many stay; 0 for all. Of 1 the one before the newest stays too, lest damage to one file be the end.
+    """
+    if keep == 0:
+        return []
+    ahead = [step for step in steps if step > saved]
+    return [*ahead, *sorted(step for step in steps if step <= saved)[: -max(keep, 2)]]
+
+
+# ---- which are whole ----
+
+
+def fault_of(file: Path) -> str | None:
+    """What is wrong with a checkpoint file in a few words, or None; read once as long as it stays the same."""
+    try:
+        found = file.stat()
+        return _fault_at(file.absolute(), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+@lru_cache(maxsize=256)
+def _fault_at(file: Path, identity: tuple[int, ...]) -> str | None:
+    with file.open("rb") as content:
+        return fault_in(content)
+
+
+def fault_in(content: BinaryIO) -> str | None:
+    """As `fault_of`, of an open file; left at its beginning.
+
+    `torch.save` writes a zip archive, which has a CRC-32 of every tensor and of the pickle that names them; torch's own
+    reader does not look at them. What is damaged of the archive's own records may be left for that reader to find, and
+    what no reader uses (padding, dates) is not looked at.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = content.seek(0, os.SEEK_END)
+    if not size:
+        return "it is empty"
+    try:
+        with zipfile.ZipFile(content) as archive:
+            parts = archive.infolist()
+            if sum(part.file_size for part in parts) > size or not all(map(_is_plain, parts)):
+                return "torch did not write it"  # a few bytes could stand for gigabytes
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as error:
+        return f"its archive is damaged: {error}"
+    finally:
+        content.seek(0)
+    return f"its part '{damaged}' does not match its CRC-32" if damaged else None
+
+
+def _is_plain(part: zipfile.ZipInfo) -> bool:
+    """A part as torch writes them: not compressed, in this file, no folder, nothing encrypted."""
+    is_stored = part.compress_type == zipfile.ZIP_STORED and part.compress_size == part.file_size
+    return is_stored and not (part.volume or part.external_attr or part.flag_bits & _ENCRYPTED)
+
+
 def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""
     folder = run / CHECKPOINTS
-    steps, for_good = reversed(step_files(folder).values()), reversed(for_good_files(folder))
-    places = [folder / LAST_CHECKPOINT, *steps, folder / BEST_CHECKPOINT, *for_good]
+    steps, for_good = list(step_files(folder).values()), _for_good_files(folder)
+    places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good[::-1]]
     return [place for place in places if place.is_file()]
 
 
 def newest_whole(run: Path) -> Path | None:
-    """The first of `checkpoints_of` that is whole; None if there are none.
-
-    Raises:
-        UserError: there are some, and all are damaged.
-    """
+    """The first of `checkpoints_of` that is whole; None if there are none, `UserError` if all are damaged."""
     files = checkpoints_of(run)
-    for file in files:
-        if fault_of(file) is None:
-            return file
-    if files:
+    whole = next((file for file in files if fault_of(file) is None), None)
+    if files and whole is None:
         faults = "; ".join(f"{file.name}: {fault_of(file)}" for file in files)
         raise UserError(
             f"resume: every checkpoint in '{run / CHECKPOINTS}' is damaged ({faults}); "
             "restore one from a copy, or start a new run in another run_dir"
         )
-    return None
+    return whole
 
 
 def refuse_damaged(file: Path) -> None:
@@ -96,13 +173,7 @@ def refuse_damaged(file: Path) -> None:
 
 
 def say_what_is_taken(taken: Path) -> None:
-    """Notices of newer files of the same run that are damaged, and of a checkpoint without a checksum.
-
-    Args:
-        taken: what `newest_whole` gave, or a file that was asked for by its name.
-    """
-    if not is_sealed(taken):
-        notice(f"'{taken}' has no checksum (an older version of slm wrote it); its archive was checked instead")
+    """A notice of the damaged files that `newest_whole`, which gave `taken`, passed over."""
     files = checkpoints_of(taken.parent.parent) if taken.parent.name == CHECKPOINTS else []
     before = files[: files.index(taken)] if taken in files else []
     faults = [f"'{file}' is damaged: {fault}" for file in before if (fault := fault_of(file))]

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from slm.files.writing import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
+from slm.training.run import checkpoint_files as files
 from slm.training.run.averaged_weights import averaged_weights
-from slm.training.run.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT, link, step_file
 from slm.training.run.checkpoint_io import CheckpointWriter
-from slm.training.run.planned_stop import is_scheduled
-from slm.training.run.retention import drop_old, keep_for_good
+from slm.training.run.stops import is_scheduled
 
 WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
 
@@ -44,13 +43,7 @@ class Period:
 
 @dataclass(frozen=True)
 class _Save:
-    """One save, and what to go back to if it fails.
-
-    Attributes:
-        step: of the state.
-        is_best: whether it is the best so far, so that the bundle is written.
-        before: the best loss and step until then, and the step saved until then.
-    """
+    """One save, and what to go back to if it fails: the best loss and step, and the step saved, until then."""
 
     step: int
     is_best: bool
@@ -60,7 +53,6 @@ class _Save:
 class Checkpoints(Checkpoint):
     """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
 
-    Each file is whole: written beside its place and renamed; names that stand for the same step share one file on disk.
     ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
     said and taken back: what was the best before is so again, and the next save tries again.
 
@@ -95,12 +87,11 @@ class Checkpoints(Checkpoint):
         self.best_step: int | None = None
         self.failure: OSError | None = None
         self._seen_step = -1
-        self._saved_step = -1  # the step that LAST_CHECKPOINT holds, or will when the save under way is done
+        self._saved_step = -1  # the step that files.LAST_CHECKPOINT holds, or will when the save under way is done
         self._save_under_way: _Save | None = None
         self._lost_bundle: OSError | None = None  # set by the thread that writes, read when it is done
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What was resumed from needs no saving."""
         self._saved_step = self._seen_step = trainer.global_step
 
     def on_train_batch_end(
@@ -146,11 +137,10 @@ class Checkpoints(Checkpoint):
         return max(0, self._saved_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
         return {"best_loss": self.best_loss, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; a branch begins without a best, unless this folder holds it."""
+        """A branch begins without a best, unless this folder holds it."""
         self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
         if self.branches and self.bundled_step != self.best_step:
             self.best_loss, self.best_step = None, None
@@ -160,10 +150,6 @@ class Checkpoints(Checkpoint):
         """Save the state of after this step, on all ranks at once; in the background it is done some time later.
 
         Until there is a best, the weights saved last are the bundle's: wherever a run ends, there is a model.
-
-        Args:
-            trainer, pl_module: as hooks have them.
-            is_best: whether the validation of this step is the best so far.
         """
         self._settle(trainer)
         step = trainer.global_step
@@ -175,7 +161,7 @@ class Checkpoints(Checkpoint):
             bundle = is_best or self.best_step is None or self.bundled_step is None
             write_bundle = self._bundle(trainer, pl_module, step, is_best) if bundle else None
             self.writer.put_beside(partial(self._put_beside, self._save_under_way, write_bundle))
-        trainer.save_checkpoint(self.folder / LAST_CHECKPOINT)
+        trainer.save_checkpoint(self.folder / files.LAST_CHECKPOINT)
 
     def _bundle(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, is_best: bool
@@ -194,13 +180,13 @@ class Checkpoints(Checkpoint):
         """The rest of a save, before the checkpoint takes its name."""
         bundled = write_bundle is None or self._try(write_bundle, save.step)
         if save.is_best and bundled:
-            link(written, self.folder / BEST_CHECKPOINT)
+            files.link(written, self.folder / files.BEST_CHECKPOINT)
         if save.step % self.period.save_every == 0:
-            link(written, step_file(self.folder, save.step))
+            files.link(written, files.step_file(self.folder, save.step))
             if self.period.keep_every_hours is not None:
-                keep_for_good(self.folder, save.step, self.period.keep_every_hours)
+                files.keep_for_good(self.folder, save.step, self.period.keep_every_hours)
             flush_folder(self.folder)  # the new name is on the disk before an old one goes
-            drop_old(self.folder, save.step, self.period.keep)
+            files.drop_old(self.folder, save.step, self.period.keep)
 
     def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
         """A bundle that cannot be written must not keep the checkpoint from being so."""

@@ -1,36 +1,32 @@
-"""A run's folder: what lies where, what produced it, and how to find the one to go on from."""
+"""A run's folder: what lies where, and how to find the one to go on from."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import metadata
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object, read_yaml_object
 from slm.files.writing import UNFINISHED, new_file
-from slm.masking import masked_argument
 from slm.schema import Text, checked
 from slm.training.run.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
-from slm.training.run.start_folder import absolute_override, start_folder
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 RECORD_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
 
-_TIME = "%Y-%m-%dT%H:%M:%S%z"
+DIRECTORY = "directory"  # of the record: where its settings were typed
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+_PATHS = frozenset({"path", "val_path", "template_file", "weights", "download_dir"})  # last parts of keys
+_PATH_KEYS = frozenset({"tokenizer.name"})  # a name on a hub, or a folder
 _WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE)
-_VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -68,22 +64,18 @@ def template_time(run: Path) -> datetime | None:
     try:
         first = read_record(run)["sessions"][0]
         noted = first.get("template_time")  # which older versions did not note, nor keep
-        return datetime.fromisoformat(noted) if noted else datetime.strptime(first["started"], _TIME)
+        return datetime.fromisoformat(noted) if noted else datetime.strptime(first["started"], TIME)
     except (LookupError, TypeError, ValueError, AttributeError):  # no run, or somebody else's record
         return None
 
 
 def recorded_plugins(run: Path) -> list[str]:
-    """Modules that the run's configuration names; [] without one.
-
-    Raises:
-        UserError: ``config.yaml`` is damaged.
-    """
+    """Modules that the run's configuration names; [] without one, `UserError` for one that is damaged."""
     file = run / CONFIG_FILE
-    plugins = read_yaml_object(file).get("plugins") if file.is_file() else None
-    if not isinstance(plugins or [], list) or not all(isinstance(module, str) for module in plugins or []):
+    plugins = (read_yaml_object(file).get("plugins") if file.is_file() else None) or []
+    if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
         raise UserError(f"{file} is damaged (plugins is no list of modules); restore it")
-    return list(plugins or [])
+    return plugins
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -95,21 +87,9 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write beside the place and rename."""
+    """Whole or not at all."""
     with new_file(file) as out:
         out.write(json.dumps(content, indent=1).encode())
-
-
-def provenance() -> dict[str, Any]:
-    """What is running: command, time, versions, git commit of the working folder."""
-    return {
-        "command": [masked_argument(argument) for argument in sys.argv],
-        "started": time.strftime(_TIME),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "versions": {name: _version(name) for name in _VERSIONS_OF},
-        "git_commit": _git_commit(),
-    }
 
 
 def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
@@ -177,23 +157,67 @@ def _started(run: Path) -> float:
     """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
     try:
         noted = read_record(run)["sessions"][-1]["started"]
-        return datetime.strptime(noted, _TIME).timestamp()
+        return datetime.strptime(noted, TIME).timestamp()
     except (LookupError, TypeError, ValueError):  # somebody else's record: never the newest
         return 0.0
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+# ---- relative paths, in a record that keeps settings as they were typed ----
 
 
-def _git_commit() -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+def start_folder(record: Mapping[str, Any]) -> Path:
+    """Where the run was started; of records of before this was kept, here."""
+    return Path(record.get(DIRECTORY) or Path.cwd())
+
+
+def from_start(value: Any, record: Mapping[str, Any]) -> Any:
+    """A path, a glob, or a list of them, of a run's settings: absolute if it names something where the run was started.
+
+    Absolute paths, names on a hub, and values of a run that was started here are given back as they are.
+    """
+    start = start_folder(record)
+    return value if start == Path.cwd() else _absolute(value, start)
+
+
+def settings_from_start(settings: Any, record: Mapping[str, Any], key: str = "") -> Any:
+    """Nested settings, those that are paths `from_start`; `key` is where they stand in the configuration."""
+    if isinstance(settings, Mapping):
+        return {
+            name: settings_from_start(value, record, f"{key}.{name}" if key else name)
+            for name, value in settings.items()
+        }
+    return from_start(settings, record) if _is_path(key) else settings
+
+
+def override_from_start(override: str, record: Mapping[str, Any]) -> str:
+    """``key=value`` as it was typed, the same."""
+    start = start_folder(record)
+    return override if start == Path.cwd() else absolute_override(override, start)
+
+
+def absolute_override(override: str, folder: Path) -> str:
+    """``key=value`` as it was typed in `folder`, with every path that names something there made absolute."""
+    key, separator, value = override.partition("=")
+    if not separator or not _is_path(key.lstrip("+")):
+        return override
+    if value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{','.join(_element(one.strip(), folder) for one in value[1:-1].split(','))}]"
+    return f"{key}={_absolute(value, folder)}"
+
+
+def _is_path(key: str) -> bool:
+    return key in _PATH_KEYS or key.rpartition(".")[2] in _PATHS
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_absolute(one, folder) for one in value]
+    if not isinstance(value, str) or not value:
+        return value
+    place = folder / Path(value).expanduser()
+    return str(place) if place.exists() or glob(str(place)) else value
+
+
+def _element(typed: str, folder: Path) -> str:
+    quote = typed[0] if len(typed) > 1 and typed[0] in "'\"" and typed[-1] == typed[0] else ""
+    return f"{quote}{_absolute(typed[1:-1] if quote else typed, folder)}{quote}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from slm.errors import UserError
 
@@ -25,10 +25,7 @@ _PATIENCE_S = 0.1  # for one that lets go of it just now
 def only_writer(run: Path) -> Iterator[None]:
     """Hold the lock of the run folder for the length of the block.
 
-    The system lets go of it when the process ends, however that ends, so a lock file that a killed run left is no
-    obstacle. No process that this one starts holds it: one that is forked (a loader, which may outlive a killed run)
-    closes its copy at once, which `filelock` sees to, and one that is not gets none. On a network file system the lock
-    is as good as that system's own.
+    The system lets go of it when the process ends, however that ends; `filelock` sees to it that no child holds it.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
@@ -50,18 +47,13 @@ def only_writer(run: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:  # not in a process that was forked in the block and comes here by an exception
-            _let_go(lock, run)
-
-
-def _let_go(lock: BaseFileLock, run: Path) -> None:
-    (run / HOLDER_FILE).unlink(missing_ok=True)
-    if os.name != "nt":  # there it goes when it is let go of
-        (run / LOCK_FILE).unlink(missing_ok=True)  # while it is locked: who waits for it takes one that has a name
-    lock.release()
+            (run / HOLDER_FILE).unlink(missing_ok=True)
+            if os.name != "nt":  # there it goes when it is let go of
+                (run / LOCK_FILE).unlink(missing_ok=True)  # while locked: who waits for it takes one that has a name
+            lock.release()
 
 
 def _holder(run: Path) -> str:
-    """For a message: who holds the lock, as far as the file says."""
     try:
         holder = json.loads((run / HOLDER_FILE).read_text(encoding="utf-8"))
         return f" by process {holder['pid']} on {holder['host']} since {holder['since']}"

@@ -13,11 +13,9 @@ import torch
 
 
 class RandomState(pl.Callback):
-    """Saves and restores the states of Python, NumPy and torch (every device), of each rank.
-
-    They are put back at the last moment before the first step, after everything that is built on
-    the way has drawn what it liked. A rank that the saved run did not have starts from its seed.
-    """
+    """Saves the states of Python, NumPy and torch (every device) of each rank, in rank order, and puts them back just
+    before the first step, after all that is built on the way has drawn what it liked. A rank that the saved run did not
+    have starts from its seed."""
 
     def __init__(self) -> None:
         self._to_restore: list[dict[str, Any]] | None = None
@@ -25,7 +23,6 @@ class RandomState(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """One state a rank, in rank order."""
         states: list[Any] = [capture()]
         if trainer.world_size > 1:
             mine, states = states[0], [None] * trainer.world_size
@@ -35,11 +32,9 @@ class RandomState(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember what to restore."""
         self._to_restore = checkpoint["random_states"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore."""
         if self._to_restore is not None and trainer.global_rank < len(self._to_restore):
             restore(self._to_restore[trainer.global_rank])
         self._to_restore = None

@@ -1,7 +1,5 @@
-"""What a checkpoint says about the run it is of, and whether the run that is to go on from it fits.
-
-Checked before anything is written, so that a mistake leaves the old run as it was.
-"""
+"""Whether the run that is to go on from a checkpoint fits it: checked before anything is written, so that a mistake
+leaves the old run as it was."""
 
 from __future__ import annotations
 
@@ -22,14 +20,7 @@ _SHOWN = 3
 
 
 class Resumed:
-    """A checkpoint to go on from.
-
-    Args:
-        file: the checkpoint.
-
-    Raises:
-        UserError: it cannot be read or is not a training run's.
-    """
+    """A checkpoint to go on from; `UserError` for a file that cannot be read or is not a training run's."""
 
     def __init__(self, file: Path) -> None:
         content = read_checkpoint(file)
@@ -62,10 +53,9 @@ class Resumed:
         """Raise `UserError` if the weights are of another shape."""
         left_out = base_names(model)
         mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
-        names = sorted(self._shapes.keys() | mine.keys())
         different = [
-            f"{name} {_shown(self._shapes, name)} -> {_shown(mine, name)}"
-            for name in names
+            f"{name} {self._shapes.get(name, 'none')} -> {mine.get(name, 'none')}"
+            for name in sorted(self._shapes.keys() | mine.keys())
             if self._shapes.get(name) != mine.get(name)
         ]
         if different:
@@ -83,10 +73,6 @@ class Resumed:
                 "resume: the checkpoint is of another optimizer or of other frozen modules; "
                 "leave these settings as they were, or start a new run"
             )
-
-
-def _shown(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
-    return str(shapes[name]) if name in shapes else "none"
 
 
 def _form(group: Mapping[str, Any]) -> tuple[int, set[str]]:

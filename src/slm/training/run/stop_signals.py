@@ -71,17 +71,13 @@ class _Ears:
     Args:
         heeded: numbers of the signals that the run heeds.
         is_deferred: whether they wait for the end of a step.
-
-    Attributes:
-        interrupts: Ctrl-C so far.
-        taken_up: the main thread is on its way out.
     """
 
     listening: _Ears | None = None
 
     def __init__(self, heeded: Collection[int], is_deferred: Callable[[], bool]) -> None:
-        self.interrupts = 0
-        self.taken_up = threading.Event()
+        self.interrupts = 0  # Ctrl-C so far
+        self.taken_up = threading.Event()  # the main thread is on its way out
         self._heeded = heeded
         self._is_deferred = is_deferred
         self._answered = False
@@ -145,4 +141,4 @@ def leave_signals_alone(trainer: pl.Trainer) -> None:
 
 class _NoHandlers(_SignalConnector):
     def register_signal_handlers(self) -> None:
-        """None."""
+        pass

@@ -19,8 +19,7 @@ class Answers(pl.Callback):
     """Asks at each validation, writes `file` anew, and logs ``val/exact_match``: the share of exact answers.
 
     Args:
-        questions: what to answer.
-        max_new_tokens: the longest answer.
+        questions, max_new_tokens: what to answer, and the longest answer.
         file: where the answers go; None for nowhere.
     """
 
@@ -30,7 +29,6 @@ class Answers(pl.Callback):
         self.file = file
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Answer, compare, write, log."""
         if not trainer.is_global_zero or not self.questions:
             return
         model = LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]

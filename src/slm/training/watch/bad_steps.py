@@ -37,16 +37,12 @@ class BadSteps(pl.Callback):
 
     Args:
         run: the run folder.
-        on_bad_step: "skip" goes on; "rewind" goes back to the last checkpoint and on over the data that follows; "stop"
-            raises.
-        most_in_a_row: so many bad steps without a good one between (rewind: without a new checkpoint between) are
-            borne; one more raises.
+        on_bad_step, most_in_a_row: ``trainer.on_bad_step`` and ``max_bad_steps``; rewind counts until a new checkpoint.
         resumed_from: the checkpoint that training goes on from, if any.
         periods: of what reads a step's figures anyway; between, a GPU's are read one step late.
 
     Raises:
-        UserError: from training, as said above; also if weights are not finite when they are to be saved: what is
-            saved is always good.
+        UserError: from training; also if weights are not finite when they are to be saved: what is saved is good.
     """
 
     def __init__(
@@ -65,7 +61,6 @@ class BadSteps(pl.Callback):
         self._no_validation = NoValidation()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Whatever the run folder holds of after the checkpoint is made again."""
         self._seen_step = trainer.global_step
         if trainer.is_global_zero:
             self.records.go_on_after(self.records.lines)
@@ -73,13 +68,11 @@ class BadSteps(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The first batch after going back."""
         self._no_validation.next_batch(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the steps whose figures are known."""
         step = trainer.global_step
         if step == self._seen_step:
             return
@@ -93,7 +86,6 @@ class BadSteps(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """The counts; and nothing is saved that is not finite."""
         self._settle(trainer, pl_module, wait=True)
         if not _all_finite(pl_module):
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
@@ -104,15 +96,13 @@ class BadSteps(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """The inverse of `on_save_checkpoint`; one who goes back still knows what happened."""
-        saved = checkpoint.get("bad_steps")
+        saved = checkpoint.get("bad_steps")  # one who goes back still knows what happened
         if saved is not None and not self._rewinding:
             pl_module.bad_steps = saved["total"]
             self.in_a_row, self.records.lines = saved["in_a_row"], saved["lines"]
 
-    # ---- deciding; on every rank alike ----
-
     def _settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, wait: bool) -> None:
+        """Take the steps whose figures are known, on every rank alike."""
         assert isinstance(pl_module, LanguageModelModule)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for figures in pl_module.settle_steps(wait):

@@ -12,6 +12,7 @@ from typing import Any
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
+from slm.files.writing import new_file
 from slm.notices import notice
 
 STEP = "step"
@@ -22,36 +23,31 @@ Row = dict[str, str]
 class CsvLogger(Logger):
     """One row a step; metrics logged for the same step share its row.
 
-    Every row is on disk as soon as it is logged. A new column widens the file once. Rows that cannot be written (a full
-    disk) wait in memory and are written with the first one that can.
+    Every row is on disk as soon as it is logged. A new column, or a row of an earlier step, makes the file anew. Rows
+    that cannot be written (a full disk) wait in memory and are written with the first one that can.
 
     Args:
         file: the table.
-        keep_until: of an older table, rows after this step are dropped (the resumed run makes
-            them again); None starts a new table.
+        keep_until: of an older one rows after this step are dropped, which are made again; None starts a new one.
     """
 
     def __init__(self, file: Path, keep_until: int | None = None) -> None:
         super().__init__()
         self.file = file
-        self._columns: list[str] = [STEP]
-        self._settled = 0  # bytes of the file before the last row, which may still be completed
-        self._last = b""  # that row, if it is on disk, whole
-        self._rows: list[Row] = []  # the last row, and after a failure all since then
-        self._columns_on_disk = 0
         self._keep_until = keep_until
-        self._is_open = False
-        self._is_late = False  # a row that waits belongs before one that is on disk
+        self._columns: list[str] = [STEP]
+        self._open_rows: dict[int, Row] = {}  # the last one, which may still be completed; after a failure all since
+        self._settled: int | None = None  # bytes of the file before those; None where what is there is not ours yet
+        self._end: int | None = None  # bytes of the file with them
+        self._is_stale = True  # there is more to write than rows at the end
         self._failing = False
 
     @property
     def name(self) -> str:
-        """Of the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one table a run."""
         return ""
 
     @rank_zero_only
@@ -61,23 +57,22 @@ class CsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write the row, or complete that of the same step; without a step it is the last one's."""
-        latest = int(self._rows[-1][STEP]) if self._rows else 0
+        latest = max(self._open_rows, default=0)
         step = latest if step is None else step
         values = {**{name: _written(value) for name, value in metrics.items()}, STEP: str(step)}
-        row = next((row for row in self._rows if row[STEP] == values[STEP]), None)
-        if row is None:
-            self._is_late |= step < latest
-            self._rows = sorted([*self._rows, values], key=_step)
-        else:
-            row.update(values)
-        self._columns += [name for name in values if name not in self._columns]
+        new = [name for name in values if name not in self._columns]
+        self._columns += new
+        self._is_stale |= bool(new) or (step < latest and step not in self._open_rows)
+        if step > latest and not self._failing and self.file.is_file():  # the rows until now are complete
+            self._settled, self._open_rows = self._end, {}
+        self._open_rows[step] = {**self._open_rows.get(step, {}), **values}
         self._write()
 
     @rank_zero_only
     def go_back(self, step: int) -> None:
         """Drop the rows after `step`, which are made again."""
-        self._is_open, self._keep_until = False, step
-        self._rows = [row for row in self._rows if int(row[STEP]) <= step]
+        self._settled, self._is_stale, self._keep_until = None, True, step
+        self._open_rows = {kept: row for kept, row in self._open_rows.items() if kept <= step}
         self._write()
 
     @rank_zero_only
@@ -86,19 +81,16 @@ class CsvLogger(Logger):
         if self._failing:
             self._write()
         if self._failing:
-            on_disk = _lines(self._rows[:1], self._columns) == self._last
-            lost = self._rows[int(on_disk) :]
-            notice(f"{self.file}: the rows of steps {lost[0][STEP]} to {lost[-1][STEP]} are lost")
+            steps = sorted(self._open_rows)
+            notice(f"{self.file}: the rows of steps {steps[0]} to {steps[-1]} are lost")
 
     def _write(self) -> None:
-        if self._is_open and not self.file.is_file():
-            notice(f"{self.file} is gone; it begins anew with step {self._rows[0][STEP] if self._rows else 0}")
-            self._is_open = False
+        if self._settled is not None and not self.file.is_file():
+            notice(f"{self.file} is gone; it begins anew with step {min(self._open_rows, default=0)}")
+            self._settled, self._is_stale = None, True
         try:
-            if not self._is_open:
-                self._open()
-            elif self._is_late or len(self._columns) != self._columns_on_disk:
-                self._widen()
+            if self._is_stale:
+                self._make_anew()
             else:
                 self._append()
         except OSError as error:
@@ -109,57 +101,43 @@ class CsvLogger(Logger):
         if self._failing:
             notice(f"{self.file} is written again; no row was lost")
         self._failing = False
-        self._rows = self._rows[-1:]
-
-    def _open(self) -> None:
-        """Nothing is written before the first metric, so that a run that never starts leaves no table."""
-        rows: list[Row] = []
-        if self._keep_until is not None and self.file.is_file():
-            whole = self.file.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last row
-            columns, rows = _read(io.StringIO(whole.decode(), newline=""))
-            self._columns = [*columns, *(name for name in self._columns if name not in columns)]
-        self._replace([row for row in rows if _step(row) <= (self._keep_until or 0)])
-        self._is_open = True
-
-    def _widen(self) -> None:
-        with self.file.open("rb") as table:
-            settled = table.read(self._settled).decode()
-        self._replace(_read(io.StringIO(settled, newline=""))[1])
-
-    def _replace(self, before: list[Row]) -> None:
-        """A new file of the rows `before` and those that wait, in the order of steps."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        rows = {row[STEP]: row for row in before}
-        for row in self._rows:  # a checkpoint may be of before the validation that completes its row
-            rows[row[STEP]] = {**rows.get(row[STEP], {}), **row}
-        ordered = sorted(rows.values(), key=_step)
-        header = _lines([{name: name for name in self._columns}], self._columns)
-        settled, last = header + _lines(ordered[:-1], self._columns), _lines(ordered[-1:], self._columns)
-        partial = self.file.with_name(f".{self.file.name}.partial")
-        try:
-            partial.write_bytes(settled + last)
-            partial.replace(self.file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        self._settled, self._last, self._columns_on_disk = len(settled), last, len(self._columns)
-        self._rows, self._is_late = ordered[-1:], False
 
     def _append(self) -> None:
-        """Leave what is there and whole as it is, and write over whatever a failure left behind it."""
-        settled, last = _lines(self._rows[:-1], self._columns), _lines(self._rows[-1:], self._columns)
-        text = settled + last
-        kept = self._last if text.startswith(self._last) else b""
-        self._last = kept
+        """Write over what a failure, or the open row before it was completed, left behind the settled ones."""
+        assert self._settled is not None
+        text = _lines((self._open_rows[step] for step in sorted(self._open_rows)), self._columns)
         with self.file.open("r+b") as out:
-            out.seek(self._settled + len(kept))
+            out.seek(self._settled)
             out.truncate()
-            out.write(text[len(kept) :])
-        self._settled, self._last = self._settled + len(settled), last
+            out.write(text)
+        self._end = self._settled + len(text)
 
+    def _make_anew(self) -> None:
+        """A new file of the rows that stay and the open ones, by steps. Nothing is written before the first
+        metric, so that a run that never starts leaves no table."""
+        rows = {int(row[STEP]): row for row in self._rows_that_stay()}
+        for step, row in self._open_rows.items():  # a checkpoint may be of before the validation that completes its row
+            rows[step] = {**rows.get(step, {}), **row}
+        ordered = sorted(rows.items())
+        header = _lines([{name: name for name in self._columns}], self._columns)
+        settled = header + _lines((row for _, row in ordered[:-1]), self._columns)
+        last = _lines((row for _, row in ordered[-1:]), self._columns)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(self.file) as out:
+            out.write(settled + last)
+        self._settled, self._end = len(settled), len(settled + last)
+        self._open_rows, self._is_stale = dict(ordered[-1:]), False
 
-def _step(row: Row) -> int:
-    return int(row[STEP])
+    def _rows_that_stay(self) -> list[Row]:
+        if self._settled is not None:
+            with self.file.open("rb") as table:
+                return _read(io.StringIO(table.read(self._settled).decode(), newline=""))[1]
+        if self._keep_until is None or not self.file.is_file():
+            return []
+        whole = self.file.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last row
+        columns, rows = _read(io.StringIO(whole.decode(), newline=""))
+        self._columns = [*columns, *(name for name in self._columns if name not in columns)]
+        return [row for row in rows if int(row[STEP]) <= self._keep_until]
 
 
 def _written(value: Any) -> str:

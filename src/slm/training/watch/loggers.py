@@ -15,12 +15,7 @@ from slm.masking import masked, masked_argument
 
 
 def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
-    """Event files in ``<run>/tensorboard``.
-
-    Args:
-        save_dir: the run folder.
-        resumed_step: of a resumed run; what was written after it is hidden.
-    """
+    """Event files in ``<run>/tensorboard``; of a resumed run, what was written after `resumed_step` is hidden."""
     require("tensorboard", "tensorboard", "logger=tensorboard")
     purge: dict[str, Any] = {} if resumed_step is None else {"purge_step": resumed_step + 1}
     return _TensorBoard(save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
@@ -31,9 +26,8 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
 
     Args:
         save_dir: the run folder.
-        project, offline: as in ``wandb.init``.
+        project, offline, **settings: arguments of ``wandb.init``; what is secret in those it writes down is masked.
         resumed_id: of a resumed run.
-        **settings: more arguments of ``wandb.init``; what is secret in those that W&B writes down is masked.
     """
     require("wandb", "wandb", "logger=wandb")
     told = {name: value if name == "settings" else masked(value, name) for name, value in settings.items()}

@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.schema import Count, NonNegativeFloat
 from slm.training.lit_module import LanguageModelModule
 from slm.training.step_figures import StepFigures
+from slm.training.watch.settings import LossWatchSettings
 from slm.training.watch.step_log import StepLog
 
 SPIKES_FILE = "loss_spikes.jsonl"
@@ -32,18 +32,14 @@ class LossWatch(pl.Callback):
     the step is looked at. A jump of many steps is said once, each of them written down.
 
     Args:
-        window: steps, at least two; nothing is said before half of them are made.
-        sigmas, factor: how far above the median.
-
-    Raises:
-        UserError: `window` is too small to tell by.
+        **settings: those of `LossWatchSettings`; `UserError` for a `window` that is too small to tell by.
     """
 
-    def __init__(self, window: Count = 100, sigmas: NonNegativeFloat = 6.0, factor: NonNegativeFloat = 1.2) -> None:
+    def __init__(self, **settings: Any) -> None:
+        self.settings = LossWatchSettings(**settings)
+        window = self.settings.window
         if window < 2:
             raise UserError(f"callbacks.loss_watch.window must be at least 2 steps, to have a difference; got {window}")
-        self.sigmas = sigmas
-        self.factor = factor
         self._recent: deque[float] = deque(maxlen=window)
         self._quiet_until = 0  # the step before which nothing more is said
         self._seen: list[StepFigures] | None = None
@@ -51,7 +47,6 @@ class LossWatch(pl.Callback):
         self._lines = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the file; a resumed run makes again what came after its checkpoint."""
         self._records = StepLog(Path(trainer.default_root_dir) / SPIKES_FILE)
         if trainer.is_global_zero:
             self._records.go_on_after(self._lines)
@@ -59,7 +54,6 @@ class LossWatch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the steps whose figures have become known."""
         assert isinstance(pl_module, LanguageModelModule)
         if pl_module.settled is self._seen or not trainer.is_global_zero:
             return
@@ -69,12 +63,11 @@ class LossWatch(pl.Callback):
                 self._look_at(figures, trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last losses, and how much of the file there is."""
         lines = self._records.lines if self._records else self._lines
         return {"recent": list(self._recent), "quiet_until": self._quiet_until, "lines": lines}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; when training goes back to a checkpoint, what was written stays."""
+        """When training goes back to a checkpoint, what was written stays."""
         self._recent.extend(state_dict["recent"])
         self._quiet_until, self._lines = state_dict["quiet_until"], state_dict["lines"]
 
@@ -99,4 +92,4 @@ class LossWatch(pl.Callback):
         usual = median(self._recent)
         losses = list(self._recent)
         spread = _SIGMAS_OF_MAD / math.sqrt(2) * median(abs(b - a) for a, b in pairwise(losses))
-        return max(usual + self.sigmas * spread, self.factor * usual)
+        return max(usual + self.settings.sigmas * spread, self.settings.factor * usual)

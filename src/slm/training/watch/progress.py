@@ -1,40 +1,83 @@
-"""The progress of a run on stderr: a live bar in a terminal, a line now and then elsewhere."""
+"""The progress of a run on stderr, and how long it will still take."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
-from slm.training.run.planned_stop import PlannedStop
-from slm.training.watch.pace import Pace
+from slm.progress import Progress
+from slm.training.run.stops import PlannedStop
 from slm.training.watch.train_metrics import TrainMetrics
 
 
+class Pace:
+    """Means of this session: of a step, without the first one, which compiles and fills caches; of a validation.
+
+    A mean over the last half minute, as bars have it, is off tenfold where a validation is most of that.
+
+    Args:
+        val_every: period of validation in optimizer steps.
+        clock: seconds.
+    """
+
+    def __init__(self, val_every: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.val_every = val_every
+        self._clock = clock
+        self._step = 0
+        self._since: float | None = None  # the end of the first step, later of the last one or of its validation
+        self._steps = self._validations = (0, 0.0)  # how many, and their seconds
+        self._validating_since = 0.0
+
+    def step(self, step: int) -> None:
+        now = self._clock()
+        if self._since is not None:
+            self._steps = (self._steps[0] + 1, self._steps[1] + now - self._since)
+        self._step, self._since = step, now
+
+    def validation_begins(self) -> None:
+        self._validating_since = self._clock()
+
+    def validation_ends(self) -> None:
+        """Note it; it is no part of a step."""
+        took = self._clock() - self._validating_since
+        self._validations = (self._validations[0] + 1, self._validations[1] + took)
+        if self._since is not None:
+            self._since += took
+
+    def left(self, last_step: int) -> float | None:
+        """Seconds until `last_step` is validated; None while there is no step to tell by."""
+        if self._since is None or not self._steps[0]:
+            return None
+        steps = last_step - self._step
+        validations = -(-last_step // self.val_every) - self._step // self.val_every
+        still = steps * _mean(self._steps) + validations * _mean(self._validations)
+        return max(0.0, still - (self._clock() - self._since))
+
+
+def _mean(counted: tuple[int, float]) -> float:
+    return counted[1] / counted[0] if counted[0] else 0.0
+
+
 class RunProgress(ProgressBar):
-    """Step, training loss, validation loss, tokens a second and the time left."""
+    """Step, training loss, validation loss, tokens a second and the time left; with no terminal, a line whenever
+    metrics were logged."""
 
     def __init__(self) -> None:
         super().__init__()
         self.console = Console(stderr=True)
-        self._progress: Progress | None = None
+        self._shown: Progress | None = None
         self._val_loss: float | None = None
         self._shown_step = -1
 
     def disable(self) -> None:
-        """Lightning turns the bar off on every rank but the first."""
         self.console.quiet = True
 
     def enable(self) -> None:
-        """The inverse of `disable`."""
         self.console.quiet = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -42,73 +85,44 @@ class RunProgress(ProgressBar):
         self.console.print(*args, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
         self._metrics = next(c for c in trainer.callbacks if isinstance(c, TrainMetrics))  # type: ignore[attr-defined]
         self._planned = next(c for c in trainer.callbacks if isinstance(c, PlannedStop))  # type: ignore[attr-defined]
         self._pace = Pace(self._planned.val_every)
         self._shown_step = trainer.global_step
-        if not sys.stderr.isatty():
-            return
-        self._progress = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=None),
-            _Figures(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            _Left(lambda: self._left(trainer)),
-            console=self.console,
-            expand=True,
-            refresh_per_second=4,
-        )
-        self._task = self._progress.add_task("train", total=self._last_step(trainer), completed=trainer.global_step)
-        self._progress.start()
+        self._last_step = min(trainer.max_steps, self._planned.last_step)
+        self._shown = Progress(_words, self._last_step, self._left, trainer.global_step, self.console)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar; with no terminal, a line whenever metrics were logged."""
         step = trainer.global_step
-        if step == self._shown_step:
+        if step == self._shown_step or self._shown is None:
             return
         self._shown_step = step
         self._pace.step(step)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, figures=self._figures())
-        elif self._metrics.latest_step == step:
-            self.print(f"step {step}/{self._last_step(trainer)}  {self._figures()}")
+        figures = self._figures()
+        self._shown.update(step, figures, line=figures if self._metrics.latest_step == step else None)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Time it."""
         self._pace.validation_begins()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the new validation loss."""
         self._pace.validation_ends()
         self._val_loss = float(trainer.callback_metrics["val/loss"])
-        if self._progress is None:
-            self.print(f"step {trainer.global_step}/{self._last_step(trainer)}  val loss {self._val_loss:.4f}")
-        else:
-            self._progress.update(self._task, figures=self._figures())
+        if self._shown is not None:
+            self._shown.update(trainer.global_step, self._figures(), line=f"val loss {self._val_loss:.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the last state of the bar on the screen."""
-        self._stop()
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        self._stop()
+        self.on_train_end(trainer, pl_module)
 
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-    def _last_step(self, trainer: pl.Trainer) -> int:
-        return min(trainer.max_steps, self._planned.last_step)
-
-    def _left(self, trainer: pl.Trainer) -> float | None:
+    def _left(self) -> float | None:
         """Seconds until the last step, or until the time is over."""
-        left, ends_at = self._pace.left(self._last_step(trainer)), self._planned.ends_at
+        left, ends_at = self._pace.left(self._last_step), self._planned.ends_at
         if left is None or ends_at is None:
             return left
         return min(left, max(0.0, ends_at - time.monotonic()))
@@ -123,18 +137,5 @@ class RunProgress(ProgressBar):
         return "  ".join(parts)
 
 
-class _Figures(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(task.fields.get("figures", ""))
-
-
-class _Left(ProgressColumn):
-    max_refresh = 0.5
-
-    def __init__(self, left: Callable[[], float | None]) -> None:
-        super().__init__()
-        self._left = left
-
-    def render(self, task: Task) -> Text:
-        left = self._left()
-        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")
+def _words(step: int, last_step: int) -> str:
+    return f"step {step}/{last_step}"

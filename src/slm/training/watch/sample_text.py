@@ -12,53 +12,38 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
-from slm.schema import Count, NonNegativeInt, PositiveFloat, Text
 from slm.tokenizers.base import Tokenizer
 from slm.training.lit_module import LanguageModelModule
+from slm.training.watch.settings import SampleSettings
 
 SAMPLES_FILE = "samples.txt"
 
 
 class SampleText(pl.Callback):
-    """Shows a continuation of `prompt` on the terminal and adds it to ``samples.txt`` of the run.
-
-    Of a run on conversations it is an answer to `prompt`, as its task says (`TaskData.chat`).
-
-    What a resumed run will write again is cut off the file first.
+    """Shows a continuation of `prompt`, or an answer (`TaskData.chat`), on the terminal, and adds it to ``samples.txt``
+    of the run.
 
     Sampling draws from a generator of its own, so that training is the same with and without it.
 
     Args:
-        prompt: what to continue.
-        max_new_tokens, temperature, top_k, seed: as in `GenerationConfig`.
+        **settings: those of `SampleSettings`.
     """
 
-    def __init__(
-        self,
-        prompt: Text,
-        max_new_tokens: Count,
-        temperature: PositiveFloat,
-        top_k: NonNegativeInt,
-        seed: NonNegativeInt,
-    ) -> None:
-        self.prompt = prompt
-        self.settings = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    def __init__(self, **settings: Any) -> None:
+        own = vars(SampleSettings(**settings)).copy()
+        self.prompt: str = own.pop("prompt")
+        self.settings = GenerationConfig(**own)
         self._size: int | None = None  # of the file, in bytes
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the file is."""
         return {"size": self._size or 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self._size = state_dict["size"]
 
     def check_before_training(self, module: LanguageModelModule) -> None:
         """Let the untrained model write a token: what it refuses now it would refuse at the first validation.
-
-        Raises:
-            UserError: the prompt leaves no room for one.
-        """
+        `UserError` if the prompt leaves no room for one."""
         training = module.model.training
         module.model.eval()
         try:
@@ -76,7 +61,6 @@ class SampleText(pl.Callback):
             os.truncate(file, keep)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a sample."""
         if not trainer.is_global_zero:
             return
         text = self.prompt + self._written(cast(LanguageModelModule, pl_module))

@@ -19,11 +19,10 @@ LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "toke
 class TrainMetrics(pl.Callback):
     """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.
 
-    ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps,
-    validation and saving left out: ``tokens_per_s`` over all ranks, of all that the model read, learnt or not (padding
-    too: it costs as much), ``step_ms``, ``data_wait_percent``
-    (share of the step spent waiting for the loader) and, on a device whose peak is known,
-    ``mfu_percent`` (Chowdhery et al. 2022, appendix B).
+    ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps, validation and
+    saving left out: ``tokens_per_s`` over all ranks, of all that the model read (padding too: it costs as much),
+    ``step_ms``, ``data_wait_percent`` and, on a device whose peak is known, ``mfu_percent`` (Chowdhery et al. 2022,
+    appendix B).
     """
 
     def __init__(self, log_every: int) -> None:
@@ -36,7 +35,6 @@ class TrainMetrics(pl.Callback):
         self._peak_flops: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
         self._logged_step = trainer.global_step
         device = pl_module.device
         if device.type == "cuda":
@@ -45,11 +43,9 @@ class TrainMetrics(pl.Callback):
         self._reset(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock."""
         self._paused_at = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on."""
         if hasattr(self, "_started"):
             self._started += time.perf_counter() - self._paused_at
 
@@ -62,7 +58,6 @@ class TrainMetrics(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log when a step is due."""
         self._tokens += batch["input_ids"].numel() * trainer.world_size
         step = trainer.global_step
         if step == self._logged_step or not is_logged(step, self.log_every, trainer.max_steps):
