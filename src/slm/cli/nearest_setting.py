@@ -19,17 +19,27 @@ class Vocabulary:
     """What there is to set.
 
     Attributes:
-        keys: dotted key -> value, in the configuration's order; of mappings too.
+        keys: dotted key -> value, interpolations unresolved, in the configuration's order; of mappings too.
         groups: group -> names of its choices.
     """
 
-    keys: Mapping[str, Any]
+    keys: dict[str, Any]
     groups: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(cls, values: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Vocabulary:
         """Of an unresolved configuration without Hydra's own settings."""
         return cls(dict(_dotted(values, "")), groups)
+
+    def add(self, key: str, value: Any) -> None:
+        """Take in a setting that the user adds."""
+        self.keys.update({key: value}, **dict(_dotted(value, f"{key}.") if isinstance(value, dict) else []))
+
+    def may_hold(self, key: str) -> bool:
+        """Whether that is for Hydra to know: what `key` stands in is a list, or the value of another setting."""
+        places = [key[:place] for place, letter in enumerate(key) if letter == "."]
+        values = [self.keys[place] for place in places if place in self.keys]
+        return bool(values) and not isinstance(values[-1], dict)
 
     def below(self, key: str) -> list[str]:
         """Names of the settings directly below `key`."""
