@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -133,23 +134,20 @@ def _source(leaf: Leaf, by_key: dict[str, Leaf], typed: Collection[str]) -> str:
     return f"{said} (must be set)" if leaf.value == "???" else said
 
 
-def _lines(rows: Sequence[tuple[str, str, str]]) -> Iterable[str]:
+def _lines(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     names = max(len(key.rpartition(".")[2]) for key, _, _ in rows) + 4
     values = max((len(value) for _, value, _ in rows if len(value) <= _WIDEST_VALUE), default=0) + 2
-    section = ""
-    for key, value, source in rows:
-        place, _, name = key.rpartition(".")
-        if place != section:
+    for number, (place, inside) in enumerate(groupby(rows, key=lambda row: row[0].rpartition(".")[0])):
+        if place or number:
             yield place or "(top)"
-            section = place
-        indent = "  " if place else ""
-        begin = f"{indent}{name}".ljust(names)
-        if len(value) > _WIDEST_VALUE:
-            yield f"{begin}{value}"
-            begin, value = "", ""
-        line = f"{begin.ljust(names)}{value.ljust(values)}{source}"
-        if len(line) > _WIDTH and " <- " in source:
-            said, _, taken = source.partition(" <- ")
-            yield f"{begin.ljust(names)}{value.ljust(values)}{said}"
-            line = f"<- {taken}".rjust(min(_WIDTH, names + values + len(taken) + 3))
-        yield line
+        for key, value, source in inside:
+            begin = f"{'  ' if place else ''}{key.rpartition('.')[2]}".ljust(names)
+            if len(value) > _WIDEST_VALUE:
+                yield f"{begin}{value}"
+                begin, value = " " * names, ""
+            line = f"{begin}{value.ljust(values)}{source}"
+            said, _, taken = line.partition(" <- ")
+            if len(line) > _WIDTH and taken:
+                yield said
+                line = f"<- {taken}".rjust(min(_WIDTH, names + values + len(taken) + 3))
+            yield line

@@ -48,6 +48,9 @@ class _Typed:
     problem: str = ""
 
     def refuse(self, problem: str, instead: Sequence[str] = ()) -> None:
+        if self.flag and not not_here(self.text.partition("=")[0]):
+            meant = suggestion(list(instead))
+            problem = f"unrecognized arguments: {self.flag}; settings are typed without dashes, key=value{meant}"
         lines = [*self.problem.splitlines(), *problem.splitlines()]  # of a sweep each value has its say
         self.problem, self.instead = "\n".join(dict.fromkeys(lines)), list(instead)
 
@@ -80,6 +83,8 @@ def find_mistakes(
         if not _is_choice(override, groups):
             _check_key(one, override, known)
     for place, one in enumerate(typed):
+        if one.flag and not one.problem:
+            one.refuse("", one.instead)
         if one.problem and "=" not in one.text:
             _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
     lines = [one.problem for one in typed if one.problem]
@@ -159,27 +164,23 @@ def _vocabulary(composition: Composition, chosen: Sequence[str], groups: Mapping
 
 def _check_choice(one: _Typed, override: Override, names: Sequence[str]) -> None:
     group, value = override.key_or_group, override.value()
-    if override.is_delete():
+    wanted = value if isinstance(value, list) else [value]
+    if override.is_delete() or all(choice in names for choice in wanted):
         return
     problems, instead = [], list[str]()
-    for choice in value if isinstance(value, list) else [value]:
+    for choice in wanted:
         if not isinstance(choice, str):
             said = "null" if choice is None else choice
             one.refuse(f"{group}={said}: a group takes the name of one of its choices ({', '.join(names)})")
             return
         meant = [str(choice)] if choice in names else nearest_choices(group, choice, names)
+        instead += meant[:1]
         if choice not in names:
             problems.append(f"{group} has no choice '{choice}'{suggestion(meant)} (choices: {', '.join(names)})")
-        if meant and "=" in meant[0]:
-            one.refuse(problems[-1], meant[0].split(" ", 1))
-            return
-        instead += meant[:1]
-    text = f"[{','.join(instead)}]" if isinstance(value, list) else "".join(instead)
-    setting = f"{override.get_key_element()}={text}"
-    if one.flag:
-        one.refuse(_flag_line(one.flag, [setting]), [setting])
-    elif problems:
-        one.refuse("\n".join(problems), [setting] if text else [])
+    put = f"[{','.join(instead)}]" if isinstance(value, list) else "".join(instead)
+    if "=" not in put and instead:  # else settings in the place of a file or a model
+        put = f"{override.get_key_element()}={put}"
+    one.refuse("\n".join(problems), put.split(" ", 1) if instead else [])
 
 
 def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
@@ -192,23 +193,20 @@ def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
         known.add(key, override.value())
     elif key in known.keys:
         _check_value(one, override, known)
-    elif (line := no_setting(key)) and not one.flag:
+    elif line := no_setting(key):
         one.refuse(line)
     elif told := not_here(key):
         one.refuse(f"unknown key '{key}': {told}")
     elif not known.may_hold(key):
         meant = nearest_settings(key, value, known)
         settings = [setting if "=" in setting or value is None else f"{setting}={value}" for setting in meant]
-        line = _flag_line(one.flag, settings) if one.flag else _unknown_key_line(key, meant, known)
-        one.refuse(line, [] if override.is_delete() else settings[:1])
+        one.refuse(_unknown_key_line(key, meant, known), [] if override.is_delete() else settings[:1])
 
 
 def _check_value(one: _Typed, override: Override, known: Vocabulary) -> None:
     """Of a key that there is: a mapping's is a mapping, ``trainer={max_steps: 3}``, with keys that there are."""
     key, value = override.key_or_group, override.value()
-    if one.flag:
-        one.refuse(_flag_line(one.flag, [one.text]), one.instead)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         wrong = [f"{key}.{name}" for name in value if f"{key}.{name}" not in known.keys]
         if wrong and known.keys[key]:
             one.refuse("\n".join(_unknown_key_line(name, nearest_settings(name, "", known), known) for name in wrong))
@@ -223,10 +221,6 @@ def _unknown_key_line(key: str, meant: Sequence[str], known: Vocabulary) -> str:
     section = key.rpartition(".")[0]
     beside = known.below(section) if section else []
     return f"unknown key '{key}'{suggestion(meant)}" + (f" (under '{section}': {', '.join(beside)})" if beside else "")
-
-
-def _flag_line(flag: str, meant: Sequence[str]) -> str:
-    return f"unrecognized arguments: {flag}; settings are typed without dashes, key=value{suggestion(meant)}"
 
 
 def _suggest_for_no_setting(one: _Typed, before: _Typed | None, after: Sequence[_Typed], known: Vocabulary) -> None:

@@ -14,7 +14,7 @@ _ALMOST_AS_GOOD = 0.93  # what a second suggestion must reach of the first one's
 _WITH_THAT_CHOICE = 0.1  # a group is likelier to be meant if the value is one of its choices
 
 
-@dataclass(frozen=True)
+@dataclass
 class Vocabulary:
     """What there is to set.
 
@@ -48,9 +48,7 @@ class Vocabulary:
 
 def nearest_settings(key: str, value: str | None, known: Vocabulary) -> list[str]:
     """At most two keys, or whole settings, that ``key=value`` may have been meant to be, the likeliest first."""
-    scores: dict[str, float] = {}
-    for name in dict.fromkeys([*known.keys, *known.groups]):
-        scores[name] = _likeness(key, value, name, known)
+    scores = {name: _likeness(key, value, name, known) for name in [*known.keys, *known.groups]}
     for setting in _called_otherwise(key, value, known):
         same_room = "." not in key or key.partition(".")[0] == setting.partition(".")[0]
         scores[setting] = max(scores.get(setting, 0), _CALLED_SO if same_room else ENOUGH)
