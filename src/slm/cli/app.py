@@ -6,13 +6,14 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slm
 from slm.cli.command import INTERRUPTED_STATUS, STOPPED_STATUS, Command, fail
-from slm.cli.command_line import as_typed, read
+from slm.cli.command_line import CommandLine, as_typed, read
 from slm.cli.help import render
 from slm.errors import Stopped, UserError
 
@@ -60,56 +61,55 @@ def _hiding_nothing() -> Iterator[None]:
 
 
 def _run(command: Command, name: str, typed: list[str]) -> None:
-    if {"-h", "--help"} & set(typed):
-        print(render(command.config_name, read(typed).config_dir))
-    elif "--version" in typed:
+    line = read([word for word in typed if word != EXPLAIN])
+    if line.has("-h", "--help"):
+        print(render(command.config_name, line.config_dir))
+    elif line.has("--version"):
         print(f"{name} {slm.__version__}")
     elif EXPLAIN in typed:
-        _print_explanation(command, [word for word in typed if word != EXPLAIN])
+        _print_explanation(command, line)
     else:
-        _run_hydra(command, _without_mistakes(command, typed))
+        _run_hydra(command, _without_mistakes(command, line))
 
 
-def _without_mistakes(command: Command, typed: Sequence[str]) -> list[str]:
-    """The command line as the command rewrites it, flags first: Hydra takes none between two settings.
+def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
+    """The command line as the command rewrites it.
 
     Raises:
         UserError: all that is wrong with it, but for the values.
     """
-    line = read(typed)
-    unknown, arguments, problems = line.unknown, [*line.flags, *line.settings], list[str]()
+    line, problems = typed, list[str]()
     try:
-        arguments = command.rewrite(arguments)
+        line = read(command.rewrite(typed.known))
     except UserError as error:
         problems = str(error).splitlines()
-    line = read(arguments)
     if line.config_dir is not None and not line.config_dir.is_dir():
         raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
     elsewhere = line.has(*_CHECKED_BY_HYDRA) or any(one.startswith("hydra.searchpath=") for one in line.settings)
-    if unknown or (line.settings and not elsewhere):
+    if typed.unknown or (line.settings and not elsewhere):
         from slm.cli.composition import Composition
         from slm.cli.mistakes import find_mistakes
 
         composition = Composition(command.config_name, line.config_dir)
-        problems += find_mistakes(command, composition, command.quoted(line), unknown, line.is_multirun)
+        problems += find_mistakes(command, composition, command.quoted(line), typed.unknown, line.is_multirun)
     if problems:
         raise UserError("\n".join(problems))
-    return arguments
+    return line
 
 
-def _print_explanation(command: Command, typed: Sequence[str]) -> None:
-    """Print what set each value; of `typed`, words without a value name the keys to show."""
+def _print_explanation(command: Command, typed: CommandLine) -> None:
+    """Print what set each value; words without a value name the keys to show."""
     from slm.cli.composition import Composition
     from slm.cli.explain import explanation
 
-    only = [word for word in read(typed).settings if "=" not in word and not word.startswith("~")]
-    line = read([word for word in typed if word not in only])
-    if line.is_multirun:
+    if typed.is_multirun:
         raise UserError(f"{EXPLAIN} shows one configuration; leave --multirun out, and give each setting one value")
-    by_hand = {f"{plus}{setting}" for setting in command.quoted(line) for plus in ("", "+")}
-    line = read(_without_mistakes(command, [*line.flags, *line.settings]))
-    composition = Composition(command.config_name, line.config_dir)
-    print(explanation(composition, command.quoted(line), by_hand, only))
+    settings = [word for word in typed.settings if "=" in word or word.startswith("~")]
+    only = [word for word in typed.settings if word not in settings]
+    typed = replace(typed, settings=settings)
+    line = _without_mistakes(command, typed)
+    by_hand = {f"{plus}{setting}" for setting in command.quoted(typed) for plus in ("", "+")}
+    print(explanation(Composition(command.config_name, line.config_dir), command.quoted(line), by_hand, only))
 
 
 def _write_nowhere() -> None:
@@ -117,12 +117,12 @@ def _write_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run_hydra(command: Command, arguments: Sequence[str]) -> None:
+def _run_hydra(command: Command, line: CommandLine) -> None:
     import hydra
 
     from slm.cli.composition import CONF, VERSION_BASE
 
-    program, line, started = sys.argv[0], read(arguments), False
+    program, started = sys.argv[0], False
 
     def guarded(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
@@ -131,7 +131,7 @@ def _run_hydra(command: Command, arguments: Sequence[str]) -> None:
         nonlocal started
         started = True
         one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
-        _let_ranks_follow(program, arguments, [*command.literal, *command.paths])
+        _let_ranks_follow(program, line, [*command.literal, *command.paths])
         try:
             value = command.task(cfg)
         except BrokenPipeError:
@@ -148,7 +148,7 @@ def _run_hydra(command: Command, arguments: Sequence[str]) -> None:
     try:
         hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **VERSION_BASE)(guarded)()
     except OSError as error:
-        if started or error.errno is None:  # Hydra's word for a missing config is an OSError too
+        if started or error.filename is None:  # a broken pipe; and Hydra's word for a missing config
             raise
         raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
     except ValueError as error:
@@ -176,7 +176,7 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of
         fail(Path(sys.argv[0]).name, message)
 
 
-def _let_ranks_follow(program: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:
+def _let_ranks_follow(program: str, line: CommandLine, unquoted: Collection[str]) -> None:
     """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with.
 
     It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
@@ -188,10 +188,9 @@ def _let_ranks_follow(program: str, arguments: Sequence[str], unquoted: Collecti
 
     job: Any = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
-        sys.argv = [program, *arguments]
+        sys.argv = [program, *line.known]
         return
-    own = read(arguments).config_dir
-    flags = [] if own is None else [f"--config-dir={own}"]
+    flags = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
     sys.argv = [program, *flags, *as_typed(job.overrides.task, unquoted)]
     with read_write(job), open_dict(job):
         job.run.dir = job.runtime.output_dir

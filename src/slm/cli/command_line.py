@@ -14,7 +14,10 @@ _SHOWN, _INFO = ("job", "hydra", "all"), ("all", "config", "defaults", "defaults
 _FOLDER, _MULTIRUN = ("--config-dir", "-cd"), {"--multirun", "-m"}
 _OTHERS = ("--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--experimental-rerun")
 _TAKES = {"--cfg": _SHOWN, "-c": _SHOWN, "--info": _INFO, "-i": _INFO, **dict.fromkeys((*_FOLDER, *_OTHERS), ())}
-_ALONE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--shell-completion", "-sc"}
+_ALONE = {
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--shell-completion", "-sc"),
+    *_MULTIRUN,
+}
 
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
 _ESCAPE = re.compile(r'\\([ntr\\"])')
@@ -35,6 +38,11 @@ class CommandLine:
     flags: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[str]:
+        """Flags first: Hydra takes none between two settings."""
+        return [*self.flags, *self.settings]
 
     @property
     def config_dir(self) -> Path | None:
@@ -62,10 +70,11 @@ def read(arguments: Sequence[str]) -> CommandLine:
     while left:
         word = left.pop(0)
         name, has_value, value = word.partition("=")
+        name = _whole(name)
         if not word.startswith("-"):
             line.settings.append(word)
-        elif name in _ALONE | _MULTIRUN:
-            line.flags.append(word)
+        elif name in _ALONE:
+            line.flags.append(name)
         elif name in _TAKES:
             if not has_value and left and (_TAKES[name] != _INFO or left[0] in _INFO):
                 value = left.pop(0)
@@ -78,6 +87,13 @@ def read(arguments: Sequence[str]) -> CommandLine:
     if line.has("--resolve") and not line.has("--cfg", "-c"):
         raise UserError("--resolve is read only with --cfg; type --cfg job --resolve")
     return line
+
+
+def _whole(flag: str) -> str:
+    """The flag that begins so, if there is one alone: ``--multi``."""
+    known = [*_TAKES, *_ALONE]
+    whole = [one for one in known if one.startswith(flag)] if flag.startswith("--") and flag not in known else []
+    return whole[0] if len(whole) == 1 else flag
 
 
 def _value(flag: str, value: str) -> str:

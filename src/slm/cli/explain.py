@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from slm.cli.composition import PLUGIN, Composition, Layer
+from slm.cli.nearest_setting import dotted
 from slm.errors import UserError, did_you_mean
 
 _REFERENCE = re.compile(r"\$\{([^{}:$]+)\}")
@@ -76,35 +77,25 @@ def explanation(
 def leaves_of(composition: Composition, settings: Sequence[str]) -> list[Leaf]:
     """Every value of the configuration, in its order; an empty mapping is a value too. Raises what Hydra does."""
     cfg = composition.composed(settings)
-    origins: dict[str, Layer] = {}
-    for layer in composition.layers(settings):
-        _note(origins, layer.content, "", layer)
+    origins = _origins(composition.layers(settings))
     written: Any = OmegaConf.to_container(cfg, resolve=False)
-    return [
-        Leaf(key, _resolved(cfg, key, value), value, origins.get(key, PLUGIN)) for key, value in _leaves(written, "")
-    ]
+    leaves = [(key, value) for key, value in dotted(written) if not (isinstance(value, Mapping) and value)]
+    return [Leaf(key, _resolved(cfg, key, value), value, origins.get(key, PLUGIN)) for key, value in leaves]
 
 
-def _note(found: dict[str, Layer], node: Mapping[str, Any], prefix: str, layer: Layer) -> None:
-    """Note `layer` for all that `node` says; what stood below a mapping that it replaces is forgotten."""
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        below = [other for other in found if other.startswith(f"{path}.")]
-        if isinstance(value, Mapping) and value:
-            found.pop(path, None)
-            _note(found, value, f"{path}.", layer)
-        elif not (isinstance(value, Mapping) and below):
+def _origins(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Key of a leaf -> the last to say it; what stood below a mapping that was replaced is forgotten."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        for key, value in dotted(layer.content):
+            below = [other for other in found if other.startswith(f"{key}.")]
+            if isinstance(value, Mapping) and (value or below):
+                found.pop(key, None)
+                continue
             for other in below:
                 del found[other]
-            found[path] = layer
-
-
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+            found[key] = layer
+    return found
 
 
 def _resolved(cfg: DictConfig, key: str, written: Any) -> Any:

@@ -29,11 +29,11 @@ class Vocabulary:
     @classmethod
     def of(cls, values: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Vocabulary:
         """Of an unresolved configuration without Hydra's own settings."""
-        return cls(dict(_dotted(values, "")), groups)
+        return cls(dict(dotted(values)), groups)
 
     def add(self, key: str, value: Any) -> None:
         """Take in a setting that the user adds."""
-        self.keys.update({key: value}, **dict(_dotted(value, f"{key}.") if isinstance(value, dict) else []))
+        self.keys |= dotted({key: value})
 
     def may_hold(self, key: str) -> bool:
         """Whether that is for Hydra to know: what `key` stands in is a list, or the value of another setting."""
@@ -99,8 +99,9 @@ def _called_otherwise(key: str, value: str | None, known: Vocabulary) -> Iterato
             yield setting
 
 
-def _dotted(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def dotted(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key, value; of mappings too, ahead of what they hold."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")
