@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from slm.cli.app import fail
+from slm.cli.command import fail
 from slm.errors import UserError
 from slm.weights.openai_release import RELEASES, fetch_release
 

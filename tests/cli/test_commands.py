@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from slm.cli.help import choices
+from slm.cli.help import choices, meanings
 
 COMMANDS = {
     "slm-train": ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "logger", "experiment"),
@@ -46,6 +47,34 @@ def test_help_answers_at_once(name: str) -> None:
     for group in COMMANDS[name]:
         assert all(choice in words for choice in choices(group)), group
     assert max(map(len, answer.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_setting_of_a_command_has_its_meaning(name: str) -> None:
+    """It stands in the YAML, beside the key, and nowhere else."""
+    file = files("slm.conf").joinpath(f"{name.removeprefix('slm-')}.yaml")
+    told = meanings(file.read_text(encoding="utf-8"))
+    assert len(told) >= 3
+    assert [key for key, said in told.items() if not said and key not in COMMANDS[name]] == []
+
+
+def test_comments_are_read_beside_keys_alone() -> None:
+    text = """# Head.
+a: 1   # one
+b: "x # y"   # two # more
+c:
+  d: null # three
+  e: ${a}
+f: [1, 2]
+"""
+    assert meanings(text) == {
+        "a": "one (default 1)",
+        "b": 'two # more (default "x # y")',
+        "c": "",
+        "c.d": "three",
+        "c.e": "",
+        "f": " (default [1, 2])",
+    }
 
 
 def test_a_mistake_in_the_shell(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from test_commands import command
 
-from slm.cli import composition, origins
-from slm.cli.composition import config_loader
-from slm.cli.origins import Leaf, leaves_of
+from slm.cli.composition import Composition
+from slm.cli.explain import Leaf, leaves_of
 
 CHANGED = "changed 2026"
 POOL = [
@@ -42,7 +43,7 @@ def drawn(seed: int) -> list[str]:
 
 
 def leaves(overrides: list[str]) -> list[Leaf]:
-    return leaves_of(config_loader(None), "train", overrides)
+    return leaves_of(Composition("train"), overrides)
 
 
 @pytest.fixture
@@ -50,8 +51,9 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of our YAMLs that is composed in their place."""
     folder = tmp_path / "conf"
     shutil.copytree(str(files("slm.conf")), folder)
-    for module in (composition, origins):
-        monkeypatch.setattr(module, "CONFIG", f"file://{folder}")
+    spec = importlib.util.spec_from_file_location("slm.conf", folder / "__init__.py", submodule_search_locations=[])
+    assert spec is not None
+    monkeypatch.setitem(sys.modules, "slm.conf", importlib.util.module_from_spec(spec))
     return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from misspelt import FRESH, SIXTY
 
-from slm.suggest.other_names import OTHER_NAMES
+from slm.suggest.nearest import other_names
 
 IN_PROSE = re.compile(r"did you mean '([^']*)'\?(?: \(or '([^']*)'\))?")
 
@@ -159,7 +159,7 @@ def test_other_tools_names_lead_to_what_there_is() -> None:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         known |= set(leaves(content, "" if group in (".", "experiment", "recipe") else f"{group}."))
     known |= {"none", "rotary", "rms_norm", "layer_norm", "data.val_path"}
-    dead = {name: target for name, targets in OTHER_NAMES.items() for target in targets if not exists(target, known)}
+    dead = {name: target for name, targets in other_names().items() for target in targets if not exists(target, known)}
     assert dead == {}
 
 

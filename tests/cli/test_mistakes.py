@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import slm
+
 MISTAKES = [
     # names
     ("modle=base", "unknown key 'modle'; did you mean 'model'?"),
@@ -136,6 +138,40 @@ def test_all_at_once(run_cli: Any, tiny: tuple[str, ...]) -> None:
         "trainer.max_steps", "optimizer.lr", "model.modules.transformer", "generation.temperature",
         "data.val_fraction", "trainer.detect_anomaly", "seed",
     }  # fmt: skip
+
+
+def test_mistakes_are_found_before_hydra_composes(run_cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a command line without any is not composed to know that: the files it is made of say it."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("Hydra was to be asked later, or not at all")
+
+    monkeypatch.setattr("slm.cli.composition.Composition.composed", refuse)
+    assert run_cli("train", "optimizer=sgd", "optimizer.momentum=0.5", "--cfg", "job").status == 0
+    monkeypatch.undo()
+    monkeypatch.setattr("hydra.main", refuse)
+    outcome = run_cli("train", "optimizer.momentum=0.5", "-m", "seed=1,2")
+    assert (outcome.status, "unknown key 'optimizer.momentum'" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["+callbacks.mine={_target_: a.b, c: 1}", "callbacks.mine.c=2"],
+        ["data=mixture", "+data@data.parts.a=text", "data.parts.a.path=x", "+data.parts.a.weight=3"],
+        ["optimizer.betas.0=0.8", "~generation.stop", "++trainer.max_steps=3", "logger=[csv,tensorboard]"],
+        ["hydra.job.name=x", "hydra/launcher=basic", "+generation.logit_bias.50=-2.5", "trainer={max_steps: 3}"],
+    ],
+)
+def test_what_hydra_takes_is_no_mistake(run_cli: Any, typed: list[str]) -> None:
+    outcome = run_cli("train", *typed, "--cfg", "job")
+    assert outcome.status == 0, outcome.err
+
+
+def test_of_hydra_only_what_is_public_is_used() -> None:
+    """Its `_internal` may change with any version."""
+    for file in Path(slm.__file__).parent.rglob("*.py"):
+        assert "_internal" not in file.read_text(encoding="utf-8"), file
 
 
 def test_an_absolute_run_dir_is_taken_back_too(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:

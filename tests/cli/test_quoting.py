@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from slm.cli.quoting import as_typed, quoted, with_escapes
+from slm.cli.command_line import as_typed, quoted, with_escapes
 
 PARSER = OverridesParser.create()
 # no NUL: an argument of a process cannot hold one

@@ -2,133 +2,114 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import slm
-from slm.cli.flags import MULTIRUN, config_dir, split_flags, unknown_flags
-from slm.cli.help import Help, choices, render
-from slm.cli.quoting import as_typed, quote, with_escapes
+from slm.cli.command import INTERRUPTED_STATUS, STOPPED_STATUS, Command, fail
+from slm.cli.command_line import CommandLine, as_typed, read
+from slm.cli.help import render
 from slm.errors import Stopped, UserError
 
-USER_ERROR_STATUS = 2
-INTERRUPTED_STATUS = 130
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 EXPLAIN = "--explain"
-STOPPED_STATUS = 75  # EX_TEMPFAIL: the same again goes on
+_CHECKED_BY_HYDRA = (
+    *("--hydra-help", "--shell-completion", "-sc", "--experimental-rerun"),
+    *("--config-name", "-cn", "--config-path", "-cp"),
+)
+"""With these no setting is read, or not one of the command's own primary config."""
 
 
-@dataclass(frozen=True)
-class App:
-    """A command.
-
-    Attributes:
-        config_name: its primary config.
-        task: is called with the composed configuration; returns what a sweeper may minimise.
-        help_text: for ``--help``.
-        check: raises `UserError` for a configuration that the task would refuse, before any work.
-        rewrite: the command line, flags first, as Hydra is to get it.
-        literal: keys whose values are taken as they are typed, with no need to quote them for Hydra
-            (except in a multirun, where a comma sweeps).
-        paths: the same, but ``null`` and a list, ``[a,b]``, keep their meaning.
-    """
-
-    config_name: str
-    task: Callable[[Any], Any]
-    help_text: Help
-    check: Callable[[Any], object]
-    rewrite: Callable[[list[str]], list[str]] = list
-    literal: Collection[str] = ()
-    paths: Collection[str] = ()
-
-    def quoted(self, arguments: Sequence[str]) -> list[str]:
-        """The command line in Hydra's grammar."""
-        meant = [with_escapes(argument, {*self.literal, *self.paths}) for argument in arguments]
-        if MULTIRUN & set(arguments):
-            return meant
-        return [quote(argument, self.literal, self.paths) for argument in meant]
-
-
-def run_app(app: App) -> None:
+def run_app(command: Command) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
+    name, typed = Path(sys.argv[0]).name, sys.argv[1:]
     try:
-        _run(app, Path(sys.argv[0]).name, sys.argv[1:])
+        with _hiding_nothing():
+            _run(command, name, typed)
         sys.stdout.flush()  # at the end of the process nobody could take the error
     except BrokenPipeError:
         _write_nowhere()
-
-
-def _run(app: App, command: str, typed: list[str]) -> None:
-    if {"-h", "--help"} & set(typed):
-        print(render(command, app.help_text, config_dir(typed)))
-        return
-    if "--version" in typed:
-        print(f"{command} {slm.__version__}")
-        return
-    wants_explanation = EXPLAIN in typed
-    typed = [argument for argument in typed if argument != EXPLAIN]
-    try:
-        flags, settings = split_flags(typed)
-        if wants_explanation:
-            typed = [argument for argument in typed if argument in flags or _is_setting(argument)]
-            _explain_settings(app, flags, settings)
-            return
-        _run_hydra(app, app.rewrite([*flags, *settings]))  # Hydra takes no flag between two settings
-    except BrokenPipeError:
-        raise
     except KeyboardInterrupt as interruption:
-        fail(command, str(interruption) or "interrupted", INTERRUPTED_STATUS)
+        fail(name, str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:
-        fail(command, str(stop), STOPPED_STATUS)
+        fail(name, str(stop), STOPPED_STATUS)
     except Exception as error:
         message = _explain(error)
         if message is None:
             raise
-        fail(command, _all_mistakes(app, typed, error, message))
+        fail(name, message)
 
 
-def _is_setting(argument: str) -> bool:
-    return "=" in argument or argument.startswith("~")
+@contextlib.contextmanager
+def _hiding_nothing() -> Iterator[None]:
+    """Hydra closes a packaged YAML file that was not opened yet, where Ctrl-C or the system kept it from being."""
+    try:
+        yield
+    except UnboundLocalError as error:
+        hidden = error.__context__
+        if isinstance(hidden, OSError):
+            raise UserError(f"cannot read '{hidden.filename}' ({hidden.strerror})") from None
+        raise hidden if isinstance(hidden, KeyboardInterrupt) else error  # noqa: B904  it is what happened
 
 
-def _explain_settings(app: App, flags: Sequence[str], settings: Sequence[str]) -> None:
-    """Print what set each value; of `settings`, those without a value name the keys to show."""
+def _run(command: Command, name: str, typed: list[str]) -> None:
+    line = read([word for word in typed if word != EXPLAIN])
+    if line.has("-h", "--help"):
+        print(render(command.config_name, line.config_dir))
+    elif line.has("--version"):
+        print(f"{name} {slm.__version__}")
+    elif EXPLAIN in typed:
+        _print_explanation(command, line)
+    else:
+        _run_hydra(command, _without_mistakes(command, line))
+
+
+def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
+    """The command line as the command rewrites it.
+
+    Raises:
+        UserError: all that is wrong with it, but for the values.
+    """
+    line, problems = typed, list[str]()
+    try:
+        line = read(command.rewrite(typed.known))
+    except UserError as error:
+        problems = str(error).splitlines()
+    if line.config_dir is not None and not line.config_dir.is_dir():
+        raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
+    elsewhere = line.has(*_CHECKED_BY_HYDRA) or any(one.startswith("hydra.searchpath=") for one in line.settings)
+    if typed.unknown or (line.settings and not elsewhere):
+        from slm.cli.composition import Composition
+        from slm.cli.mistakes import find_mistakes
+
+        composition = Composition(command.config_name, line.config_dir)
+        problems += find_mistakes(command, composition, command.quoted(line), typed.unknown, line.is_multirun)
+    if problems:
+        raise UserError("\n".join(problems))
+    return line
+
+
+def _print_explanation(command: Command, typed: CommandLine) -> None:
+    """Print what set each value; words without a value name the keys to show."""
+    from slm.cli.composition import Composition
     from slm.cli.explain import explanation
 
-    if MULTIRUN & set(flags):
+    if typed.is_multirun:
         raise UserError(f"{EXPLAIN} shows one configuration; leave --multirun out, and give each setting one value")
-    typed = [argument for argument in settings if _is_setting(argument)]
-    only = [argument for argument in settings if not _is_setting(argument)]
-    rewritten = app.quoted(split_flags(app.rewrite([*flags, *typed]))[1])
-    by_hand = {*app.quoted(typed), *(f"+{argument}" for argument in app.quoted(typed))}
-    print(explanation(app.config_name, rewritten, by_hand, only, config_dir(flags)))
-
-
-def _all_mistakes(app: App, typed: Sequence[str], error: Exception, message: str) -> str:
-    """`message`, which says what was found first, and all else that is wrong with what was typed."""
-    from slm.cli.mistakes import find_mistakes
-
-    flags, others = unknown_flags(typed)
-    own = config_dir(others)
-    if own is not None and not own.is_dir():
-        return message
-    try:
-        settings = app.rewrite(split_flags(others)[1])
-    except UserError:
-        settings = [argument for argument in others if not argument.startswith("-")]
-    lines = find_mistakes(app, app.quoted(settings), flags, own, bool(MULTIRUN & set(others)))
-    is_among_them = flags if isinstance(error, UserError) else lines
-    return "\n".join(lines if is_among_them else dict.fromkeys([*message.splitlines(), *lines]))
-
-
-def fail(command: str, message: str, status: int = USER_ERROR_STATUS) -> None:
-    """Say what went wrong on stderr and exit."""
-    print("\n".join(f"{command}: {line}" for line in message.splitlines()), file=sys.stderr)
-    sys.exit(status)
+    settings = [word for word in typed.settings if "=" in word or word.startswith("~")]
+    only = [word for word in typed.settings if word not in settings]
+    typed = replace(typed, settings=settings)
+    line = _without_mistakes(command, typed)
+    by_hand = {f"{plus}{setting}" for setting in command.quoted(typed) for plus in ("", "+")}
+    print(explanation(Composition(command.config_name, line.config_dir), command.quoted(line), by_hand, only))
 
 
 def _write_nowhere() -> None:
@@ -136,71 +117,66 @@ def _write_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run_hydra(app: App, arguments: Sequence[str]) -> None:
+def _run_hydra(command: Command, line: CommandLine) -> None:
     import hydra
-    from hydra.errors import HydraException
 
-    command = sys.argv[0]
-    started = False
+    from slm.cli.composition import CONF, VERSION_BASE
 
-    def guarded(cfg: Any) -> Any:
+    program, started = sys.argv[0], False
+
+    def guarded(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
-
-        from slm.cli.failed_jobs import job_failed
 
         nonlocal started
         started = True
         one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
-        _let_ranks_follow(command, arguments, [*app.literal, *app.paths])
+        _let_ranks_follow(program, line, [*command.literal, *command.paths])
         try:
-            value = app.task(cfg)
-            is_loss = not isinstance(value, float) or math.isfinite(value)
-            return value if is_loss or not one_of_many else None  # sweepers fail over nan
+            value = command.task(cfg)
         except BrokenPipeError:
             _write_nowhere()
+            return None
         except Exception as error:
-            message = _explain(error)
-            if message is not None:
-                message = _with_suggestions(app, message, cfg, config_dir(arguments))
-            if one_of_many:
-                job_failed(message, error)
-                return None
-            if message is None:
-                raise
-            _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-            fail(Path(command).name, message)
+            return _tell_of_failure(command, error, cfg, one_of_many)
+        is_loss = not isinstance(value, float) or math.isfinite(value)
+        return value if is_loss or not one_of_many else None  # sweepers fail over nan
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of ending in Hydra's report
-    sys.argv = [command, *app.quoted(arguments)]
-    guarded.__module__, guarded.__qualname__ = app.task.__module__, app.task.__qualname__
+    sys.argv = [program, *line.flags, *command.quoted(line)]
+    guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
-        hydra.main(version_base="1.3", config_path="pkg://slm.conf", config_name=app.config_name)(guarded)()
+        hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **VERSION_BASE)(guarded)()
     except OSError as error:
-        if started or error.errno is None:  # Hydra's word for a missing config is an OSError too
+        if started or error.filename is None:  # a broken pipe; and Hydra's word for a missing config
             raise
         raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
-    except UnboundLocalError as error:
-        _raise_what_hydra_hides(error)
     except ValueError as error:
         if "No trials are completed" not in str(error):
             raise
         raise UserError("no job came to a validation loss that the sweeper could minimise") from None
-    except TypeError as error:
-        if started:
-            raise
-        raise HydraException(str(error)) from error  # a group's choice that is no text comes out of Hydra as this
 
 
-def _raise_what_hydra_hides(error: UnboundLocalError) -> NoReturn:
-    """Hydra closes a packaged YAML file that was not opened yet, where Ctrl-C or the system kept it from being."""
-    hidden = error.__context__
-    if isinstance(hidden, OSError):
-        raise UserError(f"cannot read '{hidden.filename}' ({hidden.strerror})") from None
-    raise hidden if isinstance(hidden, KeyboardInterrupt) else error
+def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of_many: bool) -> None:
+    """Tell of a task that failed, and end with it; of one of many tell that the others go on."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from slm.cli.mistakes import with_suggestions
+    from slm.cli.sweep import job_failed
+
+    message = _explain(error)
+    if message is not None:
+        message = with_suggestions(command, message, cfg)
+    if one_of_many:
+        job_failed(message, error)
+    elif message is None:
+        raise error
+    else:
+        _remove_empty(Path(HydraConfig.get().runtime.output_dir))
+        fail(Path(sys.argv[0]).name, message)
 
 
-def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collection[str]) -> None:
+def _let_ranks_follow(program: str, line: CommandLine, unquoted: Collection[str]) -> None:
     """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with.
 
     It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
@@ -212,11 +188,10 @@ def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collecti
 
     job: Any = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
-        sys.argv = [command, *arguments]
+        sys.argv = [program, *line.known]
         return
-    own = config_dir(arguments)
-    flags = [] if own is None else [f"--config-dir={own}"]
-    sys.argv = [command, *flags, *as_typed(job.overrides.task, unquoted)]
+    flags = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
+    sys.argv = [program, *flags, *as_typed(job.overrides.task, unquoted)]
     with read_write(job), open_dict(job):
         job.run.dir = job.runtime.output_dir
 
@@ -224,30 +199,16 @@ def _let_ranks_follow(command: str, arguments: Sequence[str], unquoted: Collecti
 def _remove_empty(folder: Path) -> None:
     """Take back the folder that Hydra made ahead of the task, if it is empty, and below here its parents too."""
     here = Path.cwd()
-    while folder != here and folder.is_dir() and not any(folder.iterdir()):
-        try:
-            folder.rmdir()
-        except OSError:  # where it lies cannot be written to
-            return
-        folder = folder.parent
-        if here not in folder.parents:
-            return
-
-
-def _with_suggestions(app: App, message: str, cfg: Any, own: Path | None) -> str:
-    """`message` with the nearest settings, wherever they are, for a key that nobody reads."""
-    if "unknown key '" not in message:
-        return message
-    from slm.cli.mistakes import vocabulary, with_suggestion
-
-    known = vocabulary(cfg, {group: choices(group, own) for group in app.help_text.groups})
-    return "\n".join(with_suggestion(line, known) for line in message.splitlines())
+    below_here = [parent for parent in folder.parents if here in parent.parents]
+    with contextlib.suppress(OSError):  # it holds something, or where it lies cannot be written to
+        for place in (folder, *below_here) if folder != here else ():
+            place.rmdir()
 
 
 def _explain(error: Exception) -> str | None:
     """A user's mistake in our words, also one that Hydra or OmegaConf found; None for any other error."""
     if isinstance(error, UserError):
         return str(error)
-    from slm.cli.compose_errors import explain
+    from slm.cli.composition import explain
 
     return explain(error)

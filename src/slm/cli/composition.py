@@ -1,42 +1,125 @@
-"""Hydra's composition without its job: to look at a configuration, or for what is wrong with a command line."""
+"""Hydra's composition without its job: what a configuration is made of, and what Hydra says of a wrong one.
+
+Through what Hydra and OmegaConf make public alone.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobRuntime, setup_globals
+import hydra
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from slm.cli.command_line import quoted
+from slm.cli.help import choices
 from slm.errors import UserError
 
 T = TypeVar("T")
-CONFIG = "pkg://slm.conf"
+CONF = "slm.conf"
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 has one behaviour alone
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_IN_EXTRA = ("optuna", "joblib", "submitit")
+_NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
+_COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
 
 
-def config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
-    """A loader of our groups and choices, and before them those of the user's own folder."""
-    path = create_config_search_path(CONFIG)
-    if config_dir is not None:
-        path.prepend("command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(path)
+@dataclass(frozen=True)
+class Layer:
+    """What a configuration is merged from: a file, or a setting of the command line.
+
+    Attributes:
+        content: nested, from the top of the configuration.
+        setting: as Hydra reads it; None for a file.
+        file: of a group's choice: ``optimizer/adamw``, in `folder`.
+        folder: ``conf`` for ours, else the user's own.
+        package: dotted place that the file fills.
+    """
+
+    content: dict[str, Any] = field(repr=False)
+    setting: str | None = None
+    file: str = ""
+    folder: str = ""
+    package: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.file}.yaml" if self.setting is None else self.setting
 
 
-def compose(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration, unresolved, with Hydra's own settings under ``hydra``; raises what Hydra does."""
-    setup_globals()
-    state = Singleton.get_state()
-    try:
-        JobRuntime.instance().set("name", config_name)
-        return loader.load_configuration(config_name, list(overrides), RunMode.RUN)
-    finally:
-        Singleton.set_state(state)
+PLUGIN = Layer({}, "a plugin")
+"""In place of what lies elsewhere than in our folder and the user's own."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A command's primary config, our groups and choices, and those of the user's own folder."""
+
+    config_name: str
+    config_dir: Path | None = None
+
+    @functools.cached_property
+    def loader(self) -> ConfigLoader:
+        """Hydra's, which stays of use when what is global of Hydra is as it was."""
+        with hydra.initialize_config_module(CONF, **VERSION_BASE):
+            return GlobalHydra.instance().config_loader()
+
+    def options(self, group: str) -> list[str]:
+        """Names of the choices of a group; none for what is no group."""
+        if "." in group or "@" in group:
+            return []
+        sources = [source for source in self.loader.get_sources() if source.is_group(group)]
+        listed = [name for source in sources for name in source.list(group, ObjectType.CONFIG)]
+        return sorted({*listed, *choices(group, self.config_dir)})
+
+    def layers(self, settings: Sequence[str]) -> list[Layer]:
+        """What `composed` merges, in its order, without Hydra's own; raises what Hydra does."""
+        listed = self.loader.compute_defaults_list(self.config_name, [*self._own(), *settings], RunMode.RUN)
+        ours = [default for default in listed.defaults if str(default.package).partition(".")[0] != "hydra"]
+        found = [self._file(str(default.config_path), default.package or "") for default in ours]
+        for override in listed.config_overrides:
+            if not override.is_delete() and not override.is_hydra_override():
+                content = _nested(override.key_or_group, override.value())
+                found.append(Layer(content, setting=str(override.input_line)))
+        return found
+
+    def composed(self, settings: Sequence[str]) -> DictConfig:
+        """The configuration, unresolved, as a task gets it; raises what Hydra does."""
+        cfg = self.loader.load_configuration(self.config_name, [*self._own(), *settings], RunMode.RUN)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    def _own(self) -> list[str]:
+        if self.config_dir is None:
+            return []
+        return [f"hydra.searchpath=[{quoted(f'file://{self.config_dir.absolute()}')}]"]
+
+    def _file(self, name: str, package: str) -> Layer:
+        for folder, root in (("conf", files(CONF)), (str(self.config_dir), self.config_dir)):
+            if root is not None and (file := root.joinpath(*f"{name}.yaml".split("/"))).is_file():
+                content = yaml.load(file.read_text(encoding="utf-8"), _YAML) or {}
+                content.pop("defaults", None)
+                return Layer(_nested(package, content), None, name, folder, package)
+        return PLUGIN
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".") if key else []):
+        value = {part: value}
+    return dict(value)
 
 
 def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], T]:
@@ -60,16 +143,57 @@ def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tup
     return values, result
 
 
-def without_hydra(cfg: DictConfig) -> DictConfig:
-    """`cfg` without Hydra's own settings, as a task gets it."""
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 def _remove(values: Any, path: Sequence[str]) -> None:
     """Take the key at `path` out of nested mappings; one in a list stays."""
     for part in path[:-1]:
         values = values.get(part) if isinstance(values, Mapping) else None
     if isinstance(values, dict):
         values.pop(path[-1], None)
+
+
+def explain(error: BaseException | None) -> str | None:
+    """A user's mistake in one line of ours, also one that Hydra or OmegaConf found; None for any other error."""
+    if isinstance(error, MissingConfigException):
+        return _missing_config(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing; set it: {error.full_key}=…"
+    if isinstance(error, ConfigCompositionException) and (found := _NO_MATCH.search(str(error))):
+        return f"the configuration has no '{found[1]}' to choose anew; to add one: +{found[1]}=…"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _one_line(error) or explain(error.__cause__)
+    if error is not None and _COMPOSER.match(_raised_in(error)):  # model=[1,2] is a TypeError deep inside Hydra
+        return (
+            f"these settings cannot be composed ({_one_line(error)}); a group takes the name of one of its choices, "
+            "e.g. model=base, any other setting a value, key=value"
+        )
+    return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    if "=" not in str(error.override):
+        return f"cannot read '{error.override}': a setting is key=value"
+    reason = str(error).strip().split("\n")[0]
+    return f"cannot read '{error.override}': {reason}; quote values with spaces or brackets twice, e.g. 'key=\"a b\"'"
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
+    plugin = choice.partition("_")[0]
+    if group in ("hydra/sweeper", "hydra/launcher") and plugin in _IN_EXTRA:
+        package = f"hydra-{plugin}-{group.removeprefix('hydra/')}"
+        return f"{group}={choice} needs the package '{package}': pip install 'slm[sweep]'"
+    return _one_line(error)
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised it."""
+    innermost = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        innermost = frame.f_globals.get("__name__", "")
+    return innermost
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import slm
-from slm.cli.app import App, run_app
-from slm.cli.help import Help
+from slm.cli.app import run_app
+from slm.cli.command import Command
 from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import Text, checked, together
@@ -21,29 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from slm.weights.pretrained import Pretrained
-
-HELP = Help(
-    summary="Bring a model in, or take it away: GPT-2 from OpenAI's TensorFlow files, any model of the families gpt2, "
-    "llama, qwen3 and gpt_neox from Hugging Face, a run or a bundle of slm; to a bundle of slm or to a folder that "
-    "transformers loads with no code of ours. Every tensor is accounted for, and keeps its bits.",
-    usage="source=PATH|NAME out=PATH [to=slm|hf] [format=gpt2_tf|hf|slm] [key=value …]",
-    examples=[
-        ("slm-convert source=gpt2-124m to=slm out=models/gpt2", "GPT-2 from OpenAI's storage (extra slm[tf])"),
-        ("slm-convert source=HuggingFaceTB/SmolLM2-135M out=models/smollm2", "a model of the Hugging Face hub"),
-        ("slm-convert source=outputs/2026-01-31_12-00-00 to=hf out=my_model", "a run's best model for transformers"),
-    ],
-    settings=[
-        ("source", "a run, a bundle, a Hugging Face folder or hub name, a folder with GPT-2's released files, or "
-         "gpt2-124m, gpt2-355m, gpt2-774m, gpt2-1558m"),
-        ("checkpoint", "of a run: best, last, or another name in its checkpoints"),
-        ("out", "the folder to make; must not exist yet"),
-        ("to", "slm (a bundle) or hf"),
-        ("format", "what the source must be; default whatever it is"),
-        ("dtype", "float32, bfloat16 or float16; default as stored, to=hf of tuned weights as those were published"),
-        ("quantize", "int8 or int4 weights in the bundle, for inference; default none"),
-        ("mirror", "where to download OpenAI's files from: a base URL"),
-    ],
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,7 +117,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
 
 def main() -> None:
     """Entry point."""
-    run_app(App("convert", convert, HELP, _checked, paths=("source", "out", "mirror")))
+    run_app(Command("convert", convert, _checked, paths=("source", "out", "mirror")))
 
 
 if __name__ == "__main__":

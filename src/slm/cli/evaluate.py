@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import PlainValidator
 
-from slm.cli.app import App, run_app
-from slm.cli.help import Help
+from slm.cli.app import run_app
+from slm.cli.command import Command
 from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import Count, Text, checked, together
@@ -22,45 +22,6 @@ if TYPE_CHECKING:
 
     from slm.data.config import DataConfig
     from slm.weights.pretrained import Pretrained
-
-HELP = Help(
-    summary="Score a model on held-out data, as one JSON object on stdout: on text loss in nats per token, perplexity "
-    "and bits per byte (which compares models of different tokenizers); on conversations the same of the responses, "
-    "and how many questions it answers as it should; on pairs how often it prefers the chosen answer, and by how much.",
-    usage="run=PATH|model_dir=PATH [data=… …] [key=value …]",
-    examples=[
-        ("slm-evaluate run=outputs/2026-01-31_12-00-00", "on the run's own validation part, as its task has it"),
-        (
-            "slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=notes.txt",
-            "on other text (its last tenth)",
-        ),
-        ("slm-evaluate run=outputs/2026-01-31_12-00-00 data=text data.path=test.txt split=all", "on the whole of it"),
-        ("slm-evaluate model_dir=my_bundle data=python_stdlib split=train", "a bundle, on a training split"),
-        ("slm-evaluate run=outputs/chat answers=all out=answers.jsonl", "held-out questions answered, and written"),
-        (
-            "slm-evaluate model_dir=models/chat data=pairs data.path=pairs.jsonl split=all",
-            "which of two answers any model with a chat template finds likelier",
-        ),
-    ],
-    groups=("data",),
-    settings=[
-        ("run", "a run folder; its best model is taken, or checkpoint=last"),
-        ("model_dir", "a bundle, a Hugging Face folder or name, …; then data must be given"),
-        ("split", "val, train or all: both, of a single text the whole of it"),
-        (
-            "answers",
-            "of conversations: how many questions are answered, the likeliest token each time; a number, or all",
-        ),
-        ("out", "a new file for those answers beside their references: .jsonl or .json"),
-        ("reference", "of pairs: the weights that training began with; the run's own pairs need none"),
-        ("task.key", "a setting of the task that reads the data, e.g. task.max_answer_tokens=16"),
-        ("data.seq_len", "window length; default the run's, or the model's longest, at most 1,024"),
-        ("eos_token", "of text: the token that ends one; default the model's own"),
-        ("batch_size", "windows, or pairs, at a time"),
-        ("precision", "32, bf16, …"),
-        ("quantize", "int8 or int4: also what the loss becomes with such weights; loss_change is in nats a token"),
-    ],
-)
 
 _SETTINGS = ("split", "answers", "out", "reference", "eos_token", "batch_size", "precision", "quantize")
 
@@ -223,7 +184,7 @@ def _checked(cfg: DictConfig) -> _Settings:
 def main() -> None:
     """Entry point."""
     paths = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
-    run_app(App("evaluate", evaluate, HELP, _checked, _with_the_runs_own, paths=paths))
+    run_app(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=paths))
 
 
 def _with_the_runs_own(arguments: list[str]) -> list[str]:

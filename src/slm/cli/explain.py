@@ -1,51 +1,113 @@
-"""`--explain`: for each value of the configuration, what set it."""
+"""`--explain`: for each value of the configuration, what set it, a file or a setting of the command line.
+
+What the configuration is merged from is gone through in Hydra's order, noting who was the last to say what.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from slm.cli.composition import config_loader
-from slm.cli.origins import Leaf, leaves_of
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from slm.cli.composition import PLUGIN, Composition, Layer
+from slm.cli.nearest_setting import dotted
 from slm.errors import UserError, did_you_mean
 
+_REFERENCE = re.compile(r"\$\{([^{}:$]+)\}")
 _WIDTH = 100
 _WIDEST_VALUE = 28  # a longer one has a line of its own
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A value of the configuration.
+
+    Attributes:
+        key: dotted.
+        value: resolved.
+        written: as it stands where it was set, interpolations unresolved.
+        origin: what set it.
+    """
+
+    key: str
+    value: Any
+    written: Any
+    origin: Layer
+
+    def is_below(self, prefix: str) -> bool:
+        """Whether it is the setting of that key, or one of its mapping."""
+        return f"{self.key}.".startswith(f"{prefix}.")
+
+    def refers_to(self) -> list[str]:
+        """Keys of the settings that this one takes its value from."""
+        return _REFERENCE.findall(self.written) if isinstance(self.written, str) else []
+
+
 def explanation(
-    config_name: str,
-    settings: Sequence[str],
-    typed: Collection[str],
-    only: Sequence[str] = (),
-    config_dir: Path | None = None,
+    composition: Composition, settings: Sequence[str], typed: Collection[str], only: Sequence[str] = ()
 ) -> str:
     """A table of keys, values and what set them, by the mapping they stand in.
 
     Args:
-        config_name: the command's primary config.
+        composition: of the command.
         settings: the whole command line, as Hydra reads it.
         typed: those of them that the user typed; the others follow from these.
         only: keys or their beginnings; none for all.
-        config_dir: the user's own choices.
 
     Raises:
         UserError: no key begins like one of `only`.
     """
-    leaves = leaves_of(config_loader(config_dir), config_name, settings)
+    leaves = leaves_of(composition, settings)
     for key in only:
-        if not any(_is_below(leaf.key, key) for leaf in leaves):
-            known = {part for leaf in leaves for part in _with_parents(leaf.key)}
+        if not any(leaf.is_below(key) for leaf in leaves):
+            parts = [leaf.key.split(".") for leaf in leaves]
+            known = {".".join(names[: n + 1]) for names in parts for n in range(len(names))}
             raise UserError(f"there is no setting '{key}' to explain{did_you_mean(key, known)}")
-    shown = [leaf for leaf in leaves if not only or any(_is_below(leaf.key, key) for key in only)]
     by_key = {leaf.key: leaf for leaf in leaves}
-    rows = [(leaf.key, shown_value(leaf.value), _source(leaf, by_key, typed)) for leaf in shown]
-    return "\n".join(_lines(rows))
+    shown = [leaf for leaf in leaves if not only or any(leaf.is_below(key) for key in only)]
+    return "\n".join(_lines([(leaf.key, _shown(leaf.value), _source(leaf, by_key, typed)) for leaf in shown]))
 
 
-def shown_value(value: Any) -> str:
+def leaves_of(composition: Composition, settings: Sequence[str]) -> list[Leaf]:
+    """Every value of the configuration, in its order; an empty mapping is a value too. Raises what Hydra does."""
+    cfg = composition.composed(settings)
+    origins = _origins(composition.layers(settings))
+    written: Any = OmegaConf.to_container(cfg, resolve=False)
+    leaves = [(key, value) for key, value in dotted(written) if not (isinstance(value, Mapping) and value)]
+    return [Leaf(key, _resolved(cfg, key, value), value, origins.get(key, PLUGIN)) for key, value in leaves]
+
+
+def _origins(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Key of a leaf -> the last to say it; what stood below a mapping that was replaced is forgotten."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        for key, value in dotted(layer.content):
+            below = [other for other in found if other.startswith(f"{key}.")]
+            if isinstance(value, Mapping) and (value or below):
+                found.pop(key, None)
+                continue
+            for other in below:
+                del found[other]
+            found[key] = layer
+    return found
+
+
+def _resolved(cfg: DictConfig, key: str, written: Any) -> Any:
+    """The value; as it is written where it is missing, or refers to what the command adds only later."""
+    try:
+        value = OmegaConf.select(cfg, key, throw_on_missing=True)
+    except OmegaConfBaseException:
+        return written
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _shown(value: Any) -> str:
     """A value as one would type it; text that could be taken for something else in double quotes."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False, default=str)
@@ -63,32 +125,20 @@ def _source(leaf: Leaf, by_key: dict[str, Leaf], typed: Collection[str]) -> str:
     return f"{said} (must be set)" if leaf.value == "???" else said
 
 
-def _lines(rows: Sequence[tuple[str, str, str]]) -> Iterable[str]:
+def _lines(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     names = max(len(key.rpartition(".")[2]) for key, _, _ in rows) + 4
     values = max((len(value) for _, value, _ in rows if len(value) <= _WIDEST_VALUE), default=0) + 2
-    section = ""
-    for key, value, source in rows:
-        place, _, name = key.rpartition(".")
-        if place != section:
+    for number, (place, inside) in enumerate(groupby(rows, key=lambda row: row[0].rpartition(".")[0])):
+        if place or number:
             yield place or "(top)"
-            section = place
-        indent = "  " if place else ""
-        begin = f"{indent}{name}".ljust(names)
-        if len(value) > _WIDEST_VALUE:
-            yield f"{begin}{value}"
-            begin, value = "", ""
-        line = f"{begin.ljust(names)}{value.ljust(values)}{source}"
-        if len(line) > _WIDTH and " <- " in source:
-            said, _, taken = source.partition(" <- ")
-            yield f"{begin.ljust(names)}{value.ljust(values)}{said}"
-            line = f"<- {taken}".rjust(min(_WIDTH, names + values + len(taken) + 3))
-        yield line
-
-
-def _is_below(key: str, prefix: str) -> bool:
-    return key == prefix or key.startswith(f"{prefix}.")
-
-
-def _with_parents(key: str) -> Iterable[str]:
-    parts = key.split(".")
-    return (".".join(parts[: n + 1]) for n in range(len(parts)))
+        for key, value, source in inside:
+            begin = f"{'  ' if place else ''}{key.rpartition('.')[2]}".ljust(names)
+            if len(value) > _WIDEST_VALUE:
+                yield f"{begin}{value}"
+                begin, value = " " * names, ""
+            line = f"{begin}{value.ljust(values)}{source}"
+            said, _, taken = line.partition(" <- ")
+            if len(line) > _WIDTH and taken:
+                yield said
+                line = f"<- {taken}".rjust(min(_WIDTH, names + values + len(taken) + 3))
+            yield line

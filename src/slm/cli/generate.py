@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from slm.cli.app import App, run_app
-from slm.cli.help import Help
+from slm.cli.app import run_app
+from slm.cli.command import Command
 from slm.errors import UserError, did_you_mean
 from slm.notices import notice
 
@@ -21,39 +21,6 @@ if TYPE_CHECKING:
     from slm.generation.config import GenerationConfig
     from slm.generation.language_model import LanguageModel
     from slm.generation.request import Prompt
-
-HELP = Help(
-    summary="Let a model write. With prompt=… the continuation, and only that, goes to stdout; with prompts=FILE a "
-    "line of JSON for each prompt; with neither you get an interactive prompt.",
-    usage="run=PATH|model_dir=PATH [prompt=TEXT|prompts=FILE] [generation.key=value …]",
-    examples=[
-        ('slm-generate run=outputs/2026-01-31_12-00-00 prompt="def main("', "one continuation"),
-        ("slm-generate run=outputs/2026-01-31_12-00-00", "the interactive prompt"),
-        ("slm-generate model_dir=HuggingFaceTB/SmolLM2-135M prompt=Once", "a model of the Hugging Face hub"),
-        (
-            "slm-generate model_dir=my_bundle prompts=prompts.jsonl generation=greedy > answers.jsonl",
-            "a file of prompts, the likeliest token each time",
-        ),
-    ],
-    groups=("generation",),
-    settings=[
-        ("run", "a run folder; its best model is taken, or checkpoint=last"),
-        ("model_dir", "a model bundle, a Hugging Face folder or hub name, GPT-2's released files or their name"),
-        ("prompt", "the text to continue, taken as typed"),
-        ("prompts", "a file: a prompt a line, or .jsonl with a field `prompt`"),
-        ("out", "where the answers to prompts=FILE go (default stdout); an interrupted file is gone on with"),
-        ("device", "auto, cpu or cuda"),
-        ("dtype", "of the weights: auto (as stored), float32, bfloat16, float16"),
-        ("generation.max_new_tokens", "the most tokens to add"),
-        ("generation.greedy", "the likeliest token each time"),
-        ("generation.temperature", "below 1 safer, above 1 wilder; default the model's own, else 0.8"),
-        ("generation.top_k, top_p", "sample among the likeliest only; default the model's own, else 50 and all"),
-        ("generation.seed", "the same text each time"),
-        ("generation.stop", "strings that end the text: generation.stop='[\"\\n\"]'"),
-        ("generation.n", "continuations of each prompt"),
-        ("generation.quantize", "int8 or int4: less memory, faster on a CPU"),
-    ],
-)
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -179,7 +146,7 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 def main() -> None:
     """Entry point."""
     paths = ("run", "model_dir", "prompts", "out")
-    run_app(App("generate", generate, HELP, _checked, literal=("prompt",), paths=paths))
+    run_app(Command("generate", generate, _checked, literal=("prompt",), paths=paths))
 
 
 if __name__ == "__main__":

@@ -1,64 +1,54 @@
-"""`--help`, written for a person. Imports neither Hydra nor torch, so it answers at once."""
+"""`--help`, which the comments of a command's YAML say. Imports neither Hydra nor torch, so it answers at once."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 _WIDTH = 100
+_OFTEN_SET = "Often set:"  # behind it the keys of groups that the help shows
+_SAY_NOTHING = ("", "null", "???", "{}", "[]")  # defaults, which a comment has words for
 _ESCAPES = (
     "As in YAML, \\n and \\t in double quotes are a line's end and a tab (the shell needs quotes around them: "
     "key='\"a\\n\"'). Elsewhere, in a path and in a prompt a backslash is itself."
 )
+_MORE = [
+    ("--explain [KEY …]", "show each value (below KEY) and the file or setting that set it"),
+    ("--cfg job --resolve", "show the whole composed configuration"),
+    ("--config-dir DIR", "a folder of your own groups and choices"),
+    ("--hydra-help", "Hydra's own flags"),
+]
+_KEY = re.compile(
+    r"""(?P<indent>\ *)(?P<name>[\w.-]+):
+        (?:\s+(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s#][^#]*?))?
+        (?:\s+\#\s*(?P<comment>.*))?\s*""",
+    re.VERBOSE,
+)
 
 
-@dataclass(frozen=True)
-class Help:
-    """What a command's `--help` says.
-
-    Attributes:
-        summary: what the command does, a sentence or two.
-        usage: the line after the command's name.
-        examples: (command line, what it does) pairs.
-        settings: (key, meaning) of those most often set.
-        groups: the configuration groups it takes.
-        statuses: (exit status, meaning) pairs, where there are more than 0, 1 and 2.
-    """
-
-    summary: str
-    usage: str
-    examples: Sequence[tuple[str, str]]
-    settings: Sequence[tuple[str, str]]
-    groups: Sequence[str] = ()
-    statuses: Sequence[tuple[str, str]] = ()
-
-
-def render(command: str, text: Help, config_dir: Path | None) -> str:
-    """The whole help text of `command`; choices of groups include those in `config_dir`."""
-    parts = [textwrap.fill(text.summary, _WIDTH), f"usage: {command} {text.usage}"]
-    parts.append("examples:\n" + "\n".join(f"  {line}\n      {meaning}" for line, meaning in text.examples))
-    if text.groups:
-        parts.append("groups (group=choice):\n" + _table([(g, ", ".join(choices(g, config_dir))) for g in text.groups]))
-    parts.append("settings (key=value):\n" + _table(text.settings))
+def render(config_name: str, config_dir: Path | None = None) -> str:
+    """The whole help text of the command of that YAML; choices of groups include those in `config_dir`."""
+    text = _read(config_name)
+    head, _, often_set = _head(text).partition(_OFTEN_SET)
+    groups = _groups(text)
+    settings = [(key, said) for key, said in meanings(text).items() if "." not in key]
+    settings += [(key, _meaning_in_group(key, groups)) for key in often_set.split()]
+    parts = [head.strip()]
+    if groups:
+        parts.append("groups (group=choice):\n" + _table([(g, ", ".join(choices(g, config_dir))) for g in groups]))
+    parts.append("settings (key=value):\n" + _table(settings))
     parts.append(textwrap.fill(_ESCAPES, _WIDTH))
-    if text.statuses:
-        parts.append("exit status:\n" + _table(text.statuses))
-    parts.append(
-        "more:\n"
-        + _table(
-            [
-                ("--explain [KEY …]", "show each value (below KEY) and the file or setting that set it"),
-                ("--cfg job --resolve", "show the whole composed configuration"),
-                ("--config-dir DIR", "a folder of your own groups and choices"),
-                ("--hydra-help", "Hydra's own flags"),
-            ]
-        )
-    )
+    parts.append("more:\n" + _table(_MORE))
     return "\n\n".join(parts)
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The groups that a command's YAML chooses from."""
+    return list(_groups(_read(config_name)))
 
 
 def choices(group: str, config_dir: Path | None = None) -> list[str]:
@@ -68,6 +58,46 @@ def choices(group: str, config_dir: Path | None = None) -> list[str]:
         folders.append(config_dir / group)
     found = {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()}
     return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+
+
+def meanings(text: str) -> dict[str, str]:
+    """Dotted key -> the comment beside it in a YAML file, with the default where that says something."""
+    found: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        if (key := _KEY.fullmatch(line)) is None or key["name"] == "defaults":
+            continue
+        indent = len(key["indent"])
+        path = [(column, name) for column, name in path if column < indent] + [(indent, key["name"])]
+        default, comment = key["value"] or "", key["comment"] or ""
+        shows = default not in _SAY_NOTHING and "${" not in default
+        found[".".join(name for _, name in path)] = f"{comment} (default {default})" if shows else comment
+    return found
+
+
+def _read(name: str) -> str:
+    return files("slm.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _head(text: str) -> str:
+    """The comment that a file begins with."""
+    lines = text.splitlines()
+    end = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:end])
+
+
+def _groups(text: str) -> dict[str, str]:
+    """Group -> choice, of the defaults list."""
+    return {group: choice for group, choice in re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE) if group != "hydra"}
+
+
+def _meaning_in_group(key: str, groups: dict[str, str]) -> str:
+    """Of a key below a group, as its default choice has it, or the first other one that has it."""
+    group, _, inside = key.partition(".")
+    for choice in (groups[group], *choices(group)):
+        if choice != "null" and (said := meanings(_read(f"{group}/{choice}")).get(inside)):
+            return said
+    raise KeyError(f"no YAML of {group} has a comment beside {inside}")
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -14,22 +14,32 @@ _ALMOST_AS_GOOD = 0.93  # what a second suggestion must reach of the first one's
 _WITH_THAT_CHOICE = 0.1  # a group is likelier to be meant if the value is one of its choices
 
 
-@dataclass(frozen=True)
+@dataclass
 class Vocabulary:
     """What there is to set.
 
     Attributes:
-        keys: dotted key -> value, in the configuration's order; of mappings too.
+        keys: dotted key -> value, interpolations unresolved, in the configuration's order; of mappings too.
         groups: group -> names of its choices.
     """
 
-    keys: Mapping[str, Any]
+    keys: dict[str, Any]
     groups: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(cls, values: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Vocabulary:
         """Of an unresolved configuration without Hydra's own settings."""
-        return cls(dict(_dotted(values, "")), groups)
+        return cls(dict(dotted(values)), groups)
+
+    def add(self, key: str, value: Any) -> None:
+        """Take in a setting that the user adds."""
+        self.keys |= dotted({key: value})
+
+    def may_hold(self, key: str) -> bool:
+        """Whether that is for Hydra to know: what `key` stands in is a list, or the value of another setting."""
+        places = [key[:place] for place, letter in enumerate(key) if letter == "."]
+        values = [self.keys[place] for place in places if place in self.keys]
+        return bool(values) and not isinstance(values[-1], dict)
 
     def below(self, key: str) -> list[str]:
         """Names of the settings directly below `key`."""
@@ -38,9 +48,7 @@ class Vocabulary:
 
 def nearest_settings(key: str, value: str | None, known: Vocabulary) -> list[str]:
     """At most two keys, or whole settings, that ``key=value`` may have been meant to be, the likeliest first."""
-    scores: dict[str, float] = {}
-    for name in dict.fromkeys([*known.keys, *known.groups]):
-        scores[name] = _likeness(key, value, name, known)
+    scores = {name: _likeness(key, value, name, known) for name in [*known.keys, *known.groups]}
     for setting in _called_otherwise(key, value, known):
         same_room = "." not in key or key.partition(".")[0] == setting.partition(".")[0]
         scores[setting] = max(scores.get(setting, 0), _CALLED_SO if same_room else ENOUGH)
@@ -91,8 +99,9 @@ def _called_otherwise(key: str, value: str | None, known: Vocabulary) -> Iterato
             yield setting
 
 
-def _dotted(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def dotted(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key, value; of mappings too, ahead of what they hold."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")

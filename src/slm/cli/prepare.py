@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slm.cli.app import App, run_app
-from slm.cli.help import Help
+from slm.cli.app import run_app
+from slm.cli.command import Command
 from slm.errors import UserError
 from slm.schema import Count, checked, together
 
@@ -18,31 +18,6 @@ if TYPE_CHECKING:
 
     from slm.data.config import CorpusConfig
     from slm.data.store.processes import NumProcesses
-
-HELP = Help(
-    summary="Tokenize a corpus ahead of training. The token store holds the tokens, the tokenizer and a record of "
-    "the sources; train on it with data=prepared data.path=OUT.",
-    usage="out=PATH [data=… …] [tokenizer=… …]",
-    examples=[
-        ("slm-prepare out=stores/stdlib", "the default corpus and tokenizer"),
-        (
-            "slm-prepare data=text data.path=books/ tokenizer=tiktoken out=stores/books",
-            "your text in GPT-2's vocabulary",
-        ),
-        ("slm-prepare data=text data.path=books/ data.dedupe=true out=stores/once", "each text once"),
-        ("slm-train data=prepared data.path=stores/books", "and train on it"),
-    ],
-    groups=("data", "tokenizer"),
-    settings=[
-        ("out", "the folder to make; must not exist yet. After a kill the same command goes on"),
-        ("num_processes", "auto: one a processor; the result is the same with any number"),
-        ("data.path", "the text, for data=text"),
-        ("data.val_fraction", "share of the text that is held out"),
-        ("data.dedupe", "true leaves out documents with the very text of an earlier one"),
-        ("data.min_chars, data.max_chars", "leave out shorter and longer documents"),
-        ("tokenizer.vocab_size", "for tokenizer=bpe"),
-    ],
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +90,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumPr
 
 def main() -> None:
     """Entry point."""
-    run_app(App("prepare", prepare, HELP, _checked, paths=("out", "data.path")))
+    run_app(Command("prepare", prepare, _checked, paths=("out", "data.path")))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import App, run_app
-from slm.cli.help import Help
+from slm.cli.app import run_app
+from slm.cli.command import Command
 from slm.errors import UserError
 from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
 
@@ -20,24 +20,6 @@ if TYPE_CHECKING:
     from slm.training.reproduce import Report
 
 DIVERGED_STATUS = 1
-
-HELP = Help(
-    summary="Make the first steps of a run once more from its folder, in a temporary one, and compare metrics and "
-    "checkpoints bit by bit. What differs in versions, machine and environment is named; other data is refused. "
-    "Status 0: equal, 1: diverged, 2: a mistake.",
-    usage="run=PATH [steps=N]",
-    examples=[
-        ("slm-reproduce run=outputs/2026-01-31_12-00-00", "the first 20 steps"),
-        ("slm-reproduce run=outputs/2026-01-31_12-00-00 steps=250", "as far as the first checkpoint"),
-        ("slm-reproduce run=outputs/2026-01-31_12-00-00 json=true", "for a script"),
-    ],
-    settings=[
-        ("run", "a run folder; it is only read"),
-        ("steps", "how many; it must reach a row of metrics.csv"),
-        ("json", "true: one JSON object in place of words"),
-        ("plugins", "[my.module]: modules of your own that the run was made with"),
-    ],
-)
 
 
 @dataclass(frozen=True)
@@ -96,7 +78,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
 
 def main() -> None:
     """Entry point."""
-    run_app(App("reproduce", reproduce, HELP, _checked, paths=("run",)))
+    run_app(Command("reproduce", reproduce, _checked, paths=("run",)))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,43 @@
-"""A sweep's result as one table."""
+"""A sweep: its jobs and what becomes of those that fail, and its result as one table.
+
+A job that fails is told at once and once more at the end, and noted where its run would be; the others go on. A sweeper
+that minimises is given None for it, which no loss is, and takes it for a failed trial.
+"""
 
 from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from slm.cli.app import USER_ERROR_STATUS, fail
-from slm.cli.failed_jobs import FAILED_FILE, FailedJob, failed_jobs, remember_swept
+from slm.cli.command import USER_ERROR_STATUS, fail
+from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.masking import masked, masked_argument
 from slm.notices import notice
 from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
+FAILED_FILE = "failed.json"
 HYDRA_FILE = "multirun.yaml"
-_LAUNCHER = "SLM_LAUNCHER"  # of the environment: the process that launches the jobs
+# of the environment: the process that launches the jobs, and the keys in which they differ
+_LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
 
 class SweepTable(Callback):
@@ -38,8 +48,10 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Tell the processes that a launcher starts whose they are, and in what they differ."""
-        os.environ[_LAUNCHER] = str(os.getpid())
-        remember_swept(config.hydra.overrides.task, [str(key) for key in config.hydra.sweeper.get("params") or {}])
+        params = [str(key) for key in config.hydra.sweeper.get("params") or {}]  # that the sweeper's own settings name
+        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        swept = [override.get_key_element() for override in parsed if override.is_sweep_override()]
+        os.environ.update({_LAUNCHER: str(os.getpid()), _SWEPT: " ".join([*params, *swept])})
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Mask what is secret in the ``multirun.yaml`` that Hydra wrote before the first job; in a process of the
@@ -59,12 +71,43 @@ class SweepTable(Callback):
         """All rows, also of jobs that ended at the same moment in other processes; status 2 if any failed, 1 for a
         bug."""
         folder = Path(config.hydra.sweep.dir)
-        n_rows, failed = _write_table(folder), sorted(failed_jobs(folder), key=lambda job: _job_order(job.folder))
+        n_rows, failed = _write_table(folder), _failed_jobs(folder)
         if n_rows:
             notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / SWEEP_FILE}")
         if failed:
-            status = USER_ERROR_STATUS if all(job.mistake for job in failed) else 1
-            fail(Path(sys.argv[0]).name, "\n".join(job.line for job in failed), status)
+            status = USER_ERROR_STATUS if all(job["mistake"] for job in failed.values()) else 1
+            lines = [_line(job, failed[job]) for job in sorted(failed, key=_job_order)]
+            fail(Path(sys.argv[0]).name, "\n".join(lines), status)
+
+
+def job_failed(message: str | None, error: Exception) -> None:
+    """Tell of the job under way that it failed, and note it in its folder.
+
+    Args:
+        message: of a mistake; None for a bug, which is told with its traceback.
+        error: what was raised.
+    """
+    job: Any = HydraConfig.get()
+    if message is None:
+        traceback.print_exception(error)
+    overrides = [masked_argument(str(override)) for override in job.overrides.task]
+    keys = os.environ.get(_SWEPT, "").split()
+    swept = [override for override in overrides if override.partition("=")[0] in keys]
+    told = message or f"{type(error).__name__}: {error}"
+    failed = {"overrides": overrides, "swept": swept, "error": told, "mistake": message is not None}
+    folder = Path(job.runtime.output_dir)
+    notice(f"{_line(folder, failed)}; the other jobs go on")
+    (folder / FAILED_FILE).write_text(json.dumps(failed, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _failed_jobs(sweep: Path) -> dict[Path, dict[str, Any]]:
+    """Folder -> what `job_failed` noted."""
+    return {file.parent: read_json_object(file) for file in sweep.rglob(FAILED_FILE)}
+
+
+def _line(folder: Path, failed: Mapping[str, Any]) -> str:
+    """Which job it was, and what was wrong."""
+    return f"job {folder.name} ({' '.join(failed['swept'])}): {'; '.join(failed['error'].splitlines())}"
 
 
 @functools.cache
@@ -94,29 +137,26 @@ def _mask(file: Path) -> None:
 
 
 def _write_table(folder: Path) -> int:
-    failed = {job.folder: job for job in failed_jobs(folder)}
+    """How many rows were written."""
+    failed = _failed_jobs(folder)
     runs = sorted({*failed, *(file.parent for file in folder.rglob(RECORD_FILE))}, key=_job_order)
-    if not runs:
-        return 0
     rows = [_row(folder, run, failed.get(run)) for run in runs]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with tempfile.NamedTemporaryFile(
-        "w", newline="", encoding="utf-8", dir=folder, prefix=f".{SWEEP_FILE}.", delete=False
-    ) as out:
-        writer = csv.DictWriter(out, columns)
+    if rows:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    os.chmod(out.name, 0o644)
-    os.replace(out.name, folder / SWEEP_FILE)
+        with new_file(folder / SWEEP_FILE) as out:
+            out.write(text.getvalue().encode())
     return len(rows)
 
 
-def _row(folder: Path, run: Path, failed: FailedJob | None) -> dict[str, Any]:
-    typed = failed.overrides if failed else read_record(run)["overrides"]
+def _row(folder: Path, run: Path, failed: Mapping[str, Any] | None) -> dict[str, Any]:
+    typed = failed["overrides"] if failed else read_record(run)["overrides"]
     overrides = dict(o.lstrip("+").split("=", 1) for o in typed if "=" in o)
     summary = run / SUMMARY_FILE
     figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    error = {"error": failed.error} if failed else {}
+    error = {"error": failed["error"]} if failed else {}
     return {"run": run.relative_to(folder).as_posix(), **overrides, **figures, **error}
 
 

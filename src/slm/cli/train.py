@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import App, run_app
-from slm.cli.flags import MULTIRUN, config_dir, split_flags
-from slm.cli.help import Help
-from slm.cli.quoting import as_typed, quoted
+from slm.cli.app import run_app
+from slm.cli.command import Command
+from slm.cli.command_line import as_typed, quoted, read
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,63 +17,7 @@ if TYPE_CHECKING:
 
     from slm.training.run_config import RunConfig
 
-HELP = Help(
-    summary="Train a small language model. With no argument: a small GPT on the Python standard library's own "
-    "source files, about a minute on two cores. Everything is a setting; see conf/ for all of them.",
-    usage="[group=choice …] [key=value …] [-m …]",
-    examples=[
-        ("slm-train", "the default run; then: slm-generate run=outputs/…"),
-        (
-            "slm-train model=gpt2_medium data=text data.path=books/ tokenizer=tiktoken trainer=gpu",
-            "GPT-2 medium's shape on your own text",
-        ),
-        (
-            "slm-train model.weights=HuggingFaceTB/SmolLM2-135M data=text data.path=books/",
-            "fine-tune a model that exists, with its own shape and tokenizer",
-        ),
-        ("slm-train -m optimizer.lr=1e-4,3e-4 seed=1,2", "a sweep: four runs and a sweep.csv"),
-        ("slm-train resume=outputs/2026-01-31_12-00-00", "go on where a run was interrupted"),
-    ],
-    groups=(
-        "model",
-        "adapter",
-        "tokenizer",
-        "data",
-        "task",
-        "optimizer",
-        "scheduler",
-        "trainer",
-        "callbacks",
-        "logger",
-        "generation",
-        "recipe",
-        "experiment",
-    ),
-    settings=[
-        ("trainer.max_steps", "optimizer steps; or trainer.max_epochs, passes over the data"),
-        ("trainer.batch_size", "windows a device takes at once; trainer.global_batch_size accumulates"),
-        ("trainer.precision", "auto, 32, bf16, 16, …"),
-        ("trainer.log_every", "period of metrics in steps; so val_every, save_every"),
-        ("optimizer.lr", "peak learning rate"),
-        ("data.seq_len", "training window in tokens"),
-        ("model.weights", "start from these: a run, a bundle, a Hugging Face folder or name, gpt2-124m, …"),
-        ("run_dir", "the run folder (default outputs/<time>); of a sweep the folder of its runs"),
-        ("resume", "auto, a run folder or a checkpoint"),
-        ("stop_after", "end after this many steps, for a run in parts"),
-        ("seed", "of weights, data order and dropout"),
-        ("plugins", "[my.module]: your own registered models, tokenizers, …"),
-    ],
-    statuses=[
-        ("0", "the run came to its end; with resume=auto also if it had before"),
-        ("2", "a setting, a file or the folder is not as it should be: one line says what"),
-        ("75", "stopped by Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, its step saved: resume=auto goes on"),
-        ("130", "a second Ctrl-C ended it at once: resume=auto goes on from the last save"),
-        ("1", "a bug: the traceback says which, its last line how to go on"),
-    ],
-)
-
 _PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")
-_GRID = "hydra._internal.core_plugins.basic_sweeper"  # which minimises nothing
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -87,7 +30,7 @@ def train(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     cfg.run_dir = _shortest(Path(hydra_config.runtime.output_dir))
     composed, config = _checked(cfg)
-    minimised = hydra_config.mode == RunMode.MULTIRUN and not str(hydra_config.sweeper._target_).startswith(_GRID)
+    minimised = hydra_config.mode == RunMode.MULTIRUN and hydra_config.runtime.choices["hydra/sweeper"] != "basic"
     if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
 
@@ -113,7 +56,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
 
 def main() -> None:
     """Entry point."""
-    run_app(App("train", train, HELP, _checked, _with_what_follows, paths=_PATHS))
+    run_app(Command("train", train, _checked, _with_what_follows, paths=_PATHS))
 
 
 def _with_what_follows(arguments: list[str]) -> list[str]:
@@ -129,7 +72,7 @@ def implied_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _sweep_folder(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
-    if not MULTIRUN & set(arguments):
+    if not read(arguments).is_multirun:
         return arguments
     for place, argument in enumerate(arguments):
         key, _, value = argument.partition("=")
@@ -161,11 +104,11 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
 
     given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
     resume = given.get("resume")
-    if resume in (None, "null", "") or {"-m", "--multirun", "-h", "--help"} & given.keys():
+    if resume in (None, "null", "") or read(arguments).is_multirun:
         return list(arguments)
-    flags, settings = split_flags(arguments)
+    line = read(arguments)
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(implied_arguments(settings))]
+        same = [masked_argument(setting) for setting in _repeatable(implied_arguments(line.settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return list(arguments)
@@ -174,12 +117,12 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         run = run_of_checkpoint(Path(resume).expanduser())
         if run.is_file():  # a checkpoint by itself: the settings are those of this command line
             return list(arguments)
-    new = [setting for setting in settings if not setting.startswith("resume=")]
+    new = [setting for setting in line.settings if not setting.startswith("resume=")]
     changed = {setting.partition("=")[0] for setting in new}
     changed |= _HOW_LONG if changed & _HOW_LONG else set()
     place = [] if "run_dir" in given else [f"run_dir={run}"]
-    recorded = repeated_settings(run, changed, new, with_config_dir=config_dir(flags) is None)
-    return [*flags, *recorded, *new, *place, f"resume={resume}"]
+    recorded = repeated_settings(run, changed, new, with_config_dir=line.config_dir is None)
+    return [*line.flags, *recorded, *new, *place, f"resume={resume}"]
 
 
 def repeated_settings(
@@ -203,7 +146,7 @@ def repeated_settings(
     record = read_record(run)
     kept = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
     settings = [override_from_start(override, record) for override in kept]
-    if record.get("sessions") and with_config_dir and (folder := config_dir(record["sessions"][-1]["command"])):
+    if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
     refuse_unknown_settings(run, settings, typed)
     if masked := [setting for setting in settings if MASK in setting]:

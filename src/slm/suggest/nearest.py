@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable
-
-from slm.suggest.other_names import OTHER_NAMES
+from pathlib import Path
 
 ENOUGH = 0.6  # likeness below which a name suggests nothing
 _ALL_WORDS, _SOME_WORDS = 0.95, 0.85
@@ -28,10 +28,28 @@ def likeness(name: str, other: str) -> float:
     return max(letters, _likeness_of_words(_words(name), _words(other)))
 
 
-def meant(name: str) -> tuple[str, ...]:
+@functools.cache
+def other_names() -> dict[str, list[str]]:
+    """What others call a thing -> what it is called here, the likeliest first."""
+    lines = _table(" -> ")
+    return {name: targets.split(" | ") for names, targets in lines for name in names.split()}
+
+
+def not_here(name: str) -> str | None:
+    """What is told of `name`, which others have and slm has not; None for any other."""
+    return next((told for names, told in _table(" => ") if name in names.split()), None)
+
+
+def meant(name: str) -> list[str]:
     """What is called here what others call `name`."""
     lower = name.lower()
-    return OTHER_NAMES.get(lower) or OTHER_NAMES.get(lower.replace("-", "_"), ())
+    return other_names().get(lower) or other_names().get(lower.replace("-", "_"), [])
+
+
+def _table(arrow: str) -> list[tuple[str, str]]:
+    text = Path(__file__).with_name("other_names.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if arrow in line and not line.startswith("#")]
+    return [(names, said) for names, _, said in (line.partition(arrow) for line in lines)]
 
 
 def _called_otherwise(name: str, known: list[str]) -> list[str]:
