@@ -26,12 +26,7 @@ _SHORTEST = 8  # characters of a variable's value that is looked for: a shorter 
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """Plain types with what is secret in them masked.
-
-    Args:
-        value: mappings and sequences are gone through.
-        name: of the setting that it is the value of.
-    """
+    """Plain types with what is secret in them masked; `name` is that of the setting whose value it is."""
     if isinstance(value, Mapping):
         return {key: masked(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,7 +1,6 @@
 """Names to classes: how `model.name=mine` on the command line finds the code that builds it.
 
-A registry knows where its built-in names live and imports that file on first use, so listing
-names costs nothing. Other packages add theirs with a decorator:
+A registry imports the file of a built-in name on first use, so listing names costs nothing. Other packages add theirs:
 
     from slm.registry import register_model
 
@@ -32,12 +31,9 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make the decorated class or function known as `name`.
+        """Decorator: make the decorated class or function known as `name`; `UserError` if that is taken.
 
         Defining the same thing again (a module reloaded, a notebook's cell run twice) replaces it.
-
-        Raises:
-            UserError: `name` is taken by something else.
         """
 
         def add(entry: T) -> T:
@@ -53,11 +49,7 @@ class Registry:
         return add
 
     def get(self, name: str) -> Any:
-        """The entry called `name`.
-
-        Raises:
-            UserError: there is none; lists those that exist and the nearest.
-        """
+        """The entry called `name`; `UserError` with all names and the nearest if there is none."""
         self.check(name)
         if name not in self._entries:
             importlib.import_module(self._builtin[name])
@@ -133,11 +125,7 @@ register_preference_loss = PREFERENCE_LOSSES.register
 
 
 def load_plugins(modules: list[str]) -> None:
-    """Import what registers the user's own: named modules, then what installed packages declare as ``slm.plugins``.
-
-    Raises:
-        UserError: a named module cannot be imported.
-    """
+    """Import what registers the user's own: named modules, then what installed packages declare as ``slm.plugins``."""
     for name in modules:
         try:
             importlib.import_module(name)

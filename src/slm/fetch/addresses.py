@@ -33,7 +33,7 @@ def web_url(text: str, schemes: tuple[str, ...], here: httpx2.URL | None = None)
         raise ValueError(mend) from None
     if url.scheme not in schemes:
         raise ValueError("must begin with https:// or http://" if here is None else f"is not {' or '.join(schemes)}")
-    if not re.fullmatch(rb"[\w.~:-]+", url.raw_host) or not 1 <= (url.port or 443) <= 65535 or url.port == 0:
+    if not re.fullmatch(rb"[\w.~:-]+", url.raw_host) or not (url.port is None or 1 <= url.port <= 65535):
         raise ValueError(mend)
     if url.userinfo:
         raise ValueError("must not hold a user's name or password")
