@@ -214,6 +214,14 @@ def test_a_broken_connection_is_gone_on_with_by_the_next_call(
     assert left(tmp_path / "data") == ["sft", "sft/a.json", "sft/manifest.json"]
 
 
+def test_a_range_of_thousands_of_digits_is_none(site: Site, save: Callable[..., Any]) -> None:
+    """Python reads no integer that long: it was a traceback. The file is begun anew."""
+    endless = page(b"", 206, etag='"one"', content_range=f"bytes {'9' * 5000}-1/*")
+    answers = iter([page(send=CUT, etag='"one"'), endless, page(etag='"one"')])
+    site["/a.json"] = lambda request: next(answers)(request)
+    assert save("/a.json").sha256 == hashlib.sha256(JSON).hexdigest()
+
+
 def test_what_was_kept_goes_when_the_file_is_refused(site: Site, save: Callable[..., Any], tmp_path: Path) -> None:
     site["/a.json"] = Resumable(b"[" + b" " * 2000 + b"}", breaks=3)
     with pytest.raises(UserError, match="are kept"):

@@ -168,7 +168,7 @@ def _transfer(wanted: Wanted, part: PartialFile, report: Report) -> Answer:
 
 def _goes_on(answer: Answer, known: Answer, done: int) -> bool:
     """Whether an answer 206 starts at `done` and is of the same file: some servers know Range and not If-Range."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", ""))
+    span = re.fullmatch(r"bytes ([0-9]{1,20})-[0-9]+/([0-9]{1,20}|\*)", answer.headers.get("content-range", ""))
     if span is None or int(span[1]) != done or answer.version not in (None, known.version):
         return False
     return known.size is None or span[2] in ("*", str(known.size))
