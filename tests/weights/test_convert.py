@@ -394,7 +394,8 @@ def no_tokenizer(folder: Path) -> None:
         (with_setting(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 (only 1.0 can be followed)"),
         (with_setting(num_hidden_layers=10**9), "no model is so large: modules.transformer.n_layers"),
         (with_setting(num_hidden_layers=1025), "no model is so large: modules.transformer.n_layers"),
-        (with_setting(intermediate_size=10**30), "no model is so large: modules.transformer.mlp_dim"),
+        (with_setting(intermediate_size=10**15), "no model is so large: modules.transformer.mlp_dim"),
+        (with_setting(intermediate_size=10**30), "modules.transformer.mlp_dim should be less than or equal to"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_and_nothing_written(

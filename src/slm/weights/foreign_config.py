@@ -150,11 +150,6 @@ class ForeignConfig:
         self.problems.append(f"{self._prefix}{key}={shown} {why}")
 
 
-def foreign_activation(name: str, gelu_tanh: str) -> str:
-    """Their name of our activation; the tanh approximation has two."""
-    return gelu_tanh if name == "gelu_tanh" else name
-
-
 def foreign_scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Our `rotary.scaling` as ``rope_scaling``, which both version 4 and version 5 of transformers read."""
     if scaling is None:

@@ -13,13 +13,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slm.errors import UserError, did_you_mean
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
-from slm.weights.families.family import model_values
-from slm.weights.families.gpt2 import MATRICES, NORMS
+from slm.weights.families.gpt2 import MATRICES, NORMS, gpt2
+from slm.weights.foreign_config import ForeignConfig
 from slm.weights.name_table import SAME, Entry, Layout
 from slm.weights.pretrained import stored_config
 
@@ -55,6 +54,10 @@ RELEASES: Mapping[str, Release] = {
 _CONV1D = Layout(lambda theirs: theirs.squeeze(0).t(), lambda ours: ours.t().unsqueeze(0))
 """(1, in, out): the kernel of a convolution of width one."""
 HPARAMS_FILE = "hparams.json"
+_THEIR_NAMES = {
+    "n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"
+}  # fmt: skip
+"""Of ``hparams.json``: what Hugging Face calls them, whose defaults are GPT-2's."""
 _DATA_FILE = "model.ckpt.data-00000-of-00001"
 _FILES = (HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
 """In the order of download: what is small, and may show that a mirror is another model's, comes first."""
@@ -121,13 +124,12 @@ def read_hparams(folder: Path) -> ModelConfig:
     if not file.is_file():
         raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing")
     values = read_json_object(file)
-    sizes: dict[str, Any] = {name: values.get(name) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
-    if missing := [name for name, size in sizes.items() if size is None]:
+    if missing := [name for name in _THEIR_NAMES if values.get(name) is None]:
         raise UserError(f"{file} is damaged ({', '.join(missing)} missing); fetch it again")
-    transformer = {"dim": sizes["n_embd"], "n_layers": sizes["n_layer"], "n_heads": sizes["n_head"]}
-    return stored_config(
-        model_values(sizes["n_ctx"], sizes["n_vocab"], {"kind": "learned"}, transformer, tied=True), str(file)
-    )
+    theirs = ForeignConfig({name: values[hparam] for hparam, name in _THEIR_NAMES.items()}, str(file))
+    config = gpt2().read_config(theirs)
+    theirs.stop_if_any()
+    return stored_config(config, str(file))
 
 
 def gpt2_tf_table(config: ModelConfig) -> list[Entry]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from slm.models.config import ModelConfig
-from slm.weights.foreign_config import ForeignConfig, foreign_activation, foreign_scaling
+from slm.weights.foreign_config import ForeignConfig, foreign_scaling
 from slm.weights.name_table import Entry, their_tensors
 
 Values = dict[str, Any]
@@ -48,7 +48,7 @@ class Family:
         fixed: of our transformer, alike in all models of the family.
         only: the one value of a setting of theirs that our model can follow.
         written: what their configuration gets beside.
-        gelu_tanh: their name of that activation.
+        gelu_tanh: their name of that activation, which has two.
         read_more, write_more: what no `Setting` can say: further values of our transformer, and of their configuration.
     """
 
@@ -92,8 +92,8 @@ class Family:
         the model is. What it cannot say is found by reading it back."""
         values = {setting.theirs: getattr(config.modules.transformer, setting.ours) for setting in self.settings}
         for setting in self.settings:
-            if setting.kind == "activation":
-                values[setting.theirs] = foreign_activation(values[setting.theirs], self.gelu_tanh)
+            if setting.kind == "activation" and values[setting.theirs] == "gelu_tanh":
+                values[setting.theirs] = self.gelu_tanh
         values = {
             "architectures": [self.architecture],
             "model_type": self.model_type,

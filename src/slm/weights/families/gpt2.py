@@ -50,6 +50,7 @@ def gpt2() -> Family:
         length=("n_positions", 1024),
         vocab_size=50257,
         tied=True,
+        fixed={"mlp": "mlp", "norm": "layer_norm", "bias": True, "qkv_bias": True},
         only={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
         written=dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         gelu_tanh="gelu_new",

@@ -68,5 +68,6 @@ def gpt_neox() -> Family:
         head="embed_out.weight",
         buffers=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
         rotary=("rotary_emb_base", "rotary_pct", 0.25),
+        fixed={"mlp": "mlp", "norm": "layer_norm", "bias": True},
         written={"attention_dropout": 0.0, "hidden_dropout": 0.0},
     )
