@@ -83,7 +83,7 @@ def find_mistakes(
 
 
 def _check(typed: Sequence[_Typed], command: Command, composition: Composition, multirun: bool) -> Vocabulary:
-    """Note what is wrong with each, and give what there is to set: which choices were meant says which keys there are."""
+    """Note what is wrong with each, and give what there is to set: the choices that were meant say which keys."""
     parser = OverridesParser.create(config_loader=composition.loader)
     parsed = [(one, override) for one in typed for override in _parsed(one, parser, multirun)]
     groups = _groups(command, composition, [override for _, override in parsed])
