@@ -203,6 +203,10 @@ def test_a_users_own_choices(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path
     assert outcome.status == 0, outcome.err
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (config["model"]["modules"]["transformer"]["n_layers"], config["seed"]) == (3, 7)
+    (own / "trainer/broken.yaml").write_text("max_steps: [1\n")
+    outcome = run_cli("train", "--config-dir", own, "trainer=broken")
+    assert (outcome.status, len(outcome.err.splitlines())) == (2, 1)
+    assert f"{own}/trainer/broken.yaml" in outcome.err
     outcome = run_cli("train", "--config-dir", own, "model=smal")
     assert (outcome.status, "did you mean 'small'?" in outcome.err) == (2, True)
     said = " ".join(run_cli("train", f"--config-dir={own}", "-h").out.split())
@@ -210,13 +214,15 @@ def test_a_users_own_choices(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path
 
 
 def test_a_run_of_own_choices_is_resumed(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """``resume=PATH`` repeats the old command line, of which ``--config-dir`` is a part one need not type again."""
+    """``resume=PATH`` repeats the old command line, but for ``--config-dir``: what lies there could run code."""
     own = tmp_path / "own"
     (own / "experiment").mkdir(parents=True)
     (own / "experiment/mine.yaml").write_text("# @package _global_\nseed: 7\n")
     outcome = run_cli("train", *tiny, "--config-dir", own, "experiment=mine", "run_dir=run", "stop_after=2")
     assert outcome.status == 0, outcome.err
     outcome = run_cli("train", "resume=run")
+    assert (outcome.status, f"its setting --config-dir={own} could run code" in outcome.err) == (2, True)
+    outcome = run_cli("train", "resume=run", f"--config-dir={own}")
     assert outcome.status == 0, outcome.err
 
 

@@ -147,14 +147,20 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
         hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **VERSION_BASE)(guarded)()
-    except OSError as error:
-        if started or error.filename is None:  # a broken pipe; and Hydra's word for a missing config
+    except (OSError, ValueError) as error:
+        mistake = _mistake(error, started)
+        if mistake is None:
             raise
-        raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
-    except ValueError as error:
-        if "No trials are completed" not in str(error):
-            raise
-        raise UserError("no job came to a validation loss that the sweeper could minimise") from None
+        raise mistake from None
+
+
+def _mistake(error: Exception, started: bool) -> UserError | None:
+    """What the user is told of an error that came out of Hydra, ahead of the task or after all jobs."""
+    if isinstance(error, OSError) and not started and error.filename is not None:
+        return UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})")
+    if isinstance(error, ValueError) and "No trials are completed" in str(error):
+        return UserError("no job came to a validation loss that the sweeper could minimise")
+    return None
 
 
 def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of_many: bool) -> None:

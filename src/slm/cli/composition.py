@@ -110,8 +110,9 @@ class Composition:
     def _file(self, name: str, package: str) -> Layer:
         for folder, root in (("conf", files(CONF)), (str(self.config_dir), self.config_dir)):
             if root is not None and (file := root.joinpath(*f"{name}.yaml".split("/"))).is_file():
-                content = yaml.load(file.read_text(encoding="utf-8"), _YAML) or {}
-                content.pop("defaults", None)
+                read: Any = yaml.load(file.read_text(encoding="utf-8"), _YAML)
+                said = read if isinstance(read, dict) else {}
+                content = {key: value for key, value in said.items() if key != "defaults"}
                 return Layer(_nested(package, content), None, name, folder, package)
         return PLUGIN
 
@@ -161,6 +162,8 @@ def explain(error: BaseException | None) -> str | None:
         return f"{error.full_key} is missing; set it: {error.full_key}=…"
     if isinstance(error, ConfigCompositionException) and (found := _NO_MATCH.search(str(error))):
         return f"the configuration has no '{found[1]}' to choose anew; to add one: +{found[1]}=…"
+    if isinstance(error, yaml.YAMLError):
+        return f"a file of settings is no YAML: {_one_line(error)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _one_line(error) or explain(error.__cause__)
     if error is not None and _COMPOSER.match(_raised_in(error)):  # model=[1,2] is a TypeError deep inside Hydra

@@ -72,6 +72,18 @@ def find_mistakes(
         multirun: whether several values of a setting are a sweep.
     """
     typed = [*(_Typed(text, flag, [text]) for flag, text in flags), *(_Typed(text, None, [text]) for text in settings)]
+    known = _check(typed, command, composition, multirun)
+    lines = [one.problem for one in typed if one.problem]
+    if not lines:
+        return []
+    meant = [text for one in typed for text in one.instead]
+    if not any(text.startswith("resume=") for text in meant):
+        meant = command.rewrite(meant)  # what was meant may imply more than what was typed
+    return list(dict.fromkeys([*lines, *_refused(command, composition, meant, known)]))
+
+
+def _check(typed: Sequence[_Typed], command: Command, composition: Composition, multirun: bool) -> Vocabulary:
+    """Note what is wrong with each, and give what there is to set: the choices that were meant say which keys."""
     parser = OverridesParser.create(config_loader=composition.loader)
     parsed = [(one, override) for one in typed for override in _parsed(one, parser, multirun)]
     groups = _groups(command, composition, [override for _, override in parsed])
@@ -87,13 +99,7 @@ def find_mistakes(
             one.refuse("", one.instead)
         if one.problem and "=" not in one.text:
             _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
-    lines = [one.problem for one in typed if one.problem]
-    if not lines:
-        return []
-    meant = [text for one in typed for text in one.instead]
-    if not any(text.startswith("resume=") for text in meant):
-        meant = command.rewrite(meant)  # what was meant may imply more than what was typed
-    return list(dict.fromkeys([*lines, *_refused(command, composition, meant, known)]))
+    return known
 
 
 def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from slm.cli.command_line import as_typed, quoted, with_escapes
+from slm.cli.command_line import CommandLine, as_typed, quoted, read, with_escapes
+from slm.errors import UserError
 
 PARSER = OverridesParser.create()
 # no NUL: an argument of a process cannot hold one
@@ -71,3 +74,19 @@ def test_what_is_no_escape_stays() -> None:
     for typed in (r"x='\n'", r"x=\n", r'x="\w+"', r'x="${a}\n"', r'x=${f:"a"}'):
         assert PARSER.parse_override(with_escapes(typed, ())).value() == PARSER.parse_override(typed).value()
     assert with_escapes(r'+data.path=["C:\new"]', ["data.path"]) == r'+data.path=["C:\new"]'
+
+
+def test_flags_and_settings_are_told_apart() -> None:
+    """In any order, with a value beside or behind it, shortened as argparse lets one; the rest looks like a setting."""
+    line = read(["a=1", "--cfg", "job", "--multi", "-cd=own", "b=2", "--info", "c=3", "--lr", "3", "--foo", "--x=y"])
+    flags = ["--cfg=job", "--multirun", "-cd=own", "--info=all"]
+    unknown = [("--lr 3", "lr=3"), ("--foo", "foo=true"), ("--x=y", "x=y")]
+    assert line == CommandLine(flags, ["a=1", "b=2", "c=3"], unknown)
+    assert (line.config_dir, line.is_multirun) == (Path("own"), True)
+    assert read(line.known) == CommandLine(flags, ["a=1", "b=2", "c=3"])
+
+
+@pytest.mark.parametrize("typed", [["--cfg"], ["--cfg", "jobs"], ["--info=x"], ["-cd"], ["--resolve"]])
+def test_a_flag_with_a_wrong_value_is_a_mistake(typed: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{typed[0].partition('=')[0]} (takes|is read only with)"):
+        read(typed)
