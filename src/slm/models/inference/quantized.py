@@ -57,8 +57,7 @@ class Int8Linear(_QuantizedLinear):
     """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own.
 
     The products are exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result
-    does not depend on the rows beside it. Where oneDNN's kernel is missing, the weights are read as 8 bits and
-    multiplied in the input's dtype.
+    does not depend on the rows beside it. On a GPU the weights are read as 8 bits and multiplied in the input's dtype.
 
     Args:
         source: the layer to replace.
@@ -73,7 +72,7 @@ class Int8Linear(_QuantizedLinear):
         self.register_buffer("codes", (weight / self.scale[:, None]).round().to(torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not _has_int8_kernel():
+        if x.device.type != "cpu":
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
         few = x.numel() <= _OUR_ROWS * self.in_features
@@ -88,18 +87,20 @@ class Int8Linear(_QuantizedLinear):
 
     @functools.cached_property
     def packed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes in oneDNN's own order, what an output's step is over 127, and its zero."""
+        """Codes, in oneDNN's own order where it multiplies them, what an output's step is over 127, and its zero."""
         zeros = torch.zeros(self.out_features, dtype=torch.int32)
-        return torch.ops.onednn.qlinear_prepack(self.codes, None), self.scale / 127, zeros
+        codes = torch.ops.onednn.qlinear_prepack(self.codes, None) if _onednn_is_exact() else self.codes.float()
+        return codes, self.scale / 127, zeros
 
     def _exact(self, rows: Tensor) -> Tensor:
         """Few operations on purpose: at one row, each costs as much as a tenth of the product."""
         packed, steps, zeros = self.packed
         peak = rows.abs().amax(dim=-1, keepdim=True).float().clamp_(min=1e-12)
         codes = (rows * (127 / peak)).add_(128.5).to(torch.uint8)  # cut, it is rounded: -127 .. 127 around 128
-        products = torch.ops.onednn.qlinear_pointwise.default(
-            codes, 1.0, 128, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        if _onednn_is_exact():
+            products = _onednn_product(codes, packed, steps, zeros)
+        else:
+            products = linear(codes.float().sub_(128), packed).mul_(steps)
         if self.bias is None:
             return products.mul_(peak).to(rows.dtype)
         return torch.addcmul(self.bias, products, peak).to(rows.dtype)
@@ -168,5 +169,19 @@ def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return codes.flatten(1).to(torch.uint8), scale[..., 0].t().contiguous(), offset[..., 0].t().contiguous()
 
 
-def _has_int8_kernel() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+def _onednn_product(codes: Tensor, packed: Tensor, steps: Tensor, zeros: Tensor) -> Tensor:
+    products: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+        codes, 1.0, 128, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return products
+
+
+@functools.cache
+def _onednn_is_exact() -> bool:
+    """Whether oneDNN is there, and sums do not overflow: without VNNI it adds pairs of products in 16 bits."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return False
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((16, 64), 127, dtype=torch.int8), None)
+    codes = torch.full((1, 64), 255, dtype=torch.uint8)
+    found = _onednn_product(codes, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32))
+    return bool((found == (255 - 128) * 127 * 64).all())
