@@ -148,6 +148,13 @@ def test_a_file_is_read_in_one_sitting() -> None:
     assert {name for name, lines in lengths.items() if lines > 300} == LONG
 
 
+def test_modules_know_kernels_through_one_file() -> None:
+    """And kernels know no module at all: the order of floors sees to that."""
+    modules = (ROOT / "models" / "modules").glob("*.py")
+    knowing = {file.stem for file in modules for _, name in imported(file) if name.startswith("slm.models.kernels")}
+    assert knowing == {"fused"}
+
+
 def test_few_modules_stand_at_the_root() -> None:
     """What every room stands on; all else has a room."""
     assert sum(file.parent == ROOT for file in FILES) <= 7
