@@ -232,12 +232,6 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def attention_flops_per_token(arguments: argparse.Namespace) -> float:
-    """``12 L H D T``: what attention takes beside the ``6 N`` of the parameters (Chowdhery et al. 2022, appendix B)."""
-    shape = slm_config(arguments).modules.transformer
-    return 12.0 * shape.n_layers * shape.n_heads * shape.head_dim * arguments.seq_len
-
-
 def compare(arguments: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     """All contenders in turns."""
     device = torch.device(arguments.device)
@@ -251,7 +245,9 @@ def compare(arguments: argparse.Namespace, given: list[str]) -> dict[str, Any]:
         contender.close()
     rate = statistics.median(rates)
     tokens = arguments.batch * arguments.seq_len
-    attention = attention_flops_per_token(arguments)
+    shape = slm_config(arguments).modules.transformer
+    # beside the 6 N of the parameters 12 L H D T (Chowdhery et al. 2022, appendix B)
+    attention = 12.0 * shape.n_layers * shape.n_heads * shape.head_dim * arguments.seq_len
     figures: dict[str, Any] = {"benchmark": "train", **vars(arguments), "matrix_gflops": round(rate, 1)}
     for contender in contenders:
         seconds = statistics.median(contender.seconds[WARMUP_TURNS:])
@@ -270,15 +266,10 @@ def compare(arguments: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     return figures
 
 
-def is_missing(contender: str) -> bool:
-    """Whether its library is not installed."""
-    return contender not in ("slm", "plain") and importlib.util.find_spec(contender) is None
-
-
 def main() -> None:
     """Run, print the table, end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    installed = [name for name in ("slm", "plain", "transformers", "litgpt") if not is_missing(name)]
+    installed = ["slm", "plain", *filter(importlib.util.find_spec, ("transformers", "litgpt"))]
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--model", default="gpt2_base", help="one of gpt2_*")
     parser.add_argument("--batch", type=int, default=4)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from slm.generation.language_model import LanguageModel
     from slm.generation.request import Prompt
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16", "float16")}
 
 
 def generate(cfg: DictConfig) -> None:
@@ -30,7 +30,9 @@ def generate(cfg: DictConfig) -> None:
     from slm.cli.given_model import model_source
 
     values, settings = _checked(cfg)
-    _tell_of_lost_quotes(settings.stop)
+    if lost := [text for text in settings.stop if re.fullmatch(r"(\\[ntr])+", text)]:
+        shown = f"""generation.stop='["{lost[0]}"]'"""
+        notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
     source = model_source(values)
     prompts = None if values["prompts"] is None else _unanswered(values)
     if prompts == []:
@@ -41,12 +43,9 @@ def generate(cfg: DictConfig) -> None:
 
     if values["device"] == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: there is no GPU that torch can use here; device=cpu")
-    language_model = load(
-        source,
-        None if values["device"] == "auto" else values["device"],
-        None if values["dtype"] == "auto" else getattr(torch, values["dtype"]),
-        settings.quantize,
-    )
+    device = None if values["device"] == "auto" else values["device"]
+    dtype = None if values["dtype"] == "auto" else getattr(torch, values["dtype"])
+    language_model = load(source, device, dtype, settings.quantize)
     settings = _as_its_makers_do(language_model, values["generation"])
     if prompts is not None:
         from slm.training.prompt_file import answer_prompts, open_answers
@@ -110,25 +109,19 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
 
 
 def _check_choices(values: Mapping[str, Any]) -> None:
-    problems = []
+    problems = [
+        f"{key} must be one of {', '.join(known)}; got '{values[key]}'{did_you_mean(str(values[key]), known)}"
+        for key, known in _CHOICES.items()
+        if values[key] not in known
+    ]
     if values["prompt"] is not None and values["prompts"] is not None:
         problems.append("prompt and prompts were both given; give one of them")
     if values["out"] is not None and values["prompts"] is None:
         problems.append(
             "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
         )
-    for key, choices in (("device", ("auto", "cpu", "cuda")), ("dtype", ("auto", *_DTYPES))):
-        if values[key] not in choices:
-            hint = did_you_mean(str(values[key]), choices)
-            problems.append(f"{key} must be one of {', '.join(choices)}; got '{values[key]}'{hint}")
     if problems:
         raise UserError("\n".join(problems))
-
-
-def _tell_of_lost_quotes(stop: Sequence[str]) -> None:
-    if lost := [text for text in stop if re.fullmatch(r"(\\[ntr])+", text)]:
-        shown = f"""generation.stop='["{lost[0]}"]'"""
-        notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
 
 
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:

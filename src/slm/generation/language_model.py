@@ -105,13 +105,7 @@ class _Text:
 
 @dataclass
 class LanguageModel:
-    """What `load` gives.
-
-    Attributes:
-        model: in eval mode; ``model(input_ids)`` gives logits (B, T, V).
-        tokenizer: text to ids and back.
-        facts: what produced it, plain types.
-    """
+    """What `load` gives: the model, in eval mode, its tokenizer, and what produced it, in plain types."""
 
     model: CausalLM
     tokenizer: Tokenizer
@@ -152,7 +146,7 @@ class LanguageModel:
         Args:
             prompt_ids: taken as they are; `Tokenizer.begin_ids` are not put before them.
             settings: how to continue; ``n`` is taken as 1.
-            lead: is no part of the text where that begins with it: `ChatRenderer.answer_lead` of an answer.
+            lead: no part of the text that begins with it: `ChatRenderer.answer_lead` of an answer.
         """
         for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead):
             yield event
@@ -217,10 +211,7 @@ class LanguageModel:
         others_go_on: bool = False,
         lead: str = "",
     ) -> Iterator[tuple[int, str | Completion]]:
-        """(request, piece of its text) as they come, and (request, `Completion`) at its end.
-
-        What is continued are `prompts`, or `prompt_ids` if given; `others_go_on` if some of them are refused.
-        """
+        """(request, piece of its text) as they come, then (request, `Completion`); of `prompt_ids` if given."""
         start = time.perf_counter()
         tokenizer = self.tokenizer
         asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())

@@ -15,14 +15,10 @@ _NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucl
 
 
 def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | None) -> Tensor:
-    """(B, V) logits to (B,) token ids, by `settings`; the order is temperature, top-k, top-p, min-p.
+    """(B, V) logits, after `adjusted`, to (B,) token ids; the order is temperature, top-k, top-p, min-p.
 
-    Greedy below the smallest normal fp32 number, about 1e-38, as a temperature.
-
-    Args:
-        logits: after `adjusted`.
-        settings: how to draw.
-        uniforms: (B,), a number in [0, 1) for each row, which decides its draw; None if greedy.
+    `uniforms` (B,) are the numbers in [0, 1) that decide each row's draw; None if greedy. So is a temperature below the
+    smallest normal fp32 number, about 1e-38.
     """
     if settings.greedy or uniforms is None or settings.temperature < _SMALLEST:
         return greedy(logits)
@@ -57,24 +53,24 @@ def adjusted(
 
     In fp32 where numbers are added or scaled. A row in which all of that leaves no token stays as it is.
     """
+    if not has_rules(settings):
+        return logits
     plain = logits
     counts = settings.presence_penalty or settings.frequency_penalty
     if settings.logit_bias or settings.repetition_penalty != 1 or counts:
         logits = logits.float().clamp(max=_LARGEST)  # bf16 has steps of 0.06 at 10; fp16 weights may give inf
-    if settings.logit_bias:
-        logits = with_bias(logits, settings.logit_bias)
     seen: list[list[int]] = []
     if settings.repetition_penalty != 1 or settings.no_repeat_ngram:
         seen = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
+    if settings.logit_bias:
+        logits = with_bias(logits, settings.logit_bias)
     if settings.repetition_penalty != 1:
         logits = penalize_repetition(logits, seen, settings.repetition_penalty)
     if counts:
         logits = penalize_counts(logits, texts, settings.presence_penalty, settings.frequency_penalty)
     if settings.no_repeat_ngram:
         logits = forbid_ngrams(logits, seen, settings.no_repeat_ngram)
-    if logits is not plain:
-        logits = torch.where(logits.isneginf().all(dim=-1, keepdim=True), plain, logits)
-    return logits
+    return torch.where(logits.isneginf().all(dim=-1, keepdim=True), plain, logits)
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:

@@ -183,7 +183,7 @@ class TransformerConfig(_Strict):
             "n_kv_heads": self.n_heads,
             "head_dim": self.dim // self.n_heads,
             "out_proj_bias": self.bias,
-            "mlp_dim": round(width),
+            "mlp_dim": self.mlp_dim or round(width),
             "mlp_bias": self.bias,
         }
         for name, value in derived.items():

@@ -12,39 +12,26 @@ _CLEARED_TOGETHER = 256  # positions
 
 
 class KVCache:
-    """Room for `max_len` positions of every layer and row.
+    """Room for keys and values of shape (n_layers, rows, n_kv_heads, max_len, head_dim).
 
     Rows that stand at the same position take the fast way, plain slices and no mask; rows that do not can only be
     extended by one position at a time.
 
     Attributes:
-        keys, values: (n_layers, rows, n_kv_heads, max_len, head_dim).
         lengths: positions filled, for each row in use; the rows in use are the first ones.
         offsets: positions that each row has forgotten (`forget`): its next token stands at ``length + offset``.
     """
 
     lengths: list[int]
-    offsets: list[int]
     _in_step: bool
     _longest: int
-    _cleared: int
+    _places: Tensor
 
-    def __init__(
-        self,
-        n_layers: int,
-        batch_size: int,
-        n_kv_heads: int,
-        max_len: int,
-        head_dim: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        shape = (n_layers, batch_size, n_kv_heads, max_len, head_dim)
+    def __init__(self, shape: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype) -> None:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
-        self._places = self._shifts = self._rows = torch.empty(0, dtype=torch.int64)
-        self._written = [0] * batch_size  # positions of each row that hold numbers, in use or not
-        self._set([0] * batch_size, [0] * batch_size)
+        self._written = [0] * shape[1]  # positions of each row that hold numbers, in use or not
+        self._set([0] * shape[1], [0] * shape[1])
 
     # ---- what a forward pass asks and tells: `slm.models.contract.Cache` ----
 

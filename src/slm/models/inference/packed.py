@@ -28,9 +28,6 @@ class PackedLinear(nn.Module):
         source: the layer to replace; bf16 weights of it may be let go.
         shared: the weight is another module's too (a tied head's): it is neither reordered, which would make a second
             copy of it, nor part of the `state_dict`.
-
-    Attributes:
-        native: the C kernels serve it.
     """
 
     def __init__(self, source: nn.Linear, shared: bool = False) -> None:
@@ -74,17 +71,13 @@ class PackedLinear(nn.Module):
         return self
 
     def _choose(self) -> None:
-        half = self._weight.dtype == torch.bfloat16
-        self.native = (
-            library() is not None
-            and self._weight.is_contiguous()
-            and self._weight.device.type == "cpu"
-            and self._weight.dtype in (torch.float32, torch.bfloat16)
-        )
-        self._tiles = self.native and half and takes_tiles(self._weight)
+        weight, half = self._weight, self._weight.dtype == torch.bfloat16
+        readable = weight.is_contiguous() and weight.device.type == "cpu" and (half or weight.dtype == torch.float32)
+        self.native = readable and library() is not None
+        self._tiles = self.native and half and takes_tiles(weight)
         self._reordered = half and not self.native and not self.shared
         if self._reordered:
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

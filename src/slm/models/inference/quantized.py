@@ -15,12 +15,13 @@ from slm.models.kernels.products import product_int4, product_int8, product_tile
 GROUP = 64
 """Inputs that share a scale of 4-bit weights: at 32 the scales are a fifth of what decoding reads."""
 
+_DERIVED = ("totals", "packed")  # in a kernel's own order, which can be neither copied nor pickled
 _OUR_ROWS = 16  # of int8: with more, oneDNN's product is faster
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends can cost less than coarser steps
 
 
 class _QuantizedLinear(nn.Module):
-    """What both have: sizes, the bias, and codes in the kernel's own order, made at the first product."""
+    """What both have: sizes, the bias, and what is derived from the codes at the first product."""
 
     codes: Tensor
 
@@ -28,10 +29,9 @@ class _QuantizedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = source.weight.shape
         self.bias = source.bias
-        self._packed: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed": None}
+        return {name: value for name, value in super().__getstate__().items() if name not in _DERIVED}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Scales keep their dtype when a model is cast: the products count on it."""
@@ -49,38 +49,30 @@ class _QuantizedLinear(nn.Module):
         self._forget()
 
     def _forget(self) -> None:
-        """What was derived from the codes."""
-        self._packed = None
-        self.__dict__.pop("totals", None)
+        for derived in _DERIVED:
+            self.__dict__.pop(derived, None)
 
 
 class Int8Linear(_QuantizedLinear):
     """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own.
 
     The products are exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result
-    does not depend on the rows beside it. Where oneDNN's kernel is missing, the weights are read as 8 bits and
-    multiplied in the input's dtype.
+    does not depend on the rows beside it. On a GPU the weights are read as 8 bits and multiplied in the input's dtype.
 
     Args:
-        source: the layer to replace; of one on the meta device, the shape alone is taken.
+        source: the layer to replace.
     """
 
     scale: Tensor
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__(source)
-        weight = source.weight.detach()
-        if weight.is_meta:
-            codes = torch.empty(weight.shape, dtype=torch.int8, device="meta")
-            scale = torch.empty(self.out_features, device="meta")
-        else:
-            scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
-            codes = (weight.float() / scale[:, None]).round().to(torch.int8)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
+        weight = source.weight.detach().float()
+        self.register_buffer("scale", weight.abs().amax(dim=1).clamp(min=1e-12) / 127)
+        self.register_buffer("codes", (weight / self.scale[:, None]).round().to(torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not _has_int8_kernel():
+        if x.device.type != "cpu":
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
         few = x.numel() <= _OUR_ROWS * self.in_features
@@ -93,17 +85,22 @@ class Int8Linear(_QuantizedLinear):
         """(out,) int32, the sums of the codes."""
         return self.codes.sum(dim=1, dtype=torch.int32)
 
+    @functools.cached_property
+    def packed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, in oneDNN's own order where it multiplies them, what an output's step is over 127, and its zero."""
+        zeros = torch.zeros(self.out_features, dtype=torch.int32)
+        codes = torch.ops.onednn.qlinear_prepack(self.codes, None) if _onednn_is_exact() else self.codes.float()
+        return codes, self.scale / 127, zeros
+
     def _exact(self, rows: Tensor) -> Tensor:
         """Few operations on purpose: at one row, each costs as much as a tenth of the product."""
-        if self._packed is None:
-            self._packed = torch.ops.onednn.qlinear_prepack(self.codes, None)
-            self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
-            self._steps = self.scale / 127
+        packed, steps, zeros = self.packed
         peak = rows.abs().amax(dim=-1, keepdim=True).float().clamp_(min=1e-12)
         codes = (rows * (127 / peak)).add_(128.5).to(torch.uint8)  # cut, it is rounded: -127 .. 127 around 128
-        products = torch.ops.onednn.qlinear_pointwise.default(
-            codes, 1.0, 128, self._packed, self._steps, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        if _onednn_is_exact():
+            products = _onednn_product(codes, packed, steps, zeros)
+        else:
+            products = linear(codes.float().sub_(128), packed).mul_(steps)
         if self.bias is None:
             return products.mul_(peak).to(rows.dtype)
         return torch.addcmul(self.bias, products, peak).to(rows.dtype)
@@ -113,39 +110,34 @@ class Int4Linear(_QuantizedLinear):
     """Weights as 4 bits, each group of 64 inputs with a scale and an offset; products in bf16.
 
     Args:
-        source: the layer to replace; its inputs must be a multiple of 64. Of one on the meta device, the shape
-            alone is taken.
+        source: the layer to replace; its inputs must be a multiple of 64.
     """
 
     scales_and_offsets: Tensor
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__(source)
-        weight = source.weight.detach()
-        if weight.is_meta:
-            two_a_byte = torch.empty(self.out_features, self.in_features // 2, dtype=torch.uint8, device="meta")
-            groups = (self.in_features // GROUP, self.out_features, 2)
-            scales_and_offsets = torch.empty(groups, dtype=torch.bfloat16, device="meta")
-        else:
-            codes, scale, offset = four_bits(weight.float())
-            two_a_byte = codes[:, ::2] | codes[:, 1::2] << 4
-            scales_and_offsets = torch.stack([scale, offset], dim=-1).to(torch.bfloat16)
-        self.register_buffer("codes", two_a_byte)
-        self.register_buffer("scales_and_offsets", scales_and_offsets)
+        codes, scale, offset = four_bits(source.weight.detach().float())
+        self.register_buffer("codes", codes[:, ::2] | codes[:, 1::2] << 4)  # two a byte
+        self.register_buffer("scales_and_offsets", torch.stack([scale, offset], dim=-1).to(torch.bfloat16))
 
     def forward(self, x: Tensor) -> Tensor:
         if has("int4") and serves(x, self.in_features, self.bias):
             if x.dim() < 3 or x.shape[-2] == 1:
                 return product_int4(x, self.codes, self.scales_and_offsets, self.bias)
             return self._widened(x)
-        if self._packed is None:
-            whole = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).to(torch.int32)
-            self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
         rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
-        y = torch._weight_int4pack_mm_for_cpu(rows, self._packed, GROUP, self.scales_and_offsets)
+        y = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales_and_offsets)
         if self.bias is not None:
             y += self.bias
         return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+    @functools.cached_property
+    def packed(self) -> Tensor:
+        """Codes in the order of torch's kernel."""
+        whole = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).to(torch.int32)
+        packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
+        return packed
 
     def _widened(self, x: Tensor) -> Tensor:
         """By the weights in bf16: with the rows of a prompt, making them costs less than 4-bit products."""
@@ -177,5 +169,19 @@ def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return codes.flatten(1).to(torch.uint8), scale[..., 0].t().contiguous(), offset[..., 0].t().contiguous()
 
 
-def _has_int8_kernel() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+def _onednn_product(codes: Tensor, packed: Tensor, steps: Tensor, zeros: Tensor) -> Tensor:
+    products: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+        codes, 1.0, 128, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return products
+
+
+@functools.cache
+def _onednn_is_exact() -> bool:
+    """Whether oneDNN is there, and sums do not overflow: without VNNI it adds pairs of products in 16 bits."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return False
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((16, 64), 127, dtype=torch.int8), None)
+    codes = torch.full((1, 64), 255, dtype=torch.uint8)
+    found = _onednn_product(codes, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32))
+    return bool((found == (255 - 128) * 127 * 64).all())

@@ -12,7 +12,7 @@ from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
 from slm.models.inference.packed import NativeActivation, PackedLinear
 from slm.models.inference.quantized import Int4Linear, Int8Linear
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library, place
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.layer_norm import LayerNorm, RMSNorm
 from slm.models.modules.mha import MultiHeadAttention
@@ -23,9 +23,9 @@ _WIDTH = 16  # numbers that the kernels take at a time
 
 
 class StackedStep(nn.Module):
-    """The `decode_step` of a `Transformer` by a `Stack`, made anew when weights move.
+    """The `decode_step` of a `Transformer`: a `Stack`, made anew when weights move; it is a module to hear of that.
 
-    It has none of its own, and is a module to hear of that. It gives None for what the kernels do not know.
+    None for what the kernels do not know.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Stack:
     def __init__(self, blocks: nn.ModuleList, dtype: torch.dtype) -> None:
         first: Any = blocks[0]
         self.dtype = dtype
-        self._kept: list[Tensor] = []
+        self._kept: list[Tensor | None] = []
         attention = first.attention
         self._blocks = (_Block * len(blocks))(*(self._block(block) for block in blocks))
         n_heads, n_kv_heads, _ = attention.heads
@@ -166,23 +166,20 @@ class Stack:
         return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
 
     def _linear(self, layer: Any) -> _Linear:
-        scale: Tensor | None = None
-        totals: Tensor | None = None
+        tensors: tuple[Tensor | None, ...]
         if isinstance(layer, Int8Linear):
-            kind, weight, scale, totals = 1, layer.codes, layer.scale, layer.totals
+            kind, tensors = 1, (layer.codes, layer.scale, layer.totals)
         elif isinstance(layer, Int4Linear):
-            kind, weight, scale = 2, layer.codes, layer.scales_and_offsets
+            kind, tensors = 2, (layer.codes, layer.scales_and_offsets, None)
         else:
-            kind, weight = 0, layer.plain_weight
-        places = (self._place(tensor) for tensor in (weight, scale, totals, layer.bias))
+            kind, tensors = 0, (layer.plain_weight, None, None)
+        places = (self._place(tensor) for tensor in (*tensors, layer.bias))
         return _Linear(*places, layer.out_features, layer.in_features, kind)
 
     def _place(self, tensor: Tensor | None) -> int | None:
         """Its address, and a reason for it to stay."""
-        if tensor is None:
-            return None
         self._kept.append(tensor)
-        return tensor.data_ptr()
+        return place(tensor)
 
 
 def _is_known(block: Any, dtype: torch.dtype) -> bool:
@@ -204,9 +201,9 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
 
 def _has_kernel(layer: nn.Module, dtype: torch.dtype) -> bool:
     if isinstance(layer, Int8Linear):
-        return has("int8") and layer.scale.dtype == torch.float32 and (layer.bias is None or layer.bias.dtype == dtype)
-    if isinstance(layer, Int4Linear):
-        return has("int4") and (layer.bias is None or layer.bias.dtype == dtype)
-    if not isinstance(layer, PackedLinear) or not layer.native or layer.plain_weight.dtype != dtype:
-        return False
-    return layer.bias is None or layer.bias.dtype == dtype
+        known = has("int8") and layer.scale.dtype == torch.float32
+    elif isinstance(layer, Int4Linear):
+        known = has("int4")
+    else:
+        known = isinstance(layer, PackedLinear) and layer.native and layer.plain_weight.dtype == dtype
+    return known and (layer.bias is None or layer.bias.dtype == dtype)

@@ -59,7 +59,7 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(file))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         notice(
-            f"decoding and training go without their C kernels, at about half the speed: {_said(error)} "
+            f"decoding and training go without their C kernels, at about half the speed: {error} "
             "(SLM_NATIVE=0: no notice)"
         )
         return None
@@ -132,11 +132,7 @@ def _compile(compiler: str, sources: list[Path], file: Path) -> None:
 
 
 def _run(*command: str, folder: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = [line for line in error.stderr.splitlines() if "error" in line]
-        return f"the C compiler failed ({(lines or [f'status {error.returncode}'])[0]})"
-    return str(error)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line]
+        raise RuntimeError(f"the C compiler failed ({(lines or [f'status {done.returncode}'])[0]})")

@@ -29,26 +29,21 @@ class GPT(nn.Module):
         self.config = config
         rows = torch.empty(config.padded_vocab_size, modules.transformer.dim)
         self.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)  # draws nothing; `init_weights` does
-        self.value_embedding = _value_embedding(config) if modules.token_embedding.values else None
+        self.value_embedding = ValueEmbedding(config) if modules.token_embedding.values else None
         self.position_embedding = build_position_embedding(config)
         self.emb_dropout = nn.Dropout(modules.emb_dropout.p)
         self.transformer = Transformer(modules.transformer)
-        self.output_projection = (
-            None
-            if modules.output_projection.tie_weights
-            else nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
-        )
+        tied = modules.output_projection.tie_weights
+        head = None if tied else nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
+        self.output_projection = head
         self.inference_head: nn.Module | None = None  # a faster form of the head's weight, where decoding made one
         self._freeze()
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> GPT:
-        """A model with GPT-2's initial weights on torch's default device; on the meta device, its shapes alone.
-
-        The shapes are laid out on the meta device first, so that every number is drawn once.
-        """
+        """A model with GPT-2's initial weights on torch's default device; on the meta device, its shapes alone."""
         device = torch.get_default_device()
-        with torch.device("meta"):
+        with torch.device("meta"):  # so that every number is drawn once
             model = cls(config)
         if device.type != "meta":
             model = model.to_empty(device=device)
@@ -127,32 +122,18 @@ class GPT(nn.Module):
         shape = self.config.modules.transformer
         weight = self.token_embedding.weight
         return KVCache(
-            n_layers=shape.n_layers,
-            batch_size=batch_size,
-            n_kv_heads=shape.n_kv_heads,
-            max_len=max_len or self.config.params.max_seq_len,
-            head_dim=shape.head_dim,
-            device=weight.device,
-            dtype=weight.dtype,
+            (shape.n_layers, batch_size, shape.n_kv_heads, max_len or self.config.params.max_seq_len, shape.head_dim),
+            weight.device,
+            weight.dtype,
         )
 
     def _freeze(self) -> None:
-        modules = self.config.modules
-        frozen = [
-            (self.token_embedding, modules.token_embedding.freeze),
-            (self.value_embedding, modules.token_embedding.freeze),
-            (self.position_embedding, modules.position_embedding.freeze),
-            (self.transformer, modules.transformer.freeze),
-            (self.output_projection, modules.output_projection.freeze),
-        ]
-        for module, freeze in frozen:
-            if module is not None and freeze:
+        if self.config.modules.token_embedding.freeze and self.value_embedding is not None:
+            self.value_embedding.requires_grad_(False)
+        for name in ("token_embedding", "position_embedding", "transformer", "output_projection"):
+            module = getattr(self, name)
+            if module is not None and getattr(self.config.modules, name).freeze:
                 module.requires_grad_(False)
-
-
-def _value_embedding(config: ModelConfig) -> ValueEmbedding:
-    shape = config.modules.transformer
-    return ValueEmbedding(config.padded_vocab_size, shape.n_layers, shape.n_kv_heads, shape.head_dim)
 
 
 def _writes_residual(name: str) -> bool:

@@ -34,7 +34,7 @@ def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
 
 
 def build_attention(config: TransformerConfig, layer: int) -> nn.Module:
-    """The attention of one layer; see `slm.models.modules.mha` for what its forward takes."""
+    """The attention of one layer; `MultiHeadAttention` says what its forward takes."""
     return cast(nn.Module, ATTENTIONS.get(config.attention)(config, layer))
 
 

@@ -83,19 +83,15 @@ class SinusoidalPositions(PositionEmbedding):
 
 
 class ValueEmbedding(nn.Module):
-    """What a token adds to the values of each layer: a row of one table, times that layer's gate.
+    """What a token adds to the values of each layer: a row of one table, times that layer's gate."""
 
-    Args:
-        n_rows: tokens, padding included.
-        n_layers: layers.
-        heads, head_dim: of the values.
-    """
-
-    def __init__(self, n_rows: int, n_layers: int, heads: int, head_dim: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.table = nn.Embedding.from_pretrained(torch.empty(n_rows, heads * head_dim), freeze=False)  # draws nothing
-        self.gates = nn.Parameter(torch.empty(n_layers))
+        shape = config.modules.transformer
+        self.heads = shape.n_kv_heads
+        rows = torch.empty(config.padded_vocab_size, shape.n_kv_heads * shape.head_dim)
+        self.table = nn.Embedding.from_pretrained(rows, freeze=False)  # draws nothing
+        self.gates = nn.Parameter(torch.empty(shape.n_layers))
 
     def reset_parameters(self) -> None:
         """Open gates; the table's rows are small and so begin to count by themselves."""

@@ -22,8 +22,7 @@ class LoraLinear(nn.Linear):
 
     Args:
         source: the layer to replace; its parameters are shared, not copied.
-        rank: columns of B and rows of A.
-        scale: of the product.
+        rank, scale: of the product.
         dropout: probability, on what A reads.
     """
 

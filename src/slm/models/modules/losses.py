@@ -24,11 +24,9 @@ class CrossEntropy(nn.Module):
         self.softcap = softcap
 
     def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
-        """Summed NLL in nats, a scalar in fp32.
-
-        Equal, in value and gradient, to
-        ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``, with
-        the logits bent to ``softcap * tanh(logits / softcap)`` where there is a soft cap.
+        """Summed NLL in nats, a scalar in fp32: in value and gradient
+        ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``, with the logits bent
+        to ``softcap * tanh(logits / softcap)`` where there is a soft cap.
 
         Args:
             hidden: (B, T, C), what the model gives before its head.
@@ -46,10 +44,9 @@ class CrossEntropy(nn.Module):
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Head, softmax and loss in one pass over chunks of rows.
 
-    The gradient of a summed NLL with respect to the logits is ``softmax - onehot``, known as soon
-    as the logits are, so the forward pass already makes the gradients of `hidden` and
-    `head_weight` and drops the chunk's logits (the idea of Liger-Kernel's fused linear
-    cross-entropy, Hsu et al. 2024). Backward only scales them.
+    The gradient of a summed NLL with respect to the logits is ``softmax - onehot``, known as soon as they are, so the
+    forward pass already makes the gradients of `hidden` and `head_weight` and drops the chunk's logits (the idea of
+    Liger-Kernel's fused linear cross-entropy, Hsu et al. 2024). Backward only scales them.
     """
 
     @staticmethod
