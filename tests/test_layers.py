@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib.util
+import inspect
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,6 +180,111 @@ def test_the_configuration_library_stays_at_the_edge() -> None:
             f"{place}:{line}" for line, module in imported(file) if module.split(".")[0] in ("hydra", "omegaconf")
         ]
     assert wrong == []
+
+
+SEAMS = ROOT / "training/lightning_seams.py"
+# Private names of Hydra that are still used: files leave this list, none is added.
+HYDRA_PRIVATE = {"cli/composition.py", "cli/flags.py", "cli/mistakes.py", "cli/origins.py"}
+
+
+def test_private_parts_of_lightning_and_hydra_are_used_in_one_file_alone() -> None:
+    """They change without a word. Those of Lightning stand in `SEAMS`, and its tests fail where they change."""
+    theirs, ours = private_names_of_lightning(), defined_names()
+    wrong = set()
+    for file in FILES:
+        if file == SEAMS:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {name for name in private_imports(tree) if name.partition(".")[0] != "hydra"}
+        names |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and not is_self(node.value) and node.attr in theirs - ours
+        }
+        names |= {name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for name in inherited_private(node)}
+        wrong |= {f"{file.relative_to(ROOT)}: {name}" for name in names}
+    assert wrong == set()
+    of_hydra = {
+        file.relative_to(ROOT).as_posix()
+        for file in FILES
+        if any(n.startswith("hydra.") for n in private_imports(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    assert of_hydra == HYDRA_PRIVATE
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def private_imports(tree: ast.AST) -> set[str]:
+    """Dotted names with a private part that are imported from Lightning or Hydra."""
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    dotted = {
+        f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+        for node in imports
+        for alias in node.names
+    }
+    return {
+        name
+        for name in dotted
+        if name.partition(".")[0] in ("pytorch_lightning", "lightning_fabric", "hydra")
+        and any(map(is_private, name.split(".")))
+    }
+
+
+def private_names_of_lightning() -> set[str]:
+    """What Lightning calls its own attributes, functions and classes."""
+    names = set()
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        place = importlib.util.find_spec(package)
+        assert place is not None
+        for file in Path(str(place.origin)).parent.rglob("*.py"):
+            names |= names_in(ast.parse(file.read_text(encoding="utf-8")))
+    return {name for name in names if is_private(name)}
+
+
+def defined_names() -> set[str]:
+    return {name for file in FILES for name in names_in(ast.parse(file.read_text(encoding="utf-8")))}
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Names that functions, classes, assignments and attributes of `self` have."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            names.add(node.attr)
+    return names
+
+
+def inherited_private(node: ast.ClassDef) -> set[str]:
+    """Private attributes of `self` that a class of ours takes from the class of Lightning's that it extends."""
+    names = {part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in node.bases}
+    bases = [base for base in map(lightning_class, names) if base is not None]
+    defined = {
+        name
+        for base in bases
+        for kind in base.__mro__
+        if kind.__module__.startswith(("pytorch_lightning", "lightning_fabric"))
+        for name in names_in(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    }
+    used = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute) and is_self(part.value)}
+    return {name for name in used & defined if is_private(name)}
+
+
+def lightning_class(name: str) -> type | None:
+    import pytorch_lightning as pl
+    from pytorch_lightning.plugins import io
+
+    found = [getattr(place, name, None) for place in (pl, pl.callbacks, pl.loggers, io)]
+    return next((kind for kind in found if isinstance(kind, type)), None)
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -23,7 +23,7 @@ from slm.models.summary import summarize
 from slm.notices import notice
 from slm.training.compiled import Compiled
 from slm.training.freed_memory import keep_freed_memory
-from slm.training.lightning_seams import log_under_own_steps
+from slm.training.lightning_seams import leave_signals_alone, log_under_own_steps
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.config import with_warmup_steps
 from slm.training.optim.optimizers import say_unread
@@ -57,7 +57,7 @@ from slm.training.run.lock import only_writer
 from slm.training.run.provenance import environment, provenance
 from slm.training.run.random_state import RandomState
 from slm.training.run.resume import Resumed
-from slm.training.run.stop_signals import StopSignals, leave_signals_alone
+from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, logged_by_others, summarize_run
