@@ -1,4 +1,4 @@
-"""Lightning's private parts are as `slm.training.lightning_seams` relies on; each test says what a change would break."""
+"""Lightning's private parts are as `slm.training.lightning_seams` relies on; a test says what would break."""
 
 from __future__ import annotations
 

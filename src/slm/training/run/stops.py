@@ -18,9 +18,9 @@ from torch import distributed
 
 from slm.errors import Stopped
 from slm.notices import notice
+from slm.training.config import in_words
 from slm.training.lightning_seams import validate_now
 from slm.training.run.stop_signals import StopSignals
-from slm.training.time_budget import in_words
 
 
 def is_scheduled(trainer: pl.Trainer, val_every: int) -> bool:
