@@ -21,8 +21,8 @@ import torch
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_loss, build_model
-from slm.training.freed_memory import keep_freed_memory
 from slm.training.optim.optimizers import parameter_groups
+from slm.training.process import keep_freed_memory
 
 VOCAB_SIZE = 8192
 STEPS = 2

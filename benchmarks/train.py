@@ -57,7 +57,7 @@ def slm(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     """As `slm-train` makes a step; what Lightning adds, `train_overhead.py` measures."""
     from slm.models.modules.build import build_loss, build_model
     from slm.training.compiled import compiled_parts
-    from slm.training.freed_memory import keep_freed_memory
+    from slm.training.process import keep_freed_memory
 
     keep_freed_memory()
     config = slm_config(arguments)

@@ -106,7 +106,9 @@ CORPORA = Registry(
 READERS = Registry("data format", _files("slm.data.documents", "text jsonl json parquet"))
 TEMPLATES = Registry("chat template", _files("slm.chat.templates", "alpaca chatml hf"))
 TASKS = Registry("task", _files("slm.training.tasks", "pretrain sft dpo"))
-PREFERENCE_LOSSES = Registry("preference loss", _files("slm.training.tasks.preferences", "dpo ipo orpo simpo"))
+PREFERENCE_LOSSES = Registry(
+    "preference loss", dict.fromkeys(("dpo", "ipo", "orpo", "simpo"), "slm.training.tasks.preferences.losses")
+)
 
 register_model = MODELS.register
 register_norm = NORMS.register

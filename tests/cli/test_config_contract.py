@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
+import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -23,7 +26,7 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
 from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
-from slm.training.run_config import RunConfig
+from slm.training.run_config import RunConfig, Start
 from slm.weights.fine_tuning import FineTuning, Lora
 
 CONF = Path(str(files("slm.conf")))
@@ -76,6 +79,26 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
         needed = [f"+data@data.parts.{name}=python_stdlib" for name in ("a", "b")]
     config = RunConfig.from_dict(composed(f"{group}={choice}", *needed))
     assert config.run_dir.parts[0] == "outputs"
+
+
+def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Weights were opened by it, or downloaded, and the run that is gone on with was looked for."""
+    values = {**composed("experiment=speedrun_shakespeare_cpu"), "resume": "auto", "run_dir": str(tmp_path)}
+    config = RunConfig.from_dict(values)  # modules are imported by now
+
+    opened = io.open
+
+    def refuse(file: Any, *rest: Any, **named: Any) -> Any:
+        assert str(file).endswith(".py"), f"{file} was looked at"  # code of a _target_ is read in place of imported
+        return opened(file, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        for module, name in ((io, "open"), (builtins, "open"), (os, "stat"), (os, "scandir"), (os, "listdir")):
+            patched.setattr(module, name, refuse)
+        again = RunConfig.from_dict(values, Start(template_time=config.template_time))
+        with pytest.raises(UserError, match="are not opened"):
+            RunConfig.from_dict({**values, "model": {"weights": "nowhere"}})
+    assert again == config
 
 
 @pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"])

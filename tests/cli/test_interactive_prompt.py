@@ -24,6 +24,7 @@ import torch
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.prompt_file import read_prompts
 from slm.generation.repl.loop import InteractivePrompt
 from slm.generation.repl.session import Conversation
 from slm.generation.repl.terminal import visible
@@ -34,7 +35,6 @@ from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.export import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-from slm.training.prompt_file import read_prompts
 from slm.weights.bundle import write_bundle
 
 READY = r"\x1b\[\?2004h"  # what a terminal is told when a line is to be read

@@ -24,7 +24,7 @@ IMPORTED = (
     "slm.training.tasks.sft",
     "slm.training.watch.progress",
     "slm.training.watch.sample_text",
-    "slm.training.watch.answers",
+    "slm.training.answers",
     "slm.data.batches.datamodule",
     "slm.data.batches.mixture",
     "slm.data.store.find",

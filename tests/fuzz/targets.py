@@ -32,11 +32,11 @@ from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
+from slm.generation.prompt_file import read_prompts
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.tokenizers.load import load_tokenizer
-from slm.training.prompt_file import read_prompts
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import read_record
 from slm.training.run.resume import Resumed

@@ -16,10 +16,10 @@ import pytorch_lightning as pl
 import torch
 
 from slm.errors import UserError
+from slm.training.figures import StepFigures, StepReader
 from slm.training.optim.left_out import leave_finding, leave_out_if_bad, takes_finding
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run_again import RunData
-from slm.training.step_figures import StepFigures, StepReader
 
 BATCH = 4
 TEN = ("trainer.max_steps=10", "trainer.val_every=5", "trainer.save_every=2", "trainer.keep=0", "optimizer.fused=false")

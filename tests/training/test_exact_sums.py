@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from slm.training.exact_sum import ExactSum, joined
+from slm.training.figures import ExactSum, joined
 from slm.training.run import random_state
 from slm.training.run.checkpoint_io import HostCopy
 
@@ -87,10 +87,10 @@ def test_a_sum_is_good_to_twice_the_precision(rows_at_once: int) -> None:
     right = [float(sum(map(Fraction, column.tolist()), Fraction())) for column in terms.T]
     plain, exact = torch.zeros(3), ExactSum(3)
     for rows in torch.from_numpy(terms).split(rows_at_once):
-        exact.add_rows(rows)
+        exact.add(rows)
         plain = plain + rows.sum(dim=0)
     found = joined(*exact.take().tolist())
-    assert found == pytest.approx(right, rel=1e-12)
+    assert list(found) == pytest.approx(right, rel=1e-12)
     assert all(abs(plain[i].item() - right[i]) > 1e-9 * right[i] for i in range(3))
     assert exact.take().tolist() == [[0.0] * 3] * 2, "it began anew"
 
@@ -99,8 +99,8 @@ def test_what_is_not_finite_stays_so() -> None:
     for bad in (float("inf"), float("nan")):
         total = ExactSum()
         for value in (1.0, bad, 2.0):
-            total.add(torch.tensor(value))
-        assert str(joined(*total.take().tolist())) == f"[{bad}]"
+            total.add(torch.tensor([[value]]))
+        assert str(joined(*total.take().tolist())) == f"({bad},)"
 
 
 def test_only_cuda_copies_behind_the_hosts_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from slm.training.freed_memory import keep_freed_memory
+from slm.training.process import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def step():

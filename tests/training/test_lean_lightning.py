@@ -78,6 +78,13 @@ print(torch.compile(torch.nn.Linear(2, 3), backend="eager")(torch.zeros(1, 2)).s
     assert _python(code) == ["True", "True", "True", "module", "True", "3"]
 
 
+def test_a_name_of_the_compiler_is_asked_for_first() -> None:
+    """As `init_process_group` asks: the package runs, its first module was taken for the first that anybody imports,
+    and every run of several processes ended there."""
+    code = "import torch; print(torch._dynamo.trace_rules.__name__, type(torch._dynamo).__name__)"
+    assert _python(code) == ["torch._dynamo.trace_rules", "module"]
+
+
 @pytest.mark.parametrize("first", ["matplotlib", "torchmetrics", "torch._dynamo"])
 def test_what_was_imported_before_stays(first: str) -> None:
     """Also plots of metrics, which torchmetrics has where it finds matplotlib."""

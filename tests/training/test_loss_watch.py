@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from slm.training.figures import StepFigures
 from slm.training.lit_module import LanguageModelModule
-from slm.training.step_figures import StepFigures
 from slm.training.watch.loss_watch import LossWatch
 
 

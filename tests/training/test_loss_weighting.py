@@ -16,8 +16,8 @@ from slm.data.batches.datamodule import InstructionDataModule
 from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
+from slm.training.figures import text_metrics
 from slm.training.lit_module import LanguageModelModule
-from slm.training.text_figures import text_metrics
 
 T, VOCAB = 12, 30
 
@@ -94,7 +94,7 @@ def test_gradients_do_not_depend_on_the_micro_batch(windows: Any, batch_size: in
     fit = trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0)
     fit.fit(module, datamodule=Windows(windows, batch_size))
     assert module.tokens_trained == 42
-    assert module.take_train_loss() == pytest.approx(plain_loss(reference, windows).item(), abs=1e-6)
+    assert module.take_train_metrics()["train/loss"] == pytest.approx(plain_loss(reference, windows).item(), abs=1e-6)
     for name, parameter in reference.named_parameters():
         step = before[name] - dict(model.named_parameters())[name].detach()
         assert torch.allclose(step, parameter.grad, atol=1e-6, rtol=0), name
@@ -144,7 +144,7 @@ def test_conversations_weigh_alike_in_any_micro_batch(samples: SampleSet, batch_
     module = LanguageModelModule(model, make_optimizer=partial(torch.optim.SGD, lr=1.0), lr_factor=lambda step: 1.0)
     trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0).fit(module, datamodule=data)
     assert module.tokens_trained == tokens
-    assert module.take_train_loss() == pytest.approx(expected.item(), abs=1e-6)
+    assert module.take_train_metrics()["train/loss"] == pytest.approx(expected.item(), abs=1e-6)
     for name, parameter in reference.named_parameters():
         step = before[name] - dict(model.named_parameters())[name].detach()
         assert torch.allclose(step, parameter.grad, atol=1e-6, rtol=0), name

@@ -9,8 +9,8 @@ import torch
 from lightning_fabric.connector import _PRECISION_INPUT
 
 from slm.training import precision
+from slm.training.config import PRECISIONS, SHORT_NAMES
 from slm.training.precision import resolve_precision
-from slm.training.precision_names import PRECISIONS, SHORT_NAMES
 
 
 def test_every_name_is_one_of_lightning() -> None:

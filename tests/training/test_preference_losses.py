@@ -12,7 +12,7 @@ from slm.data.config import CorpusConfig
 from slm.errors import UserError
 from slm.registry import PREFERENCE_LOSSES
 from slm.training.tasks.dpo import Dpo
-from slm.training.tasks.preferences.pair_loss import PairLogProbs
+from slm.training.tasks.preferences.losses import PairLogProbs
 from slm.training.tasks.task import task_of
 
 CHOSEN, REJECTED, REF_CHOSEN, REF_REJECTED = -12.0, -9.0, -14.5, -8.0

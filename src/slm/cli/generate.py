@@ -48,7 +48,7 @@ def generate(cfg: DictConfig) -> None:
     language_model = load(source, device, dtype, settings.quantize)
     settings = _as_its_makers_do(language_model, values["generation"])
     if prompts is not None:
-        from slm.training.prompt_file import answer_prompts, open_answers
+        from slm.generation.prompt_file import answer_prompts, open_answers
 
         out = values["out"]
         with open_answers(Path(out).expanduser()) if out is not None else contextlib.nullcontext(sys.stdout) as lines:
@@ -63,7 +63,7 @@ def generate(cfg: DictConfig) -> None:
 
 def _unanswered(values: Mapping[str, Any]) -> list[Prompt]:
     """The prompts of the file that have no line in `out` yet."""
-    from slm.training.prompt_file import answered_before, open_answers, read_prompts
+    from slm.generation.prompt_file import answered_before, open_answers, read_prompts
 
     prompts = read_prompts(Path(values["prompts"]).expanduser())
     if values["out"] is None:

@@ -49,9 +49,9 @@ def train(cfg: DictConfig) -> float:
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
     """The configuration as plain types and as typed ones; raises `UserError` with all that is wrong."""
     from slm.cli.composition import checked_values
-    from slm.training.run_config import RunConfig
+    from slm.training.start import run_config
 
-    return checked_values(cfg, RunConfig.from_dict)
+    return checked_values(cfg, run_config)
 
 
 def main() -> None:

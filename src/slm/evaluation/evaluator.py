@@ -2,28 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from slm.data.config import DataConfig
+from slm.errors import UserError
+from slm.evaluation.config import EvaluationConfig
 from slm.models.contract import CausalLM
+from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training.lit_module import LanguageModelModule
 from slm.training.precision import resolve_precision
-from slm.training.quiet import quiet_lightning
-from slm.training.tasks.task import Preparing, TaskData
+from slm.training.process import quiet_lightning
+from slm.training.run.folder import template_time
+from slm.training.run_config import FINE_TUNING_SEQ_LEN
+from slm.training.tasks.task import TaskData, TaskInputs, task_for
 from slm.training.through_head import LossThroughHead, has_plain_head
+from slm.weights.adapt import check_same_tokens
+from slm.weights.open_model import find_source, open_source
+from slm.weights.pretrained import Pretrained
 
 
-def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, Any]:
+def evaluate(
+    opened: Pretrained,
+    settings: EvaluationConfig,
+    data: Mapping[str, Any],
+    own_task: Mapping[str, Any] | None,
+    task_changes: Mapping[str, Any],
+    run: Path | None,
+) -> dict[str, Any]:
+    """Score a model.
+
+    Args:
+        opened: the model.
+        settings: how.
+        data: the configuration's `data`; where its ``seq_len`` is None, windows are the model's longest, at most 1,024.
+        own_task: the settings of the task that trained the model; None where nobody knows.
+        task_changes: of its settings, or of those of the task that reads the data.
+        run: the folder of the run that made the model; None for a model without one.
+
+    Returns:
+        What `score` does; quantized also ``loss_unquantized`` and ``loss_change``.
+
+    Raises:
+        UserError: the data cannot be read, or not by this model; or a setting does not go with it.
+    """
+    answers_file = settings.answers_file
+    if settings.eos_token is not None:
+        opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
+    corpus_and_windows = _data(data, opened.config.params.max_seq_len)
+    settings.check(corpus_and_windows.corpus)
+    task = task_for(corpus_and_windows.corpus, own_task, task_changes)
+    model = opened.model(dtype=torch.float32)
+    inputs = TaskInputs(
+        data=corpus_and_windows,
+        model=opened.config,
+        batch_size=settings.batch_size,
+        known=opened.tokenizer,
+        template_time=template_time(run) if run else None,
+        run=run,
+        part=settings.split,
+        answers=settings.answers,
+        answers_file=answers_file,
+        reference=_reference(settings.reference, opened, corpus_and_windows) if settings.reference else None,
+    )
+    scored = task.data(inputs)
+    if scored.said:
+        notice(scored.said)
+    figures = score(model, scored, settings.precision)
+    if settings.quantize is None:
+        return figures
+    prepare_for_inference(model, settings.quantize)
+    quantized = score(model, scored, settings.precision)
+    change = {"loss_unquantized": figures["loss"], "loss_change": quantized["loss"] - figures["loss"]}
+    return {**quantized, "quantize": settings.quantize, **change}
+
+
+def score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, Any]:
     """Run the validation that training runs.
 
     Args:
         model: a registered model.
-        data: of the task's `evaluation`, in the model's vocabulary.
+        data: of a task, in the model's vocabulary.
         precision: as in training; what is really used is said.
 
     Returns:
@@ -36,7 +103,7 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
     used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
     notice(f"precision {used.name} ({used.reason})")
     if data.prepare is not None:
-        data.prepare(model, Preparing(device, used.name, resumed_from=None))
+        data.prepare(model, device, used.name)
     module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
     if not has_plain_head(model):
         module.loss = LossThroughHead(model)
@@ -52,9 +119,34 @@ def evaluate(model: nn.Module, data: TaskData, precision: str | int) -> dict[str
         callbacks=list(data.callbacks),
     )
     trainer.validate(module, datamodule=data.datamodule, verbose=False)
-    scored = module.scored.values()
-    counts = {"scored_tokens": sum(part.tokens for part in scored)} if scored else {}
-    if any(part.text_bytes for part in scored):
-        counts["scored_bytes"] = round(sum(part.text_bytes for part in scored))
     about = {"split": data.datamodule.eval_split, **data.report, "seq_len": data.datamodule.seq_len}
-    return {**module.val_metrics, **counts, **about}
+    return {**module.val_metrics, **module.scored_counts(), **about}
+
+
+def _data(values: Mapping[str, Any], longest: int) -> DataConfig:
+    """Raises `UserError` if the model, of `longest` positions, cannot take such windows."""
+    if values.get("seq_len") is None:
+        values = {**values, "seq_len": min(longest, FINE_TUNING_SEQ_LEN)}
+        if longest > FINE_TUNING_SEQ_LEN:
+            notice(f"windows of {FINE_TUNING_SEQ_LEN:,} tokens; data.seq_len sets more, up to the model's {longest:,}")
+    data = DataConfig.from_dict(values)
+    if data.seq_len > longest:
+        raise UserError(f"data.seq_len ({data.seq_len}) must be at most the model's {longest}")
+    return data
+
+
+def _reference(name: str, opened: Pretrained, data: DataConfig) -> nn.Module:
+    found = open_source(find_source(name))
+    try:
+        check_same_tokens(opened.tokenizer, found.tokenizer)
+    except UserError:
+        raise UserError(
+            f"reference: '{name}' has another vocabulary than the model; name the weights that training began with"
+        ) from None
+    for what, has, needed in (
+        ("tokens", found.config.vocab_size, opened.tokenizer.vocab_size),
+        ("positions", found.config.params.max_seq_len, data.seq_len),
+    ):
+        if has < needed:
+            raise UserError(f"reference: '{name}' has {has:,} {what}, and {needed:,} are needed to read the pairs")
+    return found.model(dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Questions with a known answer, put to a model: the likeliest answer to each beside its reference."""
+"""Questions with a known answer, put to a model: its likeliest answer beside the reference, at every validation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
 
 from slm.chat.message import Message
 from slm.chat.renderer import ChatRenderer
 from slm.files.writing import new_file
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
+from slm.models.contract import CausalLM
 
 HowMany = int | Literal["all"]
 
@@ -79,3 +82,30 @@ def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
     text = f"[\n{array}\n]\n" if file.suffix == ".json" else "".join(f"{row}\n" for row in rows)
     with new_file(file) as out:
         out.write(text.encode())
+
+
+class Answers(pl.Callback):
+    """Asks at each validation, writes `file` anew, and logs ``val/exact_match``: the share of exact answers.
+
+    Args:
+        questions: what to answer.
+        max_new_tokens: the longest answer.
+        file: where the answers go; None for nowhere.
+    """
+
+    def __init__(self, questions: Sequence[Question], max_new_tokens: int, file: Path | None) -> None:
+        self.questions = questions
+        self.max_new_tokens = max_new_tokens
+        self.file = file
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self.questions:
+            return
+        model = LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]
+        answers = answers_to(self.questions, model, self.max_new_tokens)
+        if self.file is not None:
+            write_answers(answers, self.file)
+        share = sum(bool(answer["exact"]) for answer in answers) / len(answers)
+        pl_module.val_metrics["exact_match"] = share  # type: ignore[operator, index]
+        for logger in trainer.loggers:
+            logger.log_metrics({"val/exact_match": share}, step=trainer.global_step)

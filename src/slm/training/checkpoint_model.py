@@ -12,15 +12,15 @@ from torch import Tensor
 
 from slm.errors import UserError
 from slm.models.modules.lora import merged_state
+from slm.training.first_model import start_model
 from slm.training.lit_module import LanguageModelModule
-from slm.training.optim.config import with_warmup_steps
-from slm.training.parts import optimizer_factory, start_model
+from slm.training.parts import optimizer_factory
 from slm.training.run.averaged_weights import averaged_weights
 from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of
-from slm.training.run_config import RunConfig
+from slm.training.start import run_config
 from slm.weights.bundle import open_bundle
 from slm.weights.open_model import Source, find_bundle
 from slm.weights.own_sampling import SAMPLING
@@ -62,15 +62,14 @@ def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretra
 
 def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
-    config = RunConfig.from_dict(
-        composed_of(run, {"run_dir": str(run), "resume": str(run), "callbacks": {}, "logger": {}})
-    )
+    changes = {"run_dir": str(run), "resume": str(run), "callbacks": {}, "logger": {}}
+    config = run_config(composed_of(run, changes))
     model = start_model(config, bundle.config, bundle.tokenizer, resumed=True)
     trained = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
     model.load_state_dict(trained, strict=config.adapter is None)
-    make_optimizer = optimizer_factory(with_warmup_steps(config.optimizer, 1), lora=config.adapter is not None)
+    make_optimizer = optimizer_factory(config.optimizer, lora=config.adapter is not None)
     decay = float(config.optimizer.get("weight_decay", 0.0))
-    optimizer = LanguageModelModule(model, make_optimizer, decay).build_optimizer()
+    optimizer = LanguageModelModule(model, make_optimizer, decay).optimizer
     if hasattr(optimizer, "eval"):
         optimizer.load_state_dict(content["optimizer_states"][0])
     with torch.no_grad(), averaged_weights([optimizer]):

@@ -28,7 +28,6 @@ class Compiled(pl.Callback):
         self._forgiving: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compile, or say why not."""
         model = cast(nn.Module, pl_module.model)
         parts = compiled_parts(model)
         for part in parts:
@@ -49,7 +48,6 @@ class Compiled(pl.Callback):
             self._forgiving.__enter__()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Torch's settings as they were."""
         if self._forgiving is not None:
             self._forgiving, patch = None, self._forgiving
             patch.__exit__(None, None, None)
@@ -64,6 +62,6 @@ def compiled_parts(model: nn.Module) -> list[nn.Module]:
 
 def _pass(model: nn.Module, datamodule: Any, device: torch.device) -> None:
     ids = torch.zeros(datamodule.batch_size, datamodule.seq_len, dtype=torch.int64, device=device)
-    hidden = cast(CausalLM, model).hidden_states(ids)
+    hidden = cast(CausalLM, model)(ids, return_hidden=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     torch.autograd.grad(hidden.float().sum(), trained, allow_unused=True)  # leaves no gradient, wakes no rank

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainValidator
 
 from slm.errors import UserError, did_you_mean
-from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Text
-from slm.training.time_budget import TimeBudget
+from slm.schema import (
+    FORBID_EXTRA,
+    Count,
+    Flag,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    Text,
+    checked,
+    together,
+    unknown_key,
+)
 
 AUTO = "auto"
 _WINDOWS_AT_ONCE = 8  # of batch_size=auto
+
+SHORT_NAMES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+PRECISIONS = ("auto", *SHORT_NAMES, "16-mixed", "16-true", "bf16-mixed", "bf16-true", "32-true", "64-true")
+
+_CLOCK = re.compile(r"(\d+):(\d\d?):(\d\d?):(\d\d?)")
+_FORMS = "must be DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or a mapping ({hours: 1, minutes: 30})"
 
 # Each schedule, and what it reads.
 SCHEDULES = {
@@ -133,6 +155,43 @@ def steps_of(steps_or_share: float, max_steps: int) -> int:
     return round(steps_or_share * max_steps if steps_or_share < 1 else steps_or_share)
 
 
+def check_precision(name: str | int, where: str) -> None:
+    """Raise `UserError` unless `name` is one of `PRECISIONS`; `where` is its key."""
+    if str(name) not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UserError(f"{where}: there is no '{name}'{did_you_mean(str(name), PRECISIONS)} (known: {known})")
+
+
+def seconds_of(value: object) -> float | None:
+    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes.
+
+    Raises:
+        ValueError: it is neither, or no time at all.
+    """
+    if value is None:
+        return None
+    units = value if isinstance(value, Mapping) else None
+    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
+        units = dict(zip(("days", "hours", "minutes", "seconds"), map(int, clock.groups()), strict=True))
+    try:
+        duration = timedelta(**units).total_seconds() if units is not None else None
+    except (TypeError, ValueError, OverflowError):
+        duration = None
+    if duration is None:
+        raise ValueError(f"{_FORMS}; got {value!r}")
+    if duration <= 0:
+        raise ValueError(f"must be more than no time; got {value!r}")
+    return duration
+
+
+TimeBudget = Annotated[float | None, PlainValidator(seconds_of)]
+
+
+def in_words(seconds: float) -> str:
+    """``1:30:00``, ``2 days, 0:00:00``; below ten seconds with their fraction."""
+    return str(timedelta(seconds=round(seconds))) if seconds >= 10 else f"{seconds:g} s"
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The training loop. All counts are optimizer steps unless they say otherwise.
@@ -214,3 +273,27 @@ class TrainerConfig:
                 f"({size} x {n_devices} = {at_once}); set it to {max(1, round(wanted / at_once)) * at_once}"
             )
         return wanted // at_once
+
+
+def scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
+    """`SchedulerConfig` of the configuration's `scheduler`; raises `UserError` with all problems."""
+    lines = [line for key in values if (line := no_setting(f"scheduler.{key}"))]
+    if lines:
+        raise UserError("\n".join(lines))
+    return checked(SchedulerConfig, values, "scheduler")
+
+
+def trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
+    """`TrainerConfig` of the configuration's `trainer`; raises `UserError` with all problems."""
+    ours = {field.name for field in fields(TrainerConfig)} - {"lightning"}
+    unknown = (f"trainer.{key}" for key in values.keys() - ours - set(LIGHTNING))
+    if problems := [no_setting(key) or unknown_key(key, [*ours, *LIGHTNING]) for key in unknown]:
+        raise UserError("\n".join(sorted(problems)))
+    own = {key: value for key, value in values.items() if key in ours}
+    lightning = {key: value for key, value in values.items() if key not in ours}
+    config, _ = together(
+        lambda: checked(TrainerConfig, {**own, "lightning": lightning}, "trainer"),
+        lambda: checked(LightningConfig, lightning, "trainer"),
+    )
+    check_precision(config.precision, "trainer.precision")
+    return config

@@ -84,7 +84,8 @@ class _PackageFirst(MetaPathFinder):
         if not name.startswith(f"{_COMPILER}."):
             return None
         sys.meta_path.remove(self)
-        _ = sys.modules[_COMPILER].config  # a name that is there once it was run
+        if isinstance(package := sys.modules[_COMPILER], _Deferred):  # else it is being run, for a name of its own
+            _ = package.config  # a name that is there once it was run
         return ModuleSpec(name, _AsImported(sys.modules[name])) if name in sys.modules else None
 
 

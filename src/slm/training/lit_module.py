@@ -1,11 +1,12 @@
-"""The LightningModule: one batch-to-loss path, weighted by valid tokens, and prediction as generation."""
+"""The LightningModule: one path from batch to loss, and one place that makes sums of losses means."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,38 +18,39 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from slm.data.batches.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
-from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.request import Prompt
 from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
-from slm.training.exact_sum import ExactSum
+from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_figures
+from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
 from slm.training.optim.left_out import contagious, leave_out_if_bad
 from slm.training.optim.optimizers import parameter_groups
-from slm.training.step_figures import StepFigures, StepReader
-from slm.training.text_figures import Scored, text_figures
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+
+TARGETS = "targets"
+"""In a batch, beside its tensors: how many of its labels count."""
 
 
 class LanguageModelModule(pl.LightningModule):
     """Trains a registered model on batches of ``input_ids`` and ``labels``.
 
-    Every loss is the mean over valid tokens (labels other than -100): over all micro-batches and
-    ranks of an optimizer step in training, over the whole split in validation.
+    What a batch comes to is said by `batch_loss` alone, here and in a task of another loss: a sum, and over how many.
+    Every loss is the mean over all of these: in training over all micro-batches and ranks of an optimizer step, in
+    validation over the whole split.
 
     Args:
         model: a registered model.
-        make_optimizer: parameter groups to an optimizer; None for a model that only predicts.
+        make_optimizer: parameter groups to an optimizer; None for a model that is only scored.
         weight_decay: for the matrices.
         lr_factor: optimizer step -> factor of the learning rate.
         grad_clip: largest global norm of the gradient; 0 for no clipping.
         val_shares: name -> share in the validation loss, for each validation loader; by default there is one.
-        tokenizer: what `predict_step` reads prompts and writes text with.
-        generation: settings of `predict_step`.
-        on_answer: called with a prompt and its continuations as `predict_step` has them.
+        tokenizer, generation: what callbacks let the model write with.
     """
+
+    figure_names: ClassVar[tuple[str, ...]] = ("loss",)
 
     def __init__(
         self,
@@ -60,7 +62,6 @@ class LanguageModelModule(pl.LightningModule):
         val_shares: Mapping[str, float] | None = None,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
-        on_answer: Callable[[str | Prompt, list[Completion]], None] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,69 +75,61 @@ class LanguageModelModule(pl.LightningModule):
         self.val_shares = dict(val_shares or {"": 1.0})
         self.tokenizer = tokenizer
         self.generation = generation
-        self.on_answer = on_answer
         self.grad_norm: Tensor | None = None
         self.tokens_trained = 0
-        self._batch_tokens = 0
-        self._batch_bytes = 0.0
-        self._step_sums = ExactSum()  # of the optimizer step under way, on this rank
-        self._step_tokens = 0
-        self._step_valid = 0  # valid tokens over all ranks
-        self._steps = StepReader()
-        self._logged_nll = 0.0
-        self._logged_tokens = 0
-        self._scored: dict[str, Scored] = {}  # of each validation loader, on this rank
-        self.scored: dict[str, Scored] = {}  # the last validation's, on all
-        self.val_metrics: dict[str, float] = {}
-        self.settled: list[StepFigures] = []  # what `settle_steps` gave last
         self.bad_steps = 0  # so far, as the callback of that name counts them
+        self.settled: list[StepFigures] = []  # what `settle_steps` gave last
+        self.scored: dict[str, Totals] = {}  # the last validation's, of each loader, on all ranks
+        self.val_metrics: dict[str, float] = {}
+        self._nothing = Totals((0.0,) * len(self.figure_names))
+        self._step_sums = ExactSum(len(self.figure_names))  # of the optimizer step under way, on this rank
+        self._step_count = self._step_tokens = 0
+        self._step_valid = 0  # tokens over all ranks
+        self._steps = StepReader()
+        self._logged = self._nothing  # since the last log row, on this rank
+        self._scoring: list[Scored] = []
 
-    # ---- one path from batch to loss ----
+    # ---- from batch to loss ----
 
-    def model_step(self, batch: Batch) -> Tensor:
-        """Summed negative log-likelihood of a batch's labels, in nats."""
-        model = cast(CausalLM, self.model)
+    def batch_loss(self, batch: Batch) -> BatchLoss:
+        """Summed negative log-likelihood of a batch's labels, in nats, over as many tokens as count."""
         packed = {"positions": batch["positions"]} if "positions" in batch else {}
-        hidden = model.hidden_states(batch["input_ids"], **packed)
-        return self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
+        model = cast(CausalLM, self.model)
+        hidden = model(batch["input_ids"], **packed, return_hidden=True)
+        nll = self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
+        return BatchLoss(nll, batch[TARGETS], nll.reshape(1, 1))
+
+    def most_counted(self) -> int:
+        """The largest `BatchLoss.count` of a micro-batch in training: every place a label."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return int(data.batch_size * data.seq_len)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Count the valid tokens while the labels are still on the host, so that no step waits for it; the text's bytes
-        stay there."""
-        if isinstance(batch, dict) and "labels" in batch:
-            labels = batch["labels"]
-            self._batch_tokens = int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())
-            self._batch_bytes = batch.get(TEXT_BYTES, 0.0)
-            batch = {name: tensor for name, tensor in batch.items() if name != TEXT_BYTES}
-        return batch
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Prompts have nothing to move, and Lightning refuses frozen dataclasses."""
-        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        """Count while the labels are still on the host, so that no step waits for it."""
+        labels = batch["labels"]
+        return {**batch, TARGETS: int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())}
 
     # ---- training ----
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Advance the position in the data."""
         self.trainer.datamodule.train_batch_taken()  # type: ignore[attr-defined]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Summed loss over the places a batch has at most; `on_before_optimizer_step` corrects the divisor."""
-        nll = self.model_step(batch)
-        self._step_sums.add(nll)
-        self._step_tokens += self._batch_tokens
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return contagious(nll) / (datamodule.batch_size * datamodule.seq_len)  # batches of unequal width weigh alike
+        """The sum over what a batch has at most, so that batches of unequal count weigh alike;
+        `on_before_optimizer_step` corrects the divisor."""
+        loss = self.batch_loss(batch)
+        self._step_sums.add(loss.figures)
+        self._step_count += loss.count
+        self._step_tokens += batch[TARGETS]
+        return contagious(loss.total) / self.most_counted()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Turn the mean over places into the mean over valid tokens of the whole step."""
-        accumulated = self.trainer.accumulate_grad_batches
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        places = datamodule.batch_size * datamodule.seq_len * accumulated * self.trainer.world_size
-        self._step_valid = valid = self._sum_over_ranks(self._step_tokens)
-        if valid not in (0, places):
+        """Make the gradient that of the mean over all that counts in the whole step, on all ranks."""
+        most = self.most_counted() * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        count, self._step_valid = self.sum_over_ranks(self._step_count, self._step_tokens)
+        if count not in (0, most):
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, places / valid)
+            torch._foreach_mul_(gradients, most / count)
 
     def configure_gradient_clipping(
         self,
@@ -158,14 +151,10 @@ class LanguageModelModule(pl.LightningModule):
         taken = datamodule.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
         positions = (datamodule.position - taken, datamodule.position)
         step = self.trainer.global_step + 1
-        known = StepFigures(step, positions, math.nan, self._take_step_count(), self._step_valid, math.nan)
+        known = StepFigures(step, positions, math.nan, self._step_count, self._step_valid, math.nan)
         self._steps.put(known, self._step_sums.take(), grad_norm)
         self.tokens_trained += self._step_valid
-        self._step_tokens = 0
-
-    def _take_step_count(self) -> int:
-        """How many the loss of the step that ends is of, on this rank."""
-        return self._step_tokens
+        self._step_count = self._step_tokens = 0
 
     def settle_steps(self, wait: bool) -> list[StepFigures]:
         """The steps whose figures have become known since the last call, in order; tokens of those that were left out
@@ -181,50 +170,46 @@ class LanguageModelModule(pl.LightningModule):
 
     def _settle(self, figures: StepFigures) -> None:
         if figures.is_finite:
-            self._add_to_log(figures)
+            self._logged = self._logged.plus((figures.loss_sum, *figures.others), figures.count)
         else:
             self.tokens_trained -= figures.tokens
 
-    def _settle_rest(self) -> None:
-        """Steps that no callback has settled before a row is due."""
-        for figures in self._steps.take(wait=True):
+    def take_train_metrics(self) -> dict[str, float]:
+        """What a log row says of training since the last call: means over all ranks, as ``train/…``."""
+        for figures in self._steps.take(wait=True):  # that no callback has settled
             self._settle(figures)
-
-    def _add_to_log(self, figures: StepFigures) -> None:
-        self._logged_nll += figures.loss_sum
-        self._logged_tokens += figures.count
+        logged, self._logged = self._logged.over(self.sum_over_ranks), self._nothing
+        return {f"train/{name}": value for name, value in zip(self.figure_names, logged.means, strict=True)}
 
     def mean_over_ranks(self, total: float, count: int) -> float:
         """Mean of what all ranks have `count` of, which together is `total`; called on all of them."""
-        total, count = self._sum_over_ranks(total), self._sum_over_ranks(count)
-        return total / count if count else math.nan
+        return Totals((total,), count).over(self.sum_over_ranks).loss
 
-    def take_train_loss(self) -> float:
-        """Mean loss (nats per token) over all ranks since the last call."""
-        self._settle_rest()
-        nll, tokens = self._logged_nll, self._logged_tokens
-        self._logged_nll, self._logged_tokens = 0.0, 0
-        return self.mean_over_ranks(nll, tokens)
+    def sum_over_ranks(self, *values: Any) -> list[Any]:
+        """Each number summed over all ranks and rounded once, so alike on all; on one rank the numbers themselves,
+        without a tensor. Their 64 bits travel as integers, which every device has."""
+        if self.trainer.world_size == 1:
+            return list(values)
+        bits = torch.tensor(np.array(values, np.float64).view(np.int64).tolist(), device=self.device)
+        of_ranks = np.array(cast(Tensor, self.all_gather(bits)).tolist()).view(np.float64)
+        return [type(value)(math.fsum(column)) for value, column in zip(values, of_ranks.T, strict=True)]
 
-    def take_train_metrics(self) -> dict[str, float]:
-        """What a log row says of training since the last call."""
-        return {"train/loss": self.take_train_loss()}
+    # ---- the optimizer ----
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer over decay groups and its schedule, stepped with every optimizer step."""
-        assert self.lr_factor is not None, "this module was made for prediction"
-        optimizer = self.build_optimizer()
-        self._schedule = LambdaLR(optimizer, self.lr_factor)
-        known = {"initial_lr", *inspect.signature(type(optimizer)).parameters} - {"params"}  # what counts steps is none
-        self._settings = [{k: v for k, v in group.items() if k in known} for group in optimizer.param_groups]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
-
-    def build_optimizer(self) -> Optimizer:
-        """A new optimizer over the decay groups."""
-        assert self.make_optimizer is not None, "this module was made for prediction"
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """Over the decay groups; made when it is first asked for."""
+        assert self.make_optimizer is not None, "this module was made for scoring"
         kind = getattr(self.make_optimizer, "func", self.make_optimizer)
         by_role = getattr(kind, "takes_roles", False)
         return self.make_optimizer(parameter_groups(self.model, self.weight_decay, by_role))
+
+    def configure_optimizers(self) -> Any:
+        assert self.lr_factor is not None, "this module was made for scoring"
+        self._schedule = LambdaLR(self.optimizer, self.lr_factor)
+        known = {"initial_lr", *inspect.signature(type(self.optimizer)).parameters} - {"params"}  # counts of steps stay
+        self._settings = [{k: v for k, v in group.items() if k in known} for group in self.optimizer.param_groups]
+        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
         """The learning rate, weight decay, … of the configuration hold, also where a checkpoint had others."""
@@ -237,47 +222,35 @@ class LanguageModelModule(pl.LightningModule):
     # ---- validation ----
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self._scored = {name: Scored() for name in self.val_shares}
+        self._scoring = [Scored(len(self.figure_names)) for _ in self.val_shares]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add to the sums."""
-        part = list(self._scored.values())[dataloader_idx]
-        part.add(self.model_step(batch), self._batch_tokens, self._batch_bytes)
+        """Add to the sums; a batch of no label evens out the ranks."""
+        loss = self.batch_loss(batch)
+        if batch[TARGETS]:
+            self._scoring[dataloader_idx].add(loss, batch.get(TEXT_BYTES, 0.0))
 
     def on_validation_epoch_end(self) -> None:
-        """``val/loss`` in nats per token, ``val/perplexity``, ``val/bits_per_byte``: exact sums over all ranks.
-
-        Of several loaders also ``val/loss/<name>`` of each; the whole is their mean, weighted by the shares.
-        """
-        self.scored = {name: part.over(self._sum_over_ranks) for name, part in self._scored.items()}
-        self.report_validation(text_figures(self.scored, self.val_shares))
-
-    def report_validation(self, metrics: dict[str, float]) -> None:
-        """Log `metrics` as ``val/…``, and keep them; ``loss`` is among them."""
-        named = {f"val/{name}": value for name, value in metrics.items()}
+        """The figures as ``val/…``, over the whole split and all ranks."""
+        totals = (part.totals().over(self.sum_over_ranks) for part in self._scoring)
+        self.scored = dict(zip(self.val_shares, totals, strict=True))
+        self.val_metrics = self.validation_figures()
+        named = {f"val/{name}": value for name, value in self.val_metrics.items()}
         self.log_dict({name: torch.tensor(value) for name, value in named.items()}, logger=False)
         if self.trainer.state.fn == TrainerFn.FITTING:
             for logger in self.trainer.loggers:
                 logger.log_metrics(named, step=self.trainer.global_step)
-        self.val_metrics = metrics
 
-    # ---- prediction ----
+    def validation_figures(self) -> dict[str, float]:
+        """``loss`` in nats per token, ``perplexity``, ``bits_per_byte``. Of several loaders also ``loss/<name>`` of
+        each; the whole is their mean, weighted by the shares."""
+        return text_figures(self.scored, self.val_shares)
 
-    def predict_step(self, batch: Sequence[str | Prompt], batch_idx: int) -> list[list[Completion]]:
-        """The ``generation.n`` continuations of each prompt; `on_answer` is told of each, in the prompts' order."""
-        assert self.tokenizer is not None, "prediction needs a tokenizer"
-        assert self.generation is not None, "prediction needs settings"
-        language_model = LanguageModel(cast(CausalLM, self.model), self.tokenizer, facts={})
-        done: dict[int, list[Completion]] = {}
-        answers: list[list[Completion]] = []
-        for index, completions in language_model.complete_each(batch, self.generation):
-            done[index] = completions
-            while len(answers) in done:
-                answers.append(done.pop(len(answers)))
-                if self.on_answer is not None:
-                    self.on_answer(batch[len(answers) - 1], answers[-1])
-        return answers
+    def scored_counts(self) -> dict[str, int]:
+        """How many tokens the last validation scored, and how many bytes of text these stand for if that is known."""
+        tokens = sum(part.count for part in self.scored.values())
+        text_bytes = round(sum(part.text_bytes for part in self.scored.values()))
+        return {"scored_tokens": tokens, **({"scored_bytes": text_bytes} if text_bytes else {})}
 
     # ---- state ----
 
@@ -286,36 +259,17 @@ class LanguageModelModule(pl.LightningModule):
         as it was is left out."""
         for name in base_names(self.model):
             del checkpoint["state_dict"][f"model.{name}"]
-        checkpoint["train_sums"] = {
-            "logged_nll": self._sum_over_ranks(self._logged_nll),
-            "logged_tokens": self._sum_over_ranks(self._logged_tokens),
-            "tokens_trained": self.tokens_trained,
-        }
+        sums = self.sum_over_ranks(*self._logged.sums, self._logged.count)
+        checkpoint["train_sums"] = {"figures": sums, "tokens_trained": self.tokens_trained}
         checkpoint["val_metrics"] = dict(self.val_metrics)
-        # Lightning's own counts, read by nothing here: one less after some resumes; of validations that were cut short
-        loop = checkpoint["loops"]["fit_loop"]
-        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
-        for counts in (loop["epoch_loop.val_loop.batch_progress"][kind] for kind in ("total", "current")):
-            counts.update(dict.fromkeys(counts, 0))
+        without_stale_counts(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`; the first rank goes on with the sums of all."""
-        sums = checkpoint["train_sums"]
-        first = self.trainer.is_global_zero
-        self._logged_nll, self._logged_tokens = (sums["logged_nll"], sums["logged_tokens"]) if first else (0.0, 0)
-        self.tokens_trained = sums["tokens_trained"]
+        saved = checkpoint["train_sums"]
+        # checkpoints of before this name was shared have those of text by names of their own
+        *sums, count = saved["figures"] if "figures" in saved else (saved["logged_nll"], saved["logged_tokens"])
+        self._logged = Totals(tuple(sums), int(count)) if self.trainer.is_global_zero else self._nothing
+        self.tokens_trained = saved["tokens_trained"]
         self.val_metrics = dict(checkpoint.get("val_metrics", {}))
-        # Lightning counts micro-batches, of which a step may now take more or fewer (other batch, other ranks)
-        taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(counts, taken))
-
-    def _sum_over_ranks(self, value: Any) -> Any:
-        """A number summed over all ranks and rounded once, so alike on all; on one rank the number itself, without a
-        tensor. Its 64 bits travel as an integer, which every device has."""
-        if self.trainer.world_size == 1:
-            return value
-        bits = np.float64(value).view(np.int64)
-        of_ranks = cast(Tensor, self.all_gather(torch.tensor(bits, device=self.device)))
-        return type(value)(math.fsum(np.array(of_ranks.tolist()).view(np.float64)))
+        count_in_micro_batches(checkpoint, self.trainer.accumulate_grad_batches)

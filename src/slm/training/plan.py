@@ -9,6 +9,8 @@ from math import ceil
 from typing import Any
 
 from slm.data.batches.datamodule import WindowDataModule
+from slm.data.batches.order import EvalBatches
+from slm.errors import UserError
 from slm.masking import masked
 from slm.models.config import ModelConfig
 from slm.training.config import AUTO, SCHEDULES
@@ -44,9 +46,21 @@ def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> Run
     own = config.trainer
     if own.max_epochs is not None:
         per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
-        steps = ceil(round(own.max_epochs * _n_windows(data) / per_step, 6))  # 0.7 x 10 is not 8
+        windows = sum(len(part) for part in data.parts("train"))
+        steps = ceil(round(own.max_epochs * windows / per_step, 6))  # 0.7 x 10 is not 8
         own = replace(own, max_steps=max(1, steps), max_epochs=None)
     return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
+
+
+def check_validation(data: WindowDataModule, limit: float | None, n_devices: int) -> None:
+    """Raise `UserError` if ``limit_val_batches`` is so small a share that it leaves no batch of a part."""
+    for part in data.parts("val"):
+        batches = len(EvalBatches(len(part), data.batch_size, n_devices - 1, n_devices))
+        if limit is not None and 0 < limit < 1 and batches * limit < 1:
+            raise UserError(
+                f"trainer.limit_val_batches={limit} of {batches} batches is less than one; give a number of batches, "
+                f"or a share of at least {ceil(1000 / batches) / 1000 if batches else 1}"
+            )
 
 
 def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, model: ModelConfig) -> dict[str, Any]:
@@ -98,10 +112,6 @@ def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDa
         f"steps {own.steps:,} of {per_step} {noun}{pieces}; passes: {told}\n"
         f"learning rates {', '.join(rates)}; {describe_schedule(config.scheduler, own.steps)}"
     )
-
-
-def _n_windows(data: WindowDataModule) -> int:
-    return sum(len(part) for part in data.parts("train"))
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

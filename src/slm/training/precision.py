@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from slm.training.precision_names import SHORT_NAMES
+from slm.training.config import SHORT_NAMES
 
 _WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be chosen
 _PROBE_TOKENS = 1024
@@ -22,16 +22,19 @@ class Precision:
     reason: str
 
 
-def resolve_precision(asked: str | int, device: str, dim: int) -> Precision:
+def resolve_precision(asked: str | int, device: str, dim: int, measured: str | None = None) -> Precision:
     """What to run at.
 
     Args:
         asked: the setting; ``auto`` takes bf16 where it is faster.
         device: "cpu", "cuda" or another device type of torch.
         dim: width of the model, for the measured probe on a CPU.
+        measured: what ``auto`` came to before the run was interrupted: it stays.
     """
     name = SHORT_NAMES.get(str(asked), str(asked))
     if name == "auto":
+        if measured:
+            return Precision(measured, "as before the interruption")
         if device == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
             return Precision(*(("bf16-mixed", "the GPU has bf16") if fast else ("32-true", "the GPU has no bf16")))

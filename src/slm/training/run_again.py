@@ -13,6 +13,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.training.run.checkpoint_files import newest_whole
 from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, settings_from_start, template_time
 from slm.training.run_config import START_BUNDLE, RunConfig
+from slm.training.start import run_config
 from slm.training.tasks.task import TaskData
 
 
@@ -84,7 +85,7 @@ class RunData:
 
 def config_again(run: Path, composed: Mapping[str, Any]) -> RunConfig:
     """A configuration that `composed_of` gave, typed, with the time that the run's chat template wrote."""
-    config = RunConfig.from_dict(composed)
+    config = run_config(composed)
     return replace(config, template_time=template_time(run) or config.template_time)
 
 
@@ -93,7 +94,7 @@ def unchanged_data(run: Path, config: RunConfig) -> TaskData:
     recorded = read_record(run).get("data_fingerprint")
     if recorded is None:
         raise UserError(f"run: '{run}' does not say what data it had ({RECORD_FILE} is missing)")
-    data = config.task.data(config)
+    data = config.task.data(config.task_inputs())
     if data.datamodule.fingerprint != recorded:
         corpus = config.data.corpus
         place = f" data.path={corpus.settings['path']}" if "path" in corpus.settings else ""

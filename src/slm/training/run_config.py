@@ -1,9 +1,9 @@
-"""The whole configuration of a run, typed, and checked as one before any work. Imports no torch."""
+"""The whole configuration of a run, typed, and checked as one. Imports no torch, and reads no disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,13 +13,11 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig, settled
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
-from slm.schema import Count, Seed, checked, together, unknown_key
+from slm.schema import Count, Seed, checked, unknown_key
 from slm.tokenizers.build import tokenizer_problems
-from slm.training.config import LIGHTNING, LightningConfig, SchedulerConfig, TrainerConfig, no_setting
+from slm.training.config import SchedulerConfig, TrainerConfig, scheduler_config, trainer_config
 from slm.training.optim.config import optimizer_problems, problems_of, with_rates
-from slm.training.precision_names import check_precision
-from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
-from slm.training.tasks.task import Task, task_of
+from slm.training.tasks.task import Task, TaskInputs, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
 if TYPE_CHECKING:
@@ -30,8 +28,21 @@ T = TypeVar("T")
 FINE_TUNING_SEQ_LEN = 1024  # a published model may take 131,072 tokens; nobody wants windows of that by default
 PRETRAINED = "pretrained"  # the tokenizer that comes with the weights
 START_BUNDLE = "start"  # in the folder of a run from weights: all of them but their tensors, for when it is resumed
+ANSWERS_FILE = "answers.jsonl"
 
-_OWN_TRAINER_KEYS = {field.name for field in fields(TrainerConfig)} - {"lightning"}
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with that lies on a disk; `slm.training.start` finds it.
+
+    Attributes:
+        weights: those of ``model.weights``, opened; of a resumed run what its folder keeps of them, which has no
+            tensors.
+        template_time: what a chat template that writes the time writes, fixed when the run begins.
+    """
+
+    weights: Pretrained | None = None
+    template_time: datetime = field(default_factory=lambda: datetime.now().replace(microsecond=0))
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,7 @@ class RunConfig:
         tokenizer: ``kind`` and that kind's settings.
         fine_tuning: how training starts from weights that exist; None from scratch.
         adapter: what is trained beside those weights in their place; None to train them.
-        template_time: what a chat template that writes the time writes, fixed when the run begins.
-        start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
+        start, template_time: as `Start` has them.
         task: what is learnt of the data, with its settings.
         optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
         callbacks, logger: name -> ``_target_`` and arguments.
@@ -73,35 +83,35 @@ class RunConfig:
     generation: GenerationConfig
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+    def from_dict(cls, values: Mapping[str, Any], start: Start | None = None) -> RunConfig:
         """Check everything and build it.
 
         Args:
             values: the composed and resolved configuration, plain types.
+            start: what belongs to them and lies on a disk; by default that of a new run from scratch.
 
         Raises:
             UserError: one line a problem, all of them at once.
         """
-        import_plugins(values.get("plugins"))
+        start = start or Start()
         found = _Problems()
-        allowed = {field.name for field in fields(cls)} - {"fine_tuning", "start", "template_time"} | {"plugins"}
-        found.add(f"'{key}' is missing" for key in allowed - values.keys())
-        found.stop_if_any()
-        found.add(unknown_key(key, allowed) for key in sorted(values.keys() - allowed))
+        found.add(unknown_keys(values))
         unknown = len(found.lines)
-        fine_tuning = found.collect(lambda: _fine_tuning(values["model"]))
-        resumed = found.collect(lambda: _resumed_run(values))
-        start = found.collect(lambda: _opened(fine_tuning, _kept_start(resumed), values["tokenizer"]))
+        fine_tuning = found.collect(lambda: fine_tuning_of(values["model"]))
+        if fine_tuning is not None and start.weights is None:
+            found.add(
+                [f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.start.run_config does so"]
+            )
         if len(found.lines) > unknown:
             found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
-        model = found.collect(lambda: _model_config(values["model"], fine_tuning, start))
+        model = found.collect(lambda: _model_config(values["model"], fine_tuning, start.weights))
         adapter = found.collect(lambda: _adapter(values["adapter"], model, fine_tuning))
         data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
         task = found.collect(lambda: task_of(values["task"]))
         if task and data:
             found.collect(lambda: task.check(data.corpus))
-        scheduler = found.collect(lambda: _scheduler_config(values["scheduler"]))
-        trainer = found.collect(lambda: _trainer_config(values["trainer"]))
+        scheduler = found.collect(lambda: scheduler_config(values["scheduler"]))
+        trainer = found.collect(lambda: trainer_config(values["trainer"]))
         generation = found.collect(lambda: settled(values["generation"], {}, "generation"))
         scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
         found.add(_tokenizer_problems(values, fine_tuning))
@@ -112,31 +122,46 @@ class RunConfig:
         found.stop_if_any()
         assert model and data and task and scheduler  # noqa: PT018
         assert trainer and generation and scalars  # noqa: PT018
+        rate = task.fine_tuning_lr if fine_tuning else None
         return cls(
-            run_dir=Path(scalars.run_dir),
-            seed=scalars.seed,
-            resume=scalars.resume,
-            stop_after=scalars.stop_after,
+            **{**vars(scalars), "run_dir": Path(scalars.run_dir)},
             model=model,
             fine_tuning=fine_tuning,
             adapter=adapter,
-            start=start,
-            template_time=(template_time(resumed) if resumed else None) or datetime.now().replace(microsecond=0),
+            start=start.weights,
+            template_time=start.template_time,
             tokenizer=dict(values["tokenizer"]),
             data=data,
             task=task,
-            optimizer=with_rates(
-                values["optimizer"],
-                model.modules.transformer.dim,
-                task.fine_tuning_lr if fine_tuning else None,
-                adapter is not None,
-            ),
+            optimizer=with_rates(values["optimizer"], model.modules.transformer.dim, rate, adapter is not None),
             scheduler=scheduler,
             trainer=trainer,
             callbacks=dict(values["callbacks"] or {}),
             logger=dict(values["logger"] or {}),
             generation=generation,
         )
+
+    def task_inputs(self, run: Path | None = None) -> TaskInputs:
+        """What the task makes the training data of; `run` is the folder of the run that is gone on with."""
+        return TaskInputs(
+            data=self.data,
+            model=self.model,
+            batch_size=self.trainer.windows_at_once,
+            known=None if self.start is None else self.start.tokenizer,
+            new_tokenizer=None if self.tokenizer["kind"] == PRETRAINED else self.tokenizer,
+            seed=self.seed,
+            template_time=self.template_time,
+            run=run,
+            answers_file=self.run_dir / ANSWERS_FILE,
+        )
+
+
+def unknown_keys(values: Mapping[str, Any]) -> list[str]:
+    """A line for each key at the top that nobody reads; raises `UserError` if one is missing."""
+    allowed = {field.name for field in fields(RunConfig)} - {"fine_tuning", "start", "template_time"} | {"plugins"}
+    if missing := allowed - values.keys():
+        raise UserError("\n".join(f"'{key}' is missing" for key in missing))
+    return [unknown_key(key, allowed) for key in sorted(values.keys() - allowed)]
 
 
 def import_plugins(modules: Any) -> None:
@@ -181,66 +206,14 @@ class _Problems:
             raise UserError("\n".join(self.lines))
 
 
-def _scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
-    lines = [line for key in values if (line := no_setting(f"scheduler.{key}"))]
-    if lines:
-        raise UserError("\n".join(lines))
-    return checked(SchedulerConfig, values, "scheduler")
-
-
-def _trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
-    problems = []
-    for key in values.keys() - _OWN_TRAINER_KEYS - set(LIGHTNING):
-        line = no_setting(f"trainer.{key}")
-        problems.append(line or unknown_key(f"trainer.{key}", [*_OWN_TRAINER_KEYS, *LIGHTNING]))
-    if problems:
-        raise UserError("\n".join(sorted(problems)))
-    own = {key: value for key, value in values.items() if key in _OWN_TRAINER_KEYS}
-    lightning = {key: value for key, value in values.items() if key not in _OWN_TRAINER_KEYS}
-    config, _ = together(
-        lambda: checked(TrainerConfig, {**own, "lightning": lightning}, "trainer"),
-        lambda: checked(LightningConfig, lightning, "trainer"),
-    )
-    check_precision(config.precision, "trainer.precision")
-    return config
-
-
-def _fine_tuning(model: Mapping[str, Any]) -> FineTuning | None:
+def fine_tuning_of(model: Mapping[str, Any]) -> FineTuning | None:
+    """How training starts from weights that exist, as the configuration's `model` says; None from scratch."""
     if not {"weights", "name"} & model.keys():  # model=pretrained: all else is the weights'
         raise UserError("model.weights is missing; set it")
     given = {key: model[key] for key in FINE_TUNING_KEYS if model.get(key) is not None}
     if given and "weights" not in given:
         raise UserError(f"model.{min(given)} is read only with model.weights; set that, or leave it out")
     return checked(FineTuning, {**given, "weights": str(given["weights"])}, "model") if given else None
-
-
-def _resumed_run(values: Mapping[str, Any]) -> Path | None:
-    """The folder of the run to go on with; None for a new one."""
-    resume, run_dir = values["resume"], values["run_dir"]
-    if not (isinstance(resume, str) and isinstance(run_dir, str)):
-        return None  # another type than None is reported with the scalars
-    checkpoint = checkpoint_to_resume(resume, Path(run_dir))
-    return run_of_checkpoint(checkpoint) if checkpoint else None
-
-
-def _kept_start(resumed: Path | None) -> Path | None:
-    """What a resumed run's folder keeps of the weights it started from; None for another run, or an older one's."""
-    kept = resumed / START_BUNDLE if resumed else None
-    return kept if kept and kept.is_dir() else None
-
-
-def _opened(fine_tuning: FineTuning | None, kept: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained | None:
-    if fine_tuning is None:
-        return None
-    from slm.weights.open_model import (  # they import torch, which nobody else here needs
-        Source,
-        find_source,
-        open_source,
-    )
-
-    opened = open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
-    ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
-    return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
 
 
 def _model_config(model: Mapping[str, Any], fine_tuning: FineTuning | None, start: Pretrained | None) -> ModelConfig:

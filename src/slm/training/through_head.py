@@ -43,6 +43,5 @@ class LossThroughHead(nn.Module):
         self.ignore_index = self._model[0].config.modules.loss.ignore_index
 
     def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
-        """Summed NLL in nats; arguments as for the training loss."""
         labels = labels.masked_fill(labels == self.ignore_index, -1)
         return -log_probs_through_head(self._model[0], hidden, labels).sum()

@@ -27,7 +27,7 @@ class Resumed:
         try:
             self.step: int = content["global_step"]
             self._data: dict[str, Any] = next(content[key] for key in content if key.endswith("DataModule"))
-            self._optimizer: dict[str, Any] = content["optimizer_states"][0]
+            self._groups: list[dict[str, Any]] = content["optimizer_states"][0]["param_groups"]  # its state is large
         except (KeyError, IndexError, StopIteration):
             raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
         self.file = file
@@ -67,8 +67,7 @@ class Resumed:
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Raise `UserError` if the saved state is of another optimizer, or of other trained parameters."""
-        mine, saved = optimizer.state_dict()["param_groups"], self._optimizer["param_groups"]
-        if [_form(group) for group in mine] != [_form(group) for group in saved]:
+        if [_form(group) for group in optimizer.state_dict()["param_groups"]] != [_form(g) for g in self._groups]:
             raise UserError(
                 "resume: the checkpoint is of another optimizer or of other frozen modules; "
                 "leave these settings as they were, or start a new run"

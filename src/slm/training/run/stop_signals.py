@@ -10,9 +10,6 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
-
 from slm.errors import Stopped
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -131,14 +128,3 @@ if hasattr(os, "register_at_fork"):
 
 def _say(line: str) -> None:
     os.write(2, f"{line}\n".encode())  # not by print: the main thread may be in the middle of one
-
-
-def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Keep Lightning's own handlers out: they stop without saving, one rank alone asks the others from within the
-    handler, and under Slurm a job is put back into the queue unasked."""
-    trainer._signal_connector = _NoHandlers(trainer)
-
-
-class _NoHandlers(_SignalConnector):
-    def register_signal_handlers(self) -> None:
-        pass

@@ -18,8 +18,9 @@ from torch import distributed
 
 from slm.errors import Stopped
 from slm.notices import notice
+from slm.training.config import in_words
+from slm.training.lightning_seams import validate_now
 from slm.training.run.stop_signals import StopSignals
-from slm.training.time_budget import in_words
 
 
 def is_scheduled(trainer: pl.Trainer, val_every: int) -> bool:
@@ -134,11 +135,7 @@ class StopOnSignal(Checkpoint):
         self.signals.deferred = True
         due, self._validation_due = self._validation_due, False
         if due:
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            loop.restarting = False  # it begins anew
-            trainer.validating = True
-            loop.run()
-            trainer.training = True
+            validate_now(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
 from slm.schema import FORBID_EXTRA
-from slm.training.tasks.task import Evaluation, Task, TaskData
+from slm.training.tasks.task import Task, TaskData, TaskInputs
 
 if TYPE_CHECKING:
     from slm.data.batches.mixture import Store
-    from slm.training.run_config import RunConfig
 
 
 @register_task("pretrain")
@@ -23,53 +22,44 @@ class Pretrain(Task):
     """It has no settings: what is read and how it is cut is `data`'s matter."""
 
     __pydantic_config__ = FORBID_EXTRA
+    scores: ClassVar[bool] = True
 
     def check(self, corpus: CorpusConfig) -> None:
-        """Any data but conversations and pairs of answers."""
         if corpus.kind == CONVERSATIONS:
             raise UserError("data=instructions holds conversations, not running text; train on them with task=sft")
         if corpus.kind == PREFERENCES:
             raise UserError("data=pairs holds pairs of answers, not running text; train on them with task=dpo")
 
-    def data(self, run: RunConfig) -> TaskData:
-        """Windows of a token store, or of several."""
+    def data(self, inputs: TaskInputs) -> TaskData:
+        """Windows of a token store, or of several: every token of a split but its first. No context crosses a window's
+        border."""
         from slm.data.batches.datamodule import TextDataModule
-        from slm.data.store.token_store import SPLITS
+        from slm.data.store.token_store import SPLITS, WHOLE
 
         began = time.perf_counter()
-        store = _store(run)
-        datamodule = TextDataModule(
-            store, run.data.seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed
-        )
+        store = _store(inputs)
+        datamodule = TextDataModule(store, **inputs.windows)
+        if (part := inputs.part) is not None:
+            told = ["tokens", "bytes", *(["documents"] if part != WHOLE else [])]  # a cut document is in both splits
+            counts = {name: store.meta[part][name] for name in told}
+            return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
         said = _said(store, time.perf_counter() - began)
         return TaskData(datamodule, store.tokenizer, said, val_shares=datamodule.shares, chat=False)
 
-    def evaluation(self, asked: Evaluation) -> TaskData:
-        """Every token of a split, or of both, but its first, in windows; no context crosses a window's border."""
-        from slm.data.batches.datamodule import TextDataModule
-        from slm.data.batches.mixture import find_data_with
-        from slm.data.store.token_store import WHOLE
 
-        store = find_data_with(asked.data.corpus, asked.tokenizer)
-        datamodule = TextDataModule(store, asked.data.seq_len, asked.batch_size, eval_split=asked.part)
-        told = ["tokens", "bytes", *(["documents"] if asked.part != WHOLE else [])]  # a cut document is in both splits
-        counts = {name: store.meta[asked.part][name] for name in told}
-        return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
-
-
-def _store(run: RunConfig) -> Store:
+def _store(inputs: TaskInputs) -> Store:
     from slm.data.batches.mixture import find_data, find_data_with
-    from slm.training.run_config import PRETRAINED
     from slm.weights.adapt import check_same_tokens
 
-    if run.start is None:
-        return find_data(run.data.corpus, run.tokenizer)
-    if run.tokenizer["kind"] == PRETRAINED:
-        return find_data_with(run.data.corpus, run.start.tokenizer)
-    store = find_data(run.data.corpus, run.tokenizer)
-    check_same_tokens(store.tokenizer, run.start.tokenizer)
+    corpus = inputs.data.corpus
+    if inputs.new_tokenizer is None:
+        assert inputs.known is not None
+        return find_data_with(corpus, inputs.known)
+    store = find_data(corpus, dict(inputs.new_tokenizer))
+    if inputs.known is not None:
+        check_same_tokens(store.tokenizer, inputs.known)
     return store
 
 

@@ -6,23 +6,23 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from slm.data.config import CONVERSATIONS, CorpusConfig
 from slm.errors import UserError
 from slm.registry import MODELS, register_task
 from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt, Text
-from slm.training.tasks.task import AUTO, Evaluation, Task, TaskData, TemplateName, said_of_time
+from slm.training.tasks.task import AUTO, Task, TaskData, TaskInputs, TemplateName, said_of_faults
 
 if TYPE_CHECKING:
-    from slm.chat.renderer import ChatRenderer
-    from slm.data.batches.read_records import Conversation, Conversations
+    from slm.data.batches.datamodule import InstructionDataModule
+    from slm.data.batches.read_records import Conversation
     from slm.data.batches.samples import SampleSet
+    from slm.data.faults import Faults
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
-    from slm.training.answers import HowMany, Question
-    from slm.training.run_config import RunConfig
+
+Parts = Mapping[str, Sequence["Conversation"]]
 
 
 @register_task("sft")
@@ -44,6 +44,7 @@ class Sft(Task):
     """
 
     __pydantic_config__ = FORBID_EXTRA
+    scores: ClassVar[bool] = True
     template: TemplateName = AUTO
     template_file: Text | None = None
     loss_on: Literal["responses", "all"] = "responses"
@@ -53,100 +54,59 @@ class Sft(Task):
     max_answer_tokens: Count = 128
 
     def check(self, corpus: CorpusConfig) -> None:
-        """Conversations alone."""
         if corpus.kind != CONVERSATIONS:
             raise UserError(f"task=sft needs conversations (data=instructions data.path=…); data.kind is {corpus.kind}")
 
-    def data(self, run: RunConfig) -> TaskData:
-        """Conversations in the template, cut to windows, packed."""
-        from slm.chat.renderer import ChatRenderer
+    def data(self, inputs: TaskInputs) -> TaskData:
+        """Conversations in the template, cut to windows, packed; and the questions of those that validation reads."""
         from slm.data.batches.datamodule import InstructionDataModule
-        from slm.data.batches.read_records import read_conversations
         from slm.data.faults import Faults
-        from slm.training.watch.answers import ANSWERS_FILE
+        from slm.training.answers import Answers, questions_of
 
         began = time.perf_counter()
-        self._check_model(run.model)
-        faults = Faults(run.data.corpus.reading.on_bad)
-        parts = read_conversations(run.data.corpus, faults)
-        tokenizer = self._tokenizer(run, parts)
-        renderer = ChatRenderer(tokenizer, run.template_time)
-        samples = self._samples({"train": parts.train, "val": parts.val}, renderer, run.data.seq_len)
-        windows = (run.data.seq_len, run.trainer.windows_at_once, run.data.num_workers, run.seed)
-        datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, *windows)
-        report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
+        self._check_model(inputs.model)
+        faults = Faults(inputs.data.corpus.reading.on_bad)
+        parts = _read(inputs, faults)
+        tokenizer = self._tokenizer(inputs, parts)
+        renderer = inputs.renderer(tokenizer)
+        samples = {name: self._samples(part, name, renderer, inputs) for name, part in parts.items()}
+        datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, **inputs.windows)
+        asked_of = inputs.part or "val"
+        questions = questions_of(
+            (parts[asked_of][number] for number in samples[asked_of].kept),
+            renderer,
+            inputs.model.params.max_seq_len,
+            self.answers if inputs.answers is None else inputs.answers,
+        )
+        callbacks = (Answers(questions, self.max_answer_tokens, inputs.answers_file),) if questions else ()
+        said = said_of_faults(faults.lines(), tokenizer, inputs)
+        if inputs.part is None:
+            report = {**self._counts(samples, datamodule), "faults": faults.as_dict()}
+            said = [_said(report, tokenizer, time.perf_counter() - began), *said]
+        else:
+            counts = {"loss_on": self.loss_on, **samples[inputs.part].report()}
+            report = {**counts, "faults": faults.as_dict(), "answered": len(questions)}
+        return TaskData(datamodule, tokenizer, "\n".join(said), report, callbacks)
+
+    def _counts(self, samples: Mapping[str, SampleSet], datamodule: InstructionDataModule) -> dict[str, Any]:
+        counts: dict[str, Any] = {name: made.report() for name, made in samples.items()}
         if self.packing:
-            report["filled"] = round(datamodule.datasets["train"].filled, 4)
-        report["faults"] = faults.as_dict()
-        lines = [_said(report, tokenizer, time.perf_counter() - began), *(f"data: {line}" for line in faults.lines())]
-        lines += said_of_time(tokenizer, run.template_time)
-        asked = self._questions(parts.val, samples["val"], renderer, run.model, self.answers)
-        callbacks = self._asking(asked, run.run_dir / ANSWERS_FILE)
-        return TaskData(datamodule, tokenizer, "\n".join(lines), report, callbacks)
+            counts["filled"] = round(datamodule.datasets["train"].filled, 4)
+        return counts
 
-    def evaluation(self, asked: Evaluation) -> TaskData:
-        """The responses of one part of the data; its questions, too."""
-        from slm.chat.renderer import ChatRenderer
-        from slm.data.batches.datamodule import InstructionDataModule
-        from slm.data.batches.read_records import read_part
-        from slm.data.faults import Faults
-        from slm.training.run.folder import template_time
-
-        self._check_model(asked.model)
-        faults = Faults(asked.data.corpus.reading.on_bad)
-        conversations = read_part(asked.data.corpus, asked.part, faults)
-        renderer = ChatRenderer(asked.tokenizer, template_time(asked.run) if asked.run else None)
-        samples = self._samples({asked.part: conversations}, renderer, asked.data.seq_len)
-        made = samples[asked.part]
-        windows = (asked.data.seq_len, asked.batch_size)
-        datamodule = InstructionDataModule(
-            samples, asked.tokenizer.fingerprint, self.packing, *windows, eval_split=asked.part
-        )
-        questions = self._questions(conversations, made, renderer, asked.model, asked.answers)
-        return TaskData(
-            datamodule,
-            asked.tokenizer,
-            "\n".join(f"data: {line}" for line in faults.lines()),
-            {"loss_on": self.loss_on, **made.report(), "faults": faults.as_dict(), "answered": len(questions)},
-            self._asking(questions, asked.answers_file),
-        )
-
-    def _samples(
-        self, parts: Mapping[str, Sequence[Conversation]], renderer: ChatRenderer, seq_len: int
-    ) -> dict[str, SampleSet]:
-        """Raises `UserError` for a part of which nothing fits."""
+    def _samples(self, part: Sequence[Conversation], name: str, renderer: Any, inputs: TaskInputs) -> SampleSet:
+        """Raises `UserError` if nothing of the part fits."""
         from slm.data.batches.samples import make_samples
 
-        made = {
-            name: make_samples(part, renderer, seq_len, self.too_long, self.loss_on) for name, part in parts.items()
-        }
-        for name, samples in made.items():
-            if not len(samples):
-                raise UserError(
-                    f"data: no conversation of the {name} part fits a window of {seq_len} tokens with "
-                    "anything to learn in it; raise data.seq_len (and model.params.max_seq_len), or set "
-                    "task.too_long=keep_end"
-                )
-        return made
-
-    def _questions(
-        self,
-        conversations: Sequence[Conversation],
-        samples: SampleSet,
-        renderer: ChatRenderer,
-        model: ModelConfig,
-        wanted: HowMany,
-    ) -> list[Question]:
-        """Of the conversations that samples were made of."""
-        from slm.training.answers import questions_of
-
-        kept = (conversations[number] for number in samples.kept)
-        return questions_of(kept, renderer, model.params.max_seq_len, wanted)
-
-    def _asking(self, questions: Sequence[Question], file: Path | None) -> tuple[Any, ...]:
-        from slm.training.watch.answers import Answers
-
-        return (Answers(questions, self.max_answer_tokens, file),) if questions else ()
+        seq_len = inputs.data.seq_len
+        samples = make_samples(part, renderer, seq_len, self.too_long, self.loss_on)
+        if not len(samples):
+            raise UserError(
+                f"data: no conversation of the {name} part fits a window of {seq_len} tokens with "
+                "anything to learn in it; raise data.seq_len (and model.params.max_seq_len), or set "
+                "task.too_long=keep_end"
+            )
+        return samples
 
     def _check_model(self, model: ModelConfig) -> None:
         """Raise `UserError` for a model that cannot take packed rows."""
@@ -156,25 +116,28 @@ class Sft(Task):
                 "set task.packing=false"
             )
 
-    def _tokenizer(self, run: RunConfig, parts: Conversations) -> Tokenizer:
-        """The weights' or a fitted one, with the template and the tokens that this needs."""
+    def _tokenizer(self, inputs: TaskInputs, parts: Parts) -> Tokenizer:
+        """The weights' or a fitted one, with the template and the tokens that this needs; of a finished model its own,
+        as it is."""
         from slm.chat.template import with_template
         from slm.tokenizers.build import build_tokenizer
-        from slm.training.run_config import PRETRAINED
         from slm.weights.adapt import check_same_tokens
 
-        if run.start is not None and run.tokenizer["kind"] == PRETRAINED:
-            tokenizer = run.start.tokenizer
+        if inputs.new_tokenizer is None:
+            assert inputs.known is not None
+            tokenizer = inputs.known
         else:
-            settings = {name: value for name, value in run.tokenizer.items() if name != "kind"}
-            tokenizer = build_tokenizer(run.tokenizer["kind"], settings, self._texts(parts))
-            if run.start is not None:
-                check_same_tokens(tokenizer, run.start.tokenizer)
+            settings = {name: value for name, value in inputs.new_tokenizer.items() if name != "kind"}
+            tokenizer = build_tokenizer(inputs.new_tokenizer["kind"], settings, self._texts(parts["train"]))
+            if inputs.known is not None:
+                check_same_tokens(tokenizer, inputs.known)
+        if inputs.part is not None:
+            return tokenizer
         own = self.template == AUTO and tokenizer.chat_template is not None
         kind = "hf" if own else "chatml" if self.template == AUTO else self.template
         return with_template(tokenizer, kind, self.template_file)
 
-    def _texts(self, parts: Conversations) -> Iterator[str]:
+    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[str]:
         """What a vocabulary is fitted on: the training conversations as the template writes them."""
         from slm.chat.renderer import ChatRenderer
         from slm.chat.template import with_template
@@ -184,8 +147,17 @@ class Sft(Task):
         if kind == "hf" and self.template_file is None:
             raise UserError("task.template=hf without template_file is for a tokenizer that brings a chat template")
         renderer = ChatRenderer(with_template(ByteTokenizer(), kind, self.template_file))
-        for conversation in parts.train:
+        for conversation in conversations:
             yield from renderer.plain_texts(conversation)
+
+
+def _read(inputs: TaskInputs, faults: Faults) -> Parts:
+    from slm.data.batches.read_records import read_conversations, read_part
+
+    if inputs.part is not None:
+        return {inputs.part: read_part(inputs.data.corpus, inputs.part, faults)}
+    parts = read_conversations(inputs.data.corpus, faults)
+    return {"train": parts.train, "val": parts.val}
 
 
 def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:

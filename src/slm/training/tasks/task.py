@@ -1,4 +1,4 @@
-"""What a task is: its settings (`conf/task/*.yaml`), and the data they make of a run's. Imports no torch."""
+"""What a task is: its settings (`conf/task/*.yaml`), and the data they make of what it is given. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
+    from slm.chat.renderer import ChatRenderer
     from slm.data.batches.datamodule import WindowDataModule
     from slm.data.config import CorpusConfig, DataConfig
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany
     from slm.training.lit_module import LanguageModelModule
-    from slm.training.run_config import RunConfig
 
 
 AUTO = "auto"
@@ -48,21 +48,67 @@ TemplateName = Annotated[Text, AfterValidator(_template)]
 
 
 @dataclass(frozen=True)
+class TaskInputs:
+    """What a task makes its data of: for a run to train, or (with `part`) for a finished model to be scored.
+
+    Attributes:
+        data: a corpus and its windows.
+        model: the model's shape.
+        batch_size: samples a device takes at once.
+        seed: of the order of the training data.
+        known: the tokenizer of weights that exist, with its chat template where it has one; None from scratch.
+        new_tokenizer: ``kind`` and settings of the one to be made of the data; None to take `known`.
+        template_time: what a chat template that writes the time writes; None for now.
+        run: the folder of the run that is gone on with, or that made the model; None for a new run, or no run's model.
+        part: what is scored; None to train.
+        answers: how many questions the model answers, where the task knows the answers; None for as many as it says.
+        answers_file: where these go; None for nowhere.
+        reference: weights to compare with, for a task that does; None for those that the run began with.
+    """
+
+    data: DataConfig
+    model: ModelConfig
+    batch_size: int
+    known: Tokenizer | None
+    new_tokenizer: Mapping[str, Any] | None = None
+    seed: int = 0
+    template_time: datetime | None = None
+    run: Path | None = None
+    part: Part | None = None
+    answers: HowMany | None = None
+    answers_file: Path | None = None
+    reference: nn.Module | None = None
+
+    @property
+    def windows(self) -> dict[str, Any]:
+        """What every `WindowDataModule` takes of this; a model that is scored has no use for loader processes."""
+        own = {"num_workers": self.data.num_workers} if self.part is None else {"eval_split": self.part}
+        return {"seq_len": self.data.seq_len, "batch_size": self.batch_size, "seed": self.seed, **own}
+
+    def renderer(self, tokenizer: Tokenizer) -> ChatRenderer:
+        """Conversations as ids, in the tokenizer's template."""
+        from slm.chat.renderer import ChatRenderer
+
+        return ChatRenderer(tokenizer, self.template_time)
+
+
+@dataclass(frozen=True)
 class TaskData:
-    """What a run trains on.
+    """What a run trains on, or a model is scored on.
 
     Attributes:
         datamodule: batches.
         tokenizer: whose ids they hold; it goes into the bundle.
         said: about the data, for the person at the terminal.
-        report: counts for ``run.json``, plain types.
+        report: counts for ``run.json``, or to stand beside the figures; plain types.
         callbacks: that the task adds to the run's.
         val_shares: of each part of the validation data in the validation loss.
         make_module: makes what trains a model, with the arguments of `LanguageModelModule`; None for that one.
         chat: what the run shows of the model's words answers prompts where there is a chat template (``auto``), or goes
             on with them.
-        prepare: asks the model whatever has to be asked of it before it is trained; None for nothing.
-        keep: writes into the run's folder what `prepare` wants of it when the run is resumed.
+        prepare: asks the model whatever has to be asked of it before it is trained; called with the device it will be
+            trained on ("cpu", "cuda", …) and Lightning's name of the precision. None for nothing.
+        keep: writes into the run's folder what is wanted of it when the run is resumed.
     """
 
     datamodule: WindowDataModule
@@ -73,48 +119,8 @@ class TaskData:
     val_shares: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     make_module: Callable[..., LanguageModelModule] | None = None
     chat: Literal["auto", False] = "auto"
-    prepare: Callable[[nn.Module, Preparing], None] | None = None
+    prepare: Callable[[nn.Module, str, str], None] | None = None
     keep: Callable[[Path], None] | None = None
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """Attributes:
-    device: where the model will be trained: "cpu", "cuda", …
-    precision: Lightning's name of the one in which.
-    resumed_from: the folder of the run to go on with, whose weights the model does not have yet; None for a new run.
-    """
-
-    device: str
-    precision: str
-    resumed_from: Path | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a finished model is scored on.
-
-    Attributes:
-        data: a corpus and its windows.
-        part: of that.
-        batch_size: windows, or pairs, at a time.
-        model: its shape.
-        tokenizer: its own, with its chat template where it has one.
-        answers: how many questions it answers, where the task knows the answers.
-        answers_file: where they go; None for nowhere.
-        run: the folder of the run that made it; None for a model without one.
-        reference: the weights that training began with, for a task that compares with them.
-    """
-
-    data: DataConfig
-    part: Part
-    batch_size: int
-    model: ModelConfig
-    tokenizer: Tokenizer
-    answers: HowMany = 0
-    answers_file: Path | None = None
-    run: Path | None = None
-    reference: nn.Module | None = None
 
 
 class Task(ABC):
@@ -122,16 +128,18 @@ class Task(ABC):
 
     Attributes:
         rows_a_sample: that the model is given for one sample of the data.
+        scores: whether `data` knows what to do with `TaskInputs.part`; one of yours need not.
     """
 
     rows_a_sample: ClassVar[int] = 1
+    scores: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, corpus: CorpusConfig) -> None:
         """Raise `UserError` if this is no data for the task."""
 
     @abstractmethod
-    def data(self, run: RunConfig) -> TaskData:
+    def data(self, inputs: TaskInputs) -> TaskData:
         """Read the data and make batches of it.
 
         Raises:
@@ -142,20 +150,15 @@ class Task(ABC):
         """Adam's peak rate (``lr=auto``) for all weights of a model that exists, of this width."""
         return fine_tuning_lr(width)
 
-    def evaluation(self, asked: Evaluation) -> TaskData:
-        """The same for a model that is only scored: `TaskData.report` is part of what it is told beside the figures.
 
-        Raises:
-            UserError: as `data`; or the task does not score models (which one of yours need not).
-        """
-        raise UserError(f"{type(self).__name__} says of no model how good it is (its class has no `evaluation`)")
-
-
-def said_of_time(tokenizer: Tokenizer, time: datetime) -> list[str]:
-    """A line where the chat template writes the time: it is that of the run's start in all its sessions."""
-    if "strftime_now" not in (tokenizer.chat_template or ""):
-        return []
-    return [f"the chat template writes the date; in this run it is {time:%d %b %Y} to the end, resumed or not"]
+def said_of_faults(lines: list[str], tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
+    """What is to be said of the data beside the counts: what was left out, and that the time stands still where the
+    chat template writes it, in all sessions of a run."""
+    said = [f"data: {line}" for line in lines]
+    if inputs.part is None and "strftime_now" in (tokenizer.chat_template or ""):
+        date = f"{inputs.template_time:%d %b %Y}"
+        said.append(f"the chat template writes the date; in this run it is {date} to the end, resumed or not")
+    return said
 
 
 def task_of(values: Any) -> Task:
@@ -176,11 +179,13 @@ def task_for(corpus: CorpusConfig, own: Mapping[str, Any] | None, changes: Mappi
         changes: of its settings, or of the defaults of the task that does read it.
 
     Raises:
-        UserError: a setting is unknown, or of another type or range.
+        UserError: a setting is unknown, or of another type or range; or the task scores no model.
     """
     settings = own if own and _reads(task_of(own), corpus) else {"kind": _READS.get(corpus.kind, "pretrain")}
     task = task_of({**settings, **changes})
     task.check(corpus)
+    if not task.scores:
+        raise UserError(f"{type(task).__name__} says of no model how good it is (its class has no `scores`)")
     return task
 
 

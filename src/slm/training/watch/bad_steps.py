@@ -12,11 +12,11 @@ import torch
 
 from slm.errors import UserError
 from slm.notices import notice
+from slm.training.figures import StepFigures
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.resume import Resumed
-from slm.training.step_figures import StepFigures
 from slm.training.watch.rewind import NoValidation, rewind
 from slm.training.watch.step_log import StepLog
 

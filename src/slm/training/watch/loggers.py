@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from slm.extras import require
 from slm.masking import masked, masked_argument
+from slm.training.lightning_seams import opened_experiment
 
 
 def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
@@ -61,5 +62,5 @@ class _Wandb(WandbLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=int(status != "success"))
+        if (run := opened_experiment(self)) is not None:
+            run.finish(exit_code=int(status != "success"))

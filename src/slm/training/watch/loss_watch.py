@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 
 from slm.errors import UserError
 from slm.notices import notice
+from slm.training.figures import StepFigures
 from slm.training.lit_module import LanguageModelModule
-from slm.training.step_figures import StepFigures
 from slm.training.watch.settings import LossWatchSettings
 from slm.training.watch.step_log import StepLog
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 
+from slm.training.lightning_seams import restore
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.random_state import RandomState
 from slm.training.watch.csv_logger import CsvLogger
@@ -23,15 +23,7 @@ def rewind(trainer: pl.Trainer, pl_module: pl.LightningModule, file: Path) -> No
     restored is what a resumed run restores, by the same code: weights, optimizer, schedule, scaler, callbacks, random
     states, sums of a later log row, the count of steps. Rows of ``metrics.csv`` after it go; the loader reads on.
     """
-    connector = trainer._checkpoint_connector
-    checkpoint = trainer.strategy.load_checkpoint(file)
-    connector._loaded_checkpoint = checkpoint
-    connector.restore_model()
-    connector.restore_callbacks()
-    connector.restore_precision_plugin_state()
-    connector.restore_optimizers_and_schedulers()
-    _restore_progress(trainer, checkpoint)
-    connector.resume_end()
+    restore(trainer, file)
     pl_module.on_train_start()
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, _START_ANEW):
@@ -39,18 +31,6 @@ def rewind(trainer: pl.Trainer, pl_module: pl.LightningModule, file: Path) -> No
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger):
             logger.go_back(trainer.global_step)
-
-
-def _restore_progress(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Lightning's counts, less what it adds once the hooks of this batch are done."""
-    epoch_loop, saved = trainer.fit_loop.epoch_loop, checkpoint["loops"]["fit_loop"]
-    epoch_loop.automatic_optimization.optim_progress.load_state_dict(
-        saved["epoch_loop.automatic_optimization.optim_progress"]
-    )
-    epoch_loop.batch_progress.load_state_dict(saved["epoch_loop.batch_progress"])
-    epoch_loop.batch_progress.total.completed -= 1
-    epoch_loop.batch_progress.current.completed -= 1
-    epoch_loop._batches_that_stepped = trainer.global_step - 1
 
 
 class NoValidation:

@@ -10,7 +10,7 @@ from typing import Any
 from slm.data.batches.datamodule import WindowDataModule
 from slm.files.writing import new_file
 from slm.notices import notice
-from slm.training.step_figures import StepFigures
+from slm.training.figures import StepFigures
 
 
 class StepLog:

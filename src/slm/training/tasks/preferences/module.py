@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.nn.modules.dropout import _DropoutNd
 
 from slm.models.contract import CausalLM
-from slm.training.exact_sum import ExactSum, joined
+from slm.notices import notice
+from slm.training.figures import BatchLoss
 from slm.training.lit_module import Batch, LanguageModelModule
-from slm.training.optim.left_out import contagious
-from slm.training.step_figures import StepFigures
-from slm.training.tasks.preferences.pair_loss import PairLogProbs, PairLosses, PreferenceLoss
+from slm.training.tasks.preferences.losses import PairLogProbs, PairLosses, PreferenceLoss
 from slm.training.tasks.preferences.reference import answer_log_probs
-
-FIGURES = (
-    "loss",
-    "accuracy",
-    "likelier",
-    "reward_chosen",
-    "reward_rejected",
-    "margin",
-    "log_prob_chosen",
-    "log_prob_rejected",
-)
-"""Means over pairs: the loss; how often the chosen answer's reward is the larger (equal ones count half); how often it
-is likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats."""
-
-_COUNTED = len(FIGURES) + 1
-"""Their sums, and how many pairs they are of."""
 
 
 class PreferenceModule(LanguageModelModule):
-    """Trains on batches of pairs (`PairDataset`). Every figure is the mean over pairs: over all micro-batches and ranks
-    of an optimizer step in training, over the whole split in validation.
+    """Trains on batches of pairs (`PairDataset`). Every figure is a mean over pairs, each of the same weight whatever
+    its length: the loss; how often the chosen answer's reward is the larger (equal ones count half); how often it is
+    likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats.
 
     Args:
         model: a registered model.
@@ -45,93 +28,46 @@ class PreferenceModule(LanguageModelModule):
         settings: of `LanguageModelModule`.
     """
 
+    figure_names: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "accuracy",
+        "likelier",
+        "reward_chosen",
+        "reward_rejected",
+        "margin",
+        "log_prob_chosen",
+        "log_prob_rejected",
+    )
+
     def __init__(self, model: nn.Module, preference: PreferenceLoss, sft_weight: float = 0.0, **settings: Any) -> None:
         super().__init__(model, **settings)
         self.preference = preference
         self.sft_weight = sft_weight
-        self._step_sums = ExactSum(_COUNTED)
-        self._step_pairs = 0
-        self._logged = [0.0] * _COUNTED
-        self._evaluated = ExactSum(_COUNTED)
 
-    def pair_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of each pair, (B,), and its figures, (B, len(FIGURES)) without gradient."""
-        sums = answer_log_probs(cast(CausalLM, self.model), batch)
-        chosen, rejected = sums.chunk(2)
+    def batch_loss(self, batch: Batch) -> BatchLoss:
+        chosen, rejected = answer_log_probs(cast(CausalLM, self.model), batch).chunk(2)
         chosen_tokens, rejected_tokens = (batch["labels"] >= 0).sum(dim=1).chunk(2)
         reference = batch["reference"].chunk(2) if "reference" in batch else (None, None)
         pairs = PairLogProbs(chosen, rejected, chosen_tokens, rejected_tokens, *reference)
         found = self.preference(pairs)
         losses = found.losses - self.sft_weight * pairs.chosen_mean
-        return losses, _figures(losses, found, pairs)
+        return BatchLoss(losses.sum(), len(losses), _figures(losses, found, pairs))
 
-    # ---- training ----
+    def most_counted(self) -> int:
+        """Pairs of a micro-batch, of which all have as many."""
+        return int(self.trainer.datamodule.batch_size)  # type: ignore[attr-defined]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of the pairs; all micro-batches have as many, so the mean over them is that over all pairs."""
-        losses, figures = self.pair_step(batch)
-        self._step_sums.add_rows(_counted(figures))
-        self._step_pairs += len(losses)
-        self._step_tokens += self._batch_tokens
-        return contagious(losses.mean())
+    def validation_figures(self) -> dict[str, float]:
+        (scored,) = self.scored.values()
+        return dict(zip(self.figure_names, scored.means, strict=True))
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Count the answers' tokens; every pair weighs the same, whatever its length."""
-        self._step_valid = self._sum_over_ranks(self._step_tokens)
-
-    def _take_step_count(self) -> int:
-        pairs, self._step_pairs = self._step_pairs, 0
-        return pairs
-
-    def _add_to_log(self, figures: StepFigures) -> None:
-        of_step = (figures.loss_sum, *figures.others)
-        self._logged = [before + new for before, new in zip(self._logged, of_step, strict=True)]
-
-    def take_train_metrics(self) -> dict[str, float]:
-        """The figures over all ranks since the last call, as ``train/…``."""
-        self._settle_rest()
-        sums, self._logged = self._logged, [0.0] * _COUNTED
-        return {f"train/{name}": value for name, value in self._means(sums).items()}
-
-    # ---- validation ----
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self._evaluated = ExactSum(_COUNTED)
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add to the sums; a batch without an answer stands for none."""
-        if self._batch_tokens:
-            self._evaluated.add_rows(_counted(self.pair_step(batch)[1]))
-
-    def on_validation_epoch_end(self) -> None:
-        """The figures as ``val/…``, over the whole split and all ranks."""
-        self.report_validation(self._means(joined(*self._evaluated.take().tolist())))
-
-    # ---- state ----
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As for a language model, with the sums of a later log row."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["train_sums"]["figures"] = [self._sum_over_ranks(value) for value in self._logged]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`."""
-        super().on_load_checkpoint(checkpoint)
-        self._logged = list(checkpoint["train_sums"]["figures"]) if self.trainer.is_global_zero else [0.0] * _COUNTED
-
-    def _means(self, sums: list[float]) -> dict[str, float]:
-        *totals, count = (self._sum_over_ranks(value) for value in sums)
-        return {name: total / count if count else math.nan for name, total in zip(FIGURES, totals, strict=True)}
-
-
-def _counted(figures: Tensor) -> Tensor:
-    """(B, _COUNTED): a column of ones more, whose sum is how many pairs there are."""
-    return torch.cat([figures, torch.ones_like(figures[:, :1])], dim=1)
+    def scored_counts(self) -> dict[str, int]:
+        return {}  # the report of the data has the pairs
 
 
 @torch.no_grad()
 def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
+    """(B, k) in the order of `PreferenceModule.figure_names`."""
     margin = found.chosen_rewards - found.rejected_rewards
     columns = (
         losses,
@@ -144,3 +80,17 @@ def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
         pairs.rejected_mean,
     )
     return torch.stack([column.float() for column in columns], dim=1)
+
+
+def without_dropout(model: nn.Module, **settings: Any) -> PreferenceModule:
+    """The module, with every probability of dropout in `model` 0: two answers, or a model and its reference, are
+    compared, and it would be noise in each difference."""
+    was_on = False
+    for module in model.modules():
+        name = "p" if isinstance(module, _DropoutNd) else "dropout"  # of an attention, which gives it to a function
+        if isinstance(p := getattr(module, name, None), float) and p > 0:
+            setattr(module, name, 0.0)
+            was_on = True
+    if was_on:
+        notice("task=dpo: dropout is off; answers are compared with each other, and with a reference that has none")
+    return PreferenceModule(model, **settings)

@@ -15,22 +15,28 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import slm
+from slm.data.batches.datamodule import PairDataModule
 from slm.data.batches.pairs import PairDataset
 from slm.errors import UserError
 from slm.files.writing import new_file
 from slm.models.contract import CausalLM
 from slm.models.modules.losses import token_log_probs
 from slm.notices import notice
+from slm.training.tasks.task import TaskInputs
 from slm.training.through_head import has_plain_head, log_probs_through_head
+
+REFERENCE_FILE = "reference.safetensors"
+"""In the run folder: a resumed run cannot ask weights that it no longer has."""
 
 _CHECKSUM = "sha256"  # of the tensors, in the file's metadata
 
-Batch = Mapping[str, Tensor]
+Found = Mapping[str, Tensor]
+"""By the split's name, (n, 2) fp32: log-probabilities of the chosen and the rejected answers."""
 
 
-def answer_log_probs(model: CausalLM, batch: Batch) -> Tensor:
+def answer_log_probs(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
     """Log-probability of each row's answer, (2 B,) in nats and fp32: the sum over its tokens."""
-    hidden = model.hidden_states(batch["input_ids"])
+    hidden = model(batch["input_ids"], return_hidden=True)
     if not has_plain_head(cast(nn.Module, model)):
         return log_probs_through_head(model, hidden, batch["labels"]).sum(dim=1)
     softcap = model.config.modules.output_projection.softcap
@@ -38,30 +44,40 @@ def answer_log_probs(model: CausalLM, batch: Batch) -> Tensor:
     return found.sum(dim=1)
 
 
-def reference_of(
-    model: nn.Module,
-    datasets: Mapping[str, PairDataset],
-    fingerprint: str,
-    cache: Path,
-    device: str,
-    precision: str,
-    batch_size: int,
-) -> dict[str, Tensor]:
-    """Log-probabilities of all answers by `model`, without dropout; from `cache` where it has them.
+def find_reference(
+    data: PairDataModule, inputs: TaskInputs, sizes: Mapping[str, int], model: nn.Module, device: str, precision: str
+) -> None:
+    """Give the datasets of `data` what the reference thinks of their pairs: as `inputs.run` keeps it, else asked of
+    `inputs.reference`, else of `model`.
 
     Args:
+        data: pairs, to train on or to be scored.
+        inputs: of the task.
+        sizes: pairs of "train" and "val", whichever of them are in `data`.
         model: as training begins.
-        datasets: by the split's name.
-        fingerprint: of these data.
-        cache: folder of what was computed before.
         device: to compute on, e.g. "cuda".
         precision: Lightning's name of the one that training computes in.
-        batch_size: pairs at a time.
-
-    Returns:
-        By the split's name, (n, 2) fp32: chosen and rejected.
     """
-    inputs = f"{slm.__version__} {fingerprint} {device} {precision} {_weights_fingerprint(model)}"
+    if inputs.run is not None and inputs.reference is None:
+        kept = load_reference(inputs.run / REFERENCE_FILE, sizes)
+        found: Found = {**kept, "all": torch.cat([kept["train"], kept["val"]])}
+    else:
+        asked = model if inputs.reference is None else inputs.reference
+        cache = Path(inputs.data.corpus.cache_dir).expanduser() / "references"
+        found = reference_of(asked, data, cache, device, precision, inputs.part)
+    if inputs.part is None and inputs.run is None:
+        notice(f"before training, validation: {_described(found['val'], data.datasets['val'])}")
+    for name, dataset in data.datasets.items():
+        dataset.reference = found[name]
+
+
+def reference_of(
+    model: nn.Module, data: PairDataModule, cache: Path, device: str, precision: str, part: str | None
+) -> Found:
+    """Log-probabilities of all answers of `data` by `model`, without dropout; from the folder `cache` where it has
+    them; `part` is the only one that `data` has."""
+    pairs = data.fingerprint if part is None else f"{data.fingerprint} {part}"
+    inputs = f"{slm.__version__} {pairs} {device} {precision} {_weights_fingerprint(model)}"
     key = hashlib.sha256(inputs.encode()).hexdigest()[:16]
     file = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
@@ -71,12 +87,18 @@ def reference_of(
                 return _read(file)
             except _DamagedError as error:
                 notice(f"{file} is damaged ({error}): made again")
-        found = {name: _log_probs(model, data, device, precision, batch_size) for name, data in datasets.items()}
+        found = {name: _log_probs(model, d, device, precision, data.batch_size) for name, d in data.datasets.items()}
         write_reference(file, found)
     return found
 
 
-def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str, Tensor]:
+def keep_reference(datasets: Mapping[str, PairDataset], run: Path) -> None:
+    """Write what `datasets` have into the run's folder, once."""
+    if not (run / REFERENCE_FILE).is_file():
+        write_reference(run / REFERENCE_FILE, {n: d.reference for n, d in datasets.items() if d.reference is not None})
+
+
+def load_reference(file: Path, sizes: Mapping[str, int]) -> Found:
     """What `write_reference` wrote.
 
     Raises:
@@ -88,12 +110,12 @@ def load_reference(file: Path, datasets: Mapping[str, PairDataset]) -> dict[str,
         found = _read(file)
     except _DamagedError as error:
         raise UserError(f"{file} is damaged ({error}); restore it, or start a new run") from None
-    if {name: tuple(tensor.shape) for name, tensor in found.items()} != {n: (len(d), 2) for n, d in datasets.items()}:
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != {name: (n, 2) for name, n in sizes.items()}:
         raise UserError(f"{file} is of other pairs; restore the data, or start a new run")
     return found
 
 
-def write_reference(file: Path, reference: Mapping[str, Tensor]) -> None:
+def write_reference(file: Path, reference: Found) -> None:
     """Beside its place and renamed into it, with a checksum."""
     with new_file(file) as out:
         out.write(save(dict(reference), metadata={_CHECKSUM: _checksum(reference)}))
@@ -103,7 +125,7 @@ class _DamagedError(ValueError):
     """What is wrong with a file."""
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path) -> Found:
     """Raises `_DamagedError`; a file of before there were checksums is taken as it is."""
     try:
         with safe_open(file, "pt") as opened:
@@ -116,15 +138,27 @@ def _read(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _checksum(tensors: Found) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         _add(digest, name, tensors[name])
     return digest.hexdigest()
 
 
-def describe_reference(reference: Tensor, dataset: PairDataset) -> str:
-    """What a model thinks before training, in a line: how likely the chosen answers are, and how often likelier."""
+def _weights_fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        _add(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+def _described(reference: Tensor, dataset: PairDataset) -> str:
+    """In a line: how likely the chosen answers are, and how often likelier."""
     likelier = int((reference[:, 0] > reference[:, 1]).sum()) / len(reference)
     nats = math.fsum(reference[:, 0].tolist()) / dataset.chosen_tokens
     return f"chosen answers {nats:.4f} nats/token, likelier than the rejected in {100 * likelier:.1f} % of pairs"
@@ -146,15 +180,3 @@ def _log_probs(model: nn.Module, data: PairDataset, device: str, precision: str,
             result[chosen] = answer_log_probs(cast(CausalLM, model), batch).view(2, -1).t().float().cpu()
     model.train(was_training)
     return result
-
-
-def _weights_fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        _add(digest, name, tensor)
-    return digest.hexdigest()
-
-
-def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""A file of prompts through `Trainer.predict`, a line of JSON each as it is done."""
+"""A file of prompts and the answers to them, a line of JSON each as it is done."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import pytorch_lightning as pl
-from torch import nn
-from torch.utils.data import DataLoader
-
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.request import Prompt
 from slm.notices import notice
 from slm.schema import checked
-from slm.training.lit_module import LanguageModelModule
-from slm.training.quiet import quiet_lightning
 
 _OWN = ("max_new_tokens", "seed")
 _MOST_NAMED = 5
@@ -59,37 +53,20 @@ def answer_prompts(
     Raises:
         UserError: the model can take none of them.
     """
-    quiet_lightning()
     refused: list[Prompt] = []
-
-    def write(asked: str | Prompt, completions: list[Completion]) -> None:
-        prompt = Prompt.of(asked)
-        if completions[0].refusal is not None:
-            refused.append(prompt)
-        print(json.dumps(_answer(prompt, completions), ensure_ascii=False), file=out, flush=True)
-
-    module = LanguageModelModule(
-        cast(nn.Module, language_model.model),
-        tokenizer=language_model.tokenizer,
-        generation=settings,
-        on_answer=write,
-    )
-    trainer = pl.Trainer(
-        accelerator=language_model.model.head_weight.device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    # one batch: the engine below keeps its rows full across all prompts
-    loader: DataLoader[Any] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
+    done: dict[int, list[Completion]] = {}
+    written = 0
     try:
-        trainer.predict(module, dataloaders=loader, return_predictions=False)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
-            raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
-        raise
+        for index, completions in language_model.complete_each(prompts, settings):
+            done[index] = completions
+            while written in done:
+                prompt, answer = Prompt.of(prompts[written]), done.pop(written)
+                if answer[0].refusal is not None:
+                    refused.append(prompt)
+                print(json.dumps(_answer(prompt, answer), ensure_ascii=False), file=out, flush=True)
+                written += 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
     if refused:
         lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
         more = ", …" if len(refused) > _MOST_NAMED else ""
