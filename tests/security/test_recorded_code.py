@@ -127,6 +127,15 @@ def test_settings_that_cannot(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["{_target_: os.system}", "'${oc.decode:\"{_tar${b}: os.system}\"}'"])
+def test_a_configuration_that_could_run_code(tmp_path: Path, value: str) -> None:
+    """By a class, or by what becomes one only when it is built."""
+    (tmp_path / "config.yaml").write_text(f"optimizer: {{_target_: torch.optim.SGD}}\ncallbacks: {{x: {value}}}\n")
+    refuse_unknown_code(tmp_path, (), left_out=("callbacks",))
+    with pytest.raises(ValueError, match=r"which its config\.yaml names; if you trust it"):
+        refuse_unknown_code(tmp_path, (), left_out=())
+
+
 def test_what_is_taken_out_runs_nothing(tmp_path: Path) -> None:
     own = ["+callbacks.x._target_=os.system", "+callbacks.x.command=ls", "+callbacks.xy._target_=torch.optim.SGD"]
     refuse_unknown_settings(tmp_path, own, ["~callbacks.x"])

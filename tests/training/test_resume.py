@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -142,7 +143,8 @@ def test_from_another_folder(
     assert invoke(here, "train", *arguments, *changes, "run_dir=run", "stop_after=2").status == 0
     for folder, stop in ((there, "4"), (elsewhere, "null")):
         refused = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}")
-        assert (refused.status, f"its setting --config-dir={here / 'conf'} could run code" in refused.err) == (2, True)
+        assert refused.status == 2
+        assert re.search(r"its setting --config-dir=/\S+/here/conf could run code", refused.err), refused.err
         typed = "--config-dir=../here/conf"
         outcome = invoke(folder, "train", "resume=../here/run", f"stop_after={stop}", typed)
         assert outcome.status == 0, outcome.err

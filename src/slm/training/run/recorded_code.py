@@ -77,6 +77,9 @@ def refuse_unknown_settings(run: Path, recorded: Sequence[str], typed: Sequence[
 
 
 def _targets(node: Any) -> Iterator[str]:
+    """What is built, and what may become that: a run's configuration was resolved before it was written."""
+    if isinstance(node, str) and "${" in node:
+        yield node
     if isinstance(node, Mapping):
         yield from (str(target) for key, target in node.items() if key == "_target_")
     for inner in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
