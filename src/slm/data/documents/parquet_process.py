@@ -40,14 +40,8 @@ _ENVIRONMENT = {
 def ask(function: str, file: Path, *arguments: Any, memory: int) -> Iterator[Any]:
     """What `groups` or `rows` gives, called in the process, which is started when there is none at rest.
 
-    Args:
-        function: its name.
-        file: its first argument.
-        arguments: the others.
-        memory: bytes that it may take.
-
     Raises:
-        BrokenFileError: the file is damaged, or takes more.
+        BrokenFileError: the file is damaged, or takes more than `memory` bytes.
         UserError: what `function` raises.
     """
     process = _at_rest.pop() if _at_rest else _started()
@@ -150,13 +144,8 @@ def groups(file: Path) -> Iterator[list[int]]:
 
 
 def rows(file: Path, start: int, end: int, columns: list[str] | None, longest: int) -> Iterator[tuple[int, Rows]]:
-    """Rows of the row groups from `start` up to `end`, some at a time, with the number of the first.
-
-    Args:
-        file: where it lies.
-        start, end: numbers of row groups.
-        columns: those that are wanted, None for all.
-        longest: bytes of a row; there is None for a longer one.
+    """Rows of the row groups from `start` up to `end`, some at a time, with the number of the first; None for one of
+    more than `longest` bytes.
 
     Raises:
         UserError: there is no such column.
