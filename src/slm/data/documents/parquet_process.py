@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +67,7 @@ def _started() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # Ctrl-C is for this process
     )
 
 
@@ -89,7 +89,6 @@ if hasattr(os, "register_at_fork"):
 
 def main() -> None:
     """The program: answers one question after another, until its parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _arrow().set_cpu_count(1)
