@@ -32,6 +32,7 @@ _MOST_ITEMS = 100_000  # row groups, columns: Arrow takes a kB for each that a f
 _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
     "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),  # larger blocks leave no holes behind, whatever was freed before
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
 }
 
