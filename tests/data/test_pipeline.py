@@ -277,6 +277,20 @@ def test_tasks_are_spread_and_what_fails_first_is_raised() -> None:
     assert workers(psutil.Process()) <= others
 
 
+class Looks:
+    """A task: what its process has loaded, and what it tells libraries to compute on."""
+
+    def run(self, report: Report) -> tuple[set[str], str, str]:
+        loaded = {"torch", "transformers", "pytorch_lightning", "hydra"} & sys.modules.keys()
+        return loaded, os.environ["OMP_NUM_THREADS"], os.environ["RAYON_NUM_THREADS"]
+
+
+def test_processes_are_small_and_compute_on_one_thread() -> None:
+    """Each computes while the others do."""
+    with Processes(2) as pool:
+        assert [found for _, found in pool.run([Looks(), Looks()], print)] == [(set(), "1", "1")] * 2
+
+
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     """Also in the middle of a task: a restart must find the place free."""
     program = (

@@ -286,6 +286,9 @@ def test_what_comes_before_a_break_is_kept(tmp_path: Path) -> None:
     kept_lines = texts(read(tmp_path / "a.jsonl.gz", "skip"))
     assert kept_lines == [row["text"] for row in GOOD[: len(kept_lines)]]
     assert len(kept_lines) > 50
+    rows = [{"text": random.Random(0).randbytes(700_000).hex()}, *GOOD]
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode(), 1)[:-12])
+    assert len(read(tmp_path / "a.json.gz", "skip")) > 50, "behind a record that several pieces hold"
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ class _Text:
 
     def __init__(self, source: Iterator[str], place: str, most: int) -> None:
         self._source, self._place, self._most = source, place, most
-        self._held = ""
-        self.at = 0
+        self.at, self._held = 0, ""
+        self._broken: BrokenFileError | None = None
         self._parse = json.JSONDecoder().raw_decode
 
     def next_sign(self) -> str:
@@ -153,11 +153,15 @@ class _Text:
         """Whether there was more to hold: as much again as is held, at least a piece."""
         held = [self._held[self.at :]]
         size = len(held[0])
-        self.at = 0
-        for piece in self._source:
-            held.append(piece)
-            size -= len(piece)
-            if size <= 0 and piece:
-                break
-        self._held = "".join(held)
+        try:
+            for piece in self._source:
+                held.append(piece)
+                size -= len(piece)
+                if size <= 0 and piece:
+                    break
+        except BrokenFileError as error:
+            self._broken = error  # raised once what comes before it has been given out
+        if len(held) == 1 and self._broken:
+            raise self._broken
+        self.at, self._held = 0, "".join(held)
         return len(held) > 1

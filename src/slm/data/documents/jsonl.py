@@ -71,11 +71,8 @@ class JsonlFile(RecordSource, FileSource):
 
 
 def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`.
-
-    Args:
-        source: what comes from byte `at` on, in pieces.
-    """
+    """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`. `source`
+    is what comes from byte `at` on, in pieces."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")

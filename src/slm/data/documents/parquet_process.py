@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ _MOST_ITEMS = 100_000  # row groups, columns: Arrow takes a kB for each that a f
 _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
     "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),  # larger blocks leave no holes behind, whatever was freed before
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
 }
 
@@ -40,14 +40,8 @@ _ENVIRONMENT = {
 def ask(function: str, file: Path, *arguments: Any, memory: int) -> Iterator[Any]:
     """What `groups` or `rows` gives, called in the process, which is started when there is none at rest.
 
-    Args:
-        function: its name.
-        file: its first argument.
-        arguments: the others.
-        memory: bytes that it may take.
-
     Raises:
-        BrokenFileError: the file is damaged, or takes more.
+        BrokenFileError: the file is damaged, or takes more than `memory` bytes.
         UserError: what `function` raises.
     """
     process = _at_rest.pop() if _at_rest else _started()
@@ -74,6 +68,7 @@ def _started() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # Ctrl-C is for this process
     )
 
 
@@ -95,7 +90,6 @@ if hasattr(os, "register_at_fork"):
 
 def main() -> None:
     """The program: answers one question after another, until its parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _arrow().set_cpu_count(1)
@@ -150,13 +144,8 @@ def groups(file: Path) -> Iterator[list[int]]:
 
 
 def rows(file: Path, start: int, end: int, columns: list[str] | None, longest: int) -> Iterator[tuple[int, Rows]]:
-    """Rows of the row groups from `start` up to `end`, some at a time, with the number of the first.
-
-    Args:
-        file: where it lies.
-        start, end: numbers of row groups.
-        columns: those that are wanted, None for all.
-        longest: bytes of a row; there is None for a longer one.
+    """Rows of the row groups from `start` up to `end`, some at a time, with the number of the first; None for one of
+    more than `longest` bytes.
 
     Raises:
         UserError: there is no such column.

@@ -30,9 +30,7 @@ _NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs o
 def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
     """The token store for these settings: the prepared one, the cached one, or a new one.
 
-    Args:
-        corpus: what to read.
-        tokenizer: ``kind`` and that kind's settings; its vocabulary is fitted on the training part.
+    `tokenizer` is a ``kind`` and that kind's settings; its vocabulary is fitted on the training part.
 
     Raises:
         UserError: files are missing, empty or not text, or the tokenizer's settings do not fit.

@@ -27,12 +27,7 @@ _GOES_ON = "what is finished is kept, the same again goes on from there"
 
 @dataclass(frozen=True)
 class PartialStore:
-    """Where things lie until the store is whole.
-
-    Attributes:
-        store: the folder that is renamed.
-        work: what goes before that.
-    """
+    """Where things lie until the store is whole."""
 
     root: Path
 
@@ -57,11 +52,8 @@ def partial_store(folder: Path, key: str) -> Iterator[PartialStore]:
     """What is there of the store `folder` so far; when the block ends without an error it becomes `folder`.
 
     What was begun with other inputs is removed. After a `UserError` nothing stays, since with what mends it the inputs
-    are others; after a `StoppedError`, Ctrl-C, a kill, the next call with the same key goes on.
-
-    Args:
-        folder: the place; nothing is there yet, or the store that a kill left there just after it was whole.
-        key: of all that the store is made of.
+    are others; after a `StoppedError`, Ctrl-C, a kill, the next call with the same key goes on. The place may hold the
+    store that a kill left there just after it was whole.
 
     Raises:
         UserError: another process is making it.

@@ -43,12 +43,8 @@ class Preparation:
         object.__setattr__(self, "units", units_of(self.sources))
 
     def make(self, folder: Path, key: str, make_tokenizer: MakeTokenizer) -> TokenStore:
-        """Make the store `folder`, or go on with making it.
-
-        Args:
-            folder: where nothing is yet, or the whole store that a kill left there.
-            key: another one for other text or other settings.
-            make_tokenizer: makes the tokenizer, unless an earlier try has.
+        """Make the store `folder`, or go on with making it, unless a kill left it there whole; the `key` is another one
+        for other text or other settings.
 
         Raises:
             UserError: there is nothing in the text, or a fault that is refused.

@@ -15,12 +15,7 @@ _LINE_EVERY_S = 30.0
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Report]:
-    """A function that is told how many more bytes are done.
-
-    Args:
-        what: is done with the text.
-        total: bytes there are.
-    """
+    """A function that is told how many more of `total` bytes are done."""
     from rich import progress as bars
     from rich.console import Console
 

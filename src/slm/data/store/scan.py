@@ -47,13 +47,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """Adjacent pieces: what one process reads at a time, and what makes one shard.
-
-    Attributes:
-        number: its place in the order.
-        pieces: in their order.
-        size: bytes of files, about; for the progress.
-    """
+    """Adjacent pieces: what one process reads at a time, and what makes one shard; `size` in bytes of files, about."""
 
     number: int
     pieces: tuple[Piece, ...]
@@ -66,20 +60,14 @@ class Unit:
                 yield piece, document
 
 
-def units_of(sources: Sequence[Source], unit_bytes: int | None = None) -> list[Unit]:
-    """All spans of all sources in order, grouped; how depends on the sources alone.
-
-    Args:
-        sources: the corpus.
-        unit_bytes: a unit ends once it has so many; default `UNIT_BYTES`, and more for a corpus with which
-            there would be more than `MOST_UNITS`.
-    """
+def units_of(sources: Sequence[Source]) -> list[Unit]:
+    """All spans of all sources in order, grouped; how depends on the sources alone."""
     sized: list[tuple[Piece, int]] = []
     for number, source in enumerate(sources):
         spans, size = source.spans(), source.size()
         each = PART_SIZE if size is None else size // len(spans)  # what is no file has spans of about that size
         sized += [(Piece(number, source, span, first=i == 0), each) for i, span in enumerate(spans)]
-    enough = unit_bytes or max(UNIT_BYTES, sum(size for _, size in sized) // MOST_UNITS)
+    enough = max(UNIT_BYTES, sum(size for _, size in sized) // MOST_UNITS)
     units: list[Unit] = []
     pieces: list[Piece] = []
     held = 0

@@ -78,12 +78,8 @@ class Selection:
 def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float) -> Selection:
     """Drop what `filters` say, and hold out `val_fraction` of the characters of what is left.
 
-    Of several documents, whole ones are held out; of a single one, its last part.
-
-    Args:
-        records: of each unit, of dtype `slm.data.store.scan.RECORD`.
-        filters: what is dropped.
-        val_fraction: between 0 and 1.
+    Of several documents, whole ones are held out; of a single one, its last part. `records` are those of each unit, of
+    dtype `slm.data.store.scan.RECORD`.
 
     Raises:
         UserError: nothing is left, or a part would be empty.
@@ -128,12 +124,7 @@ def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarra
     """Which of at least two documents to hold out: (n,) bool.
 
     Whole documents, in the order of the hash of their name, until `fraction` of the characters is reached; so a new
-    document moves few others from one part to the other.
-
-    Args:
-        names: (n,) hashes of their names.
-        chars: (n,) their lengths.
-        fraction: between 0 and 1.
+    document moves few others from one part to the other. Of `names` (n,) hashes, of `chars` (n,) lengths are given.
     """
     by_hash = np.argsort(names, kind="stable")
     lengths = chars[by_hash[:-1]]  # at least one stays for training

@@ -73,14 +73,7 @@ class ShardTask:
 def write_shard(
     folder: Path, number: int, documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer, report: Report
 ) -> dict[str, Any]:
-    """Tokenize `documents` into ``<split>_<number>.bin``.
-
-    Args:
-        folder: of the store.
-        number: of the shard.
-        documents: each with its split.
-        tokenizer: its ids are written.
-        report: told of the bytes of text that are done.
+    """Tokenize `documents`, each with its split, into ``<split>_<number>.bin``; `report` is told of bytes of text.
 
     Returns:
         Of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text), ``sha256`` (of the file) and ``others``: how many

@@ -10,13 +10,7 @@ import numpy as np
 
 
 class ShardedTokens:
-    """The tokens of several files, one after another: what `WindowDataset` asks of an array.
-
-    Args:
-        files: of at least one token each.
-        lengths: tokens in each.
-        dtype: of the ids.
-    """
+    """The tokens of several files, of at least one each, one after another: what `WindowDataset` asks of an array."""
 
     def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
