@@ -113,3 +113,18 @@ def test_mistakes(run: Path, run_cli: Any, tmp_path: Path) -> None:
     record["sessions"][0]["environment"]["ranks"] = 2
     (run / "run.json").write_text(json.dumps(record))
     assert "was made by 2 processes" in refused("run=run")
+
+
+def test_a_run_of_before_the_classes_moved(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """Its ``config.yaml`` names them where they stood."""
+    settings = ("optimizer=muon", "optimizer.lr=0.01", "callbacks=loss_watch", "trainer.max_steps=2")
+    assert run_cli("train", *tiny, *settings, "callbacks=loss_watch", "run_dir=old").status == 0
+    file = tmp_path / "old" / "config.yaml"
+    named = file.read_text()
+    before = named.replace("slm.training.optim.muon.", "slm.training.muon.")
+    before = before.replace("slm.training.watch.", "slm.training.callbacks.")
+    assert before.count("slm.training.muon.") == before.count("slm.training.callbacks.loss_watch.LossWatch") == 1
+    file.write_text(before)
+    assert run_cli("reproduce", "run=old").out.startswith("equal over 2 steps")
+    said = run_cli("generate", "run=old", "checkpoint=last", "prompt=the", "generation.max_new_tokens=2")
+    assert (said.status, said.err) == (0, "")

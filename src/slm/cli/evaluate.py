@@ -44,12 +44,11 @@ def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] |
     """What to score on, and the settings of the run's own task; None without a run."""
     from omegaconf import OmegaConf, open_dict
 
-    from slm.files.reading import read_yaml_object
-    from slm.training.run.folder import CONFIG_FILE, read_record, settings_from_start
+    from slm.training.run.folder import CONFIG_FILE, read_config
 
     of_run: Any = None
     if (path / CONFIG_FILE).is_file():
-        of_run = OmegaConf.create(settings_from_start(read_yaml_object(path / CONFIG_FILE), read_record(path)))
+        of_run = OmegaConf.create(read_config(path))
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if of_run is None:

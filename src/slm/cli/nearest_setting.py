@@ -32,7 +32,9 @@ class Vocabulary:
         return cls(dict(dotted(values)), groups)
 
     def add(self, key: str, value: Any) -> None:
-        """Take in a setting that the user adds."""
+        """Take in a setting that the user adds, and what it stands in."""
+        for place in (key[:at] for at, letter in enumerate(key) if letter == "."):
+            self.keys.setdefault(place, {})
         self.keys |= dotted({key: value})
 
     def may_hold(self, key: str) -> bool:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files.reading import read_yaml_object
 from slm.tokenizers.base import Tokenizer
 from slm.training.run.checkpoint_files import newest_whole
-from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_record, settings_from_start, template_time
+from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_config, read_record, template_time
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.start import run_config
 from slm.training.tasks.task import TaskData
@@ -30,7 +29,7 @@ def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     file = run / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"run: '{run}' is no run folder ({CONFIG_FILE} is missing)")
-    composed: Any = settings_from_start(read_yaml_object(file), read_record(run))
+    composed: Any = read_config(run)
     try:
         for key, value in {"resume": None, "stop_after": None, **changes}.items():
             *groups, name = key.split(".")

@@ -26,6 +26,11 @@ DIRECTORY = "directory"  # of the record: where its settings were typed
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PATHS = frozenset({"path", "val_path", "template_file", "weights", "download_dir"})  # last parts of keys
 _PATH_KEYS = frozenset({"tokenizer.name"})  # a name on a hub, or a folder
+_MOVED = {  # what a `_target_` of earlier versions may begin with
+    "slm.training.muon.": "slm.training.optim.muon.",
+    "slm.training.callbacks.": "slm.training.watch.",
+    "slm.training.loggers.": "slm.training.watch.loggers.",
+}
 _WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE)
 
 
@@ -67,6 +72,12 @@ def template_time(run: Path) -> datetime | None:
         return datetime.fromisoformat(noted) if noted else datetime.strptime(first["started"], TIME)
     except (LookupError, TypeError, ValueError, AttributeError):  # no run, or somebody else's record
         return None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """``config.yaml``: what the run was composed of, with paths and names as they are now."""
+    settings: dict[str, Any] = settings_from_start(read_yaml_object(run / CONFIG_FILE), read_record(run))
+    return settings
 
 
 def recorded_plugins(run: Path) -> list[str]:
@@ -186,6 +197,8 @@ def settings_from_start(settings: Any, record: Mapping[str, Any], key: str = "")
             name: settings_from_start(value, record, f"{key}.{name}" if key else name)
             for name, value in settings.items()
         }
+    if key.endswith("_target_") and isinstance(settings, str):
+        return next((now + settings[len(old) :] for old, now in _MOVED.items() if settings.startswith(old)), settings)
     return from_start(settings, record) if _is_path(key) else settings
 
 

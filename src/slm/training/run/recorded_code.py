@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError
-from slm.files.reading import read_yaml_object
 from slm.registry import ENTRY_POINT_GROUP, load_plugins
-from slm.training.run.folder import CONFIG_FILE, recorded_plugins
+from slm.training.run.folder import CONFIG_FILE, read_config, recorded_plugins
 
 _SHIPPED = re.compile(
     r"(torch\.optim|pytorch_lightning\.callbacks|lightning\.pytorch\.callbacks)\.\w+"
@@ -48,7 +47,7 @@ def refuse_unknown_code(run: Path, typed: Collection[str], left_out: Collection[
         left_out: groups of settings from which nothing is built.
     """
     refuse_unknown_plugins(run, typed)
-    config = {group: node for group, node in read_yaml_object(run / CONFIG_FILE).items() if group not in left_out}
+    config = {group: node for group, node in read_config(run).items() if group not in left_out}
     unknown = [target for target in _targets(config) if not _is_known(target, typed)]
     if unknown:
         raise UserError(
