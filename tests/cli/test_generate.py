@@ -14,7 +14,7 @@ import pytest
 import slm
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.prompt_file import answer_prompts
+from slm.training.predict import answer_prompts
 
 GREEDY = ("generation=greedy", "generation.max_new_tokens=5")
 

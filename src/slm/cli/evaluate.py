@@ -29,6 +29,9 @@ def evaluate(cfg: DictConfig) -> float:
 
     from omegaconf import OmegaConf
 
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()
     from slm.evaluation.evaluator import evaluate as score
     from slm.weights.open_model import open_source
 

@@ -35,6 +35,9 @@ def reproduce(cfg: DictConfig) -> None:
     """The Hydra task."""
     settings = _checked(cfg)[1]
 
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()
     from slm.training.reproduce import reproduce as make_again
 
     report = make_again(Path(settings.run).expanduser(), settings.steps, settings.plugins)

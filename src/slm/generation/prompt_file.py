@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig
-from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.language_model import Completion
 from slm.generation.request import Prompt
-from slm.notices import notice
 from slm.schema import checked
 
 _OWN = ("max_new_tokens", "seed")
-_MOST_NAMED = 5
 _MOST_BYTES = 128 << 20  # they are held in memory
 
 
@@ -41,36 +38,6 @@ def read_prompts(file: Path) -> list[Prompt]:
     if file.suffix != ".jsonl":
         return [Prompt(line, line=number) for number, line in lines.items()]
     return [_prompt_of(line, number, file) for number, line in lines.items()]
-
-
-def answer_prompts(
-    language_model: LanguageModel, prompts: Sequence[str | Prompt], settings: GenerationConfig, out: TextIO
-) -> None:
-    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
-
-    A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
-
-    Raises:
-        UserError: the model can take none of them.
-    """
-    refused: list[Prompt] = []
-    done: dict[int, list[Completion]] = {}
-    written = 0
-    try:
-        for index, completions in language_model.complete_each(prompts, settings):
-            done[index] = completions
-            while written in done:
-                prompt, answer = Prompt.of(prompts[written]), done.pop(written)
-                if answer[0].refusal is not None:
-                    refused.append(prompt)
-                print(json.dumps(_answer(prompt, answer), ensure_ascii=False), file=out, flush=True)
-                written += 1
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
-    if refused:
-        lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
-        more = ", …" if len(refused) > _MOST_NAMED else ""
-        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}{more}): their answers say why")
 
 
 def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
@@ -110,7 +77,7 @@ def open_answers(file: Path) -> TextIO:
         raise UserError(f"out: cannot write '{file}' ({error.strerror}); name another place") from None
 
 
-def _answer(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
+def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
     """What a line says: the text of one continuation, or a list of several; of a prompt that was refused, why."""
     prompt, refusal = asked.text, completions[0].refusal
     if refusal is not None:

@@ -1,0 +1,64 @@
+"""A file of prompts through `Trainer.predict`, a line of JSON each as it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO, cast
+
+import pytorch_lightning as pl
+from torch import nn
+from torch.utils.data import DataLoader
+
+from slm.generation.config import GenerationConfig
+from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.prompt_file import answer_of
+from slm.generation.request import Prompt
+from slm.notices import notice
+from slm.training.lit_module import LanguageModelModule
+from slm.training.process import quiet_lightning
+
+_MOST_NAMED = 5
+
+
+def answer_prompts(
+    language_model: LanguageModel, prompts: Sequence[str | Prompt], settings: GenerationConfig, out: TextIO
+) -> None:
+    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
+
+    A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
+
+    Raises:
+        UserError: the model can take none of them.
+    """
+    quiet_lightning()
+    refused: list[Prompt] = []
+
+    def write(asked: str | Prompt, completions: list[Completion]) -> None:
+        prompt = Prompt.of(asked)
+        if completions[0].refusal is not None:
+            refused.append(prompt)
+        print(json.dumps(answer_of(prompt, completions), ensure_ascii=False), file=out, flush=True)
+
+    model = cast(nn.Module, language_model.model)
+    module = LanguageModelModule(model, tokenizer=language_model.tokenizer, generation=settings, on_answer=write)
+    trainer = pl.Trainer(
+        accelerator=language_model.model.head_weight.device.type,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    # one batch: the engine below keeps its rows full across all prompts
+    loader: DataLoader[Any] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
+    try:
+        trainer.predict(module, dataloaders=loader, return_predictions=False)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
+            raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
+        raise
+    if refused:
+        lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
+        more = ", …" if len(refused) > _MOST_NAMED else ""
+        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}{more}): their answers say why")
