@@ -1,10 +1,10 @@
-"""The LightningModule: one path from batch to loss, one place that makes sums of losses means; and prediction."""
+"""The LightningModule: one path from batch to loss, and one place that makes sums of losses means."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -18,8 +18,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from slm.data.batches.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
-from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.request import Prompt
 from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
@@ -49,8 +47,7 @@ class LanguageModelModule(pl.LightningModule):
         lr_factor: optimizer step -> factor of the learning rate.
         grad_clip: largest global norm of the gradient; 0 for no clipping.
         val_shares: name -> share in the validation loss, for each validation loader; by default there is one.
-        tokenizer, generation: what callbacks and `predict_step` let the model write with.
-        on_answer: told of a prompt and its continuations as `predict_step` has them.
+        tokenizer, generation: what callbacks let the model write with.
     """
 
     figure_names: ClassVar[tuple[str, ...]] = ("loss",)
@@ -65,7 +62,6 @@ class LanguageModelModule(pl.LightningModule):
         val_shares: Mapping[str, float] | None = None,
         tokenizer: Tokenizer | None = None,
         generation: GenerationConfig | None = None,
-        on_answer: Callable[[str | Prompt, list[Completion]], None] = lambda prompt, answers: None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -79,7 +75,6 @@ class LanguageModelModule(pl.LightningModule):
         self.val_shares = dict(val_shares or {"": 1.0})
         self.tokenizer = tokenizer
         self.generation = generation
-        self.on_answer = on_answer
         self.grad_norm: Tensor | None = None
         self.tokens_trained = 0
         self.bad_steps = 0  # so far, as the callback of that name counts them
@@ -111,8 +106,6 @@ class LanguageModelModule(pl.LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count while the labels are still on the host, so that no step waits for it."""
-        if self.trainer.predicting:
-            return batch  # prompts
         labels = batch["labels"]
         return {**batch, TARGETS: int(((labels >= 0) & (labels != self.loss.ignore_index)).sum())}
 
@@ -258,22 +251,6 @@ class LanguageModelModule(pl.LightningModule):
         tokens = sum(part.count for part in self.scored.values())
         text_bytes = round(sum(part.text_bytes for part in self.scored.values()))
         return {"scored_tokens": tokens, **({"scored_bytes": text_bytes} if text_bytes else {})}
-
-    # ---- prediction ----
-
-    def predict_step(self, batch: Sequence[str | Prompt], batch_idx: int = 0) -> list[list[Completion]]:
-        """The ``generation.n`` continuations of each prompt; `on_answer` hears of each in the prompts' order."""
-        assert self.tokenizer is not None, "prediction needs a tokenizer"
-        assert self.generation is not None, "prediction needs settings"
-        done: dict[int, list[Completion]] = {}
-        answers: list[list[Completion]] = []
-        language_model = LanguageModel(cast(CausalLM, self.model), self.tokenizer, facts={})
-        for index, completions in language_model.complete_each(batch, self.generation):
-            done[index] = completions
-            while len(answers) in done:
-                answers.append(done.pop(len(answers)))
-                self.on_answer(batch[len(answers) - 1], answers[-1])
-        return answers
 
     # ---- state ----
 

@@ -1,12 +1,13 @@
-"""A file of prompts through `Trainer.predict`, a line of JSON each as it is done."""
+"""Generation as Lightning's predict step: a file of prompts, a line of JSON each as it is done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,10 +16,46 @@ from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_file import answer_of
 from slm.generation.request import Prompt
 from slm.notices import notice
-from slm.training.lit_module import LanguageModelModule
 from slm.training.process import quiet_lightning
 
 _MOST_NAMED = 5
+
+
+class GenerationModule(pl.LightningModule):
+    """A model that continues prompts, as `Trainer.predict` asks for it.
+
+    Args:
+        language_model: with its tokenizer.
+        settings: of the generation.
+        on_answer: told of a prompt and its continuations, in the prompts' order, as they are there.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        settings: GenerationConfig,
+        on_answer: Callable[[str | Prompt, list[Completion]], None] = lambda prompt, answers: None,
+    ) -> None:
+        super().__init__()
+        self.model = cast(nn.Module, language_model.model)
+        self.language_model = language_model
+        self.settings = settings
+        self.on_answer = on_answer
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Prompts have nothing to move, and Lightning refuses frozen dataclasses."""
+        return batch
+
+    def predict_step(self, batch: Sequence[str | Prompt], batch_idx: int = 0) -> list[list[Completion]]:
+        """The ``generation.n`` continuations of each prompt."""
+        done: dict[int, list[Completion]] = {}
+        answers: list[list[Completion]] = []
+        for index, completions in self.language_model.complete_each(batch, self.settings):
+            done[index] = completions
+            while len(answers) in done:
+                answers.append(done.pop(len(answers)))
+                self.on_answer(batch[len(answers) - 1], answers[-1])
+        return answers
 
 
 def answer_prompts(
@@ -40,8 +77,7 @@ def answer_prompts(
             refused.append(prompt)
         print(json.dumps(answer_of(prompt, completions), ensure_ascii=False), file=out, flush=True)
 
-    model = cast(nn.Module, language_model.model)
-    module = LanguageModelModule(model, tokenizer=language_model.tokenizer, generation=settings, on_answer=write)
+    module = GenerationModule(language_model, settings, write)
     trainer = pl.Trainer(
         accelerator=language_model.model.head_weight.device.type,
         devices=1,
