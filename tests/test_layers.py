@@ -34,7 +34,6 @@ FLOORS = (
     "tokenizers",
     "models.config",
     "models.contract",
-    "models.compute_dtype",
     "models.kernels",
     "models.modules",
     "models.inference",

@@ -84,13 +84,11 @@ def _file(module: str, names: str) -> dict[str, str]:
 
 
 MODELS = Registry("model", _files("slm.models.meta_arch", "gpt"))
-NORMS = Registry("norm", _file("layer_norm", "layer_norm rms_norm"))
-ACTIVATIONS = Registry("activation", _file("mlp", "gelu gelu_tanh relu relu2 silu"))
-POSITION_EMBEDDINGS = Registry(
-    "position embedding", {**_file("embeddings", "learned sinusoidal none"), **_file("rotary", "rotary")}
-)
-ATTENTIONS = Registry("attention", _file("mha", "mha"))
-MLPS = Registry("mlp", _file("mlp", "mlp glu"))
+NORMS = Registry("norm", _file("transformer", "layer_norm rms_norm"))
+ACTIVATIONS = Registry("activation", _file("transformer", "gelu gelu_tanh relu relu2 silu"))
+POSITION_EMBEDDINGS = Registry("position embedding", _file("embeddings", "learned sinusoidal rotary none"))
+ATTENTIONS = Registry("attention", _file("transformer", "mha"))
+MLPS = Registry("mlp", _file("transformer", "mlp glu"))
 LOSSES = Registry("loss", _file("losses", "cross_entropy"))
 TOKENIZERS = Registry("tokenizer", _files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2 saved"))
 FAMILIES = Registry("model family", _files("slm.weights.families", "gpt2 llama qwen3 gpt_neox"))

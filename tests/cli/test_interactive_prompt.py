@@ -22,13 +22,12 @@ import pytest
 import torch
 
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig
+from slm.generation.config import GenerationConfig, Prompt
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_file import read_prompts
 from slm.generation.repl.loop import InteractivePrompt
 from slm.generation.repl.session import Conversation
 from slm.generation.repl.terminal import visible
-from slm.generation.request import Prompt
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer

@@ -20,7 +20,7 @@ from slm.generation.language_model import LanguageModel
 from slm.generation.shown_text import StopStrings
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.models.modules.rotary import RotaryPositions
+from slm.models.modules.embeddings import RotaryPositions
 from slm.tokenizers.byte import ByteTokenizer
 
 MAX_SEQ_LEN, EOS = 32, ByteTokenizer.eos_id

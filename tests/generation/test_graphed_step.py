@@ -16,7 +16,7 @@ from torch import nn
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.graphed_step import GraphedStep, GraphedSteps
-from slm.models.modules.rotary import RotaryPositions
+from slm.models.modules.embeddings import RotaryPositions
 
 _ = memory_that_nobody_wrote
 

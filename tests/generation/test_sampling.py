@@ -15,9 +15,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.sampling import (
     adjusted,
     forbid_ngrams,
-    greedy,
     keep_min_p,
-    keep_top_k,
     keep_top_p,
     log_probabilities,
     next_tokens,
@@ -36,16 +34,24 @@ def kept(logits: Tensor) -> set[int]:
 
 @given(row=rows, k=st.integers(1, 15))
 def test_top_k_keeps_the_k_largest_as_they_are(row: list[int], k: int) -> None:
-    logits = torch.tensor([row], dtype=torch.float32) / 4
-    expected = set(sorted(range(len(row)), key=lambda i: -row[i])[:k])
-    masked = keep_top_k(logits, k)
-    assert kept(masked) == expected
-    assert all(masked[0, i] == logits[0, i] for i in expected)
+    """Each of them is drawn as often as its share, the others never."""
+    n, largest = 1000, sorted(range(len(row)), key=lambda i: -row[i])[:k]
+    logits = torch.tensor([row], dtype=torch.float32) / 40
+    drawn = drawn_by(logits, n, GenerationConfig(top_k=k, temperature=1.0))
+    shares = logits[0, largest].softmax(dim=-1)
+    assert set(drawn) == set(largest)
+    assert all(abs(drawn.count(token) - n * share) < 1.1 for token, share in zip(largest, shares.tolist(), strict=True))
 
 
 def test_top_k_keeps_k_of_equals() -> None:
     """A threshold instead of a count would keep all six."""
-    assert len(kept(keep_top_k(torch.zeros(1, 6), 2))) == 2
+    assert len(set(drawn_by(torch.zeros(1, 6), 100, GenerationConfig(top_k=2)))) == 2
+
+
+def drawn_by(logits: Tensor, n: int, settings: GenerationConfig) -> list[int]:
+    """Tokens of `n` numbers spread evenly over [0, 1)."""
+    drawn: list[int] = next_tokens(logits.expand(n, -1), settings, (torch.arange(n) + 0.5) / n).tolist()
+    return drawn
 
 
 @given(row=rows, p=st.floats(0.01, 0.99))
@@ -199,7 +205,7 @@ def test_logits_beyond_their_type_are_the_likeliest(settings: dict[str, Any]) ->
 def test_greedy_draws_nothing() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 2.0]])
     state = torch.random.get_rng_state()
-    assert greedy(logits).tolist() == [1, 0]
+    assert next_tokens(logits, GenerationConfig(greedy=True), None).tolist() == [1, 0]
     assert next_tokens(logits, GenerationConfig(greedy=True, top_k=1, temperature=9.0), None).tolist() == [1, 0]
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -217,4 +223,5 @@ def test_a_row_with_every_token_forbidden_stays_as_it_is() -> None:
 def test_penalties_of_bf16_logits_are_not_rounded_away() -> None:
     """At 10, bf16 has steps of 0.06: a penalty of 0.02 did nothing."""
     logits = torch.tensor([[10.0, 10.0]], dtype=torch.bfloat16)
-    assert int(greedy(adjusted(logits, GenerationConfig(presence_penalty=0.02), [[]], [[0]]))) == 1
+    settings = GenerationConfig(greedy=True, presence_penalty=0.02)
+    assert int(next_tokens(adjusted(logits, settings, [[]], [[0]]), settings, None)) == 1

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from slm.models.config import ModelConfig
-from slm.models.flops import training_flops_per_token
+from slm.models.facts import summarize, training_flops_per_token
 from slm.models.modules.build import build_model
-from slm.models.summary import summarize
 
 
 @pytest.mark.parametrize("tie", [True, False])

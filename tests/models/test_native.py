@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
-from slm.models.inference.packed import NativeActivation, PackedLinear, packs
+from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
 from slm.models.inference.prepared import prepare_for_inference
-from slm.models.inference.quantized import Int4Linear, Int8Linear
 from slm.models.kernels import library as native
 from slm.models.kernels.activation import activate
 from slm.models.kernels.attention import attend_prompt, serves_prompt
@@ -29,7 +28,7 @@ from slm.models.kernels.products import (
 )
 from slm.models.modules import fused
 from slm.models.modules.build import build_model
-from slm.models.modules.mlp import MLP
+from slm.models.modules.transformer import MLP
 from slm.registry import ACTIVATIONS
 
 needs_kernels = pytest.mark.skipif(native.library() is None, reason="no C compiler: there are no kernels to test")

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from slm.models.config import TransformerConfig
 from slm.models.kernels import activation as kernel
 from slm.models.kernels.library import library
-from slm.models.modules.build import build_mlp
 from slm.models.modules.fused import kind_of
-from slm.models.modules.mlp import MLP, GatedMLP
-from slm.registry import ACTIVATIONS
+from slm.models.modules.transformer import MLP, GatedMLP
+from slm.registry import ACTIVATIONS, MLPS
 
 BF16 = torch.bfloat16
 needs_kernels = pytest.mark.skipif(library() is None, reason="this machine has no C compiler for the kernels")
@@ -22,7 +21,8 @@ needs_kernels = pytest.mark.skipif(library() is None, reason="this machine has n
 
 def make_mlp(**changed: Any) -> Any:
     """Of widths 24 and 48, with biases."""
-    return build_mlp(TransformerConfig(**{"dim": 24, "n_layers": 1, "n_heads": 1, "mlp_dim": 48, **changed}))
+    config = TransformerConfig(**{"dim": 24, "n_layers": 1, "n_heads": 1, "mlp_dim": 48, **changed})
+    return MLPS.get(config.mlp)(config)
 
 
 def plain(mlp: Any, x: Tensor) -> Tensor:

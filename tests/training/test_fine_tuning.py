@@ -182,7 +182,7 @@ def test_longer_learned_positions_lie_between_the_old(tmp_path: Path) -> None:
 def test_longer_rotary_positions_by_each_method(tmp_path: Path) -> None:
     """``linear`` at twice the length turns position 2p as the weights knew p; ``ntk`` keeps the shortest wave and
     doubles the longest; ``yarn`` keeps the original length at hand."""
-    from slm.models.modules.rotary import frequencies
+    from slm.models.modules.embeddings import frequencies
 
     source = shape("rotary")
     dim = source.modules.rotary_dim

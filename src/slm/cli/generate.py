@@ -18,9 +18,8 @@ from slm.notices import notice
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from slm.generation.config import GenerationConfig
+    from slm.generation.config import GenerationConfig, Prompt
     from slm.generation.language_model import LanguageModel
-    from slm.generation.request import Prompt
 
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16", "float16")}
 

@@ -19,50 +19,31 @@ _Penalty = Annotated[float, Strict(), Ge(-10), Le(10)]
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Settings of a continuation, all of them; `settled` makes them of what was asked for and of a model's own.
-
-    Attributes:
-        greedy: take the likeliest token each time; temperature, top_k, top_p, min_p and seed then change nothing.
-        temperature: logits are divided by it; below 1 safer, above 1 wilder.
-        top_k: sample among the k likeliest tokens only; 0 for all.
-        top_p: sample among the fewest tokens whose probabilities reach p (nucleus); 1 for all.
-        min_p: sample among tokens at least this share as likely as the likeliest (Nguyen et al. 2024); 0 for all.
-        repetition_penalty: logits of tokens in prompt or text are divided by it if positive, else multiplied
-            (Keskar et al. 2019); 1 for none.
-        presence_penalty: taken off the logits of tokens that the text has.
-        frequency_penalty: taken off their logits once for each time.
-        no_repeat_ngram: no run of this many tokens comes twice in prompt and text; 0 for no such rule.
-        logit_bias: added to the logits of these token ids; ``-inf`` forbids one.
-        stop: the text ends before any of these strings, also where one begins inside a token.
-        seed: of the sampling; None for another text each time. Sample j of a prompt has ``seed + j``.
-        logprobs: give each token's log-probability (nats, of the model itself, before any setting here).
-        overflow: at the model's ``max_seq_len``, ``stop``; or ``slide``: forget the older half and go on (models
-            with rotary or no positions).
-        batch_size: texts written side by side, of a file of prompts.
-        chat: a prompt is a message, to be answered in the model's chat template; ``auto``: where it has one.
-        quantize: ``int8`` or ``int4`` weights, made when the model is loaded; None for the weights as they are.
-    """
+    """Settings of a continuation, all of them; `settled` makes them of what was asked for and of a model's own."""
 
     __pydantic_config__ = FORBID_EXTRA
     max_new_tokens: Count = 256
-    greedy: Flag = False
-    temperature: PositiveFloat = 0.8
-    top_k: NonNegativeInt = 50
-    top_p: Fraction = 1.0
-    min_p: Fraction = 0.0
+    greedy: Flag = False  # take the likeliest token each time; the next four and the seed then change nothing
+    temperature: PositiveFloat = 0.8  # logits are divided by it; below 1 safer, above 1 wilder
+    top_k: NonNegativeInt = 50  # sample among so many of the likeliest tokens only; 0 for all
+    top_p: Fraction = 1.0  # among the fewest whose probabilities reach it (nucleus); 1 for all
+    min_p: Fraction = 0.0  # among those at least this share as likely as the likeliest (Nguyen et al. 2024)
+    # logits of tokens in prompt or text are divided by it if positive, else multiplied (Keskar et al. 2019)
     repetition_penalty: PositiveFloat = 1.0
-    presence_penalty: _Penalty = 0.0
-    frequency_penalty: _Penalty = 0.0
-    no_repeat_ngram: NonNegativeInt = 0
-    logit_bias: dict[_TokenId, float] = field(default_factory=dict)
-    stop: list[Text] = field(default_factory=list)
-    seed: NonNegativeInt | None = None
-    n: Count = 1
-    logprobs: Flag = False
+    presence_penalty: _Penalty = 0.0  # taken off the logits of tokens that the text has
+    frequency_penalty: _Penalty = 0.0  # taken off their logits once for each time
+    no_repeat_ngram: NonNegativeInt = 0  # no run of this many tokens comes twice in prompt and text; 0: no such rule
+    logit_bias: dict[_TokenId, float] = field(default_factory=dict)  # added to logits; -inf forbids a token
+    stop: list[Text] = field(default_factory=list)  # the text ends before any of these, also inside a token
+    seed: NonNegativeInt | None = None  # of the sampling, sample j having seed + j; None: another text each time
+    n: Count = 1  # samples of each prompt
+    logprobs: Flag = False  # give each token's, in nats, of the model itself, before any setting here
     stop_at_eos: Flag = True
+    # at `max_seq_len`, or forget the older half there and go on (models with rotary or no positions)
     overflow: Literal["stop", "slide"] = "stop"
-    batch_size: Count = 16
-    quantize: Literal["int8", "int4"] | None = None
+    batch_size: Count = 16  # texts written side by side, of a file of prompts
+    quantize: Literal["int8", "int4"] | None = None  # weights, made when the model is loaded; None: as they are
+    # a prompt is a message, to be answered in the model's chat template; auto: where it has one
     chat: Literal["auto", True, False] = "auto"
 
     def __post_init__(self) -> None:
@@ -75,19 +56,29 @@ class GenerationConfig:
             raise ValueError("stop holds an empty string, which would end every text at once; leave it out")
 
 
-_DRAWING = ("temperature", "top_k", "top_p", "min_p")
+@dataclass(frozen=True)
+class Prompt:
+    """A text to continue, which may be empty, with what is its own; of what is None the settings decide."""
+
+    text: str
+    max_new_tokens: Count | None = None
+    seed: NonNegativeInt | None = None
+    line: Count | None = None  # where it stands in a file of prompts
+
+    @classmethod
+    def of(cls, prompt: str | Prompt) -> Prompt:
+        """A plain text is a prompt with nothing of its own."""
+        return cls(prompt) if isinstance(prompt, str) else prompt
 
 
 def settled(asked: Mapping[str, Any], own: Mapping[str, Any], where: str = "") -> GenerationConfig:
     """What was asked for; where that is nothing (None) the model's `own`, and where that has nothing the defaults.
 
-    A model that is greedy of its own is not where somebody asks how to draw.
-
-    Raises:
-        UserError: a setting is unknown or out of range.
+    A model that is greedy of its own is not where somebody asks how to draw. Raises `UserError` where a setting is
+    unknown or out of range.
     """
     of_makers = OwnSampling.__dataclass_fields__
     typed = {name: value for name, value in asked.items() if value is not None or name not in of_makers}
-    draws = any(name in typed for name in _DRAWING)
+    draws = not typed.keys().isdisjoint(("temperature", "top_k", "top_p", "min_p"))
     of_model = {name: value for name, value in own.items() if not (name == "greedy" and draws)}
     return checked(GenerationConfig, {**of_model, **typed}, where)

@@ -53,8 +53,6 @@ class End:
 
 @dataclass
 class _Row:
-    """A text under way."""
-
     index: int
     prompt: list[int]
     n_new: int
@@ -66,7 +64,7 @@ class _Row:
     _uniforms: list[float] = field(default_factory=list)
 
     def uniform(self) -> float:
-        """The number in [0, 1) that decides the next token; some are drawn at a time, budgets may be far too large."""
+        """In [0, 1): it decides the next token. Some are drawn at a time, budgets may be far too large."""
         if self._generator is None:
             self._generator = torch.Generator().manual_seed(secrets.randbits(63) if self.seed is None else self.seed)
         if len(self.text) == len(self._uniforms):
@@ -75,18 +73,12 @@ class _Row:
 
 
 class Engine:
-    """Writes any number of texts, as many at a time as there are rows.
+    """Writes any number of texts, as many at a time as there are rows; the model is in eval mode.
 
     A text is the same whatever is written beside it: its tokens depend on its prompt, its seed and the settings alone
-    (to the rounding of products of other sizes).
-
-    Args:
-        model: in eval mode.
-        settings: how to draw; budgets and seeds are each request's own.
-        eos_id: ends a text, if ``stop_at_eos``, and stands for an empty prompt.
-        vocab_size: ids from here on (a tokenizer may have fewer than the model) never come; None for the model's.
-        end_ids: those that end a text too.
-        steps: decode by steps of fixed shapes, taken from here where there is one; None for plain decoding.
+    (to the rounding of products of other sizes). `eos_id` stands for an empty prompt and, as `end_ids`, ends a text if
+    ``stop_at_eos``. Ids from `vocab_size` on never come (a tokenizer may have fewer than the model). With `steps` texts
+    are decoded by one of fixed shapes, where there is one.
     """
 
     def __init__(
@@ -108,9 +100,8 @@ class Engine:
         self.slides = settings.overflow == "slide"
         kind = model.config.modules.position_embedding.kind
         if self.slides and kind not in ("rotary", "none"):
-            raise UserError(
-                f"generation.overflow=slide needs rotary positions (or none); this model's are {kind}: overflow=stop"
-            )
+            needs = "generation.overflow=slide needs rotary positions (or none)"
+            raise UserError(f"{needs}; this model's are {kind}: overflow=stop")
         self._steps = steps
         self._rows: list[_Row] = []
 
@@ -124,13 +115,8 @@ class Engine:
     def run(self, requests: Sequence[Request], others_go_on: bool = False) -> Iterator[Token | End]:
         """Tokens as they come, and an `End` for each request; requests begin in their order.
 
-        Args:
-            requests: what to write.
-            others_go_on: where a prompt is refused, which ends it at once; if any is left.
-
-        Raises:
-            UserError: a prompt leaves no room for a new token, or has an id that the model has not; before anything is
-                written.
+        Raises `UserError`, before anything is written, where a prompt leaves no room for a new token or has an id that
+        the model has not; where `others_go_on`, if any is left, it ends at once.
         """
         refused = {index for index, request in enumerate(requests) if others_go_on and self.problem(request)}
         if len(refused) == len(requests):
@@ -140,7 +126,8 @@ class Engine:
             return
         yield from (End(index, "refused") for index in sorted(refused))
         n_rows = min(self.settings.batch_size, len(waiting))
-        room = max(self._room_needed(row) for row in waiting)
+        longest = max(len(row.prompt) + row.n_new for row in waiting)
+        room = min(longest - 1, self.max_seq_len)  # the last new token is never read
         lease = self._steps.lease if self._steps is not None else lambda *_: None
         step = lease(self.model, self.settings, n_rows, room, self.vocab_size)
         try:
@@ -153,7 +140,6 @@ class Engine:
     def _write(
         self, waiting: deque[_Row], cache: KVCache, n_rows: int, step: GraphedStep | None
     ) -> Iterator[Token | End]:
-        """The loop of `run`, over rows of `cache`."""
         cache.keep(0)
         rows = self._rows = []
         tokens = logits = torch.empty(0)  # the next of each row, and where they were drawn from
@@ -187,7 +173,7 @@ class Engine:
     def _decode(
         self, tokens: Tensor, rows: list[_Row], cache: KVCache, step: GraphedStep | None
     ) -> tuple[Tensor, Tensor]:
-        """Append a token to each row; the next ones (B,), and the logits they were drawn from (B, V)."""
+        # the next tokens (B,), and the logits they were drawn from (B, V)
         if step is None:
             logits = decode_one(self.model, tokens, cache)
         else:
@@ -197,7 +183,7 @@ class Engine:
         return self._sample(logits, rows), logits
 
     def _prefill(self, new: list[_Row], cache: KVCache, rows: list[_Row]) -> Tensor:
-        """Read new prompts into the next rows of the cache, those of like length together; logits (n, V)."""
+        # those of like length together; logits (n, V)
         new.sort(key=lambda row: len(row.prompt))
         logits = []
         while new:
@@ -220,11 +206,9 @@ class Engine:
         return next_tokens(logits, self.settings, sent(numbers, torch.float32, self.device) if numbers else None)
 
     def _uniforms(self, rows: list[_Row]) -> list[float]:
-        """The numbers that decide the next token of each row; none if greedy."""
         return [] if self.settings.greedy else [row.uniform() for row in rows]
 
     def _tokens(self, tokens: Tensor, logits: Tensor, rows: list[_Row]) -> Iterator[Token]:
-        """Give out a token a row, and mark the rows that end with it."""
         wanted = self.settings.logprobs
         logprobs = log_probabilities(logits, tokens).tolist() if wanted else [None] * len(rows)
         for row, token_id, logprob in zip(list(rows), tokens.tolist(), logprobs, strict=True):
@@ -243,10 +227,8 @@ class Engine:
             return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"
         if len(given) < longest or self.slides:
             return None
-        return (
-            f"the prompt has {len(given)} tokens; this model takes {longest}, one of them new: shorten the prompt to "
-            f"{longest - 1}"
-        )
+        taken = f"this model takes {longest}, one of them new: shorten the prompt to {longest - 1}"
+        return f"the prompt has {len(given)} tokens; {taken}"
 
     def _row(self, index: int, request: Request) -> _Row:
         if (problem := self.problem(request)) is not None:
@@ -256,10 +238,6 @@ class Engine:
             return _Row(index, prompt[-max(1, self.max_seq_len - 1) :], budget, "length", request.seed)
         n_new = min(budget, self.max_seq_len - len(prompt))
         return _Row(index, prompt, n_new, "length" if n_new == budget else "max_seq_len", request.seed)
-
-    def _room_needed(self, row: _Row) -> int:
-        """At most `max_seq_len`; the last new token is never read."""
-        return min(len(row.prompt) + row.n_new - 1, self.max_seq_len)
 
 
 def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:

@@ -26,24 +26,16 @@ _WARM_UPS = 3
 class GraphedStep:
     """One token a row: hidden states, head and, where no rule looks at the texts so far, the draw of the next token.
 
-    Rows that are not in use compute numbers that nobody reads. On a CPU the same operations run one by one.
-
-    Args:
-        model: in eval mode; its `make_cache` gives a `KVCache`.
-        settings, vocab_size: as `Engine` takes them.
-        n_rows, max_len: texts side by side, and positions of each.
-
-    Attributes:
-        cache: the rows; the caller keeps its account of them.
-        draws: the step draws the tokens too.
+    Rows that are not in use compute numbers that nobody reads. On a CPU the same operations run one by one. The model
+    is in eval mode; its `make_cache` gives a `KVCache`.
     """
 
     def __init__(
         self, model: CausalLM, settings: GenerationConfig, n_rows: int, max_len: int, vocab_size: int | None
     ) -> None:
-        self.cache: KVCache = model.make_cache(n_rows, max_len)
+        self.cache: KVCache = model.make_cache(n_rows, max_len)  # the caller keeps its account of the rows
         self.reset()
-        self.draws = not has_rules(settings)
+        self.draws = not has_rules(settings)  # the step draws the tokens too
         self.lock = threading.Lock()
         self._static = StaticCache(self.cache, model.config.params.max_seq_len)
         device = self.cache.keys.device
@@ -67,14 +59,9 @@ class GraphedStep:
         self._standing: list[int] = []  # the lengths that the device has
 
     def __call__(self, tokens: Tensor, uniforms: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Append `tokens` (B,), one for each row in use of the cache, and count them.
+        """Append `tokens` (B,), one for each row in use; the next (B,) if it `draws`, and their logits (B, V).
 
-        Args:
-            tokens: what this gave out last, or others.
-            uniforms: B numbers in [0, 1) that decide the draws; none if greedy or if the step does not draw.
-
-        Returns:
-            The next tokens (B,) if it `draws`, and their logits (B, V); the next call writes over both.
+        The next call writes over both. B numbers in [0, 1) decide the draws; none if greedy or if it does not draw.
         """
         n = len(tokens)
         if tokens.data_ptr() != self._tokens.data_ptr():
@@ -91,8 +78,7 @@ class GraphedStep:
 
 
 class GraphedSteps:
-    """The steps made last for one model, for whoever decodes with it again; recording one takes as long as a few
-    dozen tokens."""
+    """The steps made last for one model; recording one takes as long as a few dozen tokens."""
 
     def __init__(self) -> None:
         self._steps: dict[Any, GraphedStep] = {}
@@ -102,26 +88,25 @@ class GraphedSteps:
         return GraphedSteps, ()  # a copy of the model has weights of its own
 
     def lease(
-        self, model: CausalLM, settings: GenerationConfig, n_rows: int, room: int, vocab_size: int | None
+        self, model: Any, settings: GenerationConfig, n_rows: int, room: int, vocab_size: int | None
     ) -> GraphedStep | None:
         """A step with `n_rows` rows of at least `room` positions, no row in use, its `lock` held for the caller.
 
-        None if there is no such step: one that is at work elsewhere, ``overflow=slide``, a cache of another kind, or
-        a model that cannot be recorded, which is said once.
+        None if it is at work elsewhere, and for what a step cannot do; that a model cannot be recorded is said once.
         """
         if self._failed or settings.overflow == "slide" or torch.is_autocast_enabled(model.head_weight.device.type):
             return None
         max_len = min(model.config.params.max_seq_len, max(_SMALLEST, 1 << (room - 1).bit_length()))
         draw = (settings.greedy, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
         key = (n_rows, max_len, None if has_rules(settings) else draw, vocab_size)
-        weights = _places_of(model)
+        # a step is no longer the model's once its weights moved
+        weights = tuple((w.data_ptr(), w.dtype) for w in itertools.chain(model.parameters(), model.buffers()))
         self._steps = {k: step for k, step in self._steps.items() if k[1] == weights}
         step = self._steps.pop((key, weights), None)
         if step is None:
             while len(self._steps) >= _MOST_KEPT:
                 del self._steps[next(iter(self._steps))]
-            step = self._made(model, settings, n_rows, max_len, vocab_size)
-            if step is None:
+            if (step := self._made(model, settings, n_rows, max_len, vocab_size)) is None:
                 return None
         self._steps[key, weights] = step
         if not step.lock.acquire(blocking=False):
@@ -141,7 +126,7 @@ class GraphedSteps:
 
 
 class _Reads(TorchDispatchMode):
-    """Collects the tensors that operations read and did not make: weights, tables and buffers, wherever kept."""
+    """The tensors that operations read and did not make: weights, tables and buffers, wherever kept."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +145,7 @@ class _Reads(TorchDispatchMode):
 
 
 def _recorded(step: Callable[[], None], device: torch.device) -> tuple[Callable[[], Any], list[Tensor]]:
-    """The step as a graph (on a GPU), and what it reads: a graph knows addresses only, so somebody must keep them."""
+    # the step as a graph (on a GPU), and what it reads: a graph knows addresses only, so somebody must keep them
     step()  # what is made once, as rotary tables are, is there from now on
     with _Reads() as reads:
         step()
@@ -182,10 +167,5 @@ def _recorded(step: Callable[[], None], device: torch.device) -> tuple[Callable[
 
 
 def sent(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """As a tensor (n,) on the device, without waiting for it."""
+    """A tensor (n,) on the device, without waiting for it."""
     return torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda").to(device, non_blocking=True)
-
-
-def _places_of(model: Any) -> tuple[Any, ...]:
-    """Where the weights lie: a step is no longer the model's once they moved."""
-    return tuple((w.data_ptr(), w.dtype) for w in itertools.chain(model.parameters(), model.buffers()))

@@ -12,10 +12,9 @@ import torch
 
 from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig, settled
+from slm.generation.config import GenerationConfig, Prompt, settled
 from slm.generation.engine import Engine, Reason, Request, Token
 from slm.generation.graphed_step import GraphedSteps
-from slm.generation.request import Prompt
 from slm.generation.shown_text import StopStrings, WithoutLead
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
@@ -29,30 +28,19 @@ from slm.weights.own_sampling import own_sampling
 
 @dataclass(frozen=True)
 class Completion:
-    """A continuation and how it came about.
+    """A continuation and how it came about."""
 
-    Attributes:
-        text: without the stop string that ended it.
-        ids: its tokens; the last ones may belong to a stop string.
-        finish_reason: as of the engine's `End`.
-        prompt_tokens: tokens of the prompt.
-        logprobs: of each token, in nats; None unless asked for.
-        seconds_to_first_token, seconds: from the call on, other prompts before it included.
-        refusal: why the prompt was refused; None if it was not.
-    """
-
-    text: str
-    ids: list[int]
+    text: str  # without the stop string that ended it
+    ids: list[int]  # the last ones may belong to a stop string
     finish_reason: Reason
     prompt_tokens: int
-    logprobs: list[float] | None
-    seconds_to_first_token: float
+    logprobs: list[float] | None  # of each token, in nats; None unless asked for
+    seconds_to_first_token: float  # from the call on, other prompts before it included
     seconds: float
-    refusal: str | None = None
+    refusal: str | None = None  # why the prompt was refused; None if it was not
 
     @property
     def new_tokens(self) -> int:
-        """Tokens written."""
         return len(self.ids)
 
     @property
@@ -64,8 +52,6 @@ class Completion:
 
 @dataclass
 class _Text:
-    """A text under way."""
-
     request: Request
     decoder: StreamDecoder
     stop: StopStrings
@@ -76,7 +62,6 @@ class _Text:
     first: float = 0.0
 
     def take(self, token: Token) -> str:
-        """The piece that became certain with it."""
         if not self.ids:
             self.first = time.perf_counter() - self.began
         self.ids.append(token.token_id)
@@ -86,7 +71,6 @@ class _Text:
         return self.pieces[-1]
 
     def close(self) -> str:
-        """The piece that was held back."""
         self.pieces.append(self.stop.push(self.decoder.flush()) + self.stop.flush())
         return self.pieces[-1]
 
@@ -121,13 +105,9 @@ class LanguageModel:
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
         """The continuation of `prompt`, which may be empty, piece by piece, never half a character.
 
-        Args:
-            prompt: what to continue.
-            settings: how; if not given, as the model's makers do, and the defaults of `GenerationConfig`.
-            **changes: single settings, e.g. ``max_new_tokens=64, greedy=True``.
-
-        Raises:
-            UserError: a setting is unknown or out of range, or the prompt is too long.
+        Without `settings` as the model's makers do, and by the defaults of `GenerationConfig`; `changes` are single
+        ones, e.g. ``max_new_tokens=64, greedy=True``. Raises `UserError` where one is unknown or out of range, or the
+        prompt is too long.
         """
         settings = replace(self.settled(settings, changes), n=1)
         for _, piece in self._run([prompt], settings):
@@ -143,13 +123,10 @@ class LanguageModel:
     ) -> Iterator[str | Completion]:
         """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`.
 
-        Args:
-            prompt_ids: taken as they are; `Tokenizer.begin_ids` are not put before them.
-            settings: how to continue; ``n`` is taken as 1.
-            lead: no part of the text that begins with it: `ChatRenderer.answer_lead` of an answer.
+        The ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with
+        is no part of it: `ChatRenderer.answer_lead` of an answer.
         """
-        for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead):
-            yield event
+        return (event for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead))
 
     def complete(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig | None = None, **changes: Any
@@ -182,14 +159,12 @@ class LanguageModel:
         self, prompts: Sequence[Sequence[int]], settings: GenerationConfig, lead: str = ""
     ) -> list[Completion]:
         """One continuation of each prompt; arguments as for `follow`."""
-        done: dict[int, Completion] = {}
-        for index, event in self._run([], replace(settings, n=1), prompts, lead=lead):
-            if isinstance(event, Completion):
-                done[index] = event
+        events = self._run([], replace(settings, n=1), prompts, lead=lead)
+        done = {index: event for index, event in events if isinstance(event, Completion)}
         return [done[index] for index in range(len(prompts))]
 
     def _encoded(self, prompts: Sequence[str], chat: bool | str) -> tuple[list[list[int]], str]:
-        """Ids of prompts, of texts to go on with or of messages to answer, and the lead of what follows."""
+        # and the lead of what follows
         tokenizer = self.tokenizer
         if chat is True or (chat == "auto" and tokenizer.chat_template is not None):
             renderer = ChatRenderer(tokenizer)
@@ -198,7 +173,6 @@ class LanguageModel:
         return [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))], ""
 
     def _decoder(self, prompt_ids: Sequence[int], lead: str) -> StreamDecoder:
-        """Of what follows `prompt_ids`."""
         begin = self.tokenizer.begin_ids
         begins = begin == tuple(prompt_ids[: len(begin)])  # of these no text knows
         return WithoutLead(self.tokenizer.decoder_after(prompt_ids[len(begin) if begins else 0 :]), lead)
@@ -244,19 +218,14 @@ def load(
     dtype: torch.dtype | None = None,
     quantize: str | None = None,
 ) -> LanguageModel:
-    """Load a model from wherever it is.
+    """Load a model from wherever it is; a `UserError` where there is none, or it is damaged or of no kind slm knows.
 
     Args:
         source: a run folder (its best model is taken), a model bundle, a Hugging Face folder, a folder with GPT-2's
-            released files, the name of such a release (``gpt2-124m``) or a name on the Hugging Face hub; or what
-            `find_source` made of one.
-        device: where to put it; by default a GPU if there is one, else the CPU.
-        dtype: of the weights; by default bf16 on a GPU that has it, else as they are stored, but fp32 for fp16
-            weights on a CPU.
+            released files, the name of such a release (``gpt2-124m``) or a name on the Hugging Face hub.
+        device: by default a GPU if there is one, else the CPU.
+        dtype: of the weights; by default bf16 on a GPU that has it, else as stored, but fp32 for fp16 on a CPU.
         quantize: ``int8`` or ``int4`` weights; by default none, or what a quantized bundle has.
-
-    Raises:
-        UserError: there is no model there, it is damaged, or slm cannot be what it says.
     """
     heed_others()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from slm.errors import UserError
+from slm.generation.config import Prompt
 from slm.generation.language_model import Completion
-from slm.generation.request import Prompt
 from slm.schema import checked
 
 _OWN = ("max_new_tokens", "seed")
@@ -19,10 +19,8 @@ _MOST_BYTES = 128 << 20  # they are held in memory
 def read_prompts(file: Path) -> list[Prompt]:
     """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line. Blank lines are passed over.
 
-    A line of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us.
-
-    Raises:
-        UserError: the file is missing, not text, or a line of it has no prompt, or a budget or seed that is none.
+    A line of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us. Raises `UserError`
+    where the file is missing, not text, or a line of it has no prompt, or a budget or seed that is none.
     """
     try:
         if file.stat().st_size > _MOST_BYTES:
@@ -43,8 +41,7 @@ def read_prompts(file: Path) -> list[Prompt]:
 def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
     """How many of `prompts` an interrupted run has answered in `file`; a line it was cut off in is taken off.
 
-    Raises:
-        UserError: the file holds something else than answers to these prompts.
+    A file with something else than answers to these prompts is a `UserError`.
     """
     if not file.is_file():
         return 0
@@ -56,9 +53,8 @@ def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
     for number, line in enumerate([*whole, begun] if begun else whole):
         prompt = prompts[number].text if number < len(prompts) else None
         if prompt is None or not (_asked(line) == prompt if number < len(whole) else _begins(line, prompt)):
-            raise UserError(
-                f"out: line {number + 1} of '{file}' is no answer to prompt {number + 1}; name another file"
-            )
+            where = f"out: line {number + 1} of '{file}'"
+            raise UserError(f"{where} is no answer to prompt {number + 1}; name another file")
     if begun:
         with file.open("r+b") as cut:
             cut.truncate(len(content) - len(begun))
@@ -66,11 +62,7 @@ def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
 
 
 def open_answers(file: Path) -> TextIO:
-    """`file`, to append answers to.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """`file`, to append answers to; a `UserError` where it cannot be written."""
     try:
         return file.open("a", encoding="utf-8")
     except OSError as error:
@@ -107,7 +99,6 @@ def _asked(line: str | bytes) -> str | None:
 
 
 def _begins(line: bytes, prompt: str) -> bool:
-    """Whether `line` is the beginning of an answer to `prompt`."""
     head = json.dumps({"prompt": prompt}, ensure_ascii=False)[:-1].encode()
     return line.startswith(head) or head.startswith(line)
 

@@ -17,13 +17,12 @@ _NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucl
 def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | None) -> Tensor:
     """(B, V) logits, after `adjusted`, to (B,) token ids; the order is temperature, top-k, top-p, min-p.
 
-    `uniforms` (B,) are the numbers in [0, 1) that decide each row's draw; None if greedy. So is a temperature below the
-    smallest normal fp32 number, about 1e-38.
+    `uniforms` (B,), in [0, 1), decide each row's draw; None if greedy. So is a temperature below the smallest normal
+    fp32 number, about 1e-38.
     """
     if settings.greedy or uniforms is None or settings.temperature < _SMALLEST:
-        return greedy(logits)
-    where = None
-    logits = logits.float()
+        return largest_places(logits)
+    logits, where = logits.float(), None
     if 0 < settings.top_k < logits.shape[-1]:
         logits, where = logits.topk(settings.top_k, dim=-1)  # the rest works on these few alone
     logits = with_temperature(logits, settings.temperature)
@@ -55,8 +54,7 @@ def adjusted(
     """
     if not has_rules(settings):
         return logits
-    plain = logits
-    counts = settings.presence_penalty or settings.frequency_penalty
+    plain, counts = logits, settings.presence_penalty or settings.frequency_penalty
     if settings.logit_bias or settings.repetition_penalty != 1 or counts:
         logits = logits.float().clamp(max=_LARGEST)  # bf16 has steps of 0.06 at 10; fp16 weights may give inf
     seen: list[list[int]] = []
@@ -74,30 +72,14 @@ def adjusted(
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """fp32 logits, the largest of each row taken off, divided by `temperature`, which is at least 1e-38.
-
-    So nothing above 0 is left to overflow: what is far below the largest becomes -inf, which is no token.
-    """
+    """fp32 logits, the largest of each row taken off, so that none overflows, divided by `temperature`."""
     logits = logits.clamp(max=_LARGEST)
     return (logits - logits.amax(dim=-1, keepdim=True)) / min(temperature, _LARGEST)
 
 
-def greedy(logits: Tensor) -> Tensor:
-    """The likeliest token; of equals, the one with the lowest id."""
-    return largest_places(logits)
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """All but the `k` largest logits of each row set to -inf (Fan et al. 2018)."""
-    if k >= logits.shape[-1]:
-        return logits
-    kept, where = logits.topk(k, dim=-1)
-    return torch.full_like(logits, float("-inf")).scatter(-1, where, kept)
-
-
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """All but the nucleus set to -inf: the fewest likeliest tokens whose probabilities sum to at
-    least `p`, never fewer than one (Holtzman et al. 2020, eq. 2)."""
+    """All but the nucleus set to -inf: the fewest likeliest tokens, at least one, whose probabilities sum to `p`
+    (Holtzman et al. 2020, eq. 2)."""
     # elsewhere than on a CPU a sort costs little, and asking whether it is needed would wait for the device
     tried = min(_NUCLEUS_TRIED, logits.shape[-1]) if logits.device.type == "cpu" else logits.shape[-1]
     norm = logits.logsumexp(dim=-1, keepdim=True)
@@ -118,10 +100,7 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def with_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
-    """`bias` added to the logits of its token ids; ids that the model has not are passed over.
-
-    Sums and biases beyond fp32 are its largest number, or -inf.
-    """
+    """`bias` added to the logits of its token ids; those that the model has not are passed over."""
     known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
     ids = torch.tensor(list(known), dtype=torch.int64, device=logits.device)
     values = torch.tensor([min(value, _LARGEST) for value in known.values()], device=logits.device)
@@ -162,10 +141,7 @@ def forbid_ngrams(logits: Tensor, seen: Sequence[Sequence[int]], n: int) -> Tens
 
 
 def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """One draw a row from softmax(logits): where its cumulative sum passes the row's number in [0, 1).
-
-    A row's draw depends on nothing but its own logits and number, so it is the same in any batch.
-    """
+    """One draw a row from softmax(logits), where its cumulative sum passes the row's number in [0, 1)."""
     cumulative = logits.softmax(dim=-1, dtype=torch.float32).cumsum(dim=-1)
     wanted = uniforms[:, None] * cumulative[:, -1:]
     # the first place above; not past the last token that has any probability

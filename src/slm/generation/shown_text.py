@@ -8,7 +8,7 @@ from slm.tokenizers.base import StreamDecoder
 
 
 class WithoutLead(StreamDecoder):
-    """The text of another decoder, but for `lead` where it begins with that: the white space that a chat template, or a
+    """Another decoder's text without the `lead` it may begin with: the white space that a chat template, or a
     vocabulary, has ahead of every answer."""
 
     def __init__(self, decoder: StreamDecoder, lead: str) -> None:
@@ -17,13 +17,11 @@ class WithoutLead(StreamDecoder):
         self._held = ""
 
     def push(self, token_id: int) -> str:
-        """What is certain not to be of the lead."""
         return self._past_lead(self._decoder.push(token_id))
 
     def flush(self) -> str:
-        """What was held back: a text that is shorter than the lead stays."""
         text = self._past_lead(self._decoder.flush())
-        held, self._held = self._held, ""
+        held, self._held = self._held, ""  # a text that is shorter than the lead stays
         return text + held
 
     def _past_lead(self, piece: str) -> str:
@@ -65,5 +63,5 @@ class StopStrings:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
+    # the length of the longest end of `text` that `stop` begins with
     return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))

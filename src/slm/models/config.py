@@ -15,8 +15,6 @@ from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probabilit
 
 
 def _name_in(registry: Registry) -> AfterValidator:
-    """Refuses a name that `registry` does not hold, with the others' problems and under its own key."""
-
     def check(name: str) -> str:
         registry.check(name)
         return name
@@ -37,19 +35,12 @@ class _Strict:
 
 @dataclass(frozen=True)
 class Params(_Strict):
-    """Sizes shared by several modules.
+    """Sizes shared by several modules."""
 
-    Attributes:
-        max_seq_len: the longest sequence the model can take, in tokens.
-        dropout: default of every dropout in the model.
-        vocab_size: number of real tokens; None until the tokenizer is known.
-        vocab_multiple: rows of embedding and head are padded up to a multiple of this for speed, and never learnt.
-    """
-
-    max_seq_len: Count
-    dropout: Probability = 0.0
-    vocab_size: Count | None = None
-    vocab_multiple: Count = 64
+    max_seq_len: Count  # the longest sequence the model can take, in tokens
+    dropout: Probability = 0.0  # default of every dropout in the model
+    vocab_size: Count | None = None  # number of real tokens; None until the tokenizer is known
+    vocab_multiple: Count = 64  # rows of embedding and head are padded up to a multiple of this, never learnt
 
 
 @dataclass(frozen=True)
@@ -63,25 +54,18 @@ class TokenEmbeddingConfig(_Strict):
 
 @dataclass(frozen=True)
 class RotaryScaling(_Strict):
-    """How rotary frequencies are lowered to reach `factor` times further than a model was trained for.
-
-    Attributes:
-        kind: ``linear`` (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn``
-            (Peng et al. 2023).
-        original_max_seq_len: the length it was trained for; needed by ``llama3`` and ``yarn``.
-        low_freq_factor, high_freq_factor (llama3), beta_slow, beta_fast (yarn): dimensions that turn fewer times than
-            the first within that length are scaled whole, those that turn more often than the second not at all.
-        attention_factor: of ``yarn``: factor of cosines and sines; None for ``0.1 ln(factor) + 1``.
-    """
+    """How rotary frequencies are lowered to reach `factor` times further than a model was trained for: ``linear``
+    (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn`` (Peng et al. 2023)."""
 
     kind: Literal["linear", "llama3", "yarn"]
     factor: PositiveFloat
-    original_max_seq_len: Count | None = None
+    original_max_seq_len: Count | None = None  # the length it was trained for; llama3 and yarn need it
+    # dimensions that turn fewer times within that length than `low` are scaled whole, more often than `high` not at all
     low_freq_factor: PositiveFloat = 1.0
     high_freq_factor: PositiveFloat = 4.0
-    beta_fast: PositiveFloat = 32.0
-    beta_slow: PositiveFloat = 1.0
-    attention_factor: PositiveFloat | None = None
+    beta_fast: PositiveFloat = 32.0  # yarn's `high`
+    beta_slow: PositiveFloat = 1.0  # its `low`
+    attention_factor: PositiveFloat | None = None  # yarn's, of cosines and sines; None for ``0.1 ln(factor) + 1``
 
     def __post_init__(self) -> None:
         if self.kind in ("llama3", "yarn") and self.original_max_seq_len is None:
@@ -100,13 +84,10 @@ class RotaryScaling(_Strict):
 
 @dataclass(frozen=True)
 class RotaryConfig(_Strict):
-    """Rotary positions (Su et al. 2021), for ``position_embedding.kind=rotary``: wavelengths up to ``2 pi base``.
+    """Rotary positions (Su et al. 2021), for ``position_embedding.kind=rotary``."""
 
-    `fraction` is the share of each head's width that turns; the rest carries no position.
-    """
-
-    base: PositiveFloat = 10000.0
-    fraction: Annotated[PositiveFloat, Le(1)] = 1.0
+    base: PositiveFloat = 10000.0  # wavelengths go up to 2 pi times this
+    fraction: Annotated[PositiveFloat, Le(1)] = 1.0  # of each head's width turns; the rest carries no position
     scaling: RotaryScaling | None = None
 
 
@@ -128,49 +109,33 @@ class EmbeddingDropoutConfig(_Strict):
 
 @dataclass(frozen=True)
 class TransformerConfig(_Strict):
-    """The stack of blocks.
+    """The stack of blocks."""
 
-    Attributes:
-        dim: width C of the residual stream.
-        n_kv_heads: key and value heads, each shared by ``n_heads / n_kv_heads`` query heads (Ainslie et al. 2023,
-            GQA); null: ``n_heads``.
-        head_dim: width of one head; null: ``dim / n_heads``.
-        qk_norm: a norm over each head of the queries and keys (Henry et al. 2020).
-        sliding_window: a position sees itself and the ``sliding_window - 1`` before it; null: all before it.
-        mlp: ``mlp`` (two matrices) or ``glu`` (gated: SwiGLU with ``silu``, GeGLU with ``gelu``).
-        mlp_mult, mlp_dim: the MLP's hidden width, in ``dim`` or, which comes first, as a number.
-        bias: biases in the norms, and wherever a switch of its own (``out_proj_bias``, ``mlp_bias``) is null.
-        prenorm: norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1).
-        parallel_residual: attention and MLP read the same input (GPT-J, Pythia).
-        embedding_skip: every block reads a learned mix of the residual stream and the token embedding that it began
-            with, at first the stream alone (Jordan et al. 2024, modded-nanogpt).
-        zero_init: the projections that write into the residual stream begin at 0, so that every block begins as the
-            identity (Zhang et al. 2019, Fixup).
-    """
-
-    dim: Count
+    dim: Count  # width C of the residual stream
     n_layers: Count
     n_heads: Count
-    n_kv_heads: DerivedCount = DERIVED
-    head_dim: DerivedCount = DERIVED
+    n_kv_heads: DerivedCount = DERIVED  # each shared by n_heads / n_kv_heads queries' (Ainslie et al. 2023); n_heads
+    head_dim: DerivedCount = DERIVED  # dim / n_heads
     dropout: Probability = 0.0
     attention: Annotated[Text, _name_in(ATTENTIONS)] = "mha"
     qkv_bias: Flag = True
-    out_proj_bias: DerivedFlag = DERIVED
-    qk_norm: Flag = False
-    sliding_window: Count | None = None
-    mlp: Annotated[Text, _name_in(MLPS)] = "mlp"
-    mlp_mult: PositiveFloat = 4
-    mlp_dim: DerivedCount = DERIVED
+    out_proj_bias: DerivedFlag = DERIVED  # bias
+    qk_norm: Flag = False  # a norm over each head of the queries and keys (Henry et al. 2020)
+    sliding_window: Count | None = None  # a position sees itself and this less one before it; null: all before it
+    mlp: Annotated[Text, _name_in(MLPS)] = "mlp"  # two matrices; glu: gated, SwiGLU with silu, GeGLU with gelu
+    mlp_mult: PositiveFloat = 4  # the MLP's hidden width in `dim`
+    mlp_dim: DerivedCount = DERIVED  # or, which comes first, as a number
     activation: Annotated[Text, _name_in(ACTIVATIONS)] = "relu2"
-    mlp_bias: DerivedFlag = DERIVED
-    bias: Flag = True
-    prenorm: Flag = True
-    parallel_residual: Flag = False
+    mlp_bias: DerivedFlag = DERIVED  # bias
+    bias: Flag = True  # in the norms, and wherever a switch of its own is null
+    prenorm: Flag = True  # norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1)
+    parallel_residual: Flag = False  # attention and MLP read the same input (GPT-J, Pythia)
     norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
+    # every block reads a learned mix of the residual stream and the token embedding that it began with, at first the
+    # stream alone (Jordan et al. 2024, modded-nanogpt)
     embedding_skip: Flag = False
-    zero_init: Flag = False
+    zero_init: Flag = False  # what writes into the stream begins at 0, every block as the identity (Zhang et al. 2019)
     freeze: Flag = False
 
     def __post_init__(self) -> None:
@@ -226,10 +191,8 @@ class Modules(_Strict):
 
     def __post_init__(self) -> None:
         if self.output_projection.tie_weights and self.output_projection.freeze != self.token_embedding.freeze:
-            raise ValueError(
-                "output_projection.freeze and token_embedding.freeze differ, but tie_weights makes them one "
-                "tensor; set both alike, or tie_weights=false"
-            )
+            differ = "output_projection.freeze and token_embedding.freeze differ, but tie_weights makes them one tensor"
+            raise ValueError(f"{differ}; set both alike, or tie_weights=false")
         position = self.position_embedding
         if position.kind != "rotary" and position.rotary != RotaryConfig():
             raise ValueError(f"position_embedding.rotary is read only where kind=rotary; kind is {position.kind}")
@@ -258,7 +221,7 @@ class ModelConfig(_Strict):
 
     @property
     def vocab_size(self) -> int:
-        """Number of real tokens; raises if no tokenizer has set it yet."""
+        """Number of real tokens; a `ValueError` where no tokenizer has set it yet."""
         if self.params.vocab_size is None:
             raise ValueError("model.params.vocab_size is not known yet; it comes from the tokenizer")
         return self.params.vocab_size
@@ -274,7 +237,7 @@ class ModelConfig(_Strict):
         return replace(self, params=replace(self.params, vocab_size=vocab_size))
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain types; `from_dict` is the inverse."""
+        """Nested plain types, of which `from_dict` makes the same again."""
         return asdict(self)
 
     def flat(self) -> dict[str, Any]:

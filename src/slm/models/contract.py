@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from slm.models.config import ModelConfig
@@ -15,8 +16,7 @@ Positions = slice | Tensor
 class CausalLM(Protocol):
     """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights.
 
-    A saved model is laid out on the meta device before it takes its weights, so a module with buffers
-    computes them in ``init_weights()``.
+    A saved model is laid out on the meta device before it takes its weights: buffers are made in ``init_weights()``.
     """
 
     config: ModelConfig
@@ -40,9 +40,7 @@ class CausalLM(Protocol):
         """An empty cache for `hidden_states`: `batch_size` rows of `max_len` positions.
 
         Generation uses of it what `KVCache` (slm/models/inference/kv_cache.py) says under "what a decode loop does with
-        rows", and ``lengths``: it takes no row into use (`keep`), reads prompts into `rows` padded at their end and
-        counts what is no padding (`append`), takes finished rows out (`drop`, which moves the last into their place),
-        and for ``overflow=slide`` lets rows `forget`. A model that hands a `KVCache` to its attention needs no more.
+        rows", and ``lengths``. A model that hands a `KVCache` to its attention needs no more.
         """
 
     def __call__(
@@ -71,3 +69,9 @@ class Cache(Protocol):
 
     def advance(self, n_tokens: int) -> None:
         """Count the new positions as filled, once all layers have stored them."""
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """In which a layer computes: autocast's on the device of `x` where it is on, else that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

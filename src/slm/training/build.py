@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
 from slm.models.config import ModelConfig
-from slm.models.summary import summarize
+from slm.models.facts import summarize
 from slm.notices import notice
 from slm.training.compiled import Compiled
 from slm.training.first_model import check_trainable, fit_vocabulary, recompute_blocks, start_model

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from slm.generation.config import GenerationConfig
+from slm.generation.config import GenerationConfig, Prompt
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_file import answer_of
-from slm.generation.request import Prompt
 from slm.notices import notice
 from slm.training.process import quiet_lightning
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from slm.models.contract import Positions
-from slm.models.modules.attention_mask import attention_mask
+from slm.models.modules.transformer import attention_mask
 
 _CLEARED_TOGETHER = 256  # positions
 
@@ -16,13 +16,10 @@ class KVCache:
 
     Rows that stand at the same position take the fast way, plain slices and no mask; rows that do not can only be
     extended by one position at a time.
-
-    Attributes:
-        lengths: positions filled, for each row in use; the rows in use are the first ones.
-        offsets: positions that each row has forgotten (`forget`): its next token stands at ``length + offset``.
     """
 
-    lengths: list[int]
+    lengths: list[int]  # positions filled, for each row in use; the rows in use are the first ones
+    offsets: list[int]  # positions that each has forgotten: its next token stands at length + offset
     _in_step: bool
     _longest: int
     _places: Tensor
@@ -30,8 +27,8 @@ class KVCache:
     def __init__(self, shape: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype) -> None:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
-        self._written = [0] * shape[1]  # positions of each row that hold numbers, in use or not
-        self._set([0] * shape[1], [0] * shape[1])
+        self._written = empty = [0] * shape[1]  # positions of each row that hold numbers, in use or not
+        self._set(empty, empty)
 
     # ---- what a forward pass asks and tells: `slm.models.contract.Cache` ----
 
@@ -52,18 +49,16 @@ class KVCache:
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Views of all that are filled; of a row that is behind, the last positions hold nothing."""
-        all_keys, all_values = self.keys[layer], self.values[layer]
         n_rows = keys.shape[0]
+        all_keys, all_values = self.keys[layer, :n_rows], self.values[layer, :n_rows]
         if self._in_step:
             start, end = self.lengths[0], self.lengths[0] + keys.shape[2]
-            all_keys[:n_rows, :, start:end] = keys
-            all_values[:n_rows, :, start:end] = values
+            all_keys[:, :, start:end], all_values[:, :, start:end] = keys, values
         else:
             end = self._longest + 1
             places = self._places[:, 0]
-            all_keys[self._rows, :, places] = keys[:, :, 0]
-            all_values[self._rows, :, places] = values[:, :, 0]
-        return all_keys[:n_rows, :, :end], all_values[:n_rows, :, :end]
+            all_keys[self._rows, :, places], all_values[self._rows, :, places] = keys[:, :, 0], values[:, :, 0]
+        return all_keys[:, :, :end], all_values[:, :, :end]
 
     def advance(self, n_tokens: int) -> None:
         self.lengths = [length + n_tokens for length in self.lengths]
@@ -87,8 +82,9 @@ class KVCache:
         """The rows ``start .. stop - 1`` as an empty cache of their own, in the same memory."""
         part = object.__new__(KVCache)
         part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        part._written = [part.max_len] * (stop - start)
-        part._set([0] * (stop - start), [0] * (stop - start))
+        n_rows = stop - start
+        part._written = [part.max_len] * n_rows
+        part._set([0] * n_rows, [0] * n_rows)
         return part
 
     def append(self, lengths: list[int]) -> None:
@@ -130,18 +126,16 @@ class KVCache:
             self._clear()
 
     def _clear(self) -> None:
-        """Zeros where rows that are behind hold nothing yet: what a mask hides must be a number, nan times 0 is nan.
-
-        No further than the next steps look, since memory that nobody touched costs nothing.
-        """
+        # Zeros where rows that are behind hold nothing yet: what a mask hides must be a number, nan times 0 is nan. No
+        # further than the next steps look, since memory that nobody touched costs nothing.
         if self._longest < self._cleared:
             return
         self._cleared = min(self._longest + _CLEARED_TOGETHER, self.max_len)
         for row, length in enumerate(self.lengths):
             start = max(self._written[row], length)
             if start < self._cleared:
-                self.keys[:, row, :, start : self._cleared] = 0
-                self.values[:, row, :, start : self._cleared] = 0
+                for store in (self.keys, self.values):
+                    store[:, row, :, start : self._cleared] = 0
             self._written[row] = max(start, self._cleared)
 
 
@@ -149,22 +143,16 @@ class StaticCache:
     """All rows of a `KVCache`, each extended by one position at a time, as a step of fixed shapes sees them.
 
     Nothing that it tells a forward pass depends on the step but through `lengths`, so the operations of one step can be
-    recorded and run again. What the mask hides must hold numbers: nan times 0 is nan.
-
-    Args:
-        cache: whose memory this is; all of it must hold numbers.
-        end: one more than the last position that a row may come to stand at (the size of rotary tables).
-
-    Attributes:
-        lengths: (rows,) int64, positions filled; a row that is full stays at its last position.
+    recorded and run again. All of the memory must hold numbers: what the mask hides too, nan times 0 is nan. `end` is
+    one more than the last position that a row may come to stand at (the size of rotary tables).
     """
 
     def __init__(self, cache: KVCache, end: int) -> None:
         self._keys, self._values = cache.keys, cache.values
         self._end = end
-        device = cache.keys.device
-        self.lengths = torch.zeros(cache.keys.shape[1], dtype=torch.int64, device=device)
-        self._rows = torch.arange(cache.keys.shape[1], device=device)
+        n_rows, device = cache.keys.shape[1], cache.keys.device
+        self.lengths = torch.zeros(n_rows, dtype=torch.int64, device=device)  # a row that is full stays at its last
+        self._rows = torch.arange(n_rows, device=device)
         self._places = torch.arange(cache.max_len, device=device)
 
     def positions(self, n_tokens: int) -> Positions:

@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from slm.errors import UserError
-from slm.models.inference.packed import NativeActivation, PackedLinear, packs
-from slm.models.inference.quantized import GROUP, Int4Linear, Int8Linear
+from slm.models.inference.layers import GROUP, Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
 from slm.models.inference.stack import StackedStep
 from slm.models.modules.fused import kind_of
-from slm.models.modules.mha import MultiHeadAttention
-from slm.models.modules.transformer import Transformer
+from slm.models.modules.transformer import MultiHeadAttention, Transformer
 
 MODES = ("int8", "int4")
 
@@ -24,13 +22,7 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     Without quantization nothing changes but the order of numbers in memory, and only where that is faster. A layer
     whose inputs no group of 4-bit weights divides gets 8 bits. 4-bit models compute in bf16.
 
-    Args:
-        model: a registered model, with its weights.
-        quantize: ``int8``, ``int4`` or None.
-
-    Raises:
-        UserError: there is no such mode, the device has no kernel for it, or the model no transformer of linear
-            layers.
+    Raises `UserError` where there is no such mode, the device has no kernel for it, or the model no transformer.
     """
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
@@ -42,9 +34,8 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     if quantize is None and not packs(weight):
         return
     if quantize == "int4" and weight.device.type not in ("cpu", "meta"):
-        raise UserError(
-            f"quantize=int4 has a kernel on the CPU only; this model is on {weight.device.type}: quantize=int8"
-        )
+        device = weight.device.type
+        raise UserError(f"quantize=int4 has a kernel on the CPU only; this model is on {device}: quantize=int8")
     transformer = getattr(model, "transformer", None)
     if not isinstance(transformer, nn.Module):
         if quantize is None:
@@ -53,8 +44,7 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     if quantize == "int4":
         model.to(torch.bfloat16)
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
-    parents = [module for module in transformer.modules() if type(module) is not nn.Linear]
-    for parent in parents:
+    for parent in [module for module in transformer.modules() if type(module) is not nn.Linear]:
         _prepare(parent, quantize)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)

@@ -10,23 +10,17 @@ from torch import Tensor, nn
 
 from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.packed import NativeActivation, PackedLinear
-from slm.models.inference.quantized import Int4Linear, Int8Linear
+from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear
 from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library, place
 from slm.models.modules.embeddings import Rotation
-from slm.models.modules.layer_norm import LayerNorm, RMSNorm
-from slm.models.modules.mha import MultiHeadAttention
-from slm.models.modules.mlp import MLP, GatedMLP
+from slm.models.modules.transformer import MLP, GatedMLP, LayerNorm, MultiHeadAttention, RMSNorm
 
 _MOST_ROWS = 64  # with more, torch's own products are faster
 _WIDTH = 16  # numbers that the kernels take at a time
 
 
 class StackedStep(nn.Module):
-    """The `decode_step` of a `Transformer`: a `Stack`, made anew when weights move; it is a module to hear of that.
-
-    None for what the kernels do not know.
-    """
+    """The `decode_step` of a `Transformer`: a `Stack`, made anew when weights move; it is a module to hear of that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,9 +76,9 @@ class Stack:
 
     def __init__(self, blocks: nn.ModuleList, dtype: torch.dtype) -> None:
         first: Any = blocks[0]
+        attention = first.attention
         self.dtype = dtype
         self._kept: list[Tensor | None] = []
-        attention = first.attention
         self._blocks = (_Block * len(blocks))(*(self._block(block) for block in blocks))
         n_heads, n_kv_heads, _ = attention.heads
         self._step = _Step(
@@ -166,35 +160,33 @@ class Stack:
         return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
 
     def _linear(self, layer: Any) -> _Linear:
-        tensors: tuple[Tensor | None, ...]
         if isinstance(layer, Int8Linear):
-            kind, tensors = 1, (layer.codes, layer.scale, layer.totals)
+            kind, tensors = 1, [layer.codes, layer.scale, layer.totals]
         elif isinstance(layer, Int4Linear):
-            kind, tensors = 2, (layer.codes, layer.scales_and_offsets, None)
+            kind, tensors = 2, [layer.codes, layer.scales_and_offsets, None]
         else:
-            kind, tensors = 0, (layer.plain_weight, None, None)
-        places = (self._place(tensor) for tensor in (*tensors, layer.bias))
-        return _Linear(*places, layer.out_features, layer.in_features, kind)
+            kind, tensors = 0, [layer.plain_weight, None, None]
+        return _Linear(*map(self._place, [*tensors, layer.bias]), layer.out_features, layer.in_features, kind)
 
     def _place(self, tensor: Tensor | None) -> int | None:
-        """Its address, and a reason for it to stay."""
-        self._kept.append(tensor)
+        self._kept.append(tensor)  # a reason for it to stay
         return place(tensor)
 
 
 def _is_known(block: Any, dtype: torch.dtype) -> bool:
     attention, mlp = block.attention, block.mlp
-    if block.embedding_skip is not None:
-        return False
     if type(attention) is not MultiHeadAttention or type(mlp) not in (MLP, GatedMLP):
         return False
     layers = [attention.qkv, attention.out_proj, mlp.up_proj, mlp.down_proj]
+    layers += [mlp.gate_proj] if type(mlp) is GatedMLP else []
     norms = [block.attention_norm, block.mlp_norm, attention.q_norm, attention.k_norm]
+    norms = [norm for norm in norms if norm is not None]
     return (
-        type(mlp.activation) is NativeActivation
-        and all(norm is None or type(norm) in (LayerNorm, RMSNorm) for norm in norms)
-        and all(parameter.dtype == dtype for norm in norms if norm is not None for parameter in norm.parameters())
-        and all(_has_kernel(layer, dtype) for layer in [*layers, *([mlp.gate_proj] if type(mlp) is GatedMLP else [])])
+        block.embedding_skip is None
+        and type(mlp.activation) is NativeActivation
+        and all(type(norm) in (LayerNorm, RMSNorm) for norm in norms)
+        and all(parameter.dtype == dtype for norm in norms for parameter in norm.parameters())
+        and all(_has_kernel(layer, dtype) for layer in layers)
         and all(size % _WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
     )
 

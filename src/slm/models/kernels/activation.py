@@ -12,10 +12,8 @@ from torch.nn.functional import linear
 
 from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, place
 
-KINDS = ("gelu", "gelu_tanh", "relu", "relu2", "silu")
-"""In the order of activation.c."""
-WIDTH = 16
-"""Numbers that the kernel takes at a time."""
+KINDS = ("gelu", "gelu_tanh", "relu", "relu2", "silu")  # in the order of activation.c
+WIDTH = 16  # numbers that the kernel takes at a time
 
 
 class _Activation(ctypes.Structure):
@@ -25,10 +23,9 @@ class _Activation(ctypes.Structure):
 def activate(
     kind: int, x: Tensor, up: Tensor | None, y: Tensor, grad: Tensor | None = None, grad_up: Tensor | None = None
 ) -> None:
-    """Write activation(x), or activation(x) * up, to `y`, which may be `x`.
+    """Write activation(x), or activation(x) * up, to `y`, which may be `x`; all contiguous, of a multiple of WIDTH.
 
-    All are contiguous, their numbers a multiple of WIDTH. With `grad`, the gradient of `y`: it is overwritten by that
-    of `x`, and `grad_up` by that of `up`.
+    `grad`, the gradient of `y`, is overwritten by that of `x`, and `grad_up` by that of `up`.
     """
     places = map(place, (x, up, y, grad, grad_up))
     compiled().activate(ctypes.byref(_Activation(*places, x.numel(), kind, is_half(x), torch.get_num_threads())))

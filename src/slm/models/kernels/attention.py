@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slm.models.compute_dtype import compute_dtype
+from slm.models.contract import compute_dtype
 from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, is_half, library, place
 
 _WIDTH = 16  # numbers that the kernels take at a time
@@ -40,22 +40,18 @@ def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def attend_prompt(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
-    """Mixed values (B, T, H * D) of the last T of S positions, each of which sees those up to itself.
+    """Mixed values (B, T, H * D) of the last T of S positions, each of which sees those up to itself, or a `window`.
 
-    Args:
-        q: (B, H, T, D).
-        k, v: (B, H_kv, S, D), S at least T; H a multiple of H_kv.
-        window: how many positions one sees, itself included; None for all before it.
+    Queries are (B, H, T, D), keys and values (B, H_kv, S, D), H a multiple of H_kv.
     """
     batch, heads, length, dim = q.shape
     out = q.new_empty((batch, length, heads * dim))
     if v.stride() != k.stride():
         k, v = k.contiguous(), v.contiguous()
     prompt = _Prompt(
-        *(tensor.data_ptr() for tensor in (q, k, v)),
-        *q.stride()[:3],
-        *k.stride()[:3],
-        out.data_ptr(),
+        *map(place, (q, k, v)),
+        *(*q.stride()[:3], *k.stride()[:3]),
+        place(out),
         *(batch, heads, k.shape[1], dim, length, k.shape[2], window or 0),
         *(is_half(q), torch.get_num_threads()),
     )
@@ -92,10 +88,6 @@ def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Computes what ``scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`` does, under autocast in its
     dtype; sums and weights are fp32.
-
-    Args:
-        q: (B, H, T, D).
-        k, v: (B, H_kv, T, D), H a multiple of H_kv.
     """
     dtype = compute_dtype(q)
     mixed: Tensor = _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
@@ -124,17 +116,16 @@ class _Attention(torch.autograd.Function):
 
 
 def _readable(x: Tensor) -> Tensor:
-    """With a head's numbers side by side and even steps, as two bf16 numbers are read at once."""
+    # with a head's numbers side by side and even steps, as two bf16 numbers are read at once
     return x if x.stride(-1) == 1 and not any(step % 2 for step in x.stride()[:3]) else x.contiguous()
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, norms: Tensor, *grads: Tensor) -> None:
     batch, heads, length, dim = q.shape
     training = _Training(
-        *(x.data_ptr() for x in (q, k, v)),
+        *map(place, (q, k, v)),
         *(step for x in (q, k, v) for step in x.stride()[:3]),
-        *(out.data_ptr(), norms.data_ptr()),
-        *(map(place, grads or (None,) * 4)),
+        *map(place, (out, norms, *(grads or (None,) * 4))),
         *(batch, heads, k.shape[1], dim, length),
         *(is_half(q), torch.get_num_threads()),
     )

@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, library
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, library, place
 from slm.notices import notice
 
 
@@ -30,8 +30,7 @@ def has_cross_entropy(device: torch.device, dtype: torch.dtype) -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-    """Whether kernels for the GPU can be made: torch brings Triton along where it supports it, which needs a C compiler
-    and a card of compute capability 7.0."""
+    # torch brings Triton along where it supports it, which needs a C compiler and a card of compute capability 7.0
     try:
         logits = torch.zeros(1, 2, device="cuda")
         cross_entropy_(logits, torch.zeros(1, dtype=torch.int64, device="cuda"), 2, None, True)
@@ -47,17 +46,11 @@ def cross_entropy_(
 ) -> Tensor:
     """Negative log-likelihoods (n,) in nats, fp32; computed in fp32 whatever the logits are.
 
-    Args:
-        logits: (n, V') contiguous; columns from `vocab_size` on are padding. With a gradient they are overwritten by
-            that of the likelihoods' sum: softmax - onehot, times the slope of the soft cap.
-        labels: (n,) int64; negative where nothing is learnt. On a GPU a label that is no token makes nan of the
-            likelihood and the gradient: to refuse it would wait for the device.
-        vocab_size: number of real tokens.
-        softcap: logits are bent to ``softcap * tanh(logits / softcap)``; None for not at all.
-        with_gradient: whether it is wanted.
-
-    Raises:
-        IndexError: a label is no token, on the CPU.
+    The `logits` (n, V') are contiguous; columns from `vocab_size` on are padding; the others are bent to
+    ``softcap * tanh(logits / softcap)``. With a gradient they are overwritten by that of the likelihoods' sum:
+    softmax - onehot, times the slope of the soft cap. `labels` (n,) int64 are negative where nothing is learnt. One
+    that is no token is an `IndexError` on the CPU; a GPU, which to refuse it would have to be waited for, makes nan of
+    the likelihood and the gradient.
     """
     labels = labels.contiguous()
     nll = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
@@ -70,7 +63,7 @@ def cross_entropy_(
         raise IndexError(f"label {int(labels.max())} is no token: there are {vocab_size}")
     assert logits.is_contiguous()
     given = _CrossEntropy(
-        *(tensor.data_ptr() for tensor in (logits, labels, nll)),
+        *map(place, (logits, labels, nll)),
         *(*logits.shape, vocab_size, softcap or 0.0),
         *(is_half(logits), with_gradient, torch.get_num_threads()),
     )

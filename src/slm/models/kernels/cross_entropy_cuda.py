@@ -17,26 +17,16 @@ def cross_entropy_cuda_(
     rows, width = logits.shape
     assert logits.stride(1) == 1
     block = min(_MOST_BLOCK, triton.next_power_of_2(width))
+    sizes = (logits.stride(0), width, vocab_size, softcap or 1.0)
+    constants = {"capped": softcap is not None, "with_gradient": with_gradient, "block": block}
     if rows:
         with torch.cuda.device_of(logits):
-            _rows[(rows,)](
-                logits,
-                labels,
-                nll,
-                logits.stride(0),
-                width,
-                vocab_size,
-                softcap or 1.0,
-                capped=softcap is not None,
-                with_gradient=with_gradient,
-                block=block,
-                num_warps=max(1, min(8, block // 256)),
-            )
+            _rows[(rows,)](logits, labels, nll, *sizes, **constants, num_warps=max(1, min(8, block // 256)))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _bent(x, cap, capped: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The logit, and tanh of its share of the cap."""
+    # the logit, and tanh of its share of the cap
     if capped:
         share = 2 * tl.sigmoid(2 * x / cap) - 1
         return cap * share, share
@@ -46,21 +36,12 @@ def _bent(x, cap, capped: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _rows(  # type: ignore[no-untyped-def]
-    logits,
-    labels,
-    nll,
-    stride,
-    width,
-    vocab,
-    cap,
-    capped: tl.constexpr,
-    with_gradient: tl.constexpr,
-    block: tl.constexpr,
+    logits, labels, nll, step, width, vocab, cap, capped: tl.constexpr, with_gradient: tl.constexpr, block: tl.constexpr
 ):
     """A row a program, in two passes: the largest logit and the sum of exponentials (Milakov and Gimelshein 2018,
     algorithm 3, for each of block lanes), then the gradient."""
     row = tl.program_id(0).to(tl.int64)
-    start = logits + row * stride
+    start = logits + row * step
     label = tl.load(labels + row)
     learnt = label >= 0
     known = label < vocab

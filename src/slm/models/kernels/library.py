@@ -44,8 +44,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had, and then torch's own products do the work.
 
     They are kept in ``$SLM_CACHE_DIR/native`` (``~/.cache/slm/native``), one file for each processor, compiler and
-    version of the sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool: a second one would
-    fight it for the cores.
+    version of the sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool.
     """
     if os.environ.get("SLM_NATIVE") == "0" or sys.platform != "linux":
         return None
@@ -58,10 +57,8 @@ def library() -> ctypes.CDLL | None:
             _compile(compiler, sources, file)
         found = ctypes.CDLL(str(file))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        notice(
-            f"decoding and training go without their C kernels, at about half the speed: {error} "
-            "(SLM_NATIVE=0: no notice)"
-        )
+        lost = "decoding and training go without their C kernels, at about half the speed"
+        notice(f"{lost}: {error} (SLM_NATIVE=0: no notice)")
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(found, name).argtypes = [{"p": POINTER, "l": LONG, "i": INT}[kind] for kind in arguments]
@@ -77,13 +74,13 @@ def compiled() -> ctypes.CDLL:
 
 @functools.cache
 def has(kind: str, *numbers: bool) -> bool:
-    """Whether this machine has a product for ``int8`` or ``int4`` weights, or by ``tiles`` of bf16 (AMX); or a
-    ``train_attention``, of fp32 or, where what follows is true, bf16 numbers (AVX-512)."""
+    """Whether this machine has a product of ``int8`` or ``int4`` weights or by bf16 ``tiles`` (AMX), or
+    ``train_attention`` of fp32 or, with True, bf16 numbers (AVX-512)."""
     return library() is not None and bool(getattr(compiled(), f"has_{kind}")(*numbers))
 
 
 def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
-    """Some ``_fields_`` of a structure, all of one kind."""
+    """``_fields_`` of a structure, all of one kind."""
     return [(name, kind) for name in names.split()]
 
 
@@ -93,7 +90,7 @@ def place(tensor: Tensor | None) -> int | None:
 
 
 def is_half(tensor: Tensor) -> bool:
-    """Whether it holds bf16 numbers; the kernels know these and fp32."""
+    """Whether it holds bf16 numbers; the kernels know these and those of fp32."""
     return tensor.dtype == torch.bfloat16
 
 

@@ -19,26 +19,18 @@ def product_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def product_int8(x: Tensor, codes: Tensor, scale: Tensor, totals: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16.
+    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits.
 
-    Args:
-        x: rows are brought to 8 bits, each with a step of its own.
-        codes: (out, in) int8.
-        scale: (out,) fp32: a weight is its code times this.
-        totals: (out,) int32, the sums of the codes.
-        bias: (out,).
+    A weight is its code (out, in), int8, times the scale (out,), fp32; totals (out,) int32 are the sums of the codes.
     """
     return _product("product_int8", x, codes.shape[0], (codes, scale, totals, bias), (is_half(x),))
 
 
 def product_int4(x: Tensor, codes: Tensor, scales_and_offsets: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16.
+    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits.
 
-    Args:
-        x: rows are brought to 8 bits, each with a step of its own.
-        codes: (out, in / 2) uint8, the even one of two weights in the lower half; `out` a multiple of 4.
-        scales_and_offsets: (in / 64, out, 2) bf16: a weight is ``(code - 8) * scale + offset``.
-        bias: (out,).
+    A weight is ``(code - 8) * scale + offset``; codes are (out, in / 2) uint8, the even one of two in the lower half,
+    `out` a multiple of 4, scales and offsets (in / 64, out, 2) bf16.
     """
     return _product("product_int4", x, codes.shape[0], (codes, scales_and_offsets, bias), (is_half(x),))
 
@@ -81,10 +73,7 @@ def _product(
 
 
 def largest_places(logits: Tensor) -> Tensor:
-    """(B, V) to (B,) int64: where the largest of each row stands; of equals the first, as `torch.max` may not give.
-
-    Greedy decoding's last operation, which takes torch several times as long on a CPU.
-    """
+    """(B, V) to (B,) int64: where the largest of each row stands; of equals the first, as `torch.max` may not give."""
     found = library() if logits.device.type == "cpu" and logits.stride(1) == 1 else None
     if found is None or logits.dtype not in (torch.float32, torch.bfloat16):
         return logits.max(dim=-1).indices  # on a CPU two to four times as fast as argmax

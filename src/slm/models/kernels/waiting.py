@@ -1,7 +1,4 @@
-"""How threads that compute together wait for each other: awake while cores are free, else asleep.
-
-Which numbers come out does not depend on it (docs/architecture.md, "Cores that others want too").
-"""
+"""How threads that compute together wait for each other; see docs/architecture.md, "Cores that others want too"."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class Crowd:
         self._calm = 0
 
     def heard(self, share: float) -> bool:
-        """Take in the `share` of a period that a thread stood in the queue for a core; whether cores are short now."""
+        """Whether cores are short now, after a period of which a thread stood this `share` in the queue for a core."""
         self._calm = self._calm + 1 if share < CALM else 0
         if share > CROWDED:
             self.is_here = True
@@ -90,8 +87,8 @@ def _watch() -> None:
 
 
 def _queued() -> dict[str, int]:
-    """Nanoseconds that each thread of this process was ready to run and had no core; empty where the system does not
-    tell. Threads that were told to stand back (the one that saves) are left out."""
+    # nanoseconds that each thread of this process was ready to run and had no core; empty where the system does not
+    # tell; without threads that were told to stand back (the one that saves)
     found = {}
     for folder in Path("/proc/self/task").glob("*"):
         with contextlib.suppress(OSError, IndexError):  # a thread that has just ended, a kernel that does not count

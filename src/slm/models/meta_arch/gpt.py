@@ -11,10 +11,9 @@ from torch.nn.functional import linear
 from slm.models.config import ModelConfig
 from slm.models.contract import Cache, Positions
 from slm.models.inference.kv_cache import KVCache
-from slm.models.modules.build import build_position_embedding
 from slm.models.modules.embeddings import ValueEmbedding
 from slm.models.modules.transformer import Transformer
-from slm.registry import register_model
+from slm.registry import POSITION_EMBEDDINGS, register_model
 
 _INIT_STD = 0.02
 
@@ -30,14 +29,18 @@ class GPT(nn.Module):
         rows = torch.empty(config.padded_vocab_size, modules.transformer.dim)
         self.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)  # draws nothing; `init_weights` does
         self.value_embedding = ValueEmbedding(config) if modules.token_embedding.values else None
-        self.position_embedding = build_position_embedding(config)
+        self.position_embedding = POSITION_EMBEDDINGS.get(modules.position_embedding.kind)(config)
         self.emb_dropout = nn.Dropout(modules.emb_dropout.p)
         self.transformer = Transformer(modules.transformer)
-        tied = modules.output_projection.tie_weights
-        head = None if tied else nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
-        self.output_projection = head
+        self.output_projection: nn.Linear | None = None  # tied, the token embedding's weight serves
+        if not modules.output_projection.tie_weights:
+            self.output_projection = nn.Linear(modules.transformer.dim, config.padded_vocab_size, bias=False)
         self.inference_head: nn.Module | None = None  # a faster form of the head's weight, where decoding made one
-        self._freeze()
+        for name in ("token_embedding", "position_embedding", "transformer", "output_projection"):
+            if getattr(modules, name).freeze and (part := getattr(self, name)) is not None:
+                part.requires_grad_(False)
+        if modules.token_embedding.freeze and self.value_embedding is not None:
+            self.value_embedding.requires_grad_(False)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> GPT:
@@ -46,7 +49,7 @@ class GPT(nn.Module):
         with torch.device("meta"):  # so that every number is drawn once
             model = cls(config)
         if device.type != "meta":
-            model = model.to_empty(device=device)
+            _give_memory(model, device)
             model.init_weights()
         return model
 
@@ -58,14 +61,15 @@ class GPT(nn.Module):
         residual_std = 0.0 if shape.zero_init else _INIT_STD / math.sqrt(2 * shape.n_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=residual_std if _writes_residual(name) else _INIT_STD)
+                writes_residual = name.endswith(("attention.out_proj", "mlp.down_proj"))
+                nn.init.normal_(module.weight, std=residual_std if writes_residual else _INIT_STD)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=_INIT_STD)
             elif module is not self.position_embedding and any(True for _ in module.parameters(recurse=False)):
                 module.reset_parameters()  # norms, and kinds that others registered
-        self.position_embedding.init_weights()  # type: ignore[operator]
+        self.position_embedding.init_weights()
 
     @property
     def head_weight(self) -> Tensor:
@@ -73,11 +77,7 @@ class GPT(nn.Module):
         return self.token_embedding.weight if self.output_projection is None else self.output_projection.weight
 
     def hidden_states(self, input_ids: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
-        """What the head reads: (B, T) ids to (B, T, C); a cache is continued and extended.
-
-        Of rows that hold several texts one after another, `positions` (B, T) says where each token stands in its own;
-        a text begins at each 0 and sees nothing before that.
-        """
+        """What the head reads; see `CausalLM`."""
         length = input_ids.shape[1]
         places: Positions = slice(0, length) if positions is None else positions
         end = length
@@ -85,7 +85,7 @@ class GPT(nn.Module):
             assert positions is None, "a cache knows where its rows stand"
             places, end = cache.positions(length), cache.end(length)
         x = self.token_embedding(input_ids)
-        rotation = self.position_embedding.rotation(x, places, end)  # type: ignore[operator]
+        rotation = self.position_embedding.rotation(x, places, end)
         x = self.emb_dropout(self.position_embedding(x, places))
         values = self.value_embedding(input_ids) if self.value_embedding is not None else None
         return self.transformer(x, rotation, cache, positions, values)
@@ -107,11 +107,7 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Logits (B, T, V) of the token after each position; with `return_hidden` (B, T, C), ready for the head.
 
-        Args:
-            input_ids: (B, T) int64, T at most ``max_seq_len`` less what the cache holds.
-            cache: past positions, from `make_cache`; the T new ones are appended to it.
-            positions: of rows that hold several texts; see `hidden_states`.
-            return_hidden: for a loss that takes the head's weight itself and never holds all logits.
+        T is at most ``max_seq_len`` less what the cache holds, which the new positions are appended to.
         """
         packed = {} if positions is None else {"positions": positions}  # a subclass need not know of them
         hidden = self.hidden_states(input_ids, cache, **packed)
@@ -119,22 +115,16 @@ class GPT(nn.Module):
 
     def make_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `max_len` tokens (default: the model's)."""
-        shape = self.config.modules.transformer
-        weight = self.token_embedding.weight
-        return KVCache(
-            (shape.n_layers, batch_size, shape.n_kv_heads, max_len or self.config.params.max_seq_len, shape.head_dim),
-            weight.device,
-            weight.dtype,
-        )
-
-    def _freeze(self) -> None:
-        if self.config.modules.token_embedding.freeze and self.value_embedding is not None:
-            self.value_embedding.requires_grad_(False)
-        for name in ("token_embedding", "position_embedding", "transformer", "output_projection"):
-            module = getattr(self, name)
-            if module is not None and getattr(self.config.modules, name).freeze:
-                module.requires_grad_(False)
+        shape, weight = self.config.modules.transformer, self.token_embedding.weight
+        room = max_len or self.config.params.max_seq_len
+        sizes = (shape.n_layers, batch_size, shape.n_kv_heads, room, shape.head_dim)
+        return KVCache(sizes, weight.device, weight.dtype)
 
 
-def _writes_residual(name: str) -> bool:
-    return name.endswith(("attention.out_proj", "mlp.down_proj"))
+def _give_memory(model: nn.Module, device: torch.device) -> None:
+    """As ``to_empty(device=device)``, whose ``empty_like`` of meta tensors imports sympy, a third of a second."""
+    for module in model.modules():
+        for name, held in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            empty = torch.empty(held.shape, dtype=held.dtype, device=device)
+            made = nn.Parameter(empty, held.requires_grad) if isinstance(held, nn.Parameter) else empty
+            setattr(module, name, made)

@@ -1,4 +1,4 @@
-"""Configuration to modules, for the kinds that a registry holds."""
+"""Configuration to a model and its loss."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import cast
 from torch import nn
 
 from slm.errors import UserError
-from slm.models.config import ModelConfig, TransformerConfig
-from slm.registry import ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS
+from slm.models.config import ModelConfig
+from slm.registry import LOSSES, MODELS
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """The registered model `config.name`, with fresh weights on torch's default device.
 
-    Raises:
-        UserError: a loss cannot have its hidden states.
+    Raises `UserError` where a loss cannot have its hidden states.
     """
     model: nn.Module = MODELS.get(config.name).from_config(config)
     takes = inspect.signature(model.forward).parameters.values()
@@ -26,26 +25,6 @@ def build_model(config: ModelConfig) -> nn.Module:
             "return_hidden=False and, where it is true, return self.hidden_states(…) in place of logits"
         )
     return model
-
-
-def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
-    """A norm over the last dimension, `dim` wide: the residual stream's or a head's."""
-    return cast(nn.Module, NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias))
-
-
-def build_attention(config: TransformerConfig, layer: int) -> nn.Module:
-    """The attention of one layer; `MultiHeadAttention` says what its forward takes."""
-    return cast(nn.Module, ATTENTIONS.get(config.attention)(config, layer))
-
-
-def build_mlp(config: TransformerConfig) -> nn.Module:
-    """The position-wise layer, (B, T, C) to (B, T, C)."""
-    return cast(nn.Module, MLPS.get(config.mlp)(config))
-
-
-def build_position_embedding(config: ModelConfig) -> nn.Module:
-    """How positions enter; see `slm.models.modules.embeddings.PositionEmbedding`."""
-    return cast(nn.Module, POSITION_EMBEDDINGS.get(config.modules.position_embedding.kind)(config))
 
 
 def build_loss(config: ModelConfig) -> nn.Module:

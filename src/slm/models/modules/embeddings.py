@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from slm.models.config import ModelConfig
-from slm.models.contract import Positions
+from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
+from slm.models.contract import Positions, compute_dtype
 from slm.registry import register_position_embedding
 
 Rotation = tuple[Tensor, Tensor]
@@ -30,11 +30,8 @@ class PositionEmbedding(nn.Module):
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation | None:
         """Cosines and sines by which attention turns queries and keys of these positions; None for no turning.
 
-        Each is (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in.
-
-        Args:
-            x, positions: as `forward` takes them.
-            end: one more than the last position.
+        Each is (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in. `end` is one
+        more than the last position.
         """
         return None
 
@@ -53,7 +50,6 @@ class LearnedPositions(PositionEmbedding):
         self.weight = nn.Parameter(torch.empty(config.params.max_seq_len, config.modules.transformer.dim))
 
     def init_weights(self) -> None:
-        """GPT-2's N(0, 0.02)."""
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
@@ -69,10 +65,9 @@ class SinusoidalPositions(PositionEmbedding):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         shape = (config.params.max_seq_len, config.modules.transformer.dim)
-        self.register_buffer("table", torch.empty(shape), persistent=False)
+        self.register_buffer("table", torch.empty(shape), persistent=False)  # a function of its shape
 
     def init_weights(self) -> None:
-        """Fill the table; it is never saved, since it is a function of its shape."""
         max_seq_len, dim = self.table.shape
         position = torch.arange(max_seq_len, dtype=torch.float32)[:, None]
         angle = position * torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
@@ -82,8 +77,42 @@ class SinusoidalPositions(PositionEmbedding):
         return x + self.table[positions].to(x.dtype)
 
 
+@register_position_embedding("rotary")
+class RotaryPositions(PositionEmbedding):
+    """Adds nothing to the stream and has no weights; attention turns queries and keys (Su et al. 2021, RoFormer).
+
+    The table of angles grows with the sequences seen, so that a model that could take 131,072 tokens does not pay for
+    them. It is no buffer: casting the model leaves it exact.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.rotary = config.modules.position_embedding.rotary
+        self.rotary_dim = config.modules.rotary_dim
+        self.max_seq_len = config.params.max_seq_len
+        self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
+
+    def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation:
+        device, dtype = x.device, compute_dtype(x)
+        table = self._tables.get((device, dtype))
+        if table is None or len(table[0]) < end:
+            # twice the need, so that a text that grows a token at a time makes few tables, one that slides too
+            length = min(2 * end, self.max_seq_len) if end <= self.max_seq_len else 2 * end
+            table = self._tables[(device, dtype)] = self._table(length, device, dtype)
+        cos, sin = table[0][positions], table[1][positions]
+        return (cos, sin) if isinstance(positions, slice) else (cos[:, None], sin[:, None])
+
+    @torch.no_grad()
+    @torch.inference_mode(False)  # training goes on with the table that generation made
+    def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> Rotation:
+        frequency, factor = frequencies(self.rotary, self.rotary_dim)
+        angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
+        return (angle.cos() * factor).to(device, dtype), (angle.sin() * factor).to(device, dtype)
+
+
 class ValueEmbedding(nn.Module):
-    """What a token adds to the values of each layer: a row of one table, times that layer's gate."""
+    """What a token adds to each layer's values, (B, T) ids to a (B, T, heads, head_dim) for each: a row of one table,
+    times that layer's gate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,10 +123,64 @@ class ValueEmbedding(nn.Module):
         self.gates = nn.Parameter(torch.empty(shape.n_layers))
 
     def reset_parameters(self) -> None:
-        """Open gates; the table's rows are small and so begin to count by themselves."""
-        nn.init.ones_(self.gates)
+        nn.init.ones_(self.gates)  # open: the table's rows are small and so begin to count by themselves
 
     def forward(self, input_ids: Tensor) -> list[Tensor]:
-        """(B, T) ids to a (B, T, heads, head_dim) for each layer."""
         rows = self.table(input_ids).unflatten(-1, (self.heads, -1))
         return [rows * gate for gate in self.gates.to(rows.dtype)]
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn the first ``rotary_dim`` numbers of each head of `x` (B, H, T, head_dim); the rest stay.
+
+    Pairs are i and i + rotary_dim / 2 (GPT-NeoX's order, that of published weights): Su et al. 2021, eq. 34 up to the
+    order of the dimensions.
+    """
+    cos, sin = rotation
+    half = cos.shape[-1]
+    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
+
+
+def frequencies(config: RotaryConfig, dim: int) -> tuple[Tensor, float]:
+    """Radians a position for each of the `dim` / 2 pairs, fp32, and the factor of cosines and sines.
+
+    In single precision: published models were trained with these roundings, which show at positions beyond 10,000.
+    """
+    exponent = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
+    frequency = 1.0 / (config.base**exponent)
+    scaling = config.scaling
+    if scaling is None:
+        return frequency, 1.0
+    if scaling.kind == "linear":
+        return frequency / scaling.factor, 1.0
+    if scaling.kind == "llama3":
+        return _llama3(frequency, scaling), 1.0
+    return _yarn(frequency, scaling, config.base, dim)
+
+
+def _llama3(frequency: Tensor, scaling: RotaryScaling) -> Tensor:
+    """Long waves scaled whole, short ones not, those between in proportion (Dubey et al. 2024, Llama 3.1's code)."""
+    assert scaling.original_max_seq_len is not None
+    turns = scaling.original_max_seq_len / (2 * math.pi / frequency)
+    kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
+    return (1 - kept) * frequency / scaling.factor + kept * frequency
+
+
+def _yarn(frequency: Tensor, scaling: RotaryScaling, base: float, dim: int) -> tuple[Tensor, float]:
+    """NTK-by-parts with a temperature on attention (Peng et al. 2023, YaRN, definitions 1 and 2, eq. 22)."""
+    assert scaling.original_max_seq_len is not None
+    original = scaling.original_max_seq_len
+
+    def pair_that_turns(times: float) -> float:
+        return dim * math.log(original / (times * 2 * math.pi)) / (2 * math.log(base))
+
+    low = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
+    high = min(math.ceil(pair_that_turns(scaling.beta_slow)), dim - 1)
+    pair = torch.arange(dim // 2, dtype=torch.float32, device="cpu")
+    scaled = ((pair - low) / max(high - low, 0.001)).clamp(0, 1)
+    factor = scaling.attention_factor
+    if factor is None:
+        factor = 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+    return frequency / scaling.factor * scaled + frequency * (1 - scaled), factor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from slm.models.compute_dtype import compute_dtype
+from slm.models.contract import compute_dtype
 from slm.models.kernels.activation import KINDS, WIDTH, ActivatedProduct
 from slm.models.kernels.attention import attend_prompt, serves_prompt, serves_training, train_attention
 from slm.models.kernels.cross_entropy import cross_entropy_, has_cross_entropy
@@ -31,13 +31,9 @@ def attend(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1), the mixed values (B, T, H * D).
 
-    Args:
-        q: (B, H, T, D).
-        k, v: (B, H_kv, S, D), H a multiple of H_kv; where T is not 1 or S there is a mask.
-        mask: (T, S) or (B, 1, T, S) bool, True where query t sees key s; None for the causal one.
-        dropout: of the softmax.
-        cached: keys and values lie in a cache.
-        prepared: prompts may go by the kernel that knows no gradients.
+    Queries are (B, H, T, D), keys and values (B, H_kv, S, D) with H a multiple of H_kv, which may lie in a cache. The
+    mask is (T, S) or (B, 1, T, S) bool, True where query t sees key s; None, for T = 1 or S, is the causal one. If
+    `prepared`, prompts may go by the kernel that knows no gradients.
     """
     batch, _, length, _ = q.shape
     causal = mask is None and length > 1
@@ -70,7 +66,7 @@ def kind_of(activation: object) -> int | None:
 
 
 def _serves(x: Tensor, activation: nn.Module, projection: nn.Module) -> bool:
-    """Whether the kernel takes `x` ahead of this projection, and nobody watches it or the non-linearity."""
+    # not where somebody watches the non-linearity or the projection
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -88,10 +84,8 @@ def _serves(x: Tensor, activation: nn.Module, projection: nn.Module) -> bool:
 def nll_and_gradient(
     logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """NLLs (n,) of a chunk of logits (n, V'), which are overwritten, and their sum's gradient with respect to them.
-
-    Arguments as for `cross_entropy_`; without a gradient the second is none.
-    """
+    """NLLs (n,) of a chunk of logits (n, V'), which are overwritten, and their sum's gradient, where it is wanted, with
+    respect to them; arguments as for `cross_entropy_`."""
     if has_cross_entropy(logits.device, logits.dtype):
         return cross_entropy_(logits, labels, vocab_size, softcap, with_gradient), logits
     given, logits, bend = logits, logits.float(), None
@@ -114,8 +108,8 @@ def nll_and_gradient(
 
 
 def loss_chunks(n_rows: int, weight: Tensor) -> list[slice]:
-    """Chunks of rows of like size for `nll_and_gradient`, as large as memory should allow; for a CPU's kernel of whole
-    tiles. `weight` (V', C) is the head's."""
+    """Of like size, for `nll_and_gradient` with the head's `weight` (V', C), as large as memory should allow; of whole
+    tiles where a CPU's kernel reads them."""
     row_bytes = weight.shape[0] * weight.element_size()
     tile = 1
     if not has_cross_entropy(weight.device, weight.dtype):
@@ -126,6 +120,5 @@ def loss_chunks(n_rows: int, weight: Tensor) -> list[slice]:
         tile = _TILE_ROWS
         most = _CHUNK_BYTES // row_bytes // tile * tile
     n_chunks = max(1, -(-n_rows // max(_MIN_CHUNK_ROWS, most)))
-    step = max(1, -(-n_rows // n_chunks))
-    step = -(-step // tile) * tile
+    step = -(-max(1, -(-n_rows // n_chunks)) // tile) * tile
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]

@@ -11,19 +11,12 @@ from torch.nn.functional import linear
 
 from slm.errors import UserError, did_you_mean
 
-ALL = "all"
-
 
 class LoraLinear(nn.Linear):
     """``W x + b + scale * B A dropout(x)`` (Hu et al. 2021, eq. 3), with `W` and `b` those of the layer it replaces.
 
-    These keep their names in the `state_dict`; ``lora_a`` (rank, in) and ``lora_b`` (out, rank) are added. B begins as
-    zeros, so the model begins as it was.
-
-    Args:
-        source: the layer to replace; its parameters are shared, not copied.
-        rank, scale: of the product.
-        dropout: probability, on what A reads.
+    These are shared, not copied, and keep their names in the `state_dict`; ``lora_a`` (rank, in) and ``lora_b``
+    (out, rank) are added. B begins as zeros, so the model begins as it was.
     """
 
     def __init__(self, source: nn.Linear, rank: int, scale: float, dropout: float) -> None:
@@ -40,7 +33,7 @@ class LoraLinear(nn.Linear):
         return torch.add(linear(x, self.weight, self.bias), update, alpha=self.scale)
 
     def merged_weight(self) -> Tensor:
-        """(out, in): the one matrix that multiplies as `forward` does without dropout."""
+        """(out, in), which multiplies as `forward` does without dropout."""
         return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
 
 
@@ -49,25 +42,19 @@ def add_lora(
     rank: int,
     scale: float,
     dropout: float = 0.0,
-    targets: str | Collection[str] = ALL,
+    targets: str | Collection[str] = "all",
     also_train: Collection[str] = (),
 ) -> None:
-    """Freeze a registered `model` and put a `LoraLinear` in the place of its linear layers.
+    """Freeze a registered `model` and put a `LoraLinear` in the place of its linear layers but the head.
 
-    Args:
-        model: with its weights; the head is no target.
-        rank, scale, dropout: see `LoraLinear`.
-        targets: names of layers, as their parents call them (``qkv``), or ``all``.
-        also_train: names of modules that are trained whole (``token_embedding``).
-
-    Raises:
-        UserError: a name is of no such layer or module.
+    `targets` are names of layers, as their parents call them (``qkv``), or ``all``; modules of the names `also_train`
+    are trained whole. Raises `UserError` where there is no layer or module of a name.
     """
     head: Tensor = model.head_weight  # type: ignore[assignment]
     named = [(*path.rpartition(".")[::2], module) for path, module in model.named_modules()]
     layers = [it for it in named if type(it[2]) is nn.Linear and it[2].weight is not head]
     names = {name for _, name, _ in layers}
-    chosen = names if targets == ALL else set(targets)
+    chosen = names if targets == "all" else set(targets)
     _check_names("adapter.targets", chosen, names)
     with_weights = {name for _, name, module in named if any(True for _ in module.parameters(recurse=False))}
     _check_names("adapter.also_train", also_train, with_weights)

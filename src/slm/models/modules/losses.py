@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slm.models.compute_dtype import compute_dtype
+from slm.models.contract import compute_dtype
 from slm.models.modules.fused import loss_chunks, nll_and_gradient
 from slm.registry import register_loss
 
@@ -28,11 +28,7 @@ class CrossEntropy(nn.Module):
         ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``, with the logits bent
         to ``softcap * tanh(logits / softcap)`` where there is a soft cap.
 
-        Args:
-            hidden: (B, T, C), what the model gives before its head.
-            head_weight: (V', C) with V' >= vocab_size; rows from `vocab_size` on are padding.
-            labels: (B, T) int64; negative or `ignore_index` where nothing is to be learnt.
-            vocab_size: number of real tokens V.
+        Shapes are (B, T, C), (V', C) and (B, T); labels are negative or `ignore_index` where nothing is to be learnt.
         """
         labels = labels.masked_fill(labels == self.ignore_index, -1).flatten()
         nll: Tensor = _ChunkedCrossEntropy.apply(
@@ -42,25 +38,16 @@ class CrossEntropy(nn.Module):
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Head, softmax and loss in one pass over chunks of rows.
-
-    The gradient of a summed NLL with respect to the logits is ``softmax - onehot``, known as soon as they are, so the
-    forward pass already makes the gradients of `hidden` and `head_weight` and drops the chunk's logits (the idea of
-    Liger-Kernel's fused linear cross-entropy, Hsu et al. 2024). Backward only scales them.
-    """
+    """The gradient of a summed NLL with respect to the logits is ``softmax - onehot``, known as soon as they are, so
+    the forward pass makes those of `hidden` and `head_weight` too and drops the chunk's logits (the idea of
+    Liger-Kernel's fused linear cross-entropy, Hsu et al. 2024). Backward only scales them."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head_weight: Tensor,
-        labels: Tensor,
-        vocab_size: int,
-        softcap: float | None,
-        with_gradient: bool,
+        ctx: Any, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, cap: float | None, grad: bool
     ) -> Tensor:
         # needs_input_grad alone says yes under no_grad too, which would cost validation two products more
-        needs_hidden, needs_weight = (needed and with_gradient for needed in ctx.needs_input_grad[:2])
+        needs_hidden, needs_weight = (needed and grad for needed in ctx.needs_input_grad[:2])
         dtype = compute_dtype(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             weight = head_weight.to(dtype)
@@ -72,9 +59,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for chunk in chunks:
                 rows = hidden[chunk].to(dtype)
                 logits = torch.mm(rows, weight.t(), out=room[: len(rows)])
-                nll, grad_logits = nll_and_gradient(
-                    logits, labels[chunk], vocab_size, softcap, needs_hidden or needs_weight
-                )
+                wanted = needs_hidden or needs_weight
+                nll, grad_logits = nll_and_gradient(logits, labels[chunk], vocab_size, cap, wanted)
                 total += nll.sum()
                 if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[chunk])
@@ -108,11 +94,7 @@ def token_log_probs(
     """Log-probability of every label, (B, T) in nats and fp32; 0 where there is none.
 
     What `CrossEntropy` sums up, with a gradient for each: for losses that are no sum over tokens. The logits are made
-    once more on the way back, so that they are never held.
-
-    Args:
-        hidden, head_weight, labels, vocab_size: as `CrossEntropy.forward` takes them; labels are negative for none.
-        softcap: as `CrossEntropy` takes it.
+    once more on the way back, so that they are never held. Labels are negative for none.
     """
     places = (labels.flatten() >= 0).nonzero().squeeze(1)
     found: Tensor = _TokenLogProbs.apply(
@@ -166,14 +148,13 @@ class _HeadGradient:
         self._adds_halves = nvidia and hasattr(torch.ops.aten.addmm, "dtype_out")
 
     def add(self, grad_logits: Tensor, rows: Tensor) -> None:
-        """Add ``grad_logits^T rows``, (n, V') and (n, C)."""
+        """``grad_logits^T rows``, of (n, V') and (n, C)."""
         if self.total.dtype == rows.dtype:
             # beta = 0: what the memory held before, nan even, does not count
             torch.addmm(self.total, grad_logits.t(), rows, beta=int(self._begun), out=self.total)
         elif self._adds_halves and self.total.dtype == torch.float32:
-            torch.ops.aten.addmm.dtype_out(
-                self.total, grad_logits.t(), rows, torch.float32, beta=int(self._begun), out=self.total
-            )
+            add = torch.ops.aten.addmm.dtype_out
+            add(self.total, grad_logits.t(), rows, torch.float32, beta=int(self._begun), out=self.total)
         else:
             step = max(1, _HEAD_BLOCK_ELEMENTS // rows.shape[1])
             for start in range(0, len(self.total), step):

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.throughput import get_available_flops
 from torch.optim import Optimizer
 
-from slm.models.flops import training_flops_per_token
+from slm.models.facts import training_flops_per_token
 from slm.training.lightning_seams import is_logged
 
 LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
