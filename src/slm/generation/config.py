@@ -72,11 +72,9 @@ class Prompt:
 
 
 def settled(asked: Mapping[str, Any], own: Mapping[str, Any], where: str = "") -> GenerationConfig:
-    """What was asked for; where that is nothing (None) the model's `own`, and where that has nothing the defaults.
-
-    A model that is greedy of its own is not where somebody asks how to draw. Raises `UserError` where a setting is
-    unknown or out of range.
-    """
+    """What was asked for; where that is nothing (None) the model's `own`, and where that has nothing the defaults. A
+    model that is greedy of its own is not where somebody asks how to draw. Raises `UserError` where a setting is
+    unknown or out of range."""
     of_makers = OwnSampling.__dataclass_fields__
     typed = {name: value for name, value in asked.items() if value is not None or name not in of_makers}
     draws = not typed.keys().isdisjoint(("temperature", "top_k", "top_p", "min_p"))

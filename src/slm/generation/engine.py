@@ -72,6 +72,7 @@ class _Row:
         return self._uniforms[len(self.text)]
 
 
+@dataclass
 class Engine:
     """Writes any number of texts, as many at a time as there are rows; the model is in eval mode.
 
@@ -81,29 +82,23 @@ class Engine:
     are decoded by one of fixed shapes, where there is one.
     """
 
-    def __init__(
-        self,
-        model: CausalLM,
-        settings: GenerationConfig,
-        eos_id: int,
-        vocab_size: int | None = None,
-        end_ids: Iterable[int] = (),
-        steps: GraphedSteps | None = None,
-    ) -> None:
-        self.model = model
-        self.settings = settings
-        self.eos_id = eos_id
-        self.end_ids = frozenset((eos_id, *end_ids)) if settings.stop_at_eos else frozenset()
-        self.vocab_size = vocab_size
-        self.device = model.head_weight.device
-        self.max_seq_len = model.config.params.max_seq_len
-        self.slides = settings.overflow == "slide"
-        kind = model.config.modules.position_embedding.kind
-        if self.slides and kind not in ("rotary", "none"):
+    model: CausalLM
+    settings: GenerationConfig
+    eos_id: int
+    vocab_size: int | None = None
+    end_ids: Iterable[int] = ()
+    steps: GraphedSteps | None = None
+
+    def __post_init__(self) -> None:
+        self._ends = frozenset((self.eos_id, *self.end_ids)) if self.settings.stop_at_eos else frozenset()
+        self._device = self.model.head_weight.device
+        self._max_seq_len = self.model.config.params.max_seq_len
+        self._slides = self.settings.overflow == "slide"
+        self._rows: list[_Row] = []
+        kind = self.model.config.modules.position_embedding.kind
+        if self._slides and kind not in ("rotary", "none"):
             needs = "generation.overflow=slide needs rotary positions (or none)"
             raise UserError(f"{needs}; this model's are {kind}: overflow=stop")
-        self._steps = steps
-        self._rows: list[_Row] = []
 
     def stop(self, index: int) -> None:
         """End a text after the token that was given out last (a stop string was found in it)."""
@@ -113,11 +108,9 @@ class Engine:
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request], others_go_on: bool = False) -> Iterator[Token | End]:
-        """Tokens as they come, and an `End` for each request; requests begin in their order.
-
-        Raises `UserError`, before anything is written, where a prompt leaves no room for a new token or has an id that
-        the model has not; where `others_go_on`, if any is left, it ends at once.
-        """
+        """Tokens as they come, and an `End` for each request; requests begin in their order. Raises `UserError`, before
+        anything is written, where a prompt leaves no room for a new token or has an id that the model has not; where
+        `others_go_on`, if any is left, it ends at once."""
         refused = {index for index, request in enumerate(requests) if others_go_on and self.problem(request)}
         if len(refused) == len(requests):
             refused.clear()
@@ -127,8 +120,8 @@ class Engine:
         yield from (End(index, "refused") for index in sorted(refused))
         n_rows = min(self.settings.batch_size, len(waiting))
         longest = max(len(row.prompt) + row.n_new for row in waiting)
-        room = min(longest - 1, self.max_seq_len)  # the last new token is never read
-        lease = self._steps.lease if self._steps is not None else lambda *_: None
+        room = min(longest - 1, self._max_seq_len)  # the last new token is never read
+        lease = self.steps.lease if self.steps is not None else lambda *_: None
         step = lease(self.model, self.settings, n_rows, room, self.vocab_size)
         try:
             cache = self.model.make_cache(n_rows, room) if step is None else step.cache
@@ -166,7 +159,7 @@ class Engine:
             if len(alive) < len(tokens):
                 tokens = tokens[alive]
             for place in range(len(rows)):
-                if self.slides and cache.lengths[place] == cache.max_len:
+                if self._slides and cache.lengths[place] == cache.max_len:
                     cache.forget(place, max(1, cache.max_len // 2))
             tokens, logits = self._decode(tokens, rows, cache, step)
 
@@ -203,7 +196,7 @@ class Engine:
         logits = logits[:, : self.vocab_size]
         logits = adjusted(logits, self.settings, [row.prompt for row in rows], [row.text for row in rows])
         numbers = self._uniforms(rows)
-        return next_tokens(logits, self.settings, sent(numbers, torch.float32, self.device) if numbers else None)
+        return next_tokens(logits, self.settings, sent(numbers, torch.float32, self._device) if numbers else None)
 
     def _uniforms(self, rows: list[_Row]) -> list[float]:
         return [] if self.settings.greedy else [row.uniform() for row in rows]
@@ -212,7 +205,7 @@ class Engine:
         wanted = self.settings.logprobs
         logprobs = log_probabilities(logits, tokens).tolist() if wanted else [None] * len(rows)
         for row, token_id, logprob in zip(list(rows), tokens.tolist(), logprobs, strict=True):
-            if token_id in self.end_ids:
+            if token_id in self._ends:
                 row.ended = "eos"
                 continue
             row.text.append(token_id)
@@ -222,10 +215,10 @@ class Engine:
 
     def problem(self, request: Request) -> str | None:
         """Why `run` would refuse it; None if it would not."""
-        known, longest, given = self.model.config.vocab_size, self.max_seq_len, request.prompt_ids
+        known, longest, given = self.model.config.vocab_size, self._max_seq_len, request.prompt_ids
         if unknown := [token_id for token_id in given if not 0 <= token_id < known]:
             return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"
-        if len(given) < longest or self.slides:
+        if len(given) < longest or self._slides:
             return None
         taken = f"this model takes {longest}, one of them new: shorten the prompt to {longest - 1}"
         return f"the prompt has {len(given)} tokens; {taken}"
@@ -234,17 +227,15 @@ class Engine:
         if (problem := self.problem(request)) is not None:
             raise UserError(problem)
         prompt, budget = list(request.prompt_ids) or [self.eos_id], request.max_new_tokens
-        if self.slides:
-            return _Row(index, prompt[-max(1, self.max_seq_len - 1) :], budget, "length", request.seed)
-        n_new = min(budget, self.max_seq_len - len(prompt))
+        if self._slides:
+            return _Row(index, prompt[-max(1, self._max_seq_len - 1) :], budget, "length", request.seed)
+        n_new = min(budget, self._max_seq_len - len(prompt))
         return _Row(index, prompt, n_new, "length" if n_new == budget else "max_seq_len", request.seed)
 
 
 def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-    """Read prompts into the next rows of the cache; logits (n, V) of the token that follows each.
-
-    Shorter ones are padded at their end: what stands there is never seen, and is overwritten as the text grows.
-    """
+    """Read prompts into the next rows of the cache; logits (n, V) of the token that follows each. Shorter ones are
+    padded at their end: what stands there is never seen, and is overwritten as the text grows."""
     lengths = [len(prompt) for prompt in prompts]
     width = max(lengths)
     padded = [[*prompt, *([0] * (width - len(prompt)))] for prompt in prompts]

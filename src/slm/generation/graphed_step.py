@@ -25,10 +25,8 @@ _WARM_UPS = 3
 
 class GraphedStep:
     """One token a row: hidden states, head and, where no rule looks at the texts so far, the draw of the next token.
-
     Rows that are not in use compute numbers that nobody reads. On a CPU the same operations run one by one. The model
-    is in eval mode; its `make_cache` gives a `KVCache`.
-    """
+    is in eval mode; its `make_cache` gives a `KVCache`."""
 
     def __init__(
         self, model: CausalLM, settings: GenerationConfig, n_rows: int, max_len: int, vocab_size: int | None
@@ -59,10 +57,8 @@ class GraphedStep:
         self._standing: list[int] = []  # the lengths that the device has
 
     def __call__(self, tokens: Tensor, uniforms: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Append `tokens` (B,), one for each row in use; the next (B,) if it `draws`, and their logits (B, V).
-
-        The next call writes over both. B numbers in [0, 1) decide the draws; none if greedy or if it does not draw.
-        """
+        """Append `tokens` (B,), one for each row in use; the next (B,) if it `draws`, and their logits (B, V). The next
+        call writes over both. B numbers in [0, 1) decide the draws; none if greedy or if it does not draw."""
         n = len(tokens)
         if tokens.data_ptr() != self._tokens.data_ptr():
             self._tokens[:n].copy_(tokens)
@@ -90,10 +86,8 @@ class GraphedSteps:
     def lease(
         self, model: Any, settings: GenerationConfig, n_rows: int, room: int, vocab_size: int | None
     ) -> GraphedStep | None:
-        """A step with `n_rows` rows of at least `room` positions, no row in use, its `lock` held for the caller.
-
-        None if it is at work elsewhere, and for what a step cannot do; that a model cannot be recorded is said once.
-        """
+        """A step with `n_rows` rows of at least `room` positions, no row in use, its `lock` held for the caller. None
+        if it is at work elsewhere, and for what a step cannot do; that a model cannot be recorded is said once."""
         if self._failed or settings.overflow == "slide" or torch.is_autocast_enabled(model.head_weight.device.type):
             return None
         max_len = min(model.config.params.max_seq_len, max(_SMALLEST, 1 << (room - 1).bit_length()))

@@ -103,12 +103,10 @@ class LanguageModel:
         return checked(GenerationConfig, {**asdict(settings), **changes})
 
     def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
-        """The continuation of `prompt`, which may be empty, piece by piece, never half a character.
-
-        Without `settings` as the model's makers do, and by the defaults of `GenerationConfig`; `changes` are single
-        ones, e.g. ``max_new_tokens=64, greedy=True``. Raises `UserError` where one is unknown or out of range, or the
-        prompt is too long.
-        """
+        """The continuation of `prompt`, which may be empty, piece by piece, never half a character. Without `settings`
+        as the model's makers do, and by the defaults of `GenerationConfig`; `changes` are single ones, e.g.
+        ``max_new_tokens=64, greedy=True``. Raises `UserError` where one is unknown or out of range, or the prompt is
+        too long."""
         settings = replace(self.settled(settings, changes), n=1)
         for _, piece in self._run([prompt], settings):
             if isinstance(piece, str) and piece:
@@ -121,11 +119,9 @@ class LanguageModel:
     def follow(
         self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str = ""
     ) -> Iterator[str | Completion]:
-        """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`.
-
-        The ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with
-        is no part of it: `ChatRenderer.answer_lead` of an answer.
-        """
+        """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`. The
+        ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with is
+        no part of it: `ChatRenderer.answer_lead` of an answer."""
         return (event for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead))
 
     def complete(
@@ -143,10 +139,8 @@ class LanguageModel:
     def complete_each(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """As `complete`, each prompt's index and continuations as soon as all of them are done.
-
-        A prompt that is refused keeps none of the others from being answered: its continuations say why.
-        """
+        """As `complete`, each prompt's index and continuations as soon as all of them are done. A prompt that is
+        refused keeps none of the others from being answered: its continuations say why."""
         n, done = settings.n, dict[int, Completion]()
         for index, completion in self._run(prompts, settings, others_go_on=True):
             if isinstance(completion, Completion):
@@ -164,7 +158,7 @@ class LanguageModel:
         return [done[index] for index in range(len(prompts))]
 
     def _encoded(self, prompts: Sequence[str], chat: bool | str) -> tuple[list[list[int]], str]:
-        # and the lead of what follows
+        # ids, and the lead of what follows them
         tokenizer = self.tokenizer
         if chat is True or (chat == "auto" and tokenizer.chat_template is not None):
             renderer = ChatRenderer(tokenizer)

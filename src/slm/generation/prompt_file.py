@@ -17,11 +17,9 @@ _MOST_BYTES = 128 << 20  # they are held in memory
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line. Blank lines are passed over.
-
-    A line of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us. Raises `UserError`
-    where the file is missing, not text, or a line of it has no prompt, or a budget or seed that is none.
-    """
+    """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line. Blank lines are passed over. A line
+    of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us. Raises `UserError` where the
+    file is missing, not text, or a line of it has no prompt, or a budget or seed that is none."""
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise UserError(f"prompts: '{file}' is longer than {_MOST_BYTES >> 20} MiB; split it")
@@ -39,10 +37,8 @@ def read_prompts(file: Path) -> list[Prompt]:
 
 
 def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
-    """How many of `prompts` an interrupted run has answered in `file`; a line it was cut off in is taken off.
-
-    A file with something else than answers to these prompts is a `UserError`.
-    """
+    """How many of `prompts` an interrupted run has answered in `file`; a line it was cut off in is taken off. A file
+    with something else than answers to these prompts is a `UserError`."""
     if not file.is_file():
         return 0
     try:

@@ -15,11 +15,9 @@ _NUCLEUS_TRIED = 1024  # a full sort of 50,000 logits takes milliseconds; a nucl
 
 
 def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | None) -> Tensor:
-    """(B, V) logits, after `adjusted`, to (B,) token ids; the order is temperature, top-k, top-p, min-p.
-
-    `uniforms` (B,), in [0, 1), decide each row's draw; None if greedy. So is a temperature below the smallest normal
-    fp32 number, about 1e-38.
-    """
+    """(B, V) logits, after `adjusted`, to (B,) token ids; the order is temperature, top-k, top-p, min-p. `uniforms`
+    (B,), in [0, 1), decide each row's draw; None if greedy. So is a temperature below the smallest normal fp32 number,
+    about 1e-38."""
     if settings.greedy or uniforms is None or settings.temperature < _SMALLEST:
         return largest_places(logits)
     logits, where = logits.float(), None
@@ -48,10 +46,8 @@ def has_rules(settings: GenerationConfig) -> bool:
 def adjusted(
     logits: Tensor, settings: GenerationConfig, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far.
-
-    In fp32 where numbers are added or scaled. A row in which all of that leaves no token stays as it is.
-    """
+    """Logits with biases, penalties and forbidden n-grams, for rows with these prompts and texts so far. In fp32 where
+    numbers are added or scaled. A row in which all of that leaves no token stays as it is."""
     if not has_rules(settings):
         return logits
     plain, counts = logits, settings.presence_penalty or settings.frequency_penalty

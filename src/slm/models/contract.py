@@ -26,30 +26,24 @@ class CausalLM(Protocol):
         """(V', C), V' >= vocab_size: what the loss multiplies hidden states with."""
 
     def hidden_states(self, input_ids: Tensor, cache: Any = None, positions: Tensor | None = None) -> Tensor:
-        """(B, T) ids to (B, T, C), ready for the head; a cache is continued and extended.
-
-        With a cache that has rows at different positions, T is 1. `positions` (B, T), never beside a cache, says that
-        rows hold several texts: each begins at a 0 and must not see what stands before it. Packed training alone
-        gives them; a model that never shall be so trained needs no such argument.
-        """
+        """(B, T) ids to (B, T, C), ready for the head; a cache is continued and extended. With a cache that has rows at
+        different positions, T is 1. `positions` (B, T), never beside a cache, says that rows hold several texts: each
+        begins at a 0 and must not see what stands before it. Packed training alone gives them; a model that never shall
+        be so trained needs no such argument."""
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., C) to logits (..., V)."""
 
     def make_cache(self, batch_size: int, max_len: int | None = None) -> Any:
-        """An empty cache for `hidden_states`: `batch_size` rows of `max_len` positions.
-
-        Generation uses of it what `KVCache` (slm/models/inference/kv_cache.py) says under "what a decode loop does with
-        rows", and ``lengths``. A model that hands a `KVCache` to its attention needs no more.
-        """
+        """An empty cache for `hidden_states`: `batch_size` rows of `max_len` positions. Generation uses of it what
+        `KVCache` (slm/models/inference/kv_cache.py) says under "what a decode loop does with rows", and ``lengths``. A
+        model that hands a `KVCache` to its attention needs no more."""
 
     def __call__(
         self, input_ids: Tensor, cache: Any = None, positions: Tensor | None = None, *, return_hidden: bool = False
     ) -> Tensor:
         """Logits (B, T, V); with `return_hidden` what `hidden_states` gives, for a loss that takes `head_weight`.
-
-        Training calls the model so and not by its methods: the hooks of FSDP2 and of torch.compile sit at the call.
-        """
+        Training calls the model so and not by its methods: the hooks of FSDP2 and of torch.compile sit at the call."""
 
 
 class Cache(Protocol):

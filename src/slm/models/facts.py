@@ -9,10 +9,8 @@ from slm.models.config import ModelConfig
 
 def training_flops_per_token(model: nn.Module) -> float:
     """Floating-point operations of one token's forward and backward pass at the model's full length.
-
-    ``6 N + 12 L H D T`` with N the parameters that take part in matrix products, H heads of width D and T
-    positions seen (Chowdhery et al. 2022, appendix B); embedding look-ups are none, a tied head counts once.
-    """
+    ``6 N + 12 L H D T`` with N the parameters that take part in matrix products, H heads of width D and T positions
+    seen (Chowdhery et al. 2022, appendix B); embedding look-ups are none, a tied head counts once."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     shape = config.modules.transformer
     in_products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))

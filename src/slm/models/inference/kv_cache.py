@@ -12,11 +12,9 @@ _CLEARED_TOGETHER = 256  # positions
 
 
 class KVCache:
-    """Room for keys and values of shape (n_layers, rows, n_kv_heads, max_len, head_dim).
-
-    Rows that stand at the same position take the fast way, plain slices and no mask; rows that do not can only be
-    extended by one position at a time.
-    """
+    """Room for keys and values of shape (n_layers, rows, n_kv_heads, max_len, head_dim). Rows that stand at the same
+    position take the fast way, plain slices and no mask; rows that do not can only be extended by one position at a
+    time."""
 
     lengths: list[int]  # positions filled, for each row in use; the rows in use are the first ones
     offsets: list[int]  # positions that each has forgotten: its next token stands at length + offset
@@ -140,12 +138,10 @@ class KVCache:
 
 
 class StaticCache:
-    """All rows of a `KVCache`, each extended by one position at a time, as a step of fixed shapes sees them.
-
-    Nothing that it tells a forward pass depends on the step but through `lengths`, so the operations of one step can be
+    """All rows of a `KVCache`, each extended by one position at a time, as a step of fixed shapes sees them. Nothing
+    that it tells a forward pass depends on the step but through `lengths`, so the operations of one step can be
     recorded and run again. All of the memory must hold numbers: what the mask hides too, nan times 0 is nan. `end` is
-    one more than the last position that a row may come to stand at (the size of rotary tables).
-    """
+    one more than the last position that a row may come to stand at (the size of rotary tables)."""
 
     def __init__(self, cache: KVCache, end: int) -> None:
         self._keys, self._values = cache.keys, cache.values

@@ -31,12 +31,10 @@ _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends 
 
 
 class PackedLinear(nn.Module):
-    """The same numbers as the layer it replaces, and its `state_dict`; it cannot be trained or loaded into.
-
-    Without the C kernels, bf16 weights are brought into the order that oneDNN's kernel reads, once instead of in every
-    product. A `shared` weight is another module's too (a tied head's): it is neither reordered, which would make a
-    second copy of it, nor part of the `state_dict`.
-    """
+    """The same numbers as the layer it replaces, and its `state_dict`; it cannot be trained or loaded into. Without the
+    C kernels, bf16 weights are brought into the order that oneDNN's kernel reads, once instead of in every product. A
+    `shared` weight is another module's too (a tied head's): it is neither reordered, which would make a second copy of
+    it, nor part of the `state_dict`."""
 
     def __init__(self, source: nn.Linear, shared: bool = False) -> None:
         super().__init__()
@@ -162,11 +160,9 @@ class _QuantizedLinear(nn.Module):
 
 
 class Int8Linear(_QuantizedLinear):
-    """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own.
-
-    The products are exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result
-    does not depend on the rows beside it. On a GPU the weights are read as 8 bits and multiplied in the input's dtype.
-    """
+    """Weights as int8 with a scale for each output; each input row as 8 bits with a scale of its own. The products are
+    exact integers (Dettmers et al. 2022, LLM.int8(), section 2, without outliers): a row's result does not depend on
+    the rows beside it. On a GPU the weights are read as 8 bits and multiplied in the input's dtype."""
 
     scale: Tensor
 

@@ -160,6 +160,7 @@ class Stack:
         return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
 
     def _linear(self, layer: Any) -> _Linear:
+        tensors: list[Tensor | None]
         if isinstance(layer, Int8Linear):
             kind, tensors = 1, [layer.codes, layer.scale, layer.totals]
         elif isinstance(layer, Int4Linear):

@@ -24,19 +24,15 @@ def activate(
     kind: int, x: Tensor, up: Tensor | None, y: Tensor, grad: Tensor | None = None, grad_up: Tensor | None = None
 ) -> None:
     """Write activation(x), or activation(x) * up, to `y`, which may be `x`; all contiguous, of a multiple of WIDTH.
-
-    `grad`, the gradient of `y`, is overwritten by that of `x`, and `grad_up` by that of `up`.
-    """
+    `grad`, the gradient of `y`, is overwritten by that of `x`, and `grad_up` by that of `up`."""
     places = map(place, (x, up, y, grad, grad_up))
     compiled().activate(ctypes.byref(_Activation(*places, x.numel(), kind, is_half(x), torch.get_num_threads())))
 
 
 class ActivatedProduct(torch.autograd.Function):
-    """``apply(x, up, weight, bias, kind)``: ``activation(x) W^T + b``, or of ``activation(x) * up``.
-
-    Differentiable, once. All are contiguous and of one dtype, `kind` counts in `KINDS`. Only `x` and `up` are kept
-    for the way back: what the projection read is made again there, in the pass that makes the gradient of `x`.
-    """
+    """``apply(x, up, weight, bias, kind)``: ``activation(x) W^T + b``, or of ``activation(x) * up``. Differentiable,
+    once. All are contiguous and of one dtype, `kind` counts in `KINDS`. Only `x` and `up` are kept for the way back:
+    what the projection read is made again there, in the pass that makes the gradient of `x`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor | None, weight: Tensor, bias: Tensor | None, kind: int) -> Tensor:

@@ -41,9 +41,7 @@ def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 def attend_prompt(q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
     """Mixed values (B, T, H * D) of the last T of S positions, each of which sees those up to itself, or a `window`.
-
-    Queries are (B, H, T, D), keys and values (B, H_kv, S, D), H a multiple of H_kv.
-    """
+    Queries are (B, H, T, D), keys and values (B, H_kv, S, D), H a multiple of H_kv."""
     batch, heads, length, dim = q.shape
     out = q.new_empty((batch, length, heads * dim))
     if v.stride() != k.stride():
@@ -84,11 +82,9 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Mixed values (B, T, H * D); position t sees positions 0 to t. Differentiable, once.
-
-    Computes what ``scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`` does, under autocast in its
-    dtype; sums and weights are fp32.
-    """
+    """Mixed values (B, T, H * D); position t sees positions 0 to t. Differentiable, once. Computes what
+    ``scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`` does, under autocast in its dtype; sums
+    and weights are fp32."""
     dtype = compute_dtype(q)
     mixed: Tensor = _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
     return mixed

@@ -41,11 +41,9 @@ _ARGUMENTS = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they cannot be had, and then torch's own products do the work.
-
-    They are kept in ``$SLM_CACHE_DIR/native`` (``~/.cache/slm/native``), one file for each processor, compiler and
-    version of the sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool.
-    """
+    """The compiled functions; None where they cannot be had, and then torch's own products do the work. They are kept
+    in ``$SLM_CACHE_DIR/native`` (``~/.cache/slm/native``), one file for each processor, compiler and version of the
+    sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool."""
     if os.environ.get("SLM_NATIVE") == "0" or sys.platform != "linux":
         return None
     sources = sorted(Path(__file__).parent.glob("*.c"))

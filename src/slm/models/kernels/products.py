@@ -19,19 +19,15 @@ def product_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def product_int8(x: Tensor, codes: Tensor, scale: Tensor, totals: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits.
-
-    A weight is its code (out, in), int8, times the scale (out,), fp32; totals (out,) int32 are the sums of the codes.
-    """
+    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits. A weight is its
+    code (out, in), int8, times the scale (out,), fp32; totals (out,) int32 are the sums of the codes."""
     return _product("product_int8", x, codes.shape[0], (codes, scale, totals, bias), (is_half(x),))
 
 
 def product_int4(x: Tensor, codes: Tensor, scales_and_offsets: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits.
-
-    A weight is ``(code - 8) * scale + offset``; codes are (out, in / 2) uint8, the even one of two in the lower half,
-    `out` a multiple of 4, scales and offsets (in / 64, out, 2) bf16.
-    """
+    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits. A weight is
+    ``(code - 8) * scale + offset``; codes are (out, in / 2) uint8, the even one of two in the lower half, `out` a
+    multiple of 4, scales and offsets (in / 64, out, 2) bf16."""
     return _product("product_int4", x, codes.shape[0], (codes, scales_and_offsets, bias), (is_half(x),))
 
 

@@ -105,10 +105,8 @@ class GPT(nn.Module):
         *,
         return_hidden: bool = False,
     ) -> Tensor:
-        """Logits (B, T, V) of the token after each position; with `return_hidden` (B, T, C), ready for the head.
-
-        T is at most ``max_seq_len`` less what the cache holds, which the new positions are appended to.
-        """
+        """Logits (B, T, V) of the token after each position; with `return_hidden` (B, T, C), ready for the head. T is
+        at most ``max_seq_len`` less what the cache holds, which the new positions are appended to."""
         packed = {} if positions is None else {"positions": positions}  # a subclass need not know of them
         hidden = self.hidden_states(input_ids, cache, **packed)
         return hidden if return_hidden else self.head(hidden)

@@ -13,10 +13,8 @@ from slm.registry import LOSSES, MODELS
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """The registered model `config.name`, with fresh weights on torch's default device.
-
-    Raises `UserError` where a loss cannot have its hidden states.
-    """
+    """The registered model `config.name`, with fresh weights on torch's default device. Raises `UserError` where a loss
+    cannot have its hidden states."""
     model: nn.Module = MODELS.get(config.name).from_config(config)
     takes = inspect.signature(model.forward).parameters.values()
     if not any(p.name == "return_hidden" or p.kind is p.VAR_KEYWORD for p in takes):

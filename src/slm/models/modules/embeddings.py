@@ -28,11 +28,9 @@ class PositionEmbedding(nn.Module):
         return x
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation | None:
-        """Cosines and sines by which attention turns queries and keys of these positions; None for no turning.
-
-        Each is (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in. `end` is one
-        more than the last position.
-        """
+        """Cosines and sines by which attention turns queries and keys of these positions; None for no turning. Each is
+        (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in. `end` is one more
+        than the last position."""
         return None
 
 
@@ -79,11 +77,9 @@ class SinusoidalPositions(PositionEmbedding):
 
 @register_position_embedding("rotary")
 class RotaryPositions(PositionEmbedding):
-    """Adds nothing to the stream and has no weights; attention turns queries and keys (Su et al. 2021, RoFormer).
-
-    The table of angles grows with the sequences seen, so that a model that could take 131,072 tokens does not pay for
-    them. It is no buffer: casting the model leaves it exact.
-    """
+    """Adds nothing to the stream and has no weights; attention turns queries and keys (Su et al. 2021, RoFormer). The
+    table of angles grows with the sequences seen, so that a model that could take 131,072 tokens does not pay for them.
+    It is no buffer: casting the model leaves it exact."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -131,11 +127,9 @@ class ValueEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the first ``rotary_dim`` numbers of each head of `x` (B, H, T, head_dim); the rest stay.
-
-    Pairs are i and i + rotary_dim / 2 (GPT-NeoX's order, that of published weights): Su et al. 2021, eq. 34 up to the
-    order of the dimensions.
-    """
+    """Turn the first ``rotary_dim`` numbers of each head of `x` (B, H, T, head_dim); the rest stay. Pairs are i and i +
+    rotary_dim / 2 (GPT-NeoX's order, that of published weights): Su et al. 2021, eq. 34 up to the order of the
+    dimensions."""
     cos, sin = rotation
     half = cos.shape[-1]
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
@@ -144,10 +138,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def frequencies(config: RotaryConfig, dim: int) -> tuple[Tensor, float]:
-    """Radians a position for each of the `dim` / 2 pairs, fp32, and the factor of cosines and sines.
-
-    In single precision: published models were trained with these roundings, which show at positions beyond 10,000.
-    """
+    """Radians a position for each of the `dim` / 2 pairs, fp32, and the factor of cosines and sines. In single
+    precision: published models were trained with these roundings, which show at positions beyond 10,000."""
     exponent = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
     frequency = 1.0 / (config.base**exponent)
     scaling = config.scaling

@@ -29,12 +29,10 @@ _GPU_CHUNKS = 8
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, cached: bool, prepared: bool
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1), the mixed values (B, T, H * D).
-
-    Queries are (B, H, T, D), keys and values (B, H_kv, S, D) with H a multiple of H_kv, which may lie in a cache. The
-    mask is (T, S) or (B, 1, T, S) bool, True where query t sees key s; None, for T = 1 or S, is the causal one. If
-    `prepared`, prompts may go by the kernel that knows no gradients.
-    """
+    """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1), the mixed values (B, T, H * D). Queries are
+    (B, H, T, D), keys and values (B, H_kv, S, D) with H a multiple of H_kv, which may lie in a cache. The mask is
+    (T, S) or (B, 1, T, S) bool, True where query t sees key s; None, for T = 1 or S, is the causal one. If `prepared`,
+    prompts may go by the kernel that knows no gradients."""
     batch, _, length, _ = q.shape
     causal = mask is None and length > 1
     if causal and prepared and not dropout and serves_prompt(q, k, v):

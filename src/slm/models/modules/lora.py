@@ -14,10 +14,8 @@ from slm.errors import UserError, did_you_mean
 
 class LoraLinear(nn.Linear):
     """``W x + b + scale * B A dropout(x)`` (Hu et al. 2021, eq. 3), with `W` and `b` those of the layer it replaces.
-
     These are shared, not copied, and keep their names in the `state_dict`; ``lora_a`` (rank, in) and ``lora_b``
-    (out, rank) are added. B begins as zeros, so the model begins as it was.
-    """
+    (out, rank) are added. B begins as zeros, so the model begins as it was."""
 
     def __init__(self, source: nn.Linear, rank: int, scale: float, dropout: float) -> None:
         super().__init__(source.in_features, source.out_features, bias=source.bias is not None, device="meta")
@@ -32,10 +30,6 @@ class LoraLinear(nn.Linear):
         update = linear(linear(self.dropout(x), self.lora_a), self.lora_b)
         return torch.add(linear(x, self.weight, self.bias), update, alpha=self.scale)
 
-    def merged_weight(self) -> Tensor:
-        """(out, in), which multiplies as `forward` does without dropout."""
-        return torch.addmm(self.weight, self.lora_b, self.lora_a, alpha=self.scale)
-
 
 def add_lora(
     model: nn.Module,
@@ -45,11 +39,9 @@ def add_lora(
     targets: str | Collection[str] = "all",
     also_train: Collection[str] = (),
 ) -> None:
-    """Freeze a registered `model` and put a `LoraLinear` in the place of its linear layers but the head.
-
-    `targets` are names of layers, as their parents call them (``qkv``), or ``all``; modules of the names `also_train`
-    are trained whole. Raises `UserError` where there is no layer or module of a name.
-    """
+    """Freeze a registered `model` and put a `LoraLinear` in the place of its linear layers but the head. `targets` are
+    names of layers, as their parents call them (``qkv``), or ``all``; modules of the names `also_train` are trained
+    whole. Raises `UserError` where there is no layer or module of a name."""
     head: Tensor = model.head_weight  # type: ignore[assignment]
     named = [(*path.rpartition(".")[::2], module) for path, module in model.named_modules()]
     layers = [it for it in named if type(it[2]) is nn.Linear and it[2].weight is not head]
@@ -80,7 +72,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = model.state_dict()
     for path, layer in _adapted(model):
         del state[f"{path}.lora_a"], state[f"{path}.lora_b"]
-        state[f"{path}.weight"] = layer.merged_weight()
+        state[f"{path}.weight"] = torch.addmm(layer.weight, layer.lora_b, layer.lora_a, alpha=layer.scale)
     return state
 
 

@@ -26,10 +26,8 @@ class CrossEntropy(nn.Module):
     def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
         """Summed NLL in nats, a scalar in fp32: in value and gradient
         ``F.cross_entropy((hidden @ head_weight.T)[..., :vocab_size], labels, reduction="sum")``, with the logits bent
-        to ``softcap * tanh(logits / softcap)`` where there is a soft cap.
-
-        Shapes are (B, T, C), (V', C) and (B, T); labels are negative or `ignore_index` where nothing is to be learnt.
-        """
+        to ``softcap * tanh(logits / softcap)`` where there is a soft cap. Shapes are (B, T, C), (V', C) and (B, T);
+        labels are negative or `ignore_index` where nothing is to be learnt."""
         labels = labels.masked_fill(labels == self.ignore_index, -1).flatten()
         nll: Tensor = _ChunkedCrossEntropy.apply(
             hidden.flatten(0, -2), head_weight, labels, vocab_size, self.softcap, torch.is_grad_enabled()
@@ -91,11 +89,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def token_log_probs(
     hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None = None
 ) -> Tensor:
-    """Log-probability of every label, (B, T) in nats and fp32; 0 where there is none.
-
-    What `CrossEntropy` sums up, with a gradient for each: for losses that are no sum over tokens. The logits are made
-    once more on the way back, so that they are never held. Labels are negative for none.
-    """
+    """Log-probability of every label, (B, T) in nats and fp32; 0 where there is none. What `CrossEntropy` sums up, with
+    a gradient for each: for losses that are no sum over tokens. The logits are made once more on the way back, so that
+    they are never held. Labels are negative for none."""
     places = (labels.flatten() >= 0).nonzero().squeeze(1)
     found: Tensor = _TokenLogProbs.apply(
         hidden.flatten(0, -2)[places], head_weight, labels.flatten()[places], vocab_size, softcap

@@ -13,19 +13,10 @@ from slm.models.config import TransformerConfig
 from slm.models.contract import Cache
 from slm.models.modules.embeddings import Rotation, rotate
 from slm.models.modules.fused import attend, project_activated
-from slm.registry import (
-    ACTIVATIONS,
-    ATTENTIONS,
-    MLPS,
-    NORMS,
-    register_activation,
-    register_attention,
-    register_mlp,
-    register_norm,
-)
+from slm.registry import ACTIVATIONS, ATTENTIONS, MLPS, NORMS
 
 
-@register_norm("layer_norm")
+@NORMS.register("layer_norm")
 class LayerNorm(nn.LayerNorm):
     """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016)."""
 
@@ -33,7 +24,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(dim, eps=eps, bias=bias)
 
 
-@register_norm("rms_norm")
+@NORMS.register("rms_norm")
 class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4); it has no bias."""
 
@@ -51,7 +42,7 @@ def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
     return cast(nn.Module, NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias))
 
 
-@register_attention("mha")
+@ATTENTIONS.register("mha")
 class MultiHeadAttention(nn.Module):
     """Attention in several heads (Vaswani et al. 2017); a key head may serve several queries' (Ainslie et al. 2023)."""
 
@@ -78,10 +69,8 @@ class MultiHeadAttention(nn.Module):
         values: Tensor | None = None,
     ) -> Tensor:
         """Mix `x` (B, T, C) over positions; with a cache the T positions follow those in it, which takes them too.
-
         `mask` is (T, S) or (B, 1, T, S) bool, True where query t sees key s; None for the causal one. `values`
-        (B, T, H_kv, head_dim) are added to the values.
-        """
+        (B, T, H_kv, head_dim) are added to the values."""
         batch, length, _ = x.shape
         # (B, T, H, head_dim) each, then heads before positions
         q, k, v = self.qkv(x).view(batch, length, -1, self.head_dim).split(self.heads, dim=2)
@@ -100,12 +89,12 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(attend(q, k, v, mask, dropout, cache is not None, self.prepared))
 
 
-@register_activation("gelu")
+@ACTIVATIONS.register("gelu")
 class GELU(nn.GELU):
     """Exact GELU, x * Phi(x) (Hendrycks and Gimpel 2016, eq. 1)."""
 
 
-@register_activation("gelu_tanh")
+@ACTIVATIONS.register("gelu_tanh")
 class GELUTanh(nn.GELU):
     """The tanh approximation of GELU that GPT-2 uses (Hendrycks and Gimpel 2016, section 2)."""
 
@@ -113,12 +102,12 @@ class GELUTanh(nn.GELU):
         super().__init__(approximate="tanh")
 
 
-@register_activation("relu")
+@ACTIVATIONS.register("relu")
 class ReLU(nn.ReLU):
     """max(x, 0)."""
 
 
-@register_activation("relu2")
+@ACTIVATIONS.register("relu2")
 class ReLUSquared(nn.Module):
     """max(x, 0)^2 (So et al. 2021, Primer, section 4)."""
 
@@ -126,12 +115,12 @@ class ReLUSquared(nn.Module):
         return x.relu().square()
 
 
-@register_activation("silu")
+@ACTIVATIONS.register("silu")
 class SiLU(nn.SiLU):
     """x * sigmoid(x), also known as swish (Elfwing et al. 2017)."""
 
 
-@register_mlp("mlp")
+@MLPS.register("mlp")
 class MLP(nn.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, eq. 2), (B, T, C) to (B, T, C)."""
 
@@ -145,7 +134,7 @@ class MLP(nn.Module):
         return project_activated(self.up_proj(x), None, self.activation, self.down_proj)
 
 
-@register_mlp("glu")
+@MLPS.register("glu")
 class GatedMLP(nn.Module):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020, eq. 6): SwiGLU with silu, GeGLU with gelu."""
 
@@ -235,11 +224,8 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         values: list[Tensor] | None = None,
     ) -> Tensor:
-        """Embeddings (B, T, C) to hidden states (B, T, C), ready for the head.
-
-        `positions` (B, T) are of rows that hold several texts, `values` (B, T, H_kv, head_dim) what each layer adds to
-        the values of its attention.
-        """
+        """Embeddings (B, T, C) to hidden states (B, T, C), ready for the head. `positions` (B, T) are of rows that hold
+        several texts, `values` (B, T, H_kv, head_dim) what each layer adds to the values of its attention."""
         decoded = None
         if cache is not None and values is None and self.decode_step is not None:
             decoded = self.decode_step(self.blocks, x, rotation, cache)
@@ -267,10 +253,8 @@ class Transformer(nn.Module):
 
 
 def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:
-    """(T, past + T) bool of what T new positions see after `past` others; None where plain causality says it all.
-
-    One query sees every key, or its last `window`, by itself: it needs no mask.
-    """
+    """(T, past + T) bool of what T new positions see after `past` others; None where plain causality says it all. One
+    query sees every key, or its last `window`, by itself: it needs no mask."""
     cut = window is not None and window < past + length
     if length == 1 or not (past or cut):
         return None
