@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -228,6 +228,6 @@ def load(
         dtype = torch.bfloat16
     if dtype is None and place.type == "cpu" and widest_dtype(opened.table, opened.tensors) == torch.float16:
         dtype = torch.float32
-    model = cast(CausalLM, opened.model(place, dtype))
+    model: Any = opened.model(place, dtype)
     prepare_for_inference(model, quantize)
     return LanguageModel(model, opened.tokenizer, opened.facts)

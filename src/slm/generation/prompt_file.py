@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from slm.errors import UserError
 from slm.generation.config import Prompt
@@ -87,11 +87,11 @@ def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
 
 def _asked(line: str | bytes) -> str | None:
     try:
-        prompt = json.loads(line)["prompt"]
+        prompt: str = json.loads(line)["prompt"]
         prompt.encode()  # JSON can spell half a surrogate pair, which is no text
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return cast(str, prompt)
+    return prompt
 
 
 def _begins(line: bytes, prompt: str) -> bool:

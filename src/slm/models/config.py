@@ -114,26 +114,25 @@ class TransformerConfig(_Strict):
     dim: Count  # width C of the residual stream
     n_layers: Count
     n_heads: Count
-    n_kv_heads: DerivedCount = DERIVED  # each shared by n_heads / n_kv_heads queries' (Ainslie et al. 2023); n_heads
-    head_dim: DerivedCount = DERIVED  # dim / n_heads
+    n_kv_heads: DerivedCount = DERIVED  # each shared by several queries' (Ainslie et al. 2023); null: n_heads
+    head_dim: DerivedCount = DERIVED  # null: dim / n_heads
     dropout: Probability = 0.0
     attention: Annotated[Text, _name_in(ATTENTIONS)] = "mha"
     qkv_bias: Flag = True
-    out_proj_bias: DerivedFlag = DERIVED  # bias
+    out_proj_bias: DerivedFlag = DERIVED  # null: bias
     qk_norm: Flag = False  # a norm over each head of the queries and keys (Henry et al. 2020)
     sliding_window: Count | None = None  # a position sees itself and this less one before it; null: all before it
     mlp: Annotated[Text, _name_in(MLPS)] = "mlp"  # two matrices; glu: gated, SwiGLU with silu, GeGLU with gelu
     mlp_mult: PositiveFloat = 4  # the MLP's hidden width in `dim`
     mlp_dim: DerivedCount = DERIVED  # or, which comes first, as a number
     activation: Annotated[Text, _name_in(ACTIVATIONS)] = "relu2"
-    mlp_bias: DerivedFlag = DERIVED  # bias
+    mlp_bias: DerivedFlag = DERIVED  # null: bias
     bias: Flag = True  # in the norms, and wherever a switch of its own is null
     prenorm: Flag = True  # norm before each sublayer and once at the end (GPT-2); False: after each (GPT-1)
     parallel_residual: Flag = False  # attention and MLP read the same input (GPT-J, Pythia)
     norm: Annotated[Text, _name_in(NORMS)] = "layer_norm"
     norm_eps: PositiveFloat = 1e-5
-    # every block reads a learned mix of the residual stream and the token embedding that it began with, at first the
-    # stream alone (Jordan et al. 2024, modded-nanogpt)
+    # blocks read a learned mix of the stream and what it began with, at first the stream alone (modded-nanogpt)
     embedding_skip: Flag = False
     zero_init: Flag = False  # what writes into the stream begins at 0, every block as the identity (Zhang et al. 2019)
     freeze: Flag = False

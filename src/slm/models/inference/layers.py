@@ -63,8 +63,7 @@ class PackedLinear(nn.Module):
         # MKL's fp32 product serves processors of others than Intel badly
         by_onednn = n_rows in _FEW_ROWS or (n_rows >= _FEW_ROWS.stop and not _is_intel())
         if self._reordered or (by_onednn and x.dtype == self._weight.dtype == torch.float32):
-            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
-            return product
+            return torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self.bias, "none", [], "")
         return linear(x, self._weight, self.bias)
 
     @property
@@ -125,8 +124,7 @@ class NativeActivation(nn.Module):
         if self._is_faster and readable and library() is not None:
             activate(self.kind, x, None, x)
             return x
-        y: Tensor = self.source(x)
-        return y
+        return self.source(x)
 
 
 class _QuantizedLinear(nn.Module):
@@ -235,8 +233,7 @@ class Int4Linear(_QuantizedLinear):
     def packed(self) -> Tensor:
         """Codes, in the order of torch's kernel."""
         whole = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1).to(torch.int32)
-        packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
-        return packed
+        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
 
 
 def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -259,10 +256,8 @@ def four_bits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _onednn_product(codes: Tensor, packed: Tensor, steps: Tensor, zeros: Tensor) -> Tensor:
-    products: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-        codes, 1.0, 128, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return products
+    multiply = torch.ops.onednn.qlinear_pointwise.default
+    return multiply(codes, 1.0, 128, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 @functools.cache

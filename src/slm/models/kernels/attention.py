@@ -86,8 +86,7 @@ def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     ``scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`` does, under autocast in its dtype; sums
     and weights are fp32."""
     dtype = compute_dtype(q)
-    mixed: Tensor = _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
-    return mixed
+    return _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
 
 
 class _Attention(torch.autograd.Function):

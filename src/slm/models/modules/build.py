@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from typing import cast
 
 from torch import nn
 
@@ -28,4 +27,4 @@ def build_model(config: ModelConfig) -> nn.Module:
 def build_loss(config: ModelConfig) -> nn.Module:
     """The training loss; see `slm.models.modules.losses` for what it takes."""
     loss, softcap = config.modules.loss, config.modules.output_projection.softcap
-    return cast(nn.Module, LOSSES.get(loss.kind)(ignore_index=loss.ignore_index, softcap=softcap))
+    return LOSSES.get(loss.kind)(ignore_index=loss.ignore_index, softcap=softcap)

@@ -49,11 +49,9 @@ def project_activated(x: Tensor, up: Tensor | None, activation: nn.Module, proje
     if _serves(x, activation, projection) and (kind := kind_of(activation)) is not None:
         weight, bias = (None if p is None else p.to(x.dtype) for p in (projection.weight, projection.bias))
         up = None if up is None else up.contiguous()
-        y: Tensor = ActivatedProduct.apply(x.contiguous(), up, weight, bias, kind)
-        return y
+        return ActivatedProduct.apply(x.contiguous(), up, weight, bias, kind)
     read = activation(x)
-    y = projection(read if up is None else read * up)
-    return y
+    return projection(read if up is None else read * up)
 
 
 def kind_of(activation: object) -> int | None:

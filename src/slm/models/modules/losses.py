@@ -29,10 +29,8 @@ class CrossEntropy(nn.Module):
         to ``softcap * tanh(logits / softcap)`` where there is a soft cap. Shapes are (B, T, C), (V', C) and (B, T);
         labels are negative or `ignore_index` where nothing is to be learnt."""
         labels = labels.masked_fill(labels == self.ignore_index, -1).flatten()
-        nll: Tensor = _ChunkedCrossEntropy.apply(
-            hidden.flatten(0, -2), head_weight, labels, vocab_size, self.softcap, torch.is_grad_enabled()
-        )
-        return nll
+        rows, with_gradient = hidden.flatten(0, -2), torch.is_grad_enabled()
+        return _ChunkedCrossEntropy.apply(rows, head_weight, labels, vocab_size, self.softcap, with_gradient)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -93,9 +91,8 @@ def token_log_probs(
     a gradient for each: for losses that are no sum over tokens. The logits are made once more on the way back, so that
     they are never held. Labels are negative for none."""
     places = (labels.flatten() >= 0).nonzero().squeeze(1)
-    found: Tensor = _TokenLogProbs.apply(
-        hidden.flatten(0, -2)[places], head_weight, labels.flatten()[places], vocab_size, softcap
-    )
+    rows, of_rows = hidden.flatten(0, -2)[places], labels.flatten()[places]
+    found: Tensor = _TokenLogProbs.apply(rows, head_weight, of_rows, vocab_size, softcap)
     return torch.zeros(labels.numel(), device=hidden.device).index_put((places,), found).view_as(labels)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
@@ -39,7 +37,7 @@ class RMSNorm(nn.RMSNorm):
 
 def build_norm(config: TransformerConfig, dim: int) -> nn.Module:
     """Of the config's kind, `dim` wide: for the residual stream or a head."""
-    return cast(nn.Module, NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias))
+    return NORMS.get(config.norm)(dim, eps=config.norm_eps, bias=config.bias)
 
 
 @ATTENTIONS.register("mha")
