@@ -90,7 +90,9 @@ POSITION_EMBEDDINGS = Registry("position embedding", _file("embeddings", "learne
 ATTENTIONS = Registry("attention", _file("transformer", "mha"))
 MLPS = Registry("mlp", _file("transformer", "mlp glu"))
 LOSSES = Registry("loss", _file("losses", "cross_entropy"))
-TOKENIZERS = Registry("tokenizer", _files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2 saved"))
+TOKENIZERS = Registry(
+    "tokenizer", {**_files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2"), "saved": "slm.tokenizers.load"}
+)
 FAMILIES = Registry("model family", _files("slm.weights.families", "gpt2 llama qwen3 gpt_neox"))
 CORPORA = Registry(
     "data kind",

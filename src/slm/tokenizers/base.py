@@ -8,7 +8,8 @@ import itertools
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "slm_tokenizer.json"
-DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")
-"""Entries of a state that no id of any text depends on."""
-ADDED_TOKENS = "added_tokens"
-"""Entry of a saved tokenizer: special tokens that were put at the end of its vocabulary (`ExtendedTokenizer`)."""
-_MOST_IDS = 1 << 22
-"""No vocabulary has four million; tables as long as the largest id are made of it."""
+DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")  # no id of any text depends on these
+ADDED_TOKENS = "added_tokens"  # of a state: special tokens that were put at the end of it (`ExtendedTokenizer`)
+_MOST_IDS = 1 << 22  # no vocabulary has four million; tables as long as the largest id are made of it
 
 
 def ids_up_to(largest: int) -> int:
@@ -38,16 +36,34 @@ def ids_up_to(largest: int) -> int:
     return largest + 1
 
 
+@contextmanager
+def breakdowns_refused(
+    what: str = "the tokenizer's file is damaged",
+    mend: str = "fetch or make it again",
+    also: type[Exception] | None = None,
+) -> Iterator[None]:
+    """Raise `UserError`, the library's words between `what` and `mend`, in place of what the Rust library breaks down
+    with: pyo3's ``PanicException``, to Python no `Exception` and each library's own, or the bare `Exception` of a
+    damaged file; and of `also`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        is_theirs = type(error) is Exception or type(error).__name__ == "PanicException"
+        if not (is_theirs or (also is not None and isinstance(error, also))):
+            raise
+        reason = " ".join((str(error) if is_theirs else repr(error)).split())[:200]
+        raise UserError(f"{what} ({reason}); {mend}") from error
+
+
 def special_tokens_of(backend: tokenizers.Tokenizer) -> dict[str, int]:
     """Spellings of the special ones among its added tokens, with their ids."""
     return {token.content: i for i, token in backend.get_added_tokens_decoder().items() if token.special}
 
 
 class StreamDecoder(ABC):
-    """Turns ids that arrive one by one into text, never giving out half a character.
-
-    The pieces given out by `push` and the last `flush`, joined, equal `decode` of all ids.
-    """
+    """Turns ids that arrive one by one into text; what `push` and `flush` give out, joined, is `decode` of all ids."""
 
     @abstractmethod
     def push(self, token_id: int) -> str:
@@ -59,64 +75,41 @@ class StreamDecoder(ABC):
 
 
 class Tokenizer(ABC):
-    """A frozen vocabulary with an exact way from text to ids and back.
+    """A frozen vocabulary with an exact way from text to ids ``0 .. vocab_size - 1`` and back.
 
     Special tokens never come out of `encode`: text that spells one is encoded as ordinary text.
-
-    Attributes:
-        kind: the registry key.
-        vocab_size: number of ids, special ones included; ids are ``0 .. vocab_size - 1``.
-        eos_id: end of text; separates documents and ends generation.
-        pad_id: a filler that is never learnt, other than `eos_id`; None where the vocabulary
-            (GPT-2's, say) has none. Padded positions carry the label -100 in any case.
-        begin_ids: ids that stand before every text in what models of this vocabulary were trained on
-            (Llama's ``<s>``, say); `encode` does not add them.
-        also_ends: ids other than `eos_id` at which a model of this vocabulary has said all (the end of a turn, say).
-        published_ids: ``bos_token_id`` and the like, by the file in which the model's publisher said them.
-        special_names: ``bos_token``, ``unk_token``, …: what Hugging Face calls tokens, each with its spelling in the
-            vocabulary; the end of text and the padding need not be among them.
-        chat_template: the Jinja template by which a conversation is written as text, where one came with
-            the vocabulary.
     """
 
-    kind: ClassVar[str]
-    vocab_size: int
-    eos_id: int
-    pad_id: int | None
-    begin_ids: tuple[int, ...] = ()
-    also_ends: tuple[int, ...] = ()
-    published_ids: Mapping[str, Mapping[str, Any]] = {}
-    special_names: Mapping[str, str] = {}
-    chat_template: str | None = None
+    kind: ClassVar[str]  # the registry key
+    vocab_size: int  # special ids included
+    eos_id: int  # separates documents and ends generation
+    pad_id: int | None  # a filler that is never learnt, other than `eos_id`; GPT-2's vocabulary, say, has none
+    begin_ids: tuple[int, ...] = ()  # before every text that models learnt from (Llama's ``<s>``); `encode` adds none
+    also_ends: tuple[int, ...] = ()  # ids beside `eos_id` at which a model has said all (the end of a turn, say)
+    published_ids: Mapping[str, Mapping[str, Any]] = {}  # ``bos_token_id`` and the like, by the publisher's file
+    special_names: Mapping[str, str] = {}  # ``bos_token``, …: Hugging Face's names of spellings in the vocabulary
+    chat_template: str | None = None  # Jinja's, by which a conversation is written as text
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        """Make one, fitting the vocabulary on `texts` where the kind has one to fit.
+        """Make one, fitting the vocabulary on `texts`, read once at most, where the kind has one to fit.
 
-        A kind names its settings, keyword-only, in place of `args` and `settings` (both are here so that type checkers
-        allow that). `texts` is iterated at most once, and not at all by kinds whose vocabulary is given.
-
-        Raises:
-            UserError: `texts` holds nothing to fit on.
+        A kind names its settings, keyword-only, in place of `args` and `settings` (here so that type checkers allow
+        that), and raises `UserError` where `texts` holds nothing to fit on.
         """
         raise NotImplementedError
 
     @classmethod
     def source_files(cls, **settings: Any) -> list[Path]:
-        """The local files that `create` would read with these settings; another content is another tokenizer."""
+        """The local files that `create` would read; another content is another tokenizer."""
         return []
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end a text that a model writes."""
         return frozenset((self.eos_id, *self.also_ends))
 
     def with_end_of_text(self, token: str) -> Tokenizer:
-        """The same vocabulary, with `token` as what ends a text; what ended one before ends a turn.
-
-        Raises:
-            UserError: it has no such token, or this kind has one end of text alone.
-        """
+        """The same vocabulary, with `token` as what ends a text; what ended one before ends a turn."""
         raise UserError(f"eos_token: tokenizer={self.kind} has one end of text alone; leave it out")
 
     @abstractmethod
@@ -141,23 +134,14 @@ class Tokenizer(ABC):
         return False
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
-        """How many bytes of `text` each of `ids` (n,), which it is encoded as, stands for: (n,) int64, together all.
-
-        Where a kind knows no better, those of the ids, in proportion.
-        """
+        """How many bytes of `text` each of `ids` (n,), which it is encoded as, stands for: (n,) int64, together all."""
         return stretched(self.bytes_of_id[ids], len(text.encode()))
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
         """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``.
 
-        They are those that the vocabulary gives the whole text, so that no border but a special token's cuts it.
-
-        Args:
-            parts: in turn text, in which what spells a special token is text, and the spelling of a special token that
-                is meant; the first and the last are texts, perhaps empty ones.
-
-        Raises:
-            UserError: as `to_huggingface`; or the kind gives another text back than it encoded.
+        `parts` are in turn text, in which what spells a special token is text, and the spelling of a special token that
+        is meant; first and last are texts, perhaps empty. No border but a special token's cuts what is encoded.
         """
         placed, done = PlacedIds(), 0
         for number, part in enumerate(parts):
@@ -171,7 +155,7 @@ class Tokenizer(ABC):
         return placed
 
     def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
-        """How many characters of `text` are written with each of its `ids`."""
+        """How many characters of `text` are written once each of its `ids` is."""
         decoder = self.stream_decoder()
         ends = list(itertools.accumulate(len(decoder.push(token_id)) for token_id in ids))
         if ends and ends[-1] != len(text):
@@ -183,11 +167,7 @@ class Tokenizer(ABC):
 
     @functools.cached_property
     def special_tokens(self) -> Mapping[str, int]:
-        """Spellings of the special tokens, with their ids.
-
-        Raises:
-            UserError: as `to_huggingface`.
-        """
+        """Spellings of the special tokens, with their ids; `UserError` as of `to_huggingface`."""
         return special_tokens_of(self.to_huggingface())
 
     @functools.cached_property
@@ -198,21 +178,13 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; special ids contribute nothing, broken UTF-8 becomes U+FFFD.
-
-        Raises:
-            ValueError: an id is outside ``0 .. vocab_size - 1``.
-        """
+        """Text of `ids`: nothing for special ones, U+FFFD for broken UTF-8, `ValueError` for one out of range."""
 
     @abstractmethod
-    def stream_decoder(self) -> StreamDecoder:
-        """A fresh incremental decoder."""
+    def stream_decoder(self) -> StreamDecoder: ...
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
-        """A fresh incremental decoder of what goes on after these `ids`: its text is that of all without theirs.
-
-        Special ones among them stand in a text that a chat template wrote.
-        """
+        """A decoder of what goes on after these `ids`, perhaps a chat template's: the text of all, without theirs."""
         return self.stream_decoder()
 
     @abstractmethod
@@ -225,14 +197,10 @@ class Tokenizer(ABC):
         raise NotImplementedError
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """The same vocabulary as a tokenizer of the Rust library, made afresh.
+        """A new tokenizer of the Rust library with this vocabulary; `UserError` if its terms cannot say it exactly.
 
-        Without special tokens added it gives the ids of `encode`, and skipping special tokens the text of
-        `decode`. One difference is meant: text that spells a special token is that token there
-        (unless its ``encode_special_tokens`` is set to True).
-
-        Raises:
-            UserError: this kind, or a setting of this one, cannot be said exactly in the library's terms.
+        Without special tokens added it gives the ids of `encode`, and skipping them the text of `decode`. One
+        difference is meant: text that spells a special token is that token (unless ``encode_special_tokens`` is True).
         """
         raise UserError(
             f"tokenizer={self.kind} cannot be exported to Hugging Face's form: "
@@ -245,10 +213,7 @@ class Tokenizer(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the saved form: equal fingerprints encode every text alike.
-
-        What only describes the tokenizer to others (the names of special tokens, the chat template) is left out.
-        """
+        """SHA-256 of the saved form without what only describes it: equal fingerprints encode every text alike."""
         state = {key: value for key, value in self.state().items() if key not in DESCRIPTIONS}
         return hashlib.sha256(self._json(state).encode()).hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import tokenizers
@@ -20,8 +20,7 @@ EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
 MIN_VOCAB_SIZE = 256 + 2
 CHUNK_CHARS = 1024
-MIN_BUDGET_BYTES = 4 * CHUNK_CHARS
-"""A chunk always fits: a character is at most 4 bytes of UTF-8."""
+MIN_BUDGET_BYTES = 4 * CHUNK_CHARS  # a chunk always fits: a character is at most 4 bytes of UTF-8
 
 # Merges never cross these pieces. Against GPT-2's pattern, in order:
 # - a run of whitespace with a line break in it is one piece, indentation included: beginning an indented line
@@ -54,17 +53,10 @@ class BpeTokenizer(HuggingFaceTokenizer):
         min_frequency: Annotated[int, Ge(1)] = 2,
         train_bytes: Annotated[int, Ge(MIN_BUDGET_BYTES)] = 4_000_000,
     ) -> BpeTokenizer:
-        """Train on an even sample of `texts`; the same texts and settings give the same tokenizer.
+        """Train on an even sample of `texts`, at most `train_bytes`; the same texts and settings, the same tokenizer.
 
-        Args:
-            texts: what to learn merges from.
-            vocab_size: ids wanted, special ones and the 256 bytes included; text that has too few pairs
-                to merge gives fewer.
-            min_frequency: a pair seen less often is not merged.
-            train_bytes: the most bytes of text to train on.
-
-        Raises:
-            UserError: there is no text.
+        Of `vocab_size` ids special ones and the 256 bytes are a part; text with too few pairs, seen `min_frequency`
+        times, gives fewer.
         """
         sample = even_sample(texts, train_bytes)
         if not sample:
@@ -82,26 +74,20 @@ class BpeTokenizer(HuggingFaceTokenizer):
 
 
 def even_sample(texts: Iterable[str], budget_bytes: int) -> list[str]:
-    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8 together.
+    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8, or all if they fit.
 
-    Every chunk draws a random priority, and the lowest that fit are kept; so each part of each text has the
-    same chance, a long text does not crowd out short ones beyond its share, and memory holds the sample
-    only. Seeded: the same texts give the same sample. All of `texts` comes back if it fits.
+    Every chunk draws a random priority (seeded), and the lowest that fit are kept; so each part of each text has the
+    same chance, and memory holds the sample only.
     """
     priorities = random.Random(0)
     kept: list[tuple[float, int, str, int]] = []  # a heap: (-priority, position, chunk, bytes)
     kept_bytes = 0
-    for position, chunk in enumerate(_chunks(texts)):
+    # the word cut at a seam is noise beside the hundreds that are not
+    chunks = (text[start : start + CHUNK_CHARS] for text in texts for start in range(0, len(text), CHUNK_CHARS))
+    for position, chunk in enumerate(chunks):
         size = len(chunk.encode())
         heapq.heappush(kept, (-priorities.random(), position, chunk, size))
         kept_bytes += size
         while kept_bytes > budget_bytes:
             kept_bytes -= heapq.heappop(kept)[3]
     return [chunk for _, chunk in sorted((position, chunk) for _, position, chunk, _ in kept)]
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[str]:
-    """Slices of `CHUNK_CHARS`; the word cut at a seam is noise beside the hundreds that are not."""
-    for text in texts:
-        for start in range(0, len(text), CHUNK_CHARS):
-            yield text[start : start + CHUNK_CHARS]

@@ -14,19 +14,14 @@ if TYPE_CHECKING:
 
 
 def build_tokenizer(kind: str, settings: Mapping[str, Any], texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of that `kind`, made with `settings` and fitted on `texts` where it fits anything.
-
-    Raises:
-        UserError: no such kind, a setting it does not have, or one it refuses.
-    """
+    """The tokenizer of that `kind`, fitted on `texts` if it fits anything; `UserError` for a wrong kind or setting."""
     if problems := tokenizer_problems({"kind": kind, **settings}):
         raise UserError("\n".join(problems))
-    tokenizer: Tokenizer = TOKENIZERS.get(kind).create(texts, **settings)
-    return tokenizer
+    return TOKENIZERS.get(kind).create(texts, **settings)
 
 
 def tokenizer_problems(node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a tokenizer's configuration (``kind`` and its settings), a line each."""
+    """What is wrong with a tokenizer's configuration, ``kind`` and its settings, a line each."""
     try:
         kind = TOKENIZERS.get(str(node.get("kind")))
     except UserError as error:

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 class ExtendedTokenizer(Tokenizer):
     """Another tokenizer's ids, and one id more for each of `added`; texts are encoded as by the other.
 
-    It is saved as the other kind, with the added tokens beside its state, so it is no kind of its own.
-
-    Args:
-        inner: the vocabulary to extend.
-        added: spellings of the new special tokens; none for a chat template alone.
-        chat_template, also_ends: see `Tokenizer`.
+    It is saved as the other kind, with the added tokens (none for a chat template alone) beside its state.
     """
 
     def __init__(
@@ -68,8 +63,7 @@ class ExtendedTokenizer(Tokenizer):
         return _WithoutAdded(self.inner, self.inner.stream_decoder())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
-        """The other's: to which an added id is one of its own special ones."""
-        known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]
+        known = [i if i < self.inner.vocab_size else self.eos_id for i in ids]  # an added id is a special one to it
         return _WithoutAdded(self.inner, self.inner.decoder_after(known))
 
     @functools.cached_property
@@ -78,31 +72,24 @@ class ExtendedTokenizer(Tokenizer):
         return {**self.inner.special_tokens, **added}
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
-        """As the library encodes the whole text, where the other is a vocabulary of its."""
         if not self.added:
             return self.inner.encode_parts(parts)
         return self._rendered.encode(parts) if self._rendered else super().encode_parts(parts)
 
     @functools.cached_property
     def _rendered(self) -> RenderedEncoder | None:
-        if not isinstance(self.inner, HuggingFaceTokenizer):
-            return None
-        return RenderedEncoder(self.inner.to_huggingface(), self.special_tokens)
+        known = isinstance(self.inner, HuggingFaceTokenizer)
+        return RenderedEncoder(self.inner.to_huggingface(), self.special_tokens) if known else None
 
     def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
         return self.inner._ends(text, ids)
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """The other's form with the added tokens.
-
-        Raises:
-            UserError: the library would give an added token another id, since the vocabulary has gaps or holds it.
-        """
         backend = self.inner.to_huggingface()
         backend.add_special_tokens(self.added)
         for token in self.added:
             theirs, ours = backend.token_to_id(token), self.special_tokens[token]
-            if theirs != ours:
+            if theirs != ours:  # the vocabulary has gaps, or holds it
                 raise UserError(
                     f"tokenizer={self.kind} with '{token}' cannot be exported to Hugging Face's form: its id is "
                     f"{ours} here and would be {theirs} there; task.template=alpaca adds no tokens"
@@ -111,8 +98,11 @@ class ExtendedTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
-        said = {key: value for key, value in extras.items() if value}
-        return {**self.inner.state(), **said, ADDED_TOKENS: self.added}
+        return {
+            **self.inner.state(),
+            **{key: value for key, value in extras.items() if value},
+            ADDED_TOKENS: self.added,
+        }
 
 
 class _WithoutAdded(StreamDecoder):

@@ -13,31 +13,19 @@ from slm.errors import UserError
 from slm.extras import require
 from slm.files.reading import bounded_text, json_text
 from slm.registry import register_tokenizer
-from slm.tokenizers.base import special_tokens_of
-from slm.tokenizers.hf_names import chat_template, end_ids, named_tokens, published_ids
+from slm.tokenizers.base import breakdowns_refused, special_tokens_of
+from slm.tokenizers.hf_names import chat_template, end_ids, from_hub, named_tokens, published_ids
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.rust_errors import breakdowns_refused
 
 _EOS_TOKEN = "<|endoftext|>"
 _ENCODER_FILE = "encoder.json"
 _MERGES_FILE = "vocab.bpe"
-_LONGEST_MERGES = 4 << 20
-"""Bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory."""
-_COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
-"""Tried in this order where no file beside the vocabulary names the end of text."""
-
-_HUB_FILES = [
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "encoder.json",
-    "*.model",
-    "*.jinja",
-    "config.json",
-    "generation_config.json",
-]
+_LONGEST_MERGES = 4 << 20  # bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory
+_COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")  # the order in which they are tried
+_HUB_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "config.json", "generation_config.json"),
+    *("vocab*", "merges.txt", "encoder.json", "*.model", "*.jinja"),
+)
 
 
 @register_tokenizer("hf_gpt2")
@@ -48,7 +36,6 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
 
     @classmethod
     def source_files(cls, **settings: Any) -> list[Path]:
-        """The files of a local tokenizer; none for one of the hub."""
         path = Path(settings["name"]).expanduser()
         if path.is_file():
             return [path]
@@ -58,18 +45,14 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
     def create(cls, texts: Iterable[str], *, name: str = "gpt2", eos_token: str | None = None) -> HfGpt2Tokenizer:
         """The tokenizer called `name`; `texts` is not read.
 
-        Args:
-            texts: ignored.
-            name: a local folder (that holds a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``,
-                or what `transformers` can convert), a ``tokenizer.json`` file, or else a name on the Hugging
-                Face hub.
-            eos_token: which token ends a text; by default the one its files name, or a common one: also where they name
-                the one that ends a turn, as those of chat models do.
-
-        Raises:
-            UserError: it cannot be found or read, or has no end-of-text token.
+        That is a folder (with a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``, or what `transformers`
+        can convert), a ``tokenizer.json``, or else a name on the Hugging Face hub. `eos_token` ends a text; by default
+        the one its files name, or a common one: also where they name what ends a turn, as those of chat models do.
         """
-        path = _locate(name)
+        path = Path(name).expanduser()
+        if not path.exists():
+            here = f"tokenizer.name '{name}' is not a local folder or file"
+            path = from_hub(name, here, " that holds tokenizer.json", _HUB_FILES)
         backend = _read(path)
         folder = path if path.is_dir() else path.parent
         named = named_tokens(folder, backend)
@@ -82,7 +65,7 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
             )
-        ends: list[int | None] = [*end_ids(folder)]
+        ends = end_ids(folder)
         if files_eos is not None and template is not None and files_eos != eos:
             named["eos_token"] = files_eos  # what its template calls so
             ends.append(backend.token_to_id(files_eos))
@@ -93,13 +76,13 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
             None if pad == files_eos else pad,
             special_names=named,
             chat_template=template,
-            also_ends=dict.fromkeys(end for end in ends if end is not None),
+            also_ends=dict.fromkeys(ends),
             published_ids=published_ids(folder),
         )
 
 
 def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: str | None) -> list[str]:
-    """What may end a text, the likeliest first: what the files name, unless a chat template ends turns with it."""
+    """The likeliest first: what the files name, unless a chat template ends turns with it."""
     if named is None:
         return list(_COMMON_EOS_TOKENS)
     ends_turns = template is not None and (named in template or "eos_token" in template)
@@ -109,24 +92,7 @@ def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: st
     return [*(token for token in _COMMON_EOS_TOKENS if token in special), named]
 
 
-def _locate(name: str) -> Path:
-    """The file or folder that `name` means, downloaded from the hub if it is not a local path."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
-        raise UserError(
-            f"tokenizer.name '{name}' is not a local folder or file, and cannot be had from the Hugging Face hub "
-            f"({type(error).__name__}): correct it, go online once, or give a folder that holds tokenizer.json"
-        ) from error
-
-
 def _read(path: Path) -> tokenizers.Tokenizer:
-    """The library's tokenizer from a ``tokenizer.json``, or converted from a folder's older files."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         is_openais = all((path / name).is_file() for name in (_ENCODER_FILE, _MERGES_FILE))

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm.errors import UserError
 from slm.files.reading import bounded_text, read_json_object
 
 if TYPE_CHECKING:
     import tokenizers
 
-NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
 MODEL_FILE = "config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_TEMPLATE_FILE = "chat_template.jinja"
 _LONGEST_TEMPLATE = 1 << 20
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def from_hub(name: str, here: str, mend: str, files: Sequence[str], ignored: Sequence[str] = ()) -> Path:
+    """The folder of `files` of a repository on the hub; `UserError` that says what is `here`, and how to `mend` it."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files), ignore_patterns=list(ignored)))
+    except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
+        raise UserError(
+            f"{here}, and cannot be had from the Hugging Face hub ({type(error).__name__}): "
+            f"correct it, go online once, or give a folder{mend}"
+        ) from error
 
 
 def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
     """``eos_token``, ``pad_token``, … to tokens of the vocabulary; a name without a token there is left out.
 
     Where no tokenizer file speaks of a beginning of text (GPT-2's do not), the model's ``config.json`` may.
-
-    Raises:
-        UserError: a file holds no JSON object.
     """
     entries = {**_read(folder / SPECIAL_FILE), **_read(folder / CONFIG_FILE)}
     if "bos_token" not in entries and isinstance(bos_id := _read(folder / MODEL_FILE).get("bos_token_id"), int):
         entries["bos_token"] = backend.id_to_token(bos_id) if 0 <= bos_id < 1 << 32 else None
-    named = {name: _content(entries.get(name)) for name in NAMES}
+    named = {name: _content(entries.get(name)) for name in _NAMES}
     return {
         name: token
         for name, token in named.items()
@@ -42,7 +53,7 @@ def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
 
 def chat_template(folder: Path) -> str | None:
     """The Jinja template for conversations: the file of that name, else the configuration's (its default one)."""
-    file = folder / TEMPLATE_FILE
+    file = folder / _TEMPLATE_FILE
     if file.is_file():
         return bounded_text(file, _LONGEST_TEMPLATE)
     template = _read(folder / CONFIG_FILE).get("chat_template")

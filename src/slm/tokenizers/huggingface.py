@@ -12,9 +12,8 @@ import numpy as np
 import tokenizers
 
 from slm.errors import UserError
-from slm.tokenizers.base import StreamDecoder, Tokenizer, ids_up_to, special_tokens_of
+from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
 from slm.tokenizers.rendered import RenderedEncoder
-from slm.tokenizers.rust_errors import breakdowns_refused
 from slm.tokenizers.spelling import (
     bytes_of_tokens,
     has_all_bytes,
@@ -25,23 +24,15 @@ from slm.tokenizers.spelling import (
 from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
-_EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")
-"""Attributes that are saved where they say anything."""
+_EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")  # saved if they say anything
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 
 class HuggingFaceTokenizer(ByteTableTokenizer):
     """Text to ids by the Rust library; ids to text by exact bytes where the vocabulary is byte-level.
 
-    Args:
-        backend: taken over and changed: it neither truncates nor pads, and reads special tokens in a
-            text as ordinary text.
-        eos_token: in the vocabulary.
-        pad_token: likewise; None, or the end of text again, for a vocabulary without padding.
-        begin_ids: what stands before every text; by default what the backend puts there when asked to add
-            special tokens.
-        special_names, chat_template, published_ids: see `Tokenizer`.
-        also_ends: see `Tokenizer`; ids outside the vocabulary, and the end of text itself, are left out.
+    The `backend` is taken over: it will neither truncate nor pad, and read special tokens in a text as text. Without
+    `begin_ids` they are what it puts there when asked to add special tokens. A `pad_token` that ends texts is none.
     """
 
     def __init__(
@@ -79,7 +70,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         self._token_bytes = bytes_of_tokens(backend, self.vocab_size)
 
     def with_end_of_text(self, token: str) -> Tokenizer:
-        """Its special tokens, the template and all other names stay."""
         if self._backend.token_to_id(token) is None:
             raise UserError(f"eos_token: the vocabulary has no token {token!r}; name one of its special tokens")
         ends = [self.eos_id, *self.also_ends]
@@ -87,16 +77,14 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """A copy of the backend: what it adds around a text is kept, but neither truncation nor padding."""
         return tokenizers.Tokenizer.from_str(self._to_str())
 
     def _to_str(self) -> str:
         self._backend.post_processor = self._post_processor
         try:
-            text: str = self._backend.to_str()
+            return self._backend.to_str()
         finally:
             self._backend.post_processor = None
-        return text
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
@@ -107,7 +95,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return [encoding.ids for encoding in found]
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
-        """As the library encodes the whole text; one that spells a special token takes a copy of the vocabulary."""
         if any(self.special_pattern.search(text) for text in parts[::2]):
             return self._rendered.encode(parts)
         self._backend.encode_special_tokens = False  # a copy of a large vocabulary would take a second
@@ -130,8 +117,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         if self._is_byte_level:
             return super().decode(ids)
         with breakdowns_refused():
-            text: str = self._backend.decode(self.check_ids(ids), skip_special_tokens=True)
-        return text
+            return self._backend.decode(self.check_ids(ids), skip_special_tokens=True)
 
     @functools.cached_property
     def _keeps_text(self) -> bool:
@@ -139,11 +125,9 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return kept(self._backend)
 
     def spells_exactly(self) -> bool:
-        """Of a vocabulary of all bytes, if it leaves texts as they are."""
         return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
-        """Those of the ids where they spell the text out, else by where each token lies in it."""
         found, size = self.bytes_of_id[ids], len(text.encode())
         too_many = int(found.sum()) - size
         if too_many == 1 and self._keeps_text and not self._is_byte_level:
@@ -164,7 +148,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return self.decoder_after(())
 
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
-        """As `stream_decoder`; what a vocabulary puts before a text, or takes off it, is not done to what goes on."""
         if self._is_byte_level:
             return super().stream_decoder()
         return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
@@ -188,35 +171,26 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return next(i for i in range(self.vocab_size) if self.decode([i]).strip())
 
     def _unsettling_id(self) -> int:
-        """An id that, appended, changes all text that any id could change.
-
-        In a vocabulary with byte fallback that is a byte no UTF-8 holds, since a run of byte tokens
-        decodes to characters only if the whole run is valid; elsewhere, any id that has text.
-        """
+        """In a vocabulary with byte fallback a byte that no UTF-8 holds, since a run of byte tokens decodes to
+        characters only if the whole run is valid; elsewhere, any id that has text."""
         byte_id: int | None = self._backend.token_to_id("<0xFF>")
         return self._id_with_text() if byte_id is None else byte_id
 
     def state(self) -> dict[str, Any]:
-        """The whole ``tokenizer.json``, the names of the two tokens slm uses, and what else there is."""
         tokens = {"eos_token": self._eos_token, "pad_token": self._pad_token}
         extras = {name: getattr(self, name) for name in _EXTRAS if getattr(self, name)}
         return {"tokenizer": json.loads(self._to_str()), **tokens, **extras}
 
     @classmethod
     def from_state(cls: type[Self], state: dict[str, Any]) -> Self:
-        """The inverse of `state`.
-
-        A state without ``begin_ids`` stays without, whatever its backend would add: nothing stood before
-        the texts of the models it was saved with.
-        """
+        # without begin_ids nothing stood before the texts of its models, whatever the backend would add
         backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
         extras = {"begin_ids": (), **{name: state[name] for name in _EXTRAS if name in state}}
         return cls(backend, state["eos_token"], state["pad_token"], **extras)
 
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:
-    """Some files list these as ordinary added tokens. One that is special is left as it is, with its properties."""
-    special = special_tokens_of(backend)
+    special = special_tokens_of(backend)  # these stay, with their properties; some files list ends as ordinary ones
     backend.add_special_tokens([token for token in tokens if token not in special])
 
 

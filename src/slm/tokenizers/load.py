@@ -1,24 +1,20 @@
-"""The tokenizer that lies in a folder, and what stands for it where a model came without one."""
+"""Tokenizers that were made before, and what stands for one where a model came without."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object
-from slm.registry import TOKENIZERS
-from slm.tokenizers.base import ADDED_TOKENS, TOKENIZER_FILE, Tokenizer
+from slm.registry import TOKENIZERS, register_tokenizer
+from slm.tokenizers.base import ADDED_TOKENS, TOKENIZER_FILE, Tokenizer, breakdowns_refused
 from slm.tokenizers.extended import ExtendedTokenizer
-from slm.tokenizers.rust_errors import breakdowns_refused
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote into `folder`.
-
-    Raises:
-        UserError: the file is missing or is not a saved tokenizer.
-    """
+    """The tokenizer that `Tokenizer.save` wrote into `folder`; `UserError` if it is missing or damaged."""
     path = Path(folder) / TOKENIZER_FILE
     if not path.is_file():
         raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
@@ -34,6 +30,27 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             ends = [int(token_id) for token_id in state.get("also_ends", ())]
             return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
     return tokenizer
+
+
+@register_tokenizer("saved")
+class SavedTokenizer(Tokenizer):
+    """That of a token store, a bundle or a run: only `create` is ever called, and gives one of the kind saved there."""
+
+    kind = "saved"
+
+    @classmethod
+    def create(cls, texts: Iterable[str], *, path: str) -> Tokenizer:
+        return load_tokenizer(Path(path).expanduser())
+
+    @classmethod
+    def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
+        file = Path(path).expanduser() / TOKENIZER_FILE
+        if not file.is_file():
+            raise UserError(
+                f"tokenizer.path: no tokenizer in '{path}': {TOKENIZER_FILE} is missing; "
+                "give a token store, or the folder model/ of a run"
+            )
+        return [file]
 
 
 class _Missing:

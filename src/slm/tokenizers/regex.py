@@ -16,12 +16,8 @@ from slm.registry import register_tokenizer
 from slm.tokenizers.rust_regex import check_export, rust_regex
 from slm.tokenizers.simple import N_SPECIAL, PieceTokenizer
 
-DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"
-"""A word (letters, digits, underscores), one other visible character, or a run of whitespace."""
-
-MOST_COUNTED = 4_000_000
-"""Different pieces that are counted at a time, about 100 bytes each."""
-
+DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"  # a word (letters, digits, underscores), another character, or whitespace
+MOST_COUNTED = 4_000_000  # different pieces that are counted at a time, about 100 bytes each
 MIN_VOCAB_SIZE = N_SPECIAL + 1
 
 
@@ -29,9 +25,7 @@ MIN_VOCAB_SIZE = N_SPECIAL + 1
 class RegexTokenizer(PieceTokenizer):
     """One id a piece of text seen often enough in fitting; any other piece is `<unk>`.
 
-    Args:
-        pieces: the vocabulary, most frequent first.
-        pattern: what a piece is. Text between two matches is a piece as well, so nothing is lost.
+    A piece is what `pattern` matches, and text between two matches is one as well, so nothing is lost.
     """
 
     kind = "regex"
@@ -52,14 +46,8 @@ class RegexTokenizer(PieceTokenizer):
     ) -> RegexTokenizer:
         """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points.
 
-        Args:
-            texts: what to count pieces in.
-            max_vocab_size: the most ids there may be, the 3 special ones included.
-            min_frequency: a piece seen less often is `<unk>`; from 2 on, `<unk>` itself has something to learn from.
-            pattern: what a piece is, in the syntax of the `regex` package.
-
-        Raises:
-            UserError: no piece is frequent enough.
+        Of `max_vocab_size` ids 3 are special. A piece seen less than `min_frequency` times is `<unk>`, which from 2 on
+        has something to learn from. `pattern` is in the syntax of the package `regex`.
         """
         compiled = _compile(pattern)
         counts: Counter[str] = Counter()
@@ -89,11 +77,6 @@ class RegexTokenizer(PieceTokenizer):
         return rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True)
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """A vocabulary of whole pieces, and the pattern with every class of characters spelt out.
-
-        Raises:
-            UserError: the Rust library does not know the pattern's syntax or reads it otherwise.
-        """
         backend = super().to_huggingface()
         check_export(self, backend, "tokenizer.pattern")
         return backend
@@ -117,15 +100,5 @@ def _compile(pattern: str) -> regex.Pattern[str]:
 
 def _split(pattern: regex.Pattern[str], text: str) -> list[str]:
     """Matches and what lies between them, in order; joined, they are `text`."""
-    pieces: list[str] = []
-    end = 0
-    for match in pattern.finditer(text):
-        start, stop = match.span()
-        if start > end:
-            pieces.append(text[end:start])
-        if stop > start:
-            pieces.append(text[start:stop])
-        end = stop
-    if end < len(text):
-        pieces.append(text[end:])
-    return pieces
+    borders = [0, *itertools.chain.from_iterable(match.span() for match in pattern.finditer(text)), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(borders) if start < end]

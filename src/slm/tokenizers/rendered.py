@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from slm.tokenizers.rust_errors import breakdowns_refused
+from slm.tokenizers.base import breakdowns_refused
 from slm.tokenizers.text_bytes import PlacedIds
 
 _MARK = "\ufdd2"  # a Unicode noncharacter: no text holds one
@@ -19,11 +19,7 @@ class RenderedEncoder:
     """A copy of a vocabulary in which special tokens are spelt as no text is, so that whatever spells one is text.
 
     All else is as the library does it: what a special token takes of the spaces around it, what it puts at the start
-    of a text or behind a special token.
-
-    Args:
-        backend: is left as it is.
-        special_tokens: spellings with their ids: the backend's, and others that it does not have.
+    of a text or behind a special token. Of `special_tokens`, with their ids, the backend may lack some.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, int]) -> None:
@@ -52,7 +48,8 @@ class RenderedEncoder:
         written = [self._spelt[part] if number % 2 else part for number, part in enumerate(parts)]
         with breakdowns_refused():
             encoding = self._copy.encode("".join(written), add_special_tokens=False)
-        here, there = (_borders(texts) for texts in (written, parts))
+        # where each part that holds anything begins, and the end: a special token holds something under any spelling
+        here, there = (np.cumsum([0, *(len(part) for part in texts if part)]) for texts in (written, parts))
         ids = [self._id_of.get(token_id, token_id) for token_id in encoding.ids]
         places = np.interp(np.array(encoding.offsets, dtype=np.float64).reshape(-1, 2), here, there).astype(np.int64)
         return PlacedIds(ids, places[:, 0].tolist(), places[:, 1].tolist())
@@ -61,12 +58,3 @@ class RenderedEncoder:
 def _like(traits: Mapping[str, bool] | None, spelling: str) -> tokenizers.AddedToken:
     kept = {name: traits[name] for name in ("single_word", "lstrip", "rstrip", "normalized")} if traits else {}
     return tokenizers.AddedToken(spelling, special=True, **kept)
-
-
-def _borders(parts: Sequence[str]) -> list[int]:
-    """Where each part that holds anything begins, and the end; a special token holds something under any spelling."""
-    borders = [0]
-    for part in parts:
-        if part:
-            borders.append(borders[-1] + len(part))
-    return borders

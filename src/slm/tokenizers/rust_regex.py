@@ -41,11 +41,7 @@ _IDS_A_TEXT = 1000
 
 
 def rust_regex(pattern: str, setting: str, *, spell_sets: bool) -> tokenizers.Regex:
-    """`rust_pattern`, compiled.
-
-    Raises:
-        UserError: it is no pattern there; `setting` is named as what to change.
-    """
+    """`rust_pattern`, compiled; `UserError` that names `setting` if it is no pattern there."""
     try:
         return tokenizers.Regex(rust_pattern(pattern, spell_sets=spell_sets))
     except Exception as error:  # the library raises this very class
@@ -56,11 +52,9 @@ def rust_regex(pattern: str, setting: str, *, spell_sets: bool) -> tokenizers.Re
 
 
 def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
-    """`pattern`, changed where Oniguruma is known to read it unlike the engine it was written for.
+    """`pattern`, of the package `regex` or of tiktoken, changed where Oniguruma is known to read it otherwise.
 
-    Args:
-        pattern: in the syntax of the package `regex` or of tiktoken.
-        spell_sets: write every set of characters as the ranges that `regex` finds in it.
+    With `spell_sets` every set of characters is written as the ranges that `regex` finds in it.
     """
     parts: list[str] = []
     atom = 0  # the part where what a quantifier would repeat begins
@@ -79,7 +73,6 @@ def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
 
 @functools.cache
 def _ranges(charset: str) -> str:
-    """A class or set of characters as ranges of code points."""
     everything = _all_characters()
     runs = [match.span() for match in regex.finditer(f"(?:{charset})+", everything)]
     spelt = [(ord(everything[start]), ord(everything[end - 1])) for start, end in runs]
@@ -92,11 +85,8 @@ def _all_characters() -> str:
 
 
 def check_export(tokenizer: Tokenizer, exported: tokenizers.Tokenizer, setting: str) -> None:
-    """Compare the ids of some thousand texts, in which every character of the basic plane occurs.
-
-    Raises:
-        UserError: one of them differs; `setting` is named as what to change.
-    """
+    """Raise `UserError` that names `setting` if the ids of one of some thousand texts, in which every character of the
+    basic plane occurs, differ."""
     probes = list(_probes(tokenizer))
     exported.encode_special_tokens = True  # the one difference that is meant
     batch = exported.encode_batch_fast(probes, add_special_tokens=False)

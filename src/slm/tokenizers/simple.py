@@ -22,10 +22,7 @@ _REPLACEMENT = "\ufffd"
 class PieceTokenizer(ByteTableTokenizer):
     """A closed list: id 0 is `<unk>`, 1 ends a text, 2 pads, and 3 onwards are `pieces` in their order.
 
-    Decoding joins pieces; an unknown one reads as U+FFFD.
-
-    Args:
-        pieces: distinct, non-empty.
+    Decoding joins pieces, which are distinct and not empty; an unknown one reads as U+FFFD.
     """
 
     unk_id = 0
@@ -45,11 +42,8 @@ class PieceTokenizer(ByteTableTokenizer):
     def _rust_regex(self) -> tokenizers.Regex: ...
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """A vocabulary of whole pieces, and the pattern that finds them.
-
-        Only the model knows the unknown token. `transformers` makes whatever it is told to be an ``unk_token``
-        special, and special tokens leave nothing in decoded text; here an unknown piece leaves U+FFFD.
-        """
+        # Only the model knows the unknown token. `transformers` makes whatever it is told to be an ``unk_token``
+        # special, and special tokens leave nothing in decoded text; here an unknown piece leaves U+FFFD.
         unk, eos, pad = (_unlike(self._pieces, name) for name in ("<unk>", "<|endoftext|>", "<|pad|>"))
         vocab = {text: i for i, text in enumerate((unk, eos, pad, *self._pieces))}
         backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=unk))
@@ -60,14 +54,12 @@ class PieceTokenizer(ByteTableTokenizer):
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        """(vocab_size,) int64: those of the pieces, and of one character for an unknown one."""
-        return np.array([1, *map(len, self._token_bytes[1:])])
+        return np.array([1, *map(len, self._token_bytes[1:])])  # an unknown piece: of one character
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
-        """An unknown piece stands for what is written there."""
         found = self.bytes_of_id[ids]
         unknown = np.flatnonzero(ids == self.unk_id)
-        if len(unknown):
+        if len(unknown):  # stands for what is written there
             pieces = self.split(text)
             found[unknown] = [len(pieces[i].encode()) for i in unknown.tolist()]
         return found
@@ -98,22 +90,15 @@ class SimpleTokenizer(PieceTokenizer):
 
     @classmethod
     def create(cls, texts: Iterable[str]) -> SimpleTokenizer:
-        """Fit on the set of characters in `texts`, sorted by code point.
-
-        Raises:
-            UserError: there is no character in `texts`.
-        """
-        characters: set[str] = set()
-        for text in texts:
-            characters.update(text)
+        """Fit on the set of characters in `texts`, sorted by code point."""
+        characters = {character for text in texts for character in set(text)}
         if not characters:
             raise UserError("tokenizer=simple got no text to collect characters from: check that the data is not empty")
         return cls(sorted(characters))
 
     def encode(self, text: str) -> list[int]:
         codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
-        ids: list[int] = self._id_of_code[np.minimum(codes, len(self._id_of_code) - 1)].tolist()
-        return ids
+        return self._id_of_code[np.minimum(codes, len(self._id_of_code) - 1)].tolist()
 
     def split(self, text: str) -> str:
         return text

@@ -20,7 +20,7 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def _characters() -> str:
-    """The character for each byte, 0 to 255 (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`)."""
+    """`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in visible else next(hidden)) for byte in range(256))
@@ -95,7 +95,7 @@ def spells_bytes_after_a_space(backend: tokenizers.Tokenizer) -> bool:
 
 
 def _is_whole(found: Mapping[str, Any], alphabet: Sequence[str]) -> bool:
-    """A model that can write every byte, and added tokens that take no space from beside them."""
+    """Whether the model can write every byte, and added tokens take no space from beside them."""
     model = found["model"]
     return (
         model["type"] == "BPE"
@@ -108,8 +108,7 @@ def _is_whole(found: Mapping[str, Any], alphabet: Sequence[str]) -> bool:
 def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str, Any]]:
     if part is None:
         return []
-    steps: Sequence[Mapping[str, Any]] = part[several] if part["type"] == "Sequence" else [part]
-    return steps
+    return part[several] if part["type"] == "Sequence" else [part]
 
 
 def _cuts_bytes(cutter: Mapping[str, Any]) -> bool:

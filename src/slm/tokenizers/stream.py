@@ -13,12 +13,7 @@ from slm.tokenizers.base import StreamDecoder, Tokenizer
 
 
 class ByteStreamDecoder(StreamDecoder):
-    """Gives out each character with the id that completes it.
-
-    Args:
-        tokenizer: checks the ids.
-        token_bytes: the bytes of each id; empty for special ids.
-    """
+    """Gives out each character with the id that completes it; `token_bytes` are empty for special ids."""
 
     def __init__(self, tokenizer: Tokenizer, token_bytes: Sequence[bytes]) -> None:
         self._tokenizer = tokenizer
@@ -54,24 +49,18 @@ class ByteTableTokenizer(Tokenizer):
 class PrefixStreamDecoder(StreamDecoder):
     """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
 
-    Decodes a window of recent ids with and without an unsettling id after it; what both texts begin with
-    is certain. `tokenizers.decoders.DecodeStream` will not do: it gives out characters that a later byte
-    of the same run takes back, and has no flush.
-
-    Args:
-        tokenizer: decodes.
-        unsettling_id: appended, it changes all text that any id could change.
-        context: ids whose text is given out already.
+    Decodes a window of recent ids, at first the `context`, whose text is out already, with and without `unsettling_id`
+    after it, which changes all text that any id could; what both begin with is certain. `DecodeStream` of `tokenizers`
+    will not do: it gives out characters that a later byte of the same run takes back, and has no flush.
     """
 
-    _WINDOW = 16
-    """Ids of context kept, at least; enough for any strip or prefix rule at the start of a text to be past."""
+    _WINDOW = 16  # ids kept, at least: enough for any strip or prefix rule at the start of a text to be past
 
     def __init__(self, tokenizer: Tokenizer, unsettling_id: int, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._unsettling_id = unsettling_id
         self._window = list(context)
-        self._given = len(tokenizer.decode(context))  # characters of the window's text that were given out
+        self._given = len(tokenizer.decode(context))  # characters of the window's text
 
     def push(self, token_id: int) -> str:
         self._window.append(token_id)

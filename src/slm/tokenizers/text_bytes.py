@@ -18,13 +18,10 @@ def stretched(estimates: np.ndarray, total: int) -> np.ndarray:
 
 
 def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray:
-    """Bytes of UTF-8 that tokens stand for, (n,) int64, together those of `text`.
+    """Bytes of UTF-8 that tokens whose characters end at `ends` (n,) stand for, (n,) int64, together those of `text`.
 
-    Args:
-        text: all of it.
-        ends: (n,) where each token's characters end. What no token holds (dropped space, say) is the next one's, at the
-            end the last one's.
-        estimates: (n,) bytes each token would have by itself: tokens that end in one character share it so.
+    What no token holds (dropped space, say) is the next one's, at the end the last one's. Tokens that end in one
+    character share it by `estimates` (n,), the bytes each would have by itself.
     """
     last = np.minimum(np.maximum.accumulate(np.asarray(ends, dtype=np.int64)), len(text))
     if not len(last):
@@ -43,12 +40,9 @@ def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray
 
 @dataclass
 class PlacedIds:
-    """Ids of a text that know which characters they stand for, in its order.
+    """Ids of a text in its order, and the characters ``text[start:end]`` that each writes.
 
-    Attributes:
-        ids: n of them.
-        starts, ends: of each, the characters ``text[start:end]`` that it writes, all of it or a part of it: the ids of
-            one character's bytes share its place. Neighbours may overlap only so.
+    The ids of one character's bytes share its place; neighbours overlap only so.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -59,7 +53,6 @@ class PlacedIds:
         return len(self.ids)
 
     def add(self, ids: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> None:
-        """Put these behind the others."""
         self.ids += ids
         self.starts += starts
         self.ends += ends
@@ -72,11 +65,9 @@ class PlacedIds:
         return (starts < stop) & np.where(is_special, starts >= start, ends > start)
 
     def text_bytes(self, parts: Sequence[str], bytes_of_id: np.ndarray) -> list[int]:
-        """How many bytes of the text each id stands for: of what lies between special tokens, all together.
+        """How many bytes each id stands for of what lies between special tokens of `parts`, all together.
 
-        Args:
-            parts: what was encoded (`Tokenizer.encode_parts`).
-            bytes_of_id: (vocab_size,) those that each stands for as a rule.
+        `parts` are those of `Tokenizer.encode_parts`, and `bytes_of_id` (vocab_size,) is what each has as a rule.
         """
         found = bytes_of_id[self.ids]
         text = "".join(parts[::2])
@@ -84,5 +75,4 @@ class PlacedIds:
             lengths = [(len(part), len(part) * (number % 2 == 0)) for number, part in enumerate(parts) if part]
             whole, without_specials = np.cumsum([(0, 0), *lengths], axis=0).T
             found = by_ends(text, np.interp(self.ends, whole, without_specials).astype(np.int64).tolist(), found)
-        counts: list[int] = found.tolist()
-        return counts
+        return found.tolist()

@@ -26,11 +26,7 @@ _CUT = re.compile(r"(?<=[^\W_]) ")  # no encoding's pattern joins a letter or a 
 
 @register_tokenizer("tiktoken")
 class TiktokenTokenizer(ByteTableTokenizer):
-    """A given byte-level BPE vocabulary; it has an end of text and no padding.
-
-    Args:
-        encoding: one whose special tokens hold `<|endoftext|>`.
-    """
+    """A given byte-level BPE vocabulary, whose special tokens hold `<|endoftext|>`; it has no padding."""
 
     kind = "tiktoken"
     pad_id = None
@@ -45,11 +41,7 @@ class TiktokenTokenizer(ByteTableTokenizer):
 
     @classmethod
     def create(cls, texts: Iterable[str], *, encoding: str = "r50k_base") -> TiktokenTokenizer:
-        """The encoding of that name, from tiktoken's cache or else the network; `texts` is not read.
-
-        Raises:
-            UserError: there is no such encoding, or it can neither be found nor downloaded.
-        """
+        """The encoding of that name, from tiktoken's cache or else the network; `texts` is not read."""
         known = tiktoken.list_encoding_names()
         if encoding not in known:
             raise UserError(
@@ -77,15 +69,9 @@ class TiktokenTokenizer(ByteTableTokenizer):
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
     def spells_exactly(self) -> bool:
-        """True: whatever the pattern leaves out is none of its encodings."""
-        return True
+        return True  # no encoding has a pattern that leaves anything out
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        """Its tokens with the merges that make them, and its pattern; ids stay, gaps among them too.
-
-        Raises:
-            UserError: the Rust library reads the pattern otherwise, or a special token is spelt like another token.
-        """
         ranks, special = self._encoding._mergeable_ranks, self._encoding._special_tokens
         vocab = {spelt(token): rank for token, rank in ranks.items()}
         if clash := vocab.keys() & special.keys():
@@ -102,10 +88,7 @@ class TiktokenTokenizer(ByteTableTokenizer):
         return backend
 
     def state(self) -> dict[str, Any]:
-        """The whole encoding, so that a saved tokenizer needs no download.
-
-        The three underscored attributes are the ones tiktoken's own README extends an encoding with.
-        """
+        """The whole encoding: a saved tokenizer needs no download. tiktoken's README, too, reads these attributes."""
         ranks = self._encoding._mergeable_ranks
         return {
             "encoding": self._encoding.name,
@@ -116,14 +99,9 @@ class TiktokenTokenizer(ByteTableTokenizer):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> TiktokenTokenizer:
-        return cls(
-            tiktoken.Encoding(
-                state["encoding"],
-                pat_str=state["pattern"],
-                mergeable_ranks={base64.b64decode(token): rank for token, rank in state["ranks"].items()},
-                special_tokens=state["special_tokens"],
-            )
-        )
+        ranks = {base64.b64decode(token): rank for token, rank in state["ranks"].items()}
+        name, pattern, special_tokens = state["encoding"], state["pattern"], state["special_tokens"]
+        return cls(tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens))
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -136,13 +114,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair each token of two bytes or more is merged from, in the order of the tokens' ranks, which is all that
-    tiktoken keeps.
+    """The pair each token of two bytes or more is merged from, in the order of the ranks, all that tiktoken keeps.
 
-    A pair is merged wherever it stands, whatever is around it, and until a token is made no merge reaches
-    over its ends; so in every text it is made in the way its own bytes alone are, from one pair only. A
-    token that its own bytes do not end in is made in no text: it has no pair here, and can only be a whole
-    piece of text (`ignore_merges` in `tokenizers`).
+    A pair is merged wherever it stands, and until a token is made no merge reaches over its ends; so in every text it
+    is made as its own bytes alone are, from one pair. A token that its own bytes do not end in is made in no text: it
+    has no pair, and can only be a whole piece of text (`ignore_merges` in `tokenizers`).
     """
     pairs = (_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__))
     return [pair for pair in pairs if pair is not None]
