@@ -17,17 +17,9 @@ _POSITION_ROWS = "position_embedding.weight"
 
 
 def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, new: range | None = None) -> nn.Module:
-    """A model of the shape `config` with the weights of `start`, in fp32, in training mode.
+    """A model with the weights of `start`, in fp32, in training mode; `config` differs in vocabulary and length alone.
 
-    Args:
-        start: the weights.
-        config: their shape, but for the vocabulary and the length.
-        grow: how the rows of new tokens begin, ``mean`` or ``normal``.
-        new: ids of those, spare rows of the weights among them perhaps; by default all that the weights have no row
-            for.
-
-    Raises:
-        UserError: the weights are not those of their own configuration, or cannot be read.
+    Rows of the `new` ids, by default those beyond the weights', begin as `grow` says, ``mean`` or ``normal``.
     """
     model = lay_out(config)
     weights = start.weights(dtype=torch.float32)
@@ -43,8 +35,7 @@ def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, n
 
 
 def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
-    """Raise `UserError` if an id means another text to the weights than to the data's tokenizer; weights without a
-    tokenizer take any."""
+    """Raise `UserError` if an id means another text to the weights, unless they came without a tokenizer."""
     if is_missing(of_weights) or tokenizer.fingerprint == of_weights.fingerprint:
         return
     for token_id in range(min(tokenizer.vocab_size, of_weights.vocab_size)):

@@ -1,9 +1,4 @@
-"""The model bundle: a folder that holds a model whole, for every later command to take.
-
-model.safetensors      the weights
-config.json            the model's shape, and what made it
-slm_tokenizer.json     the tokenizer
-"""
+"""The model bundle: a folder that holds a model whole, for every later command to take."""
 
 from __future__ import annotations
 
@@ -45,16 +40,10 @@ def write_bundle(
     facts: Mapping[str, Any],
     quantize: str | None = None,
 ) -> None:
-    """Write a bundle beside `folder` and rename it into place; an older one is replaced whole.
+    """Write a bundle beside `folder` and rename it into place: an older one is replaced whole, or stays (`OSError`).
 
-    Args:
-        folder: the place.
-        config, weights, tokenizer: the model's shape, its state dict, its tokenizer.
-        facts: what produced it, plain types.
-        quantize: ``int8`` or ``int4`` if the state dict is of a model that `prepare_for_inference` quantized.
-
-    Raises:
-        OSError: it could not be written; what was there before still is.
+    `weights` are a state dict, `facts` plain types that say what produced it. `quantize` is ``int8`` or ``int4`` if
+    the state dict is of a model that `prepare_for_inference` quantized.
     """
     with new_folder(folder) as partial:
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
@@ -81,31 +70,26 @@ def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
 
 
 def open_bundle(folder: Path) -> Pretrained:
-    """Read all of a bundle but its weights.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    config, facts, quantize, has_tokenizer = _read_config(folder / CONFIG_FILE)
-    tokenizer = load_tokenizer(folder) if has_tokenizer else missing_tokenizer(str(folder))
+    """Read all of a bundle but its weights; `UserError` if a file is missing or damaged."""
+    content = _read_config(folder / CONFIG_FILE)
+    config = stored_config(content["model"], f"{folder / CONFIG_FILE}: model")
+    is_whole = content.get(_HAS_TOKENIZER) is not False
+    tokenizer = load_tokenizer(folder) if is_whole else missing_tokenizer(str(folder))
     tensors = safetensors_in(folder, WEIGHTS_FILE)
-    opened = Pretrained(config, (), tensors, tokenizer, facts, quantize)
+    opened = Pretrained(config, (), tensors, tokenizer, content["facts"], content.get("quantize"))
     return replace(opened, table=identity_table(opened.laid_out()))
 
 
-def _read_config(file: Path) -> tuple[ModelConfig, dict[str, Any], str | None, bool]:
+def _read_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"'{file.parent}' is no model bundle: {file.name} is missing")
     content = read_json_object(file)
     if missing := sorted({"model", "facts", "format"} - content.keys()):
         raise UserError(f"{file} is not a bundle's: it has no '{missing[0]}'")
-    shape, facts, version = content["model"], content["facts"], content["format"]
-    if version != FORMAT:
+    if (version := content["format"]) != FORMAT:
         raise UserError(
             f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
         )
-    quantize = content.get("quantize")
-    if quantize not in (None, *MODES):
+    if (quantize := content.get("quantize")) not in (None, *MODES):
         raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
-    has_tokenizer = content.get(_HAS_TOKENIZER) is not False
-    return stored_config(shape, f"{file}: model"), facts, quantize, has_tokenizer
+    return content

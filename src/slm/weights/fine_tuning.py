@@ -16,43 +16,27 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Training from weights that exist.
-
-    Attributes:
-        weights: where they are: whatever `slm.weights.open_model.find_source` takes.
-        extend_positions: how the model is made to reach further than it was trained for: ``linear`` (position
-            interpolation, Chen et al. 2023; learned positions are interpolated alike), ``ntk`` (a larger rotary
-            base) or ``yarn`` (both: Peng et al. 2023).
-        grow_vocab: how the rows of new tokens begin: the ``mean`` of the others (Hewitt 2021), or drawn from the
-            ``normal`` distribution of the others.
-    """
+    """Training from weights that exist."""
 
     __pydantic_config__ = FORBID_EXTRA
-    weights: Text
+    weights: Text  # whatever `slm.weights.open_model.find_source` takes
+    # to reach further than trained for: by position interpolation (Chen et al. 2023; learned positions are interpolated
+    # alike), by a larger rotary base, or by both (Peng et al. 2023)
     extend_positions: Literal["linear", "ntk", "yarn"] | None = None
-    grow_vocab: Literal["mean", "normal"] | None = None
+    grow_vocab: Literal["mean", "normal"] | None = None  # rows of new tokens: of the others' distribution (Hewitt 2021)
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adaptation (Hu et al. 2021).
-
-    Attributes:
-        rank: of the update of each matrix.
-        alpha: the update is scaled by ``alpha / rank``.
-        rslora: scale by ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
-        dropout: on what the update reads.
-        targets: which linear layers: their names, or ``all``.
-        also_train: names of modules that are trained whole.
-    """
+    """Low-rank adaptation (Hu et al. 2021)."""
 
     __pydantic_config__ = FORBID_EXTRA
-    rank: Count = 8
-    alpha: PositiveFloat = 16.0
-    rslora: Flag = False
-    dropout: Probability = 0.0
-    targets: Literal["all"] | tuple[Text, ...] = "all"
-    also_train: tuple[Text, ...] = ()
+    rank: Count = 8  # of the update of each matrix
+    alpha: PositiveFloat = 16.0  # the update is scaled by ``alpha / rank``,
+    rslora: Flag = False  # or by ``alpha / sqrt(rank)`` (Kalajdzievski 2023)
+    dropout: Probability = 0.0  # on what the update reads
+    targets: Literal["all"] | tuple[Text, ...] = "all"  # names of linear layers
+    also_train: tuple[Text, ...] = ()  # names of modules that are trained whole
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -60,7 +44,6 @@ class Lora:
 
     @property
     def scale(self) -> float:
-        """Factor of the update."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
@@ -73,16 +56,11 @@ def shape_values(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str | None) -> ModelConfig:
-    """The shape to train: the weights' own, with what training decides taken from `given`.
+    """The shape to train: that of the weights, `source`, with what training decides taken from `given`.
 
-    Args:
-        source: the weights' shape.
-        given: the configuration's `model`: whole, and then it must be that shape; or without a name, and then only
-            what it sets is taken.
-        extend: the method for a `max_seq_len` beyond the weights'.
-
-    Raises:
-        UserError: the shapes differ, or positions would have to reach further and no method was named.
+    That is the configuration's `model`: whole, and then it must be the same shape, or without a name, and then only
+    what it sets is taken. `extend` is the method for a `max_seq_len` beyond the weights'. `UserError` if shapes differ,
+    or positions would have to reach further and no method fits.
     """
     values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
     wanted_len = values["params"]["max_seq_len"]

@@ -11,16 +11,10 @@ from typing import Any
 from slm.errors import UserError
 
 _ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-    "relu2": "relu2",
+    **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"},
+    **{"silu": "silu", "swish": "silu", "relu": "relu", "relu2": "relu2"},
 }
-_SHOWN = 40
-"""Characters of a value in a message."""
+_SHOWN = 40  # characters of a value in a message
 
 
 @dataclass
@@ -29,16 +23,11 @@ class ForeignConfig:
 
     Every value is checked as it is read: of a wrong type it is noted, and some right one returned, so that all
     problems are found in one pass.
-
-    Attributes:
-        values: the parsed object.
-        where: the file, for messages.
-        problems: settings that our model cannot follow, a phrase each.
     """
 
     values: Mapping[str, Any]
-    where: str
-    problems: list[str] = field(default_factory=list)
+    where: str  # for messages
+    problems: list[str] = field(default_factory=list)  # settings that our model cannot follow, a phrase each
     _prefix: str = ""
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -48,13 +37,11 @@ class ForeignConfig:
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number above zero; missing, if the family has no default, is a problem too."""
-        value = self._of_type((int,), key, default, "a whole number above 0")
-        return value if value is not None else 1
+        return self._above_zero(int, key, default, "a whole number above 0") or 1
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number above zero; missing, if there is no default, is a problem too."""
-        value = self._of_type((int, float), key, default, "a number above 0")
-        return float(value) if value is not None else 1.0
+        return float(self._above_zero(int | float, key, default, "a number above 0") or 1.0)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key, default)
@@ -79,12 +66,8 @@ class ForeignConfig:
         """Our `rotary` settings, from the forms that version 4 and version 5 of transformers write.
 
         What both say is taken from where version 5 takes it: ``rope_scaling`` before ``rope_parameters``, and what
-        stands there before what stands beside it.
-
-        Args:
-            base_key: what version 4 calls the base.
-            fraction_key: what it calls the share of a head that turns; None for a family whose heads turn whole.
-            fraction: the family's default.
+        stands there before the keys of version 4 beside it: of the base, and of the share of a head that turns, by
+        default `fraction` (None for a family whose heads turn whole).
         """
         rope = self._object("rope_scaling") or self._object("rope_parameters") or replace(self, values={})
         if fraction_key is None:
@@ -133,12 +116,12 @@ class ForeignConfig:
             return None
         return replace(self, values=values, _prefix=f"{key}.") if values else None
 
-    def _of_type(self, types: tuple[type[float], ...], key: str, default: Any, expected: str) -> Any:
+    def _above_zero(self, kind: Any, key: str, default: Any, expected: str) -> Any:
         """The value, or None, noted, if it is not `expected`."""
         value = self.get(key, default)
         if value is None:
             self.problems.append(f"{self._prefix}{key} (missing)")
-        elif isinstance(value, bool) or not isinstance(value, types) or not 0 < value <= sys.float_info.max:
+        elif isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= sys.float_info.max:
             self._note(key, f"({expected} is expected)")
         else:
             return value

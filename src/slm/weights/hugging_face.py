@@ -35,11 +35,7 @@ class HuggingFaceModel:
         return self.family.table(self.config)
 
     def tensors(self) -> SafetensorsFiles:
-        """Its weights under the table's names: base prefix added where the file lacks it, buffers left out.
-
-        Raises:
-            UserError: there are none, only pickled ones, or they are damaged.
-        """
+        """Its weights under the table's names: base prefix added where the file lacks it, buffers left out."""
         _refuse_pickles(self.folder)
         source = safetensors_in(self.folder)
         known = {name for entry in self.table for name in entry.theirs}
@@ -69,12 +65,7 @@ class HuggingFaceModel:
 
 
 def read_hugging_face(folder: Path) -> HuggingFaceModel:
-    """Read and understand ``config.json``; no weight is touched.
-
-    Raises:
-        UserError: it is missing or damaged, of a family that slm has no table for, or asks for something that our
-            model cannot do.
-    """
+    """Read ``config.json``; `UserError` if slm has no table for its family, or no model for what it asks."""
     file = folder / CONFIG_FILE
     values = read_json_object(file)
     model_type = values.get("model_type")
@@ -91,12 +82,9 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family that can say exactly what this model is.
+    """The first family that writes the configuration and reads back the same model.
 
-    Each family in turn writes the configuration and reads it back; only one that gets the same model will do.
-
-    Raises:
-        UserError: none can; says what the nearest cannot say.
+    `UserError` if none can; it says what the nearest cannot say.
     """
     lost = {}
     for name in FAMILIES.names():
@@ -113,7 +101,6 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def _lost_by(family: Family, config: ModelConfig) -> list[str]:
-    """What of the model `family` does not bring back, a phrase each."""
     theirs = ForeignConfig(family.write_config(config), family.model_type)
     ours = family.read_config(theirs)
     if theirs.problems:

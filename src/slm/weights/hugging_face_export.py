@@ -55,17 +55,10 @@ def write_hugging_face(
     tokenizer: Tokenizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write config.json, generation_config.json, safetensors, the tokenizer and a model card.
+    """Write config.json, generation_config.json, safetensors, the tokenizer and a model card that shows the `facts`.
 
-    The folder is written beside its place and renamed; an older one is replaced whole.
-
-    Args:
-        folder: the place.
-        config, weights, tokenizer: the model's shape, its state dict, its tokenizer.
-        facts: what produced it, plain types; shown in the card.
-
-    Raises:
-        UserError: no family of `transformers` can say what the model or the tokenizer does.
+    The folder is written beside its place and renamed; an older one is replaced whole. `UserError` if no family of
+    `transformers` can say what the model or the tokenizer does.
     """
     family = family_of(config)
     tensors = family.write_tensors(config, weights)
@@ -74,11 +67,11 @@ def write_hugging_face(
     generation = {**(their_sampling(facts) or {"_from_model_config": True}), **_token_ids(tokenizer, GENERATION_FILE)}
     with new_folder(folder) as partial:
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
-        _write_json(partial / CONFIG_FILE, theirs)
-        _write_json(partial / GENERATION_FILE, generation)
+        for file, content in ((CONFIG_FILE, theirs), (GENERATION_FILE, generation)):
+            (partial / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         save_torch_state_dict(tensors, str(partial), max_shard_size="5GB", metadata={"format": "pt"})
-        for file in partial.glob("*.safetensors"):
-            shutil.copymode(partial / CONFIG_FILE, file)  # safetensors makes it its owner's alone
+        for shard in partial.glob("*.safetensors"):
+            shutil.copymode(partial / CONFIG_FILE, shard)  # safetensors makes it its owner's alone
         card = _model_card(folder.name, family.model_type, config, tensors, facts)
         (partial / "README.md").write_text(card, encoding="utf-8")
 
@@ -129,7 +122,3 @@ def _token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:
 
 def _listed(ids: Any) -> list[int]:
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

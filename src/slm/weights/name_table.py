@@ -24,29 +24,19 @@ class Layout:
 
 
 SAME = Layout(lambda t: t, lambda t: t)
-TRANSPOSED = Layout(lambda t: t.t(), lambda t: t.t())
-"""(in, out) in place of (out, in): GPT-2's ``Conv1D``."""
+TRANSPOSED = Layout(lambda t: t.t(), lambda t: t.t())  # (in, out) in place of (out, in): GPT-2's ``Conv1D``
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One of our tensors and what it is made of.
-
-    Attributes:
-        ours: its name in our state dict.
-        theirs: names of the tensors that, stacked along the first dimension, are ours.
-        layout: applied to each of theirs.
-        rows: how many rows each of theirs gives; None if there is one, which gives all.
-        padded: ours may have more rows than theirs (a padded vocabulary); the others are zeros.
-        as_stored: keeps its dtype (the codes and scales of quantized weights).
-    """
+    """One tensor of our state dict and those that, stacked along the first dimension, it is made of."""
 
     ours: str
     theirs: tuple[str, ...]
-    layout: Layout = SAME
-    rows: tuple[int, ...] | None = None
-    padded: bool = False
-    as_stored: bool = False
+    layout: Layout = SAME  # of each of theirs
+    rows: tuple[int, ...] | None = None  # how many each of theirs gives; None if there is one, which gives all
+    padded: bool = False  # ours may have more rows than theirs (a padded vocabulary); the others are zeros
+    as_stored: bool = False  # keeps its dtype (the codes and scales of quantized weights)
 
 
 Table = Sequence[Entry]
@@ -59,12 +49,9 @@ def identity_table(model: nn.Module) -> list[Entry]:
 
 
 def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource, vocab_size: int) -> None:
-    """Raise `UserError` naming what is missing, unexpected or of another shape than the model's.
+    """Raise `UserError` naming what of `source` is missing, unexpected or of another shape than the model's tensors.
 
-    Args:
-        table, source: cover every tensor of the model; what is to be loaded.
-        ours: the model's tensors, for their shapes.
-        vocab_size: rows of a padded tensor that are real.
+    Of a padded tensor `vocab_size` rows are real.
     """
     expected = {name: shape for entry in table for name, shape in _their_shapes(entry, ours[entry.ours], vocab_size)}
     found = source.shapes
@@ -83,10 +70,9 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
 def load_tensors(
     table: Table, ours: Mapping[str, Tensor], source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
-    """Our tensors, made of theirs, with little more memory than they take themselves.
+    """Our tensors, made of theirs, with little more memory than they take themselves; `check_tensors` comes first.
 
-    A tensor that is ours as it lies in the file stays there, memory-mapped. The others are copied, the largest first,
-    each source let go before the next. `check_tensors` comes first.
+    One that is ours as it lies in the file stays there, memory-mapped. The others are copied, the largest first.
     """
     largest_first = sorted(table, key=lambda entry: -ours[entry.ours].numel())
     return {entry.ours: _load(entry, ours[entry.ours].shape, source, dtype, device) for entry in largest_first}
@@ -106,8 +92,7 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
 def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
     """The dtype that holds every tensor of `source` exactly, but for those that keep their own.
 
-    Raises:
-        UserError: one that is to be a weight holds no numbers with a point: a code of some quantization.
+    `UserError` if one that is to be a weight holds no numbers with a point: a code of some quantization.
     """
     stored = source.dtypes
     names = [name for entry in table if not entry.as_stored for name in entry.theirs]

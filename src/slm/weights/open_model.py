@@ -12,6 +12,7 @@ from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.hf_names import from_hub
 from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
@@ -27,37 +28,25 @@ RUN_BUNDLE = "model"
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "encoder.json", "*.tiktoken")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab*"]
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab*")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder that holds a model.
-
-    Attributes:
-        format: in which format.
-        folder: where it is.
-        name: what it is called by, where that is not its place: a name on the hub, or a release's.
-        opened: opens it, where it is more than what lies in the folder: a checkpoint of a run.
-    """
+    """A folder that holds a model."""
 
     format: Format
     folder: Path
-    name: str | None = None
-    opened: Callable[[], Pretrained] | None = None
+    name: str | None = None  # where that is not its place: on the hub, or a release's
+    opened: Callable[[], Pretrained] | None = None  # where it is more than lies in the folder: a checkpoint of a run
 
 
 def find_source(name: str | Path, format: Format | None = None, mirror: str | None = None) -> Source:
-    """The model that `name` means.
+    """The model that `name` means: `UserError` if there is none, or of another than the wanted `format`.
 
-    Args:
-        name: a run folder (its best model), a bundle, a Hugging Face folder, a folder with GPT-2's released files;
-            else one of OpenAI's releases (``gpt2-124m`` …), which is downloaded; else a name on the Hugging Face hub.
-        format: what it must be; None for whatever it is.
-        mirror: base URL to download OpenAI's files from, in place of theirs.
-
-    Raises:
-        UserError: there is no such thing, it is of another format, or it cannot be read or downloaded.
+    `name` is a run folder (its best model), a bundle, a Hugging Face folder, a folder with GPT-2's released files; else
+    one of OpenAI's releases (``gpt2-124m`` …), downloaded from its server or the base URL `mirror`; else a name on the
+    Hugging Face hub.
     """
     source = _found(str(name), mirror)
     if format not in (None, source.format):
@@ -79,15 +68,12 @@ def _found(name: str, mirror: str | None) -> Source:
         return Source("gpt2_tf", fetch_release(name, mirror=mirror), name)
     if not _HUB_NAME.fullmatch(name) or (folder.parent != Path() and folder.parent.is_dir()):
         raise UserError(f"there is no folder '{name}'; give a run folder, a model bundle or a Hugging Face folder")
-    return Source("hf", _from_hub(name), name)
+    here = f"'{name}' is no folder here"
+    return Source("hf", from_hub(name, here, did_you_mean(name, RELEASES), _HUB_FILES, ignored=["*/*"]), name)
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle folder that `path` means: itself, or the one inside a run folder.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The bundle folder that `path` means: itself, or the one inside a run folder; `UserError` if there is none."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder '{path}'; give a run folder (run=outputs/…) or a model bundle")
@@ -101,11 +87,7 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def open_source(source: Source) -> Pretrained:
-    """Read all of a model but its weights.
-
-    Raises:
-        UserError: a file is missing or damaged, or our model cannot be what it says.
-    """
+    """Read all of a model but its weights; `UserError` if a file is missing, damaged, or asks what our model cannot."""
     if source.opened is not None:
         return source.opened()
     if source.format == "slm":
@@ -135,18 +117,6 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
         TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
-    except (OSError, ValueError) as error:  # no network, no such repository, not a repository's name
-        raise UserError(
-            f"'{name}' is no folder here, and cannot be had from the Hugging Face hub ({type(error).__name__}): "
-            f"correct it, go online once, or give a folder{did_you_mean(name, RELEASES)}"
-        ) from error
 
 
 def _given_tokenizer(folder: Path) -> Tokenizer:

@@ -27,17 +27,11 @@ BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
 @dataclass(frozen=True)
 class Release:
-    """One size of GPT-2.
+    """One size of GPT-2."""
 
-    Attributes:
-        folder: its name on OpenAI's server.
-        data_bytes: size of ``model.ckpt.data-00000-of-00001``.
-        hparams: what its ``hparams.json`` must say.
-    """
-
-    folder: str
-    data_bytes: int
-    hparams: Mapping[str, int]
+    folder: str  # its name on OpenAI's server
+    data_bytes: int  # of ``model.ckpt.data-00000-of-00001``
+    hparams: Mapping[str, int]  # what its ``hparams.json`` must say
 
 
 def _hparams(n_embd: int, n_layer: int, n_head: int) -> dict[str, int]:
@@ -51,16 +45,14 @@ RELEASES: Mapping[str, Release] = {
     "gpt2-1558m": Release("1558M", 6_230_444_800, _hparams(1600, 48, 25)),
 }
 
+# (1, in, out): the kernel of a convolution of width one
 _CONV1D = Layout(lambda theirs: theirs.squeeze(0).t(), lambda ours: ours.t().unsqueeze(0))
-"""(1, in, out): the kernel of a convolution of width one."""
 HPARAMS_FILE = "hparams.json"
-_THEIR_NAMES = {
-    "n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"
-}  # fmt: skip
-"""Of ``hparams.json``: what Hugging Face calls them, whose defaults are GPT-2's."""
+# of ``hparams.json``: what Hugging Face calls them
+_THEIR_NAMES = {"n_vocab": "vocab_size", "n_ctx": "n_positions", **{n: n for n in ("n_embd", "n_head", "n_layer")}}
 _DATA_FILE = "model.ckpt.data-00000-of-00001"
+# in the order of download: what is small, and may show that a mirror is another model's, comes first
 _FILES = (HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
-"""In the order of download: what is small, and may show that a mirror is another model's, comes first."""
 _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -68,16 +60,10 @@ _SHA256 = {
 
 
 def fetch_release(name: str, folder: Path | None = None, mirror: str | None = None) -> Path:
-    """The folder that holds a released GPT-2; what is missing in it is downloaded.
+    """The folder of a released GPT-2, one of `RELEASES`; what is missing in it is downloaded, or a `UserError`.
 
-    Args:
-        name: ``gpt2-124m``, ``gpt2-355m``, ``gpt2-774m`` or ``gpt2-1558m``.
-        folder: where the release gets a folder of its own (``124M``); None for ``openai_gpt2`` in the cache folder,
-            ``$SLM_CACHE_DIR`` or ``~/.cache/slm``.
-        mirror: base URL in place of OpenAI's; the files are looked for in ``<mirror>/124M/``.
-
-    Raises:
-        UserError: there is no such release, a file cannot be downloaded whole, or the shape is not the release's.
+    It lies in `folder`, by default ``openai_gpt2`` in ``$SLM_CACHE_DIR`` or ``~/.cache/slm``, and is called as at
+    OpenAI's server (``124M``) or the base URL `mirror`.
     """
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
@@ -102,7 +88,6 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
 
 
 def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
-    """Raise `UserError` unless the file says what the release's does."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         wrong = [
@@ -115,11 +100,7 @@ def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
 
 
 def read_hparams(folder: Path) -> ModelConfig:
-    """The shape that ``hparams.json`` gives.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """The shape that ``hparams.json`` gives; `UserError` if it is missing or damaged."""
     file = folder / HPARAMS_FILE
     if not file.is_file():
         raise UserError(f"'{folder}' is no released GPT-2: {HPARAMS_FILE} is missing")

@@ -16,9 +16,7 @@ from slm.notices import notice
 from slm.schema import Flag, Fraction, NonNegativeInt, PositiveFloat, checked
 from slm.tokenizers.hf_names import GENERATION_FILE
 
-SAMPLING = "sampling"
-"""Its place among the facts of a model."""
-
+SAMPLING = "sampling"  # its place among the facts of a model
 _THEIR_NAMES = {"no_repeat_ngram": "no_repeat_ngram_size"}
 _THEIR_DEFAULTS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # transformers', with do_sample
 

@@ -17,33 +17,21 @@ from slm.tokenizers.base import Tokenizer
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
 from slm.weights.tensor_source import TensorSource
 
-PUBLISHED_DTYPE = "published_dtype"
-"""Of `Pretrained.facts`."""
-_MOST_LAYERS = 1 << 10
-"""Far above any model's; laying out takes about four milliseconds each."""
-_LARGEST_SIZE = 1 << 24
-"""Far above that of any model there is; beyond, torch's counting overflows."""
+PUBLISHED_DTYPE = "published_dtype"  # of `Pretrained.facts`
+_MOST_LAYERS = 1 << 10  # far above any model's; laying out takes about four milliseconds each
+_LARGEST_SIZE = 1 << 24  # far above that of any model there is; beyond, torch's counting overflows
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a source holds; no weight has been read yet.
-
-    Attributes:
-        config: the model's shape.
-        table: how its tensors make up ours.
-        tensors: where they lie.
-        tokenizer: the model's own.
-        facts: plain types that say what produced it (training step, loss, versions, …).
-        quantize: ``int8`` or ``int4`` if that is how its matrices are stored.
-    """
+    """What a source holds; no weight has been read yet."""
 
     config: ModelConfig
     table: Table
     tensors: TensorSource
     tokenizer: Tokenizer
-    facts: dict[str, Any]
-    quantize: str | None = None
+    facts: dict[str, Any]  # plain types that say what produced it (training step, loss, versions, …)
+    quantize: str | None = None  # ``int8`` or ``int4`` if its matrices are stored so
 
     @property
     def stored_dtype(self) -> str:
@@ -65,8 +53,7 @@ class Pretrained:
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Our state dict on `device`, in `dtype` or else the one that holds every tensor exactly.
 
-        Raises:
-            UserError: the tensors are not those of the config, or cannot be read.
+        `UserError` if the tensors are not those of the config, or cannot be read.
         """
         return self._weights_of(self.laid_out(), device, dtype)
 
@@ -84,11 +71,7 @@ class Pretrained:
 
 
 def stored_config(values: Mapping[str, Any], where: str) -> ModelConfig:
-    """The shape that a file gives for its weights.
-
-    Raises:
-        UserError: it is no shape, or none that weights could have.
-    """
+    """The shape that a file gives for its weights; `UserError` if weights could have none such."""
     config = ModelConfig.from_dict(values, where=where)
     if config.params.vocab_size is None:
         raise UserError(f"{where}.params.vocab_size is missing")

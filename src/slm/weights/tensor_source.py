@@ -16,15 +16,10 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object
 
 _DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I8": torch.int8, "U8": torch.uint8},
 }
-_LONGEST_HEADER = 16 << 20
-"""Bytes; a header has about a hundred for each tensor."""
+_LONGEST_HEADER = 16 << 20  # bytes; a header has about a hundred for each tensor
 
 
 class TensorSource(Protocol):
@@ -72,12 +67,7 @@ class _Stored:
 class SafetensorsFiles:
     """Tensors of one or several safetensors files, memory-mapped: reading one copies nothing.
 
-    Args:
-        files: paths; no two hold a tensor of the same name.
-        where: for messages.
-
-    Raises:
-        UserError: a file is missing or damaged.
+    `UserError` if a file is missing or damaged, or two hold a tensor of the same name.
     """
 
     def __init__(self, files: Iterable[Path], where: str) -> None:
@@ -97,12 +87,7 @@ class SafetensorsFiles:
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:
-        """Of every tensor, by name.
-
-        Raises:
-            UserError: one is of no kind that weights have. Asked for only now, since files hold masks of others, which
-                are left out.
-        """
+        # a kind that no weights have is refused only now, since files hold masks of others, which are left out
         for name, stored in self._stored.items():
             if stored.kind not in _DTYPES:
                 raise UserError(
@@ -113,15 +98,10 @@ class SafetensorsFiles:
     def read(self, name: str) -> Tensor:
         """A view of the mapped file, which stays mapped as long as the view lives."""
         with _opened(self._stored[name].file) as content:
-            tensor: Tensor = content.get_tensor(self._stored[name].name)
-        return tensor
+            return content.get_tensor(self._stored[name].name)
 
     def rename(self, rule: Callable[[str], str | None]) -> None:
-        """Give every tensor the name that `rule` makes of its own; one that gets None is left out.
-
-        Raises:
-            UserError: two get the same name.
-        """
+        """Give every tensor the name that `rule` makes of its own, None to leave it out; `UserError` if two get one."""
         old: dict[str, str] = {}
         for name in self._stored:
             renamed = rule(name)
@@ -133,11 +113,7 @@ class SafetensorsFiles:
 
 
 def safetensors_in(folder: Path, name: str = "model.safetensors") -> SafetensorsFiles:
-    """The weights of a folder: ``model.safetensors``, or the shards that ``model.safetensors.index.json`` lists.
-
-    Raises:
-        UserError: there are none, a shard is missing, or a file is damaged.
-    """
+    """The weights of a folder: ``model.safetensors``, or the shards that ``model.safetensors.index.json`` lists."""
     index = folder / f"{name}.index.json"
     if (folder / name).is_file() or not index.is_file():
         return SafetensorsFiles([folder / name], str(folder / name))
@@ -155,8 +131,7 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> Safetensors
 
 @contextmanager
 def _opened(file: Path) -> Iterator[safe_open]:
-    """`safe_open` with its errors in our words, and none for a header longer than its file, or than any model's: it is
-    read whole."""
+    """`safe_open` with its errors in our words; a header, which is read whole, has a longest size."""
     if not file.is_file():
         raise UserError(f"'{file.parent}' holds no complete model: {file.name} is missing")
     try:

@@ -22,12 +22,8 @@ from slm.weights.tf_reader import CHECKPOINT_FILE
 
 _PICKLES = ("*.pkl", "*.pt", "*.pth", "*.bin")
 _DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "int32": torch.int32,
-    "int64": torch.int64,
+    **{"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64},
+    **{"int32": torch.int32, "int64": torch.int64},
 }
 
 
@@ -36,18 +32,8 @@ class TensorFlowCheckpoint:
 
     TensorFlow runs in a process of its own, which on damaged files is ended by a `CHECK` of its reader more often than
     by an error; the tensors come through a pipe, so that only one at a time is in memory twice. It verifies the CRC-32C
-    of each. All variables are listed, an optimizer's too.
-
-    Args:
-        folder: the one that holds them.
-
-    Attributes:
-        where: the folder, for messages.
-        shapes, dtypes: of every variable, by name, in alphabetical order.
-
-    Raises:
-        UserError: there is no checkpoint, only a pickled one, a damaged one, one with variables that are no numbers,
-            or no TensorFlow to read it with.
+    of each. All variables are listed, an optimizer's too. `UserError` if there is no checkpoint of numbers that is
+    whole and no pickle, or no TensorFlow to read it with.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,11 +53,7 @@ class TensorFlowCheckpoint:
         self.dtypes: Mapping[str, torch.dtype] = {name: _DTYPES[kind] for name, (kind, _) in variables.items()}
 
     def read(self, name: str) -> Tensor:
-        """The variable, in its own dtype, on the CPU; the memory is the caller's.
-
-        Raises:
-            UserError: the data file is missing, cut short or damaged.
-        """
+        """The variable, in its own dtype, on the CPU; the memory is the caller's."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(name).encode() + b"\n")
             self._process.stdin.flush()
@@ -119,7 +101,6 @@ def _end(process: subprocess.Popen[bytes], pid: int) -> None:
 
 
 def _refuse_other_folders(folder: Path) -> None:
-    """Raise `UserError` unless the folder holds a checkpoint; a pickle is named, and why it is not read."""
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}'; give the one that holds {CHECKPOINT_FILE} and model.ckpt.*")
     if (folder / CHECKPOINT_FILE).is_file():

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 from slm.files.reading import bounded_text
 
 CHECKPOINT_FILE = "checkpoint"
-_LONGEST_STATE = 64 << 10
-"""Bytes of ``checkpoint``; OpenAI's has 77."""
+_LONGEST_STATE = 64 << 10  # bytes of ``checkpoint``; OpenAI's has 77
 
 
 def main() -> None:

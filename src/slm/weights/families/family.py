@@ -17,58 +17,35 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """One of their settings and the one of our `transformer` that means the same.
-
-    Attributes:
-        kind: which method of `ForeignConfig` reads it.
-        default: the family's; a function of our values that were read before it; None for one that must be there.
-    """
+    """One of their settings and the one of our `transformer` that means the same."""
 
     theirs: str
     ours: str
-    kind: Literal["count", "number", "flag", "activation"]
-    default: Any = None
+    kind: Literal["count", "number", "flag", "activation"]  # the method of `ForeignConfig` that reads it
+    default: Any = None  # or a function of our values that were read before it; None for one that must be there
 
 
 @dataclass(frozen=True)
 class Family:
-    """One ``model_type`` of Hugging Face.
-
-    Attributes:
-        model_type, architecture: as ``config.json`` says them.
-        settings: of the transformer; of two of one name of theirs the last is written.
-        table: their tensor names, for a model of this shape.
-        base_prefix: of all names but the head's; files of the bare model lack it.
-        head: their name of the head; stored again by some files although it is tied.
-        buffers: ends of names that older files hold beside the weights: masks and frequencies, which follow from
-            the configuration.
-        length: their name of `max_seq_len`, and its default.
-        vocab_size, tied: defaults.
-        rotary: arguments of `ForeignConfig.rotary`; None where positions are learned.
-        fixed: of our transformer, alike in all models of the family.
-        only: the one value of a setting of theirs that our model can follow.
-        written: what their configuration gets beside.
-        gelu_tanh: their name of that activation, which has two.
-        read_more, write_more: what no `Setting` can say: further values of our transformer, and of their configuration.
-    """
+    """One ``model_type`` of Hugging Face."""
 
     model_type: str
-    architecture: str
-    settings: tuple[Setting, ...]
-    table: Callable[[ModelConfig], list[Entry]]
-    base_prefix: str
-    head: str
-    buffers: tuple[str, ...] = ()
-    length: tuple[str, int] = ("max_position_embeddings", 2048)
+    architecture: str  # as ``config.json`` says it
+    settings: tuple[Setting, ...]  # of the transformer; of two of one name of theirs the last is written
+    table: Callable[[ModelConfig], list[Entry]]  # their tensor names, for a model of this shape
+    base_prefix: str  # of all names but the head's; files of the bare model lack it
+    head: str  # its tensor's name; stored again by some files although it is tied
+    buffers: tuple[str, ...] = ()  # ends of names that older files hold beside the weights: masks and frequencies
+    length: tuple[str, int] = ("max_position_embeddings", 2048)  # their name of `max_seq_len`, and its default
     vocab_size: int | None = None
     tied: bool = False
-    rotary: tuple[Any, ...] | None = None
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    only: Mapping[str, Any] = field(default_factory=dict)
-    written: Mapping[str, Any] = field(default_factory=dict)
-    gelu_tanh: str = "gelu_pytorch_tanh"
-    read_more: Callable[[ForeignConfig], Values] = lambda theirs: {}
-    write_more: Callable[[ModelConfig], Values] = lambda config: {}
+    rotary: tuple[Any, ...] | None = None  # arguments of `ForeignConfig.rotary`; None where positions are learned
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # of our transformer, alike in all models of the family
+    only: Mapping[str, Any] = field(default_factory=dict)  # the one value of theirs that our model can follow
+    written: Mapping[str, Any] = field(default_factory=dict)  # what their configuration gets beside
+    gelu_tanh: str = "gelu_pytorch_tanh"  # their name of that activation, which has two
+    read_more: Callable[[ForeignConfig], Values] = lambda theirs: {}  # what no `Setting` can say, of our transformer
+    write_more: Callable[[ModelConfig], Values] = lambda config: {}  # and of their configuration
 
     def read_config(self, theirs: ForeignConfig) -> Values:
         """The nested values of a `ModelConfig`; what our model cannot follow is noted in `theirs`."""
@@ -79,17 +56,18 @@ class Family:
             default = setting.default(transformer) if callable(setting.default) else setting.default
             transformer[setting.ours] = getattr(theirs, setting.kind)(setting.theirs, default)
         position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)} if self.rotary else {"kind": "learned"}
-        return model_values(
-            theirs.count(*self.length),
-            theirs.count("vocab_size", self.vocab_size),
-            position,
-            {**transformer, **self.read_more(theirs)},
-            theirs.flag("tie_word_embeddings", self.tied),
-        )
+        max_seq_len, vocab_size = theirs.count(*self.length), theirs.count("vocab_size", self.vocab_size)
+        modules = {
+            "position_embedding": position,
+            "transformer": {**transformer, **self.read_more(theirs)},
+            "output_projection": {"tie_weights": theirs.flag("tie_word_embeddings", self.tied)},
+        }
+        # a vocabulary without padding, so that files can be used as they lie
+        params = {"max_seq_len": max_seq_len, "vocab_size": vocab_size, "vocab_multiple": 1}
+        return {"name": "gpt", "params": params, "modules": modules}
 
     def write_config(self, config: ModelConfig) -> Values:
-        """The ``config.json`` of our model, but for token ids and dtype: the inverse, as far as the family can say what
-        the model is. What it cannot say is found by reading it back."""
+        """The ``config.json`` of our model, but for token ids and dtype: what it cannot say shows when read back."""
         values = {setting.theirs: getattr(config.modules.transformer, setting.ours) for setting in self.settings}
         for setting in self.settings:
             if setting.kind == "activation" and values[setting.theirs] == "gelu_tanh":
@@ -113,21 +91,7 @@ class Family:
         return {**values, **self.write_more(config)}
 
     def write_tensors(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our weights under their names."""
         return their_tensors(self.table(config), weights, config.vocab_size)
-
-
-def model_values(max_seq_len: int, vocab_size: int, position: Values, transformer: Values, tied: bool) -> Values:
-    """The nested values of a `ModelConfig` whose vocabulary has no padding, so that files can be used as they lie."""
-    return {
-        "name": "gpt",
-        "params": {"max_seq_len": max_seq_len, "vocab_size": vocab_size, "vocab_multiple": 1},
-        "modules": {
-            "position_embedding": position,
-            "transformer": transformer,
-            "output_projection": {"tie_weights": tied},
-        },
-    }
 
 
 def with_bias(ours: str, theirs: str, bias: bool, **how: Any) -> list[Entry]:

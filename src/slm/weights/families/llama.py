@@ -33,13 +33,7 @@ def llama_table(config: ModelConfig) -> list[Entry]:
 
 
 def llama_like(head_dim: Any, fixed: dict[str, Any], **own: Any) -> Family:
-    """What Llama's relatives share, and what is one's `own`.
-
-    Args:
-        head_dim: the family's default, as of a `Setting`.
-        fixed: of our transformer, beside what all of them have.
-        own: further attributes of the `Family`.
-    """
+    """What Llama's relatives share, the `head_dim` by default, what is `fixed` besides, and its `own` attributes."""
     return Family(
         settings=(
             Setting("hidden_size", "dim", "count", 4096),
