@@ -27,7 +27,7 @@ from slm.models.modules.build import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.weights.bundle import write_bundle
 from slm.weights.fine_tuning import shape_values
-from slm.weights.hugging_face_export import write_hugging_face
+from slm.weights.hugging_face import write_hugging_face
 
 CHILD = """
 import sys, time

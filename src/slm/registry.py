@@ -91,9 +91,16 @@ ATTENTIONS = Registry("attention", _file("transformer", "mha"))
 MLPS = Registry("mlp", _file("transformer", "mlp glu"))
 LOSSES = Registry("loss", _file("losses", "cross_entropy"))
 TOKENIZERS = Registry(
-    "tokenizer", {**_files("slm.tokenizers", "byte simple regex bpe tiktoken hf_gpt2"), "saved": "slm.tokenizers.load"}
+    "tokenizer",
+    {
+        **_files("slm.tokenizers", "byte bpe tiktoken hf_gpt2"),
+        **dict.fromkeys(("simple", "regex"), "slm.tokenizers.pieces"),
+        "saved": "slm.tokenizers.load",
+    },
 )
-FAMILIES = Registry("model family", _files("slm.weights.families", "gpt2 llama qwen3 gpt_neox"))
+FAMILIES = Registry(
+    "model family", {**_files("slm.weights.families", "gpt2 llama gpt_neox"), "qwen3": "slm.weights.families.llama"}
+)
 CORPORA = Registry(
     "data kind",
     {

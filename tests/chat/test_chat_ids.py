@@ -12,7 +12,7 @@ from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
 from slm.generation.shown_text import WithoutLead
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.export import save_huggingface
+from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 
 _LOOP = "{% for m in messages %}{% if m.role == 'user' %}"

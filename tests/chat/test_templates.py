@@ -15,7 +15,7 @@ from slm.chat.template import with_template
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
-from slm.tokenizers.export import save_huggingface
+from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.load import load_tokenizer
 
 TEXT = "user assistant system\nBelow is an instruction. ### Response: hé, 12 + 30! Say <|im_start|>\n" * 20

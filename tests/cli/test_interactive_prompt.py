@@ -32,7 +32,7 @@ from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.byte import ByteTokenizer
-from slm.tokenizers.export import save_huggingface
+from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.weights.bundle import write_bundle
 

@@ -18,7 +18,7 @@ from slm.data.store.preparation import Preparation
 from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import SimpleTokenizer
 
 BYTE = {"kind": "byte"}
 TEXT = "the cat sat on the mat; " * 8

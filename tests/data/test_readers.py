@@ -88,7 +88,7 @@ def test_parts_give_the_tokens_of_the_whole(kind: str, tmp_path: Path) -> None:
     import regex
 
     from slm.tokenizers.bpe import BpeTokenizer
-    from slm.tokenizers.regex import RegexTokenizer
+    from slm.tokenizers.pieces import RegexTokenizer
 
     draw = random.Random(1)
     text = "".join(draw.choice([*WORDS, " of", " a", "b", "!\n", " 12"]) for _ in range(4000))

@@ -22,7 +22,7 @@ from slm.data.store.token_store import META_FILE, TokenStore, cached_store
 from slm.errors import UserError
 from slm.tokenizers.base import TOKENIZER_FILE
 from slm.tokenizers.byte import ByteTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import SimpleTokenizer
 
 EOS = ByteTokenizer.eos_id
 BOS = ByteTokenizer.pad_id

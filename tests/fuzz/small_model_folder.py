@@ -15,10 +15,10 @@ from released_gpt2 import VOCAB, write_vocabulary
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.bpe import BpeTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import SimpleTokenizer
 from slm.training.run.checkpoint_io import write_checkpoint
 from slm.weights.bundle import write_bundle
-from slm.weights.hugging_face_export import write_hugging_face
+from slm.weights.hugging_face import write_hugging_face
 
 _TEXT = "One two, 3 three.\nFour a b c d e f. " * 4
 _SHAPE: dict[str, Any] = {

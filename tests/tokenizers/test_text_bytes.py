@@ -18,8 +18,7 @@ from slm.tokenizers.bpe import BpeTokenizer
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.extended import ExtendedTokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.regex import RegexTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import RegexTokenizer, SimpleTokenizer
 
 TEXTS = ["the cat sat on the naïve mat", "日本 étude\n"] * 3
 

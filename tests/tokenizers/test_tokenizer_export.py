@@ -17,10 +17,10 @@ from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.export import save_huggingface
+from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.tokenizers.load import load_tokenizer
-from slm.tokenizers.regex import DEFAULT_PATTERN, RegexTokenizer
+from slm.tokenizers.pieces import DEFAULT_PATTERN, RegexTokenizer
 from slm.tokenizers.rust_regex import rust_pattern
 from slm.tokenizers.spelling import CHARACTERS, spelt
 from slm.tokenizers.tiktoken import TiktokenTokenizer, merges_of

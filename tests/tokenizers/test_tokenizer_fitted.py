@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from slm.errors import UserError
 from slm.tokenizers.bpe import MIN_BUDGET_BYTES, BpeTokenizer, even_sample
-from slm.tokenizers.regex import RegexTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import RegexTokenizer, SimpleTokenizer
 
 
 def test_an_unknown_character_reads_as_the_replacement_character() -> None:

@@ -15,11 +15,11 @@ from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.byte import ByteTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
-from slm.weights.adapt import check_same_tokens, fine_tuned_model
+from slm.tokenizers.pieces import SimpleTokenizer
 from slm.weights.bundle import write_bundle
 from slm.weights.fine_tuning import fine_tuned_config
 from slm.weights.open_model import find_source, open_source
+from slm.weights.pretrained import check_same_tokens, fine_tuned_model
 
 VOCAB, LENGTH, DIM = 258, 16, 32
 

@@ -17,7 +17,7 @@ from slm.models.modules.build import build_model
 from slm.models.modules.embeddings import PositionEmbedding
 from slm.registry import POSITION_EMBEDDINGS
 from slm.tokenizers.byte import ByteTokenizer
-from slm.tokenizers.simple import SimpleTokenizer
+from slm.tokenizers.pieces import SimpleTokenizer
 from slm.weights.bundle import CONFIG_FILE, WEIGHTS_FILE, open_bundle, write_bundle
 
 IDS = torch.arange(8)[None]

@@ -47,7 +47,7 @@ def convert(cfg: DictConfig) -> None:
     from slm.cli.given_model import BEST, run_source
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
-    from slm.weights.hugging_face_export import write_hugging_face
+    from slm.weights.hugging_face import write_hugging_face
     from slm.weights.open_model import find_source, open_source
     from slm.weights.pretrained import lay_out
 

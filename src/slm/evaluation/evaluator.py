@@ -25,9 +25,8 @@ from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN
 from slm.training.tasks.task import TaskData, TaskInputs, task_for
 from slm.training.through_head import LossThroughHead, has_plain_head
-from slm.weights.adapt import check_same_tokens
 from slm.weights.open_model import find_source, open_source
-from slm.weights.pretrained import Pretrained
+from slm.weights.pretrained import Pretrained, check_same_tokens
 
 
 def evaluate(

@@ -150,7 +150,9 @@ class Tokenizer(ABC):
             # an id that ends no character stands for the one that the next ids go on with
             starts = [min(end, len(part) - 1) for end in [0, *ends][: len(ids)]]
             ends = [max(start + 1, end) for start, end in zip(starts, ends, strict=True)]
-            placed.add(ids, [done + start for start in starts], [done + end for end in ends])
+            placed.ids += ids
+            placed.starts += [done + start for start in starts]
+            placed.ends += [done + end for end in ends]
             done += len(part)
         return placed
 

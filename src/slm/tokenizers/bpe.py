@@ -14,10 +14,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from slm.errors import UserError
 from slm.registry import register_tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.spelling import byte_level
+from slm.tokenizers.spelling import EOS_TOKEN, PAD_TOKEN, byte_level
 
-EOS_TOKEN = "<|endoftext|>"
-PAD_TOKEN = "<|pad|>"
 MIN_VOCAB_SIZE = 256 + 2
 CHUNK_CHARS = 1024
 MIN_BUDGET_BYTES = 4 * CHUNK_CHARS  # a chunk always fits: a character is at most 4 bytes of UTF-8

@@ -9,11 +9,8 @@ import tokenizers
 from tokenizers import models
 
 from slm.registry import register_tokenizer
-from slm.tokenizers.spelling import CHARACTERS, byte_level
+from slm.tokenizers.spelling import CHARACTERS, EOS_TOKEN, PAD_TOKEN, byte_level
 from slm.tokenizers.stream import ByteTableTokenizer
-
-EOS_TOKEN = "<|endoftext|>"
-PAD_TOKEN = "<|pad|>"
 
 
 @register_tokenizer("byte")

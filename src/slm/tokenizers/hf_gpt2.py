@@ -14,14 +14,14 @@ from slm.extras import require
 from slm.files.reading import bounded_text, json_text
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import breakdowns_refused, special_tokens_of
-from slm.tokenizers.hf_names import chat_template, end_ids, from_hub, named_tokens, published_ids
+from slm.tokenizers.hf_files import chat_template, end_ids, from_hub, named_tokens, published_ids
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.spelling import EOS_TOKEN
 
-_EOS_TOKEN = "<|endoftext|>"
 _ENCODER_FILE = "encoder.json"
 _MERGES_FILE = "vocab.bpe"
 _LONGEST_MERGES = 4 << 20  # bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory
-_COMMON_EOS_TOKENS = (_EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")  # the order in which they are tried
+_COMMON_EOS_TOKENS = (EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")  # the order in which they are tried
 _HUB_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "config.json", "generation_config.json"),
     *("vocab*", "merges.txt", "encoder.json", "*.model", "*.jinja"),
@@ -128,6 +128,6 @@ def _read_openais(folder: Path) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    if backend.token_to_id(_EOS_TOKEN) is not None:
-        backend.add_special_tokens([_EOS_TOKEN])
+    if backend.token_to_id(EOS_TOKEN) is not None:
+        backend.add_special_tokens([EOS_TOKEN])
     return backend

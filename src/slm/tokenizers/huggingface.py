@@ -55,7 +55,8 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         backend.no_truncation()
         backend.no_padding()
         ends = (self._eos_token, self._pad_token, self.special_names.get("eos_token"))
-        _make_special(backend, [token for token in ends if token is not None])
+        special = special_tokens_of(backend)  # they keep their properties; some files list ends as ordinary tokens
+        backend.add_special_tokens([token for token in ends if token is not None and token not in special])
         backend.encode_special_tokens = True  # tokenizer.json does not hold this
         self._backend = backend
         self.begin_ids = _ids_in_front(backend) if begin_ids is None else tuple(begin_ids)
@@ -187,11 +188,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         backend = tokenizers.Tokenizer.from_str(json.dumps(state["tokenizer"]))
         extras = {"begin_ids": (), **{name: state[name] for name in _EXTRAS if name in state}}
         return cls(backend, state["eos_token"], state["pad_token"], **extras)
-
-
-def _make_special(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> None:
-    special = special_tokens_of(backend)  # these stay, with their properties; some files list ends as ordinary ones
-    backend.add_special_tokens([token for token in tokens if token not in special])
 
 
 def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:

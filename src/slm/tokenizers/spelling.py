@@ -15,6 +15,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+EOS_TOKEN = "<|endoftext|>"  # GPT-2's
+PAD_TOKEN = "<|pad|>"
 _SPACE = "\u2581"  # SentencePiece's
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 

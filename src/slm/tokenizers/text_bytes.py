@@ -52,11 +52,6 @@ class PlacedIds:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, ids: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> None:
-        self.ids += ids
-        self.starts += starts
-        self.ends += ends
-
     def within(self, start: int, stop: int, specials: Collection[int]) -> np.ndarray:
         """(n,) bool: which ids hold a character from `start` up to `stop`. One of the `specials` belongs to where
         it begins: it may hold spaces around it."""

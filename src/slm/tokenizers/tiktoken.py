@@ -16,10 +16,9 @@ from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import ids_up_to
 from slm.tokenizers.rust_regex import check_export, rust_regex
-from slm.tokenizers.spelling import byte_level, spelt
+from slm.tokenizers.spelling import EOS_TOKEN, byte_level, spelt
 from slm.tokenizers.stream import ByteTableTokenizer
 
-EOS_TOKEN = "<|endoftext|>"
 _PIECE = 1 << 15  # characters that are encoded at a time: what this takes stays in the processor's cache
 _CUT = re.compile(r"(?<=[^\W_]) ")  # no encoding's pattern joins a letter or a digit to the space after it
 
@@ -63,10 +62,8 @@ class TiktokenTokenizer(ByteTableTokenizer):
         return self._encoding.encode_ordinary_batch(list(texts))
 
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.concatenate([self._array(piece) for piece in _pieces(text)]) for text in texts]
-
-    def _array(self, text: str) -> np.ndarray:
-        return self._encoding.encode_to_numpy(text, disallowed_special=())
+        encode = self._encoding.encode_to_numpy
+        return [np.concatenate([encode(piece, disallowed_special=()) for piece in _pieces(text)]) for text in texts]
 
     def spells_exactly(self) -> bool:
         return True  # no encoding has a pattern that leaves anything out

@@ -14,7 +14,7 @@ from slm.notices import notice
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.training.run_config import RunConfig
-from slm.weights.adapt import TOKEN_ROWS, fine_tuned_model
+from slm.weights.pretrained import TOKEN_ROWS, fine_tuned_model
 
 _SHOWN = 4
 

@@ -53,7 +53,10 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
 
     Of a padded tensor `vocab_size` rows are real.
     """
-    expected = {name: shape for entry in table for name, shape in _their_shapes(entry, ours[entry.ours], vocab_size)}
+    expected = {}
+    for entry in table:
+        laid_out = torch.empty(ours[entry.ours].shape, device="meta")  # `empty_like` would import half of torch.compile
+        expected.update({name: tuple(theirs.shape) for name, theirs in _as_theirs(entry, laid_out, vocab_size)})
     found = source.shapes
     problems = [f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"'{name}' is not the model's" for name in sorted(found.keys() - expected.keys())]
@@ -82,8 +85,8 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
     """The inverse of `load_tensors`: our tensors under their names, in their layout; padding rows are left out."""
     result = {}
     for entry in table:
-        for name, piece in zip(entry.theirs, _pieces(entry, ours[entry.ours], vocab_size), strict=True):
-            theirs = entry.layout.to_theirs(piece).contiguous()
+        for name, laid_out in _as_theirs(entry, ours[entry.ours], vocab_size):
+            theirs = laid_out.contiguous()
             shares = theirs.nbytes != theirs.untyped_storage().nbytes()  # which files do not want
             result[name] = theirs.clone() if shares else theirs
     return result
@@ -119,13 +122,8 @@ def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dt
     return target
 
 
-def _their_shapes(entry: Entry, ours: Tensor, vocab_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    laid_out = torch.empty(ours.shape, device="meta")  # `empty_like` would import half of torch.compile
-    for name, piece in zip(entry.theirs, _pieces(entry, laid_out, vocab_size), strict=True):
-        yield name, tuple(entry.layout.to_theirs(piece).shape)
-
-
-def _pieces(entry: Entry, ours: Tensor, vocab_size: int) -> Sequence[Tensor]:
-    if entry.rows is not None:
-        return ours.split(entry.rows)
-    return [ours[:vocab_size] if entry.padded else ours]
+def _as_theirs(entry: Entry, ours: Tensor, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
+    whole = ours[:vocab_size] if entry.padded else ours
+    pieces = [whole] if entry.rows is None else ours.split(entry.rows)
+    for name, piece in zip(entry.theirs, pieces, strict=True):
+        yield name, entry.layout.to_theirs(piece)

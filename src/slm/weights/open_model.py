@@ -12,7 +12,7 @@ from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.hf_names import from_hub
+from slm.tokenizers.hf_files import from_hub
 from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle

@@ -1,10 +1,4 @@
-"""GPT-2 as OpenAI released it: a TensorFlow checkpoint, hparams.json, encoder.json and vocab.bpe, downloaded once.
-
-OpenAI published no checksums. Pinned here are the sizes of the four weight files (four bytes a parameter) and the
-SHA-256 of the vocabulary, the same for all sizes, which tiktoken's source pins too. Every file is held against the
-Content-Length and, where the server sends it, the Content-MD5; the tensors carry a CRC-32C each, which TensorFlow
-verifies when it reads them; ``hparams.json`` must give the shape that the name promises.
-"""
+"""GPT-2 as OpenAI released it: a TensorFlow checkpoint, hparams.json, encoder.json and vocab.bpe, downloaded once."""
 
 from __future__ import annotations
 
@@ -53,6 +47,9 @@ _THEIR_NAMES = {"n_vocab": "vocab_size", "n_ctx": "n_positions", **{n: n for n i
 _DATA_FILE = "model.ckpt.data-00000-of-00001"
 # in the order of download: what is small, and may show that a mirror is another model's, comes first
 _FILES = (HPARAMS_FILE, "checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.meta", _DATA_FILE)
+# OpenAI published no checksums. Pinned are the size of the weights (four bytes a parameter) and the SHA-256 of the
+# vocabulary, the same for all sizes, as in tiktoken's source. Every file is held against the server's Content-Length
+# and Content-MD5, and TensorFlow verifies a CRC-32C of each tensor.
 _SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",

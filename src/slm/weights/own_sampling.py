@@ -14,7 +14,7 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.notices import notice
 from slm.schema import Flag, Fraction, NonNegativeInt, PositiveFloat, checked
-from slm.tokenizers.hf_names import GENERATION_FILE
+from slm.tokenizers.hf_files import GENERATION_FILE
 
 SAMPLING = "sampling"  # its place among the facts of a model
 _THEIR_NAMES = {"no_repeat_ngram": "no_repeat_ngram_size"}

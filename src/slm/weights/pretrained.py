@@ -1,4 +1,4 @@
-"""A model that exists, in whichever format: opened, checked, and loaded when it is wanted."""
+"""A model that exists, in whichever format: opened, checked, loaded when it is wanted, and fitted to another shape."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.load import is_missing
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
 from slm.weights.tensor_source import TensorSource
 
 PUBLISHED_DTYPE = "published_dtype"  # of `Pretrained.facts`
+TOKEN_ROWS = ("token_embedding.weight", "value_embedding.table.weight", "output_projection.weight")
+_POSITION_ROWS = "position_embedding.weight"
 _MOST_LAYERS = 1 << 10  # far above any model's; laying out takes about four milliseconds each
 _LARGEST_SIZE = 1 << 24  # far above that of any model there is; beyond, torch's counting overflows
 
@@ -92,17 +96,65 @@ def lay_out(config: ModelConfig) -> nn.Module:
 
 def take_weights(model: nn.Module, weights: dict[str, Tensor], device: torch.device) -> None:
     """Give a laid-out `model` its weights, and compute the buffers that are never saved (position tables)."""
-    _fill_buffers(model, device)
-    model.load_state_dict(weights, assign=True)
-
-
-def _fill_buffers(model: nn.Module, device: torch.device) -> None:
-    """`init_weights` of a module that holds such a buffer does it; weights, still without memory here, it leaves be."""
     for module in model.modules():
         unsaved = module._non_persistent_buffers_set
         laid_out = {n: buffer for n, buffer in module._buffers.items() if n in unsaved and buffer is not None}
         for name, buffer in laid_out.items():
             module._buffers[name] = torch.empty_like(buffer, device=device)
         if laid_out:
-            with torch.no_grad():
+            with torch.no_grad():  # weights, still without memory here, are left alone
                 module.init_weights()  # type: ignore[operator]
+    model.load_state_dict(weights, assign=True)
+
+
+def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, new: range | None = None) -> nn.Module:
+    """A model with the weights of `start`, in fp32, in training mode; `config` differs in vocabulary and length alone.
+
+    Rows of the `new` ids, by default those beyond the weights', begin as `grow` says, ``mean`` or ``normal``.
+    """
+    model = lay_out(config)
+    weights = start.weights(dtype=torch.float32)
+    known = start.config.vocab_size
+    new = new or range(known, config.vocab_size)
+    for name in TOKEN_ROWS:
+        if name in weights:
+            weights[name] = _with_token_rows(weights[name][:known], config, grow, new)
+    if _POSITION_ROWS in weights:
+        weights[_POSITION_ROWS] = _with_positions(weights[_POSITION_ROWS], config.params.max_seq_len)
+    take_weights(model, weights, torch.device("cpu"))
+    return model.train()
+
+
+def check_same_tokens(tokenizer: Tokenizer, of_weights: Tokenizer) -> None:
+    """Raise `UserError` if an id means another text to the weights, unless they came without a tokenizer."""
+    if is_missing(of_weights) or tokenizer.fingerprint == of_weights.fingerprint:
+        return
+    for token_id in range(min(tokenizer.vocab_size, of_weights.vocab_size)):
+        here, there = tokenizer.decode([token_id]), of_weights.decode([token_id])
+        if here != there:
+            raise UserError(
+                f"the tokenizer is not the weights': token {token_id} is {here!r} in the data and {there!r} to the "
+                "weights; tokenizer=pretrained takes theirs"
+            )
+
+
+def _with_token_rows(rows: Tensor, config: ModelConfig, grow: str | None, new: range) -> Tensor:
+    """(V, C) of the weights to (V', C): new tokens begin as `grow` says, padding as zeros."""
+    n_rows = config.padded_vocab_size
+    if n_rows == len(rows) and not (new and grow):
+        return rows
+    result = rows.new_zeros(n_rows, rows.shape[1])
+    result[: len(rows)] = rows
+    if new:
+        known = rows[: new.start]
+        result[new.start : new.stop] = known.mean(dim=0)
+        if grow == "normal":
+            result[new.start : new.stop] += torch.randn_like(result[new.start : new.stop]) * known.std(dim=0)
+    return result
+
+
+def _with_positions(rows: Tensor, length: int) -> Tensor:
+    """Learned positions (T, C) at another length: cut, or interpolated (the extension ``linear``)."""
+    if length <= len(rows):
+        return rows[:length]
+    return interpolate(rows.t()[None], size=length, mode="linear", align_corners=True)[0].t().contiguous()

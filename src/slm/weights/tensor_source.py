@@ -37,20 +37,13 @@ class TensorSource(Protocol):
         """The tensor, in its own dtype, on the CPU."""
 
 
-@dataclass
 class TensorsInMemory:
-    """Tensors that are there already; `where` says where they came from."""
+    """Tensors that are there already."""
 
-    tensors: Mapping[str, Tensor]
-    where: str
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-
-    @property
-    def dtypes(self) -> dict[str, torch.dtype]:
-        return {name: tensor.dtype for name, tensor in self.tensors.items()}
+    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        self.tensors, self.where = tensors, where
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
 
     def read(self, name: str) -> Tensor:
         return self.tensors[name]

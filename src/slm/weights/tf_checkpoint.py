@@ -21,10 +21,7 @@ from slm.extras import check_installed
 from slm.weights.tf_reader import CHECKPOINT_FILE
 
 _PICKLES = ("*.pkl", "*.pt", "*.pth", "*.bin")
-_DTYPES = {
-    **{"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64},
-    **{"int32": torch.int32, "int64": torch.int64},
-}
+_DTYPES = {n: getattr(torch, n) for n in ("float16", "bfloat16", "float32", "float64", "int32", "int64")}
 
 
 class TensorFlowCheckpoint:

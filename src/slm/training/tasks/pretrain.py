@@ -51,7 +51,7 @@ class Pretrain(Task):
 
 def _store(inputs: TaskInputs) -> Store:
     from slm.data.batches.mixture import find_data, find_data_with
-    from slm.weights.adapt import check_same_tokens
+    from slm.weights.pretrained import check_same_tokens
 
     corpus = inputs.data.corpus
     if inputs.new_tokenizer is None:

@@ -121,7 +121,7 @@ class Sft(Task):
         as it is."""
         from slm.chat.template import with_template
         from slm.tokenizers.build import build_tokenizer
-        from slm.weights.adapt import check_same_tokens
+        from slm.weights.pretrained import check_same_tokens
 
         if inputs.new_tokenizer is None:
             assert inputs.known is not None
