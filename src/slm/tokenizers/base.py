@@ -42,9 +42,7 @@ def breakdowns_refused(
     mend: str = "fetch or make it again",
     also: type[Exception] | None = None,
 ) -> Iterator[None]:
-    """Raise `UserError`, the library's words between `what` and `mend`, in place of what the Rust library breaks down
-    with: pyo3's ``PanicException``, to Python no `Exception` and each library's own, or the bare `Exception` of a
-    damaged file; and of `also`."""
+    """Raise `UserError` in place of the Rust library's panics (to Python no `Exception`), bare `Exception`, `also`."""
     try:
         yield
     except UserError:
@@ -75,10 +73,7 @@ class StreamDecoder(ABC):
 
 
 class Tokenizer(ABC):
-    """A frozen vocabulary with an exact way from text to ids ``0 .. vocab_size - 1`` and back.
-
-    Special tokens never come out of `encode`: text that spells one is encoded as ordinary text.
-    """
+    """A frozen vocabulary with an exact way from text to ids ``0 .. vocab_size - 1`` and back."""
 
     kind: ClassVar[str]  # the registry key
     vocab_size: int  # special ids included
@@ -92,10 +87,9 @@ class Tokenizer(ABC):
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        """Make one, fitting the vocabulary on `texts`, read once at most, where the kind has one to fit.
+        """Make one, fitted on `texts`, read once at most, if the kind has something to fit; `UserError` without any.
 
-        A kind names its settings, keyword-only, in place of `args` and `settings` (here so that type checkers allow
-        that), and raises `UserError` where `texts` holds nothing to fit on.
+        A kind names its settings, keyword-only, in place of `args` and `settings`, which let type checkers allow that.
         """
         raise NotImplementedError
 
@@ -140,8 +134,8 @@ class Tokenizer(ABC):
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
         """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``.
 
-        `parts` are in turn text, in which what spells a special token is text, and the spelling of a special token that
-        is meant; first and last are texts, perhaps empty. No border but a special token's cuts what is encoded.
+        `parts` are in turn text, perhaps empty, in which what spells a special token is text, and the spelling of one
+        that is meant. No border but a special token's cuts what is encoded.
         """
         placed, done = PlacedIds(), 0
         for number, part in enumerate(parts):

@@ -51,11 +51,8 @@ class BpeTokenizer(HuggingFaceTokenizer):
         min_frequency: Annotated[int, Ge(1)] = 2,
         train_bytes: Annotated[int, Ge(MIN_BUDGET_BYTES)] = 4_000_000,
     ) -> BpeTokenizer:
-        """Train on an even sample of `texts`, at most `train_bytes`; the same texts and settings, the same tokenizer.
-
-        Of `vocab_size` ids special ones and the 256 bytes are a part; text with too few pairs, seen `min_frequency`
-        times, gives fewer.
-        """
+        """Train on an even sample of `texts`, at most `train_bytes`; `vocab_size` counts special ids and the 256 bytes,
+        and is not reached by text with too few pairs that are seen `min_frequency` times."""
         sample = even_sample(texts, train_bytes)
         if not sample:
             raise UserError("tokenizer=bpe got no text to train on: check that the data is not empty")
@@ -72,10 +69,9 @@ class BpeTokenizer(HuggingFaceTokenizer):
 
 
 def even_sample(texts: Iterable[str], budget_bytes: int) -> list[str]:
-    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8, or all if they fit.
+    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8.
 
-    Every chunk draws a random priority (seeded), and the lowest that fit are kept; so each part of each text has the
-    same chance, and memory holds the sample only.
+    Each draws a priority (seeded), and the lowest that fit are kept, so that all parts have the same chance.
     """
     priorities = random.Random(0)
     kept: list[tuple[float, int, str, int]] = []  # a heap: (-priority, position, chunk, bytes)

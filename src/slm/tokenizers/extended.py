@@ -10,8 +10,7 @@ import numpy as np
 
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
-from slm.tokenizers.huggingface import HuggingFaceTokenizer
-from slm.tokenizers.rendered import RenderedEncoder
+from slm.tokenizers.huggingface import HuggingFaceTokenizer, RenderedEncoder
 from slm.tokenizers.text_bytes import PlacedIds
 
 if TYPE_CHECKING:
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
 
 class ExtendedTokenizer(Tokenizer):
-    """Another tokenizer's ids, and one id more for each of `added`; texts are encoded as by the other.
-
-    It is saved as the other kind, with the added tokens (none for a chat template alone) beside its state.
-    """
+    """Another tokenizer's ids, one more for each of `added`, perhaps none; saved as the other, which encodes texts."""
 
     def __init__(
         self, inner: Tokenizer, added: Sequence[str], chat_template: str | None, also_ends: Sequence[int] = ()

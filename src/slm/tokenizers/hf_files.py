@@ -39,10 +39,8 @@ def from_hub(name: str, here: str, mend: str, files: Sequence[str], ignored: Seq
 
 
 def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
-    """``eos_token``, ``pad_token``, … to tokens of the vocabulary; a name without a token there is left out.
-
-    Where no tokenizer file speaks of a beginning of text (GPT-2's do not), the model's ``config.json`` may.
-    """
+    """``eos_token``, ``pad_token``, … to tokens of the vocabulary; others are left out. Where no tokenizer file speaks
+    of a beginning of text (GPT-2's do not), the model's ``config.json`` may."""
     entries = {**_read(folder / SPECIAL_FILE), **_read(folder / CONFIG_FILE)}
     if "bos_token" not in entries and isinstance(bos_id := _read(folder / MODEL_FILE).get("bos_token_id"), int):
         entries["bos_token"] = backend.id_to_token(bos_id) if 0 <= bos_id < 1 << 32 else None
@@ -67,10 +65,8 @@ def chat_template(folder: Path) -> str | None:
 
 
 def end_ids(folder: Path) -> list[int]:
-    """Ids at which the model stops, as its files say: those of generation, else several of the model.
-
-    A single one of the model says no more than the tokenizer's end of text, and is often a default that nobody set.
-    """
+    """Ids at which the model stops, by generation's file or else, if several, the model's: a single one says no more
+    than the tokenizer's end of text, and is often a default that nobody set."""
     found = _read(folder / GENERATION_FILE).get("eos_token_id")
     if found is None and isinstance(of_model := _read(folder / MODEL_FILE).get("eos_token_id"), list):
         found = of_model

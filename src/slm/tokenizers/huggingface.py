@@ -13,7 +13,6 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
-from slm.tokenizers.rendered import RenderedEncoder
 from slm.tokenizers.spelling import (
     bytes_of_tokens,
     has_all_bytes,
@@ -25,14 +24,14 @@ from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
 _EXTRAS = ("begin_ids", "special_names", "chat_template", "also_ends", "published_ids")  # saved if they say anything
+_MARK = "\ufdd2"  # a Unicode noncharacter: no text holds one
 Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 
 class HuggingFaceTokenizer(ByteTableTokenizer):
-    """Text to ids by the Rust library; ids to text by exact bytes where the vocabulary is byte-level.
+    """Text to ids by the Rust library, whose `backend` is taken over; ids to text by exact bytes if it is byte-level.
 
-    The `backend` is taken over: it will neither truncate nor pad, and read special tokens in a text as text. Without
-    `begin_ids` they are what it puts there when asked to add special tokens. A `pad_token` that ends texts is none.
+    Without `begin_ids` they are what the backend puts there. A `pad_token` that ends texts is none.
     """
 
     def __init__(
@@ -201,12 +200,52 @@ def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
     return ()
 
 
-def _keep_forks_quiet() -> None:
-    """Make a forked child (a loader worker) encode on one thread, and say nothing.
+class RenderedEncoder:
+    """A copy of a vocabulary in which special tokens, perhaps further ones, are spelt as no text is, so that whatever
+    spells one is text. All else is as the library does it: spaces that a special token takes, what a text begins
+    with."""
 
-    Up to 0.22 the library does that by itself, but warns on stderr in every child unless the variable is set.
-    Set around the fork only, it leaves the parent parallel; a value of the user's own is left alone.
-    """
+    def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, int]) -> None:
+        state = json.loads(backend.to_str())
+        self._spelt = {token: f"{_MARK}{number}{_MARK}" for number, token in enumerate(special_tokens)}
+        added, model = state["added_tokens"], state["model"]
+        state["added_tokens"] = [token for token in added if not token["special"]]
+        state["post_processor"] = None
+        model["vocab"] = self._respelt(model["vocab"])
+        model["unk_token"] = self._spelt.get(model.get("unk_token"), model.get("unk_token"))
+        self._copy = tokenizers.Tokenizer.from_str(json.dumps(state))
+        traits = {token["content"]: token for token in added if token["special"]}
+        self._copy.add_special_tokens([_like(traits.get(token), spelt) for token, spelt in self._spelt.items()])
+        their_id = self._copy.token_to_id
+        self._id_of = {their_id(self._spelt[token]): token_id for token, token_id in special_tokens.items()}
+        self._id_of.update({their_id(token["content"]): token["id"] for token in state["added_tokens"]})
+
+    def _respelt(self, vocab: Any) -> Any:
+        """A model's own table, which may have special tokens that its algorithm finds in a text (Unigram's has)."""
+        if isinstance(vocab, list):
+            return [[self._spelt.get(token, token), score] for token, score in vocab]
+        return {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
+
+    def encode(self, parts: Sequence[str]) -> PlacedIds:
+        """As `Tokenizer.encode_parts`."""
+        written = [self._spelt[part] if number % 2 else part for number, part in enumerate(parts)]
+        with breakdowns_refused():
+            encoding = self._copy.encode("".join(written), add_special_tokens=False)
+        # where each part that holds anything begins, and the end: a special token holds something under any spelling
+        here, there = (np.cumsum([0, *(len(part) for part in texts if part)]) for texts in (written, parts))
+        ids = [self._id_of.get(token_id, token_id) for token_id in encoding.ids]
+        places = np.interp(np.array(encoding.offsets, dtype=np.float64).reshape(-1, 2), here, there).astype(np.int64)
+        return PlacedIds(ids, places[:, 0].tolist(), places[:, 1].tolist())
+
+
+def _like(traits: Mapping[str, bool] | None, spelling: str) -> tokenizers.AddedToken:
+    kept = {name: traits[name] for name in ("single_word", "lstrip", "rstrip", "normalized")} if traits else {}
+    return tokenizers.AddedToken(spelling, special=True, **kept)
+
+
+def _keep_forks_quiet() -> None:
+    """Make a forked child (a loader worker) encode on one thread without the warning of versions up to 0.22; the parent
+    stays parallel, and a value of the user's own is left alone."""
     variable = "TOKENIZERS_PARALLELISM"
     set_here: list[bool] = []
 

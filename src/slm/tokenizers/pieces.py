@@ -28,10 +28,7 @@ MIN_VOCAB_SIZE = N_SPECIAL + 1
 
 
 class PieceTokenizer(ByteTableTokenizer):
-    """A closed list: id 0 is `<unk>`, 1 ends a text, 2 pads, and 3 onwards are `pieces` in their order.
-
-    Decoding joins pieces, which are distinct and not empty; an unknown one reads as U+FFFD.
-    """
+    """A closed list: id 0 is `<unk>`, read as U+FFFD, 1 ends a text, 2 pads, and from 3 on are distinct `pieces`."""
 
     unk_id = 0
     eos_id = 1
@@ -121,10 +118,7 @@ class SimpleTokenizer(PieceTokenizer):
 
 @register_tokenizer("regex")
 class RegexTokenizer(PieceTokenizer):
-    """One id a piece of text seen often enough in fitting; any other piece is `<unk>`.
-
-    A piece is what `pattern` matches, and text between two matches is one as well, so nothing is lost.
-    """
+    """One id a piece of text that `pattern` matches, or between two matches, seen often enough; others are `<unk>`."""
 
     kind = "regex"
 
@@ -144,8 +138,7 @@ class RegexTokenizer(PieceTokenizer):
     ) -> RegexTokenizer:
         """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points.
 
-        Of `max_vocab_size` ids 3 are special. A piece seen less than `min_frequency` times is `<unk>`, which from 2 on
-        has something to learn from. `pattern` is in the syntax of the package `regex`.
+        Of `max_vocab_size` ids 3 are special; from a `min_frequency` of 2 on `<unk>` has something to learn from.
         """
         compiled = _compile(pattern)
         counts: Counter[str] = Counter()

@@ -1,8 +1,7 @@
 """A regular expression of Python's `regex` or of tiktoken, in the dialect of the library `tokenizers`.
 
-That library reads patterns with Oniguruma in Ruby's syntax. Two things there mean something else without a word: what
-belongs to a class (``\\w`` holds "²", and each engine has the Unicode of its year), and ``{1,3}+``, which is no
-possessive repetition but a repeated one. What else is read otherwise (``^`` begins any line there) is found by trying.
+There, Oniguruma reads classes (``\\w`` holds "²", and each engine has the Unicode of its year) and ``{1,3}+``, no
+possessive repetition, otherwise without a word. What else it does (``^`` begins any line) is found by trying.
 """
 
 from __future__ import annotations
@@ -52,10 +51,8 @@ def rust_regex(pattern: str, setting: str, *, spell_sets: bool) -> tokenizers.Re
 
 
 def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
-    """`pattern`, of the package `regex` or of tiktoken, changed where Oniguruma is known to read it otherwise.
-
-    With `spell_sets` every set of characters is written as the ranges that `regex` finds in it.
-    """
+    """`pattern`, of the package `regex` or of tiktoken, changed where Oniguruma is known to read it otherwise; with
+    `spell_sets` every set of characters is written as the ranges that `regex` finds in it."""
     parts: list[str] = []
     atom = 0  # the part where what a quantifier would repeat begins
     groups: list[int] = []

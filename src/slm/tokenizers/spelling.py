@@ -1,8 +1,4 @@
-"""Which bytes the tokens of a vocabulary are spelt with.
-
-GPT-2's kind has a visible character for each byte, so that any bytes can be a key of a JSON vocabulary; SentencePiece's
-has ``▁`` for a space and ``<0x0A>`` for a byte.
-"""
+"""Which bytes tokens are spelt with: by a visible character each, or by SentencePiece's ``▁`` and ``<0x0A>``."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def stretched(estimates: np.ndarray, total: int) -> np.ndarray:
 def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray:
     """Bytes of UTF-8 that tokens whose characters end at `ends` (n,) stand for, (n,) int64, together those of `text`.
 
-    What no token holds (dropped space, say) is the next one's, at the end the last one's. Tokens that end in one
-    character share it by `estimates` (n,), the bytes each would have by itself.
+    What no token holds (dropped space, say) is the next one's, or the last one's; a character that several end in is
+    shared by `estimates` (n,).
     """
     last = np.minimum(np.maximum.accumulate(np.asarray(ends, dtype=np.int64)), len(text))
     if not len(last):
@@ -40,10 +40,7 @@ def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray
 
 @dataclass
 class PlacedIds:
-    """Ids of a text in its order, and the characters ``text[start:end]`` that each writes.
-
-    The ids of one character's bytes share its place; neighbours overlap only so.
-    """
+    """Ids of a text in its order, and the characters ``text[start:end]`` of each; bytes of one character share it."""
 
     ids: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
@@ -53,17 +50,14 @@ class PlacedIds:
         return len(self.ids)
 
     def within(self, start: int, stop: int, specials: Collection[int]) -> np.ndarray:
-        """(n,) bool: which ids hold a character from `start` up to `stop`. One of the `specials` belongs to where
-        it begins: it may hold spaces around it."""
+        """(n,) bool: which ids hold a character from `start` up to `stop`."""
         starts, ends = np.array(self.starts), np.array(self.ends)
-        is_special = np.isin(self.ids, list(specials))
+        is_special = np.isin(self.ids, list(specials))  # belongs to where it begins: it may hold spaces around it
         return (starts < stop) & np.where(is_special, starts >= start, ends > start)
 
     def text_bytes(self, parts: Sequence[str], bytes_of_id: np.ndarray) -> list[int]:
-        """How many bytes each id stands for of what lies between special tokens of `parts`, all together.
-
-        `parts` are those of `Tokenizer.encode_parts`, and `bytes_of_id` (vocab_size,) is what each has as a rule.
-        """
+        """How many bytes each id stands for of what lies between special tokens of `parts` (`Tokenizer.encode_parts`),
+        together all; as a rule `bytes_of_id` (vocab_size,)."""
         found = bytes_of_id[self.ids]
         text = "".join(parts[::2])
         if int(found.sum()) != len(text.encode()):

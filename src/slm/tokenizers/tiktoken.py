@@ -113,9 +113,8 @@ def _pieces(text: str) -> Iterator[str]:
 def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
     """The pair each token of two bytes or more is merged from, in the order of the ranks, all that tiktoken keeps.
 
-    A pair is merged wherever it stands, and until a token is made no merge reaches over its ends; so in every text it
-    is made as its own bytes alone are, from one pair. A token that its own bytes do not end in is made in no text: it
-    has no pair, and can only be a whole piece of text (`ignore_merges` in `tokenizers`).
+    Until a token is made no merge reaches over its ends, so in every text it is made as its own bytes alone are. If
+    those do not end in it, it is made in no text, has no pair, and can only be a whole piece (`ignore_merges`).
     """
     pairs = (_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__))
     return [pair for pair in pairs if pair is not None]

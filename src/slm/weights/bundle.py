@@ -42,8 +42,7 @@ def write_bundle(
 ) -> None:
     """Write a bundle beside `folder` and rename it into place: an older one is replaced whole, or stays (`OSError`).
 
-    `weights` are a state dict, `facts` plain types that say what produced it. `quantize` is ``int8`` or ``int4`` if
-    the state dict is of a model that `prepare_for_inference` quantized.
+    `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the state dict is of its model.
     """
     with new_folder(folder) as partial:
         content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}

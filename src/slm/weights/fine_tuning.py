@@ -59,8 +59,7 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
     """The shape to train: that of the weights, `source`, with what training decides taken from `given`.
 
     That is the configuration's `model`: whole, and then it must be the same shape, or without a name, and then only
-    what it sets is taken. `extend` is the method for a `max_seq_len` beyond the weights'. `UserError` if shapes differ,
-    or positions would have to reach further and no method fits.
+    what it sets is taken. `extend` is the method for a `max_seq_len` beyond the weights'.
     """
     values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
     wanted_len = values["params"]["max_seq_len"]

@@ -19,11 +19,8 @@ _SHOWN = 40  # characters of a value in a message
 
 @dataclass
 class ForeignConfig:
-    """Values of a ``config.json``, or of an object in it, with the defaults of its family.
-
-    Every value is checked as it is read: of a wrong type it is noted, and some right one returned, so that all
-    problems are found in one pass.
-    """
+    """Values of a ``config.json``, or of an object in it. A wrong one is noted as it is read, and some right one
+    returned, so that all problems are found in one pass."""
 
     values: Mapping[str, Any]
     where: str  # for messages
@@ -65,9 +62,8 @@ class ForeignConfig:
     def rotary(self, base_key: str, fraction_key: str | None = None, fraction: float = 1.0) -> dict[str, Any]:
         """Our `rotary` settings, from the forms that version 4 and version 5 of transformers write.
 
-        What both say is taken from where version 5 takes it: ``rope_scaling`` before ``rope_parameters``, and what
-        stands there before the keys of version 4 beside it: of the base, and of the share of a head that turns, by
-        default `fraction` (None for a family whose heads turn whole).
+        What both say is taken from where version 5 does: ``rope_scaling``, ``rope_parameters``, then the keys of
+        version 4, of the base and of the share of a head that turns (None for a family whose heads turn whole).
         """
         rope = self._object("rope_scaling") or self._object("rope_parameters") or replace(self, values={})
         if fraction_key is None:

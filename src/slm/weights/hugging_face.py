@@ -117,10 +117,7 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The first family that writes the configuration and reads back the same model.
-
-    `UserError` if none can; it says what the nearest cannot say.
-    """
+    """The first family that reads back the same model that it wrote, or `UserError` of what the nearest lacks."""
     lost = {}
     for name in FAMILIES.names():
         family: Family = FAMILIES.get(name)()
@@ -168,11 +165,8 @@ def _refuse_pickles(folder: Path) -> None:
 def write_hugging_face(
     folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
 ) -> None:
-    """Write config.json, generation_config.json, safetensors, the tokenizer and a model card that shows the `facts`.
-
-    The folder is written beside its place and renamed; an older one is replaced whole. `UserError` if no family of
-    `transformers` can say what the model or the tokenizer does.
-    """
+    """Write configurations, safetensors, the tokenizer and a model card that shows the `facts`; an older folder is
+    replaced whole. `UserError` if no family of `transformers` can say what the model or the tokenizer does."""
     from huggingface_hub import save_torch_state_dict  # only here, since models are opened more often than exported
 
     family = family_of(config)

@@ -49,10 +49,7 @@ def identity_table(model: nn.Module) -> list[Entry]:
 
 
 def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource, vocab_size: int) -> None:
-    """Raise `UserError` naming what of `source` is missing, unexpected or of another shape than the model's tensors.
-
-    Of a padded tensor `vocab_size` rows are real.
-    """
+    """Raise `UserError` naming what of `source` is missing, unexpected or of another shape than ours, padding aside."""
     expected = {}
     for entry in table:
         laid_out = torch.empty(ours[entry.ours].shape, device="meta")  # `empty_like` would import half of torch.compile
@@ -73,10 +70,8 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
 def load_tensors(
     table: Table, ours: Mapping[str, Tensor], source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
-    """Our tensors, made of theirs, with little more memory than they take themselves; `check_tensors` comes first.
-
-    One that is ours as it lies in the file stays there, memory-mapped. The others are copied, the largest first.
-    """
+    """Our tensors, after `check_tensors`; one that lies in the file as it is ours stays there, memory-mapped, and the
+    others are copied, the largest first, so that little more memory is taken than they need themselves."""
     largest_first = sorted(table, key=lambda entry: -ours[entry.ours].numel())
     return {entry.ours: _load(entry, ours[entry.ours].shape, source, dtype, device) for entry in largest_first}
 
@@ -93,10 +88,8 @@ def their_tensors(table: Table, ours: Mapping[str, Tensor], vocab_size: int) -> 
 
 
 def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
-    """The dtype that holds every tensor of `source` exactly, but for those that keep their own.
-
-    `UserError` if one that is to be a weight holds no numbers with a point: a code of some quantization.
-    """
+    """The dtype that holds every tensor of `source` exactly, but for those that keep their own; `UserError` if one that
+    is to be a weight is a code of some quantization."""
     stored = source.dtypes
     names = [name for entry in table if not entry.as_stored for name in entry.theirs]
     dtypes = {name: stored[name] for name in names if name in stored}  # `check_tensors` names those that are missing

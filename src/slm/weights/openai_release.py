@@ -57,11 +57,8 @@ _SHA256 = {
 
 
 def fetch_release(name: str, folder: Path | None = None, mirror: str | None = None) -> Path:
-    """The folder of a released GPT-2, one of `RELEASES`; what is missing in it is downloaded, or a `UserError`.
-
-    It lies in `folder`, by default ``openai_gpt2`` in ``$SLM_CACHE_DIR`` or ``~/.cache/slm``, and is called as at
-    OpenAI's server (``124M``) or the base URL `mirror`.
-    """
+    """The folder of a released GPT-2, one of `RELEASES`, in `folder` or else the cache; what is missing in it is
+    downloaded from OpenAI's server or the base URL `mirror`."""
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
     if name not in RELEASES:

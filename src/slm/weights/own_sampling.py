@@ -35,10 +35,8 @@ class OwnSampling:
 
 
 def sampling_in(folder: Path) -> dict[str, Any]:
-    """What a Hugging Face folder says of sampling: a fact for `own_sampling`, or none.
-
-    With ``do_sample`` what is left open is transformers' default, for so its makers run it.
-    """
+    """What a Hugging Face folder says of sampling: a fact for `own_sampling`, or none. With ``do_sample`` what is left
+    open is transformers' default, for so its makers run it."""
     file = folder / GENERATION_FILE
     values = read_json_object(file) if file.is_file() else {}
     theirs = {name: values.get(_THEIR_NAMES.get(name, name)) for name in OwnSampling.__dataclass_fields__}

@@ -55,10 +55,7 @@ class Pretrained:
         return model
 
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Our state dict on `device`, in `dtype` or else the one that holds every tensor exactly.
-
-        `UserError` if the tensors are not those of the config, or cannot be read.
-        """
+        """Our state dict, in `dtype` or else the one that holds every tensor exactly; `UserError` if it cannot be."""
         return self._weights_of(self.laid_out(), device, dtype)
 
     def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
@@ -109,9 +106,7 @@ def take_weights(model: nn.Module, weights: dict[str, Tensor], device: torch.dev
 
 def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, new: range | None = None) -> nn.Module:
     """A model with the weights of `start`, in fp32, in training mode; `config` differs in vocabulary and length alone.
-
-    Rows of the `new` ids, by default those beyond the weights', begin as `grow` says, ``mean`` or ``normal``.
-    """
+    Rows of the `new` ids, by default those beyond the weights', begin as `grow` says, ``mean`` or ``normal``."""
     model = lay_out(config)
     weights = start.weights(dtype=torch.float32)
     known = start.config.vocab_size

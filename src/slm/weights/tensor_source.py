@@ -58,10 +58,7 @@ class _Stored:
 
 
 class SafetensorsFiles:
-    """Tensors of one or several safetensors files, memory-mapped: reading one copies nothing.
-
-    `UserError` if a file is missing or damaged, or two hold a tensor of the same name.
-    """
+    """Tensors of safetensors files, memory-mapped: reading one copies nothing. No two may hold one of the same name."""
 
     def __init__(self, files: Iterable[Path], where: str) -> None:
         self.where = where

@@ -25,12 +25,10 @@ _DTYPES = {n: getattr(torch, n) for n in ("float16", "bfloat16", "float32", "flo
 
 
 class TensorFlowCheckpoint:
-    """A folder with ``checkpoint`` and the files it names (``model.ckpt.*``).
+    """A folder with ``checkpoint`` and the files it names (``model.ckpt.*``): all variables, an optimizer's too.
 
-    TensorFlow runs in a process of its own, which on damaged files is ended by a `CHECK` of its reader more often than
-    by an error; the tensors come through a pipe, so that only one at a time is in memory twice. It verifies the CRC-32C
-    of each. All variables are listed, an optimizer's too. `UserError` if there is no checkpoint of numbers that is
-    whole and no pickle, or no TensorFlow to read it with.
+    TensorFlow, which verifies the CRC-32C of each, runs in a process of its own: damaged files end it by a `CHECK` more
+    often than by an error. The tensors come through a pipe, so that only one at a time is in memory twice.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -53,10 +53,7 @@ def _serve(folder: Path, answers: BinaryIO) -> None:
 
 
 def _prefix(tensorflow: Any, folder: Path) -> Path:
-    """Where the newest checkpoint's files lie, less their endings.
-
-    ``checkpoint`` may name the place they were written to; they are where it is now, and never in another folder.
-    """
+    """Where the newest checkpoint's files lie, less their endings: in `folder`, wherever they once were."""
     bounded_text(folder / CHECKPOINT_FILE, _LONGEST_STATE)
     state = tensorflow.train.get_checkpoint_state(str(folder))
     name = Path(state.model_checkpoint_path).name if state is not None else ""
