@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from slm.errors import UserError
-from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+from slm.weights.openai_release import TensorFlowCheckpoint
 
 DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
 Save = Callable[[Path, Mapping[str, Any]], None]
@@ -188,7 +188,7 @@ def test_tensorflow_is_never_in_our_process(gpt2_tf_folder: tuple[Path, Any]) ->
     """It would take the whole memory of a GPU with its first device, and talks while it is loaded."""
     code = f"""
 import sys, pathlib, torch
-from slm.weights.tf_checkpoint import TensorFlowCheckpoint
+from slm.weights.openai_release import TensorFlowCheckpoint
 source = TensorFlowCheckpoint(pathlib.Path({str(gpt2_tf_folder[0])!r}))
 source.read("model/wte")
 assert "tensorflow" not in sys.modules

@@ -17,10 +17,16 @@ from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
 from slm.weights.hugging_face import read_hugging_face
-from slm.weights.openai_release import HPARAMS_FILE, RELEASES, fetch_release, gpt2_tf_table, read_hparams
+from slm.weights.openai_release import (
+    HPARAMS_FILE,
+    RELEASES,
+    TensorFlowCheckpoint,
+    fetch_release,
+    gpt2_tf_table,
+    read_hparams,
+)
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
-from slm.weights.tf_checkpoint import TensorFlowCheckpoint
 from slm.weights.tf_reader import CHECKPOINT_FILE
 
 Format = Literal["slm", "hf", "gpt2_tf"]

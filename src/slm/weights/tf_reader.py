@@ -1,4 +1,4 @@
-"""A process that reads a TensorFlow checkpoint for `slm.weights.tf_checkpoint` and ends with it.
+"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release` and ends with it.
 
 Answers are lines of JSON: first ``{"variables": {name: [dtype, shape]}}``, then to each name asked for (a line of JSON,
 too) ``{"bytes": n}`` and the bytes themselves. ``{"error": …}`` is the last.
