@@ -8,7 +8,6 @@ Sizes: 124M, 355M, 774M, 1558M. Prints the folder. `slm-convert source=gpt2-124m
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from slm.cli.command import fail
@@ -26,7 +25,7 @@ def main() -> None:
     try:
         print(fetch_release(f"gpt2-{options.size.lower()}", options.folder, options.mirror))
     except UserError as error:
-        fail(Path(sys.argv[0]).name, str(error))
+        fail(str(error))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import pytest
 from annotated_types import Ge
 
-from slm.errors import UserError, nearest
+from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
 from slm.schema import call_problems, checked, together
+from slm.suggest.nearest import ranked
 
 
 def model(**changes: Any) -> dict[str, Any]:
@@ -115,6 +116,6 @@ def test_together_keeps_every_line_and_every_result() -> None:
 
 
 def test_the_nearest_name() -> None:
-    assert nearest("LR", ["lr", "eps"]) == "lr"
-    assert nearest("weight_decy", ["lr", "weight_decay"]) == "weight_decay"
-    assert nearest("zzz", ["lr", "weight_decay"]) is None
+    assert ranked("LR", ["lr", "eps"])[0] == "lr"
+    assert ranked("weight_decy", ["lr", "weight_decay"])[0] == "weight_decay"
+    assert ranked("zzz", ["lr", "weight_decay"]) == []

@@ -21,9 +21,10 @@ class Stopped(BaseException):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was most likely meant to be, or None if nothing is close."""
-    return next(iter(ranked(name, known)), None)
+def refuse(problems: Iterable[str]) -> None:
+    """Raise one `UserError` with a line for each problem, if there are any."""
+    if lines := "\n".join(problems):
+        raise UserError(lines)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

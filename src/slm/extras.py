@@ -12,11 +12,10 @@ from slm.errors import UserError
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional module, or raise `UserError` naming the extra that brings it; `purpose` is what wants it."""
-    package = module.split(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name not in (package, module):
+        if error.name not in (module.split(".")[0], module):
             raise
         raise _missing(error.name, extra, purpose) from None
 

@@ -13,13 +13,11 @@ _SECRET_NAME = re.compile(
     r"(^|_)(api_?key|access_?key|private_?key|password|passwd|secret|credentials?|authorization)$"
     r"|^token$|(^|_)(hf|hub|auth|access|api|bearer|refresh|wandb|github|huggingface)_?token$",
     re.IGNORECASE,
-)
-"""Of a setting; ``eos_token`` and ``max_new_tokens`` are none."""
+)  # of a setting; ``eos_token`` and ``max_new_tokens`` are none
 _SECRET = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bwandb_v\d_[A-Za-z0-9_]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{16,}"
     r"|\bgithub_pat_[A-Za-z0-9_]{16,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[A-Za-z0-9-]{10,}"
-)
-"""Of the Hugging Face hub, W&B, OpenAI, GitHub, AWS, Slack."""
+)  # of the Hugging Face hub, W&B, OpenAI, GitHub, AWS, Slack
 _IN_ADDRESS = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+(?=@)")
 _IN_TEXT = re.compile(r"([\w.]+)(\s*[:=]\s*)([^,}\]\s]+)")
 _SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one may be any word
@@ -48,8 +46,7 @@ def masked_argument(argument: str) -> str:
 
 def _masked_pair(found: re.Match[str]) -> str:
     """``name: value`` inside a mapping that is typed."""
-    name = found[1].rpartition(".")[2]
-    return f"{found[1]}{found[2]}{MASK}" if _SECRET_NAME.search(name) else found[0]
+    return f"{found[1]}{found[2]}{MASK}" if _SECRET_NAME.search(found[1].rpartition(".")[2]) else found[0]
 
 
 def _masked_text(text: str) -> str:

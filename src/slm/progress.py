@@ -8,17 +8,14 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveBar
+from rich.table import Column
 from rich.text import Text
 
 
 class Progress:
-    """A count that goes up to `total`, and figures beside it.
+    """A count that goes up to `total` (`words` tell both: ``step 3/10``), and figures beside it.
 
-    Args:
-        words: count and total in words, e.g. ``step 3/10``.
-        total, done: of the whole, and so far.
-        left: seconds until the end; None while there is nothing to tell by.
-        console: where to; None for stderr.
+    `left` gives the seconds until the end; None while there is nothing to tell by.
     """
 
     def __init__(
@@ -26,17 +23,17 @@ class Progress:
         words: Callable[[int, int], str],
         total: int,
         left: Callable[[], float | None],
-        done: int = 0,
-        console: Console | None = None,
+        done: int,
+        console: Console,
     ) -> None:
-        self.words = words
-        self.total = total
-        self.console = console or Console(stderr=True)
+        self.words, self.total, self.console = words, total, console
         self._bar: LiveBar | None = None
-        if self.console.file.isatty():
-            columns = (_Field("words"), BarColumn(bar_width=None), _Field("figures"), TimeElapsedColumn())
-            self._bar = LiveBar(*columns, TextColumn("left"), _Left(left), console=self.console, expand=True)
-            self._task: TaskID = self._bar.add_task("", total=total, completed=done, words=words(done, total))
+        if console.file.isatty():
+            columns = (_field("words"), BarColumn(bar_width=None), _field("figures"), TimeElapsedColumn())
+            self._bar = LiveBar(*columns, TextColumn("left"), _Left(left), console=console, expand=True)
+            self._task: TaskID = self._bar.add_task(
+                "", total=total, completed=done, words=words(done, total), figures=""
+            )
             self._bar.start()
 
     def update(self, done: int, figures: str, line: str | None = None) -> None:
@@ -58,13 +55,8 @@ class Progress:
             self._bar = None
 
 
-class _Field(ProgressColumn):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    def render(self, task: Task) -> Text:
-        return Text(task.fields.get(self._name, ""))
+def _field(name: str) -> TextColumn:
+    return TextColumn(f"{{task.fields[{name}]}}", markup=False, table_column=Column())  # which may wrap
 
 
 class _Left(ProgressColumn):

@@ -74,27 +74,26 @@ def _home(entry: Any) -> str:
 
 
 def _files(package: str, names: str) -> dict[str, str]:
-    """A file for each name."""
     return {name: f"{package}.{name}" for name in names.split()}
 
 
 def _file(module: str, names: str) -> dict[str, str]:
-    """One file for all."""
-    return dict.fromkeys(names.split(), f"slm.models.modules.{module}")
+    return dict.fromkeys(names.split(), module)
 
 
+_TRANSFORMER, _EMBEDDINGS = "slm.models.modules.transformer", "slm.models.modules.embeddings"
 MODELS = Registry("model", _files("slm.models.meta_arch", "gpt"))
-NORMS = Registry("norm", _file("transformer", "layer_norm rms_norm"))
-ACTIVATIONS = Registry("activation", _file("transformer", "gelu gelu_tanh relu relu2 silu"))
-POSITION_EMBEDDINGS = Registry("position embedding", _file("embeddings", "learned sinusoidal rotary none"))
-ATTENTIONS = Registry("attention", _file("transformer", "mha"))
-MLPS = Registry("mlp", _file("transformer", "mlp glu"))
-LOSSES = Registry("loss", _file("losses", "cross_entropy"))
+NORMS = Registry("norm", _file(_TRANSFORMER, "layer_norm rms_norm"))
+ACTIVATIONS = Registry("activation", _file(_TRANSFORMER, "gelu gelu_tanh relu relu2 silu"))
+POSITION_EMBEDDINGS = Registry("position embedding", _file(_EMBEDDINGS, "learned sinusoidal rotary none"))
+ATTENTIONS = Registry("attention", _file(_TRANSFORMER, "mha"))
+MLPS = Registry("mlp", _file(_TRANSFORMER, "mlp glu"))
+LOSSES = Registry("loss", _file("slm.models.modules.losses", "cross_entropy"))
 TOKENIZERS = Registry(
     "tokenizer",
     {
         **_files("slm.tokenizers", "byte bpe tiktoken hf_gpt2"),
-        **dict.fromkeys(("simple", "regex"), "slm.tokenizers.pieces"),
+        **_file("slm.tokenizers.pieces", "simple regex"),
         "saved": "slm.tokenizers.load",
     },
 )
@@ -105,17 +104,16 @@ CORPORA = Registry(
     "data kind",
     {
         **_files("slm.data.corpora", "shakespeare_char datasets"),
-        **dict.fromkeys(("text", "jsonl", "parquet"), "slm.data.corpora.text"),
-        **dict.fromkeys(("code", "python_stdlib"), "slm.data.corpora.code"),
-        **dict.fromkeys(("instructions", "pairs"), "slm.data.corpora.records"),
+        **_file("slm.data.corpora.text", "text jsonl parquet"),
+        **_file("slm.data.corpora.code", "code python_stdlib"),
+        **_file("slm.data.corpora.records", "instructions pairs"),
     },
 )
 READERS = Registry("data format", _files("slm.data.documents", "text jsonl json parquet"))
 TEMPLATES = Registry("chat template", _files("slm.chat.templates", "alpaca chatml hf"))
 TASKS = Registry("task", _files("slm.training.tasks", "pretrain sft dpo"))
-PREFERENCE_LOSSES = Registry(
-    "preference loss", dict.fromkeys(("dpo", "ipo", "orpo", "simpo"), "slm.training.tasks.preferences.losses")
-)
+_PREFERENCE_LOSSES = _file("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo")
+PREFERENCE_LOSSES = Registry("preference loss", _PREFERENCE_LOSSES)
 
 register_model = MODELS.register
 register_norm = NORMS.register

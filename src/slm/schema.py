@@ -1,7 +1,4 @@
-"""Plain dictionaries to typed settings: every problem found is reported in one error.
-
-Settings are frozen dataclasses whose fields carry their range in the type; pydantic checks, here are our words for it.
-"""
+"""Plain dictionaries to typed settings, frozen dataclasses: pydantic checks, and every problem is told in our words."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Annotated, Any, TypeVar, Union
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
 
-from slm.errors import UserError, did_you_mean, suggestion
+from slm.errors import UserError, did_you_mean, refuse, suggestion
 
 T = TypeVar("T")
 
@@ -33,9 +30,9 @@ Probability = Annotated[float, Strict(), Ge(0), Lt(1), _FINITE]
 Fraction = Annotated[float, Strict(), Ge(0), Le(1), _FINITE]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict()]
-RANGES = tuple(name for name, kind in vars().items() if typing.get_origin(kind) is Annotated)
 
 _AS_FLAG = {**dict.fromkeys(("yes", "on", "y", "t"), "true"), **dict.fromkeys(("no", "off", "n", "f"), "false")}
+_UNION_BRANCHES = ("int", "float", "str", "bool", "none")
 _adapter = functools.lru_cache(maxsize=64)(TypeAdapter)
 FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -44,10 +41,7 @@ def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them.
 
     A nested class refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix
-    of `values` in the whole configuration, for the messages.
-
-    Raises:
-        UserError: one line for each key that is unknown, missing, of a wrong type or out of range.
+    of `values`, for the messages: `UserError` has a line for each key that is unknown, missing or has a wrong value.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where or 'the configuration'} must be a mapping of settings; got {values!r}")
@@ -66,8 +60,7 @@ def together(*builds: Callable[[], Any]) -> list[Any]:
             results.append(build())
         except UserError as error:
             problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     return results
 
 
@@ -80,7 +73,7 @@ def unknown_key(path: str, allowed: Iterable[str]) -> str:
 
 
 def _explain(cls: type, where: str, found: Any) -> str:
-    location = [part for part in found["loc"] if not (isinstance(part, str) and _is_union_branch(part))]
+    location = [part for part in found["loc"] if part not in _UNION_BRANCHES and "[" not in str(part)]
     path = ".".join(filter(None, [where, *map(str, location)]))
     if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path, _fields_at(cls, location[:-1]))
@@ -98,7 +91,6 @@ def _allowed(found: Any) -> str:
 
 
 def _meant(found: Any) -> str:
-    """What a value of the wrong type or spelling was likely to be."""
     value = found["input"]
     if isinstance(value, float) and found["type"] == "int_type" and value.is_integer():
         return suggestion([str(int(value))])
@@ -109,12 +101,7 @@ def _meant(found: Any) -> str:
     return ""
 
 
-def _is_union_branch(part: str) -> bool:
-    return part in ("int", "float", "str", "bool", "none") or "[" in part
-
-
 def _fields_at(cls: type, location: list[Any]) -> list[str]:
-    """Field names of the dataclass reached from `cls` by following `location`."""
     for part in location:
         hint = typing.get_type_hints(cls).get(part)
         options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
@@ -126,10 +113,9 @@ def _fields_at(cls: type, location: list[Any]) -> list[str]:
 
 
 def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> list[str]:
-    """What is wrong with `values` as keyword arguments of `function`: one line a problem, none if all fit.
+    """What is wrong with `values`, of the dotted name `where`, as keyword arguments of `function`: a line a problem.
 
-    Its annotations carry types and ranges; `where` is the dotted name of `values`, and the program itself passes the
-    first `given` arguments.
+    Its annotations carry types and ranges; the program itself passes the first `given` arguments.
     """
     parameters = list(inspect.signature(function).parameters.values())[given:]
     hints = typing.get_type_hints(function, include_extras=True)

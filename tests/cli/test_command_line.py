@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from slm.cli.command_line import CommandLine, as_typed, quoted, read, with_escapes
+from slm.cli.command import CommandLine, as_typed, quoted, read, with_escapes
 from slm.errors import UserError
 
 PARSER = OverridesParser.create()

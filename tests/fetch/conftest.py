@@ -12,8 +12,8 @@ import pytest
 from local_site import Site
 
 import slm.fetch.download
-from slm.fetch.crawl import crawl
-from slm.fetch.crawl_config import CrawlConfig
+from slm.fetch.crawl import CrawlConfig, crawl
+from slm.schema import checked
 
 
 @pytest.fixture
@@ -72,6 +72,6 @@ def save(site: Site, tmp_path: Path) -> Callable[..., Any]:
             "overwrite": False,
             "allow_private": True,
         }
-        return crawl(CrawlConfig.from_dict({**defaults, **settings}))
+        return crawl(checked(CrawlConfig, {**defaults, **settings}))
 
     return save

@@ -22,7 +22,7 @@ import slm.fetch.crawl
 import slm.fetch.download
 from slm.errors import UserError
 from slm.fetch.crawl import place_of
-from slm.fetch.partial_file import claimed
+from slm.fetch.download import claimed
 
 ROOT = Path(__file__).parents[2]
 JSONL = b"".join(b'{"n": %d}\n' % n for n in range(500))

@@ -6,46 +6,42 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slm
-from slm.cli.command import INTERRUPTED_STATUS, STOPPED_STATUS, Command, fail
-from slm.cli.command_line import CommandLine, as_typed, read
+from slm.cli.command import INTERRUPTED_STATUS, STOPPED_STATUS, Command, CommandLine, as_typed, fail, read
 from slm.cli.help import render
-from slm.errors import Stopped, UserError
+from slm.errors import Stopped, UserError, refuse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EXPLAIN = "--explain"
-_CHECKED_BY_HYDRA = (
-    *("--hydra-help", "--shell-completion", "-sc", "--experimental-rerun"),
-    *("--config-name", "-cn", "--config-path", "-cp"),
-)
-"""With these no setting is read, or not one of the command's own primary config."""
+# with these no setting is read, or not one of the command's own primary config
+_OTHER_CONFIG = ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun")
+_CHECKED_BY_HYDRA = ("--hydra-help", "--shell-completion", "-sc", *_OTHER_CONFIG)
 
 
 def run_app(command: Command) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
-    name, typed = Path(sys.argv[0]).name, sys.argv[1:]
     try:
         with _hiding_nothing():
-            _run(command, name, typed)
+            _run(command, sys.argv[1:])
         sys.stdout.flush()  # at the end of the process nobody could take the error
     except BrokenPipeError:
         _write_nowhere()
     except KeyboardInterrupt as interruption:
-        fail(name, str(interruption) or "interrupted", INTERRUPTED_STATUS)
+        fail(str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:
-        fail(name, str(stop), STOPPED_STATUS)
+        fail(str(stop), STOPPED_STATUS)
     except Exception as error:
         message = _explain(error)
         if message is None:
             raise
-        fail(name, message)
+        fail(message)
 
 
 @contextlib.contextmanager
@@ -60,12 +56,12 @@ def _hiding_nothing() -> Iterator[None]:
         raise hidden if isinstance(hidden, KeyboardInterrupt) else error  # noqa: B904  it is what happened
 
 
-def _run(command: Command, name: str, typed: list[str]) -> None:
+def _run(command: Command, typed: list[str]) -> None:
     line = read([word for word in typed if word != EXPLAIN])
     if line.has("-h", "--help"):
         print(render(command.config_name, line.config_dir))
     elif line.has("--version"):
-        print(f"{name} {slm.__version__}")
+        print(f"{Path(sys.argv[0]).name} {slm.__version__}")
     elif EXPLAIN in typed:
         _print_explanation(command, line)
     else:
@@ -73,11 +69,7 @@ def _run(command: Command, name: str, typed: list[str]) -> None:
 
 
 def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
-    """The command line as the command rewrites it.
-
-    Raises:
-        UserError: all that is wrong with it, but for the values.
-    """
+    """The command line as the command rewrites it; `UserError` with all that is wrong with it, but for the values."""
     line, problems = typed, list[str]()
     try:
         line = read(command.rewrite(typed.known))
@@ -92,13 +84,11 @@ def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
 
         composition = Composition(command.config_name, line.config_dir)
         problems += find_mistakes(command, composition, command.quoted(line), typed.unknown, line.is_multirun)
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     return line
 
 
 def _print_explanation(command: Command, typed: CommandLine) -> None:
-    """Print what set each value; words without a value name the keys to show."""
     from slm.cli.composition import Composition
     from slm.cli.explain import explanation
 
@@ -125,18 +115,13 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     program, started = sys.argv[0], False
 
     def guarded(cfg: DictConfig) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
         nonlocal started
         started = True
-        one_of_many = HydraConfig.get().mode == RunMode.MULTIRUN
-        _let_ranks_follow(program, line, [*command.literal, *command.paths])
+        one_of_many = _let_ranks_follow(program, line, command)
         try:
             value = command.task(cfg)
         except BrokenPipeError:
-            _write_nowhere()
-            return None
+            return _write_nowhere()
         except Exception as error:
             return _tell_of_failure(command, error, cfg, one_of_many)
         is_loss = not isinstance(value, float) or math.isfinite(value)
@@ -147,20 +132,14 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
         hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **VERSION_BASE)(guarded)()
-    except (OSError, ValueError) as error:
-        mistake = _mistake(error, started)
-        if mistake is None:
+    except OSError as error:
+        if started or error.filename is None:
             raise
-        raise mistake from None
-
-
-def _mistake(error: Exception, started: bool) -> UserError | None:
-    """What the user is told of an error that came out of Hydra, ahead of the task or after all jobs."""
-    if isinstance(error, OSError) and not started and error.filename is not None:
-        return UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})")
-    if isinstance(error, ValueError) and "No trials are completed" in str(error):
-        return UserError("no job came to a validation loss that the sweeper could minimise")
-    return None
+        raise UserError(f"cannot make the run folder '{error.filename}' ({error.strerror})") from None
+    except ValueError as error:
+        if "No trials are completed" not in str(error):
+            raise
+        raise UserError("no job came to a validation loss that the sweeper could minimise") from None
 
 
 def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of_many: bool) -> None:
@@ -171,19 +150,19 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of
     from slm.cli.sweep import job_failed
 
     message = _explain(error)
-    if message is not None:
-        message = with_suggestions(command, message, cfg)
+    message = message and with_suggestions(command, message, cfg)
     if one_of_many:
         job_failed(message, error)
     elif message is None:
         raise error
     else:
         _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-        fail(Path(sys.argv[0]).name, message)
+        fail(message)
 
 
-def _let_ranks_follow(program: str, line: CommandLine, unquoted: Collection[str]) -> None:
-    """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with.
+def _let_ranks_follow(program: str, line: CommandLine, command: Command) -> bool:
+    """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with; whether it is
+    one of a multirun.
 
     It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
     multirun what this job is, in this job's folder.
@@ -195,11 +174,12 @@ def _let_ranks_follow(program: str, line: CommandLine, unquoted: Collection[str]
     job: Any = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         sys.argv = [program, *line.known]
-        return
+        return False
     flags = [] if line.config_dir is None else [f"--config-dir={line.config_dir}"]
-    sys.argv = [program, *flags, *as_typed(job.overrides.task, unquoted)]
+    sys.argv = [program, *flags, *as_typed(job.overrides.task, [*command.literal, *command.paths])]
     with read_write(job), open_dict(job):
         job.run.dir = job.runtime.output_dir
+    return True
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,18 +1,15 @@
-"""Hydra's composition without its job: what a configuration is made of, and what Hydra says of a wrong one.
-
-Through what Hydra and OmegaConf make public alone.
-"""
+"""Hydra's composition without its job: what a configuration is made of, and what Hydra says of a wrong one."""
 
 from __future__ import annotations
 
 import functools
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 import yaml
@@ -21,14 +18,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from slm.cli.command_line import quoted
+from slm.cli.command import quoted
 from slm.cli.help import choices
-from slm.errors import UserError
 
-T = TypeVar("T")
 CONF = "slm.conf"
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 has one behaviour alone
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -39,28 +34,19 @@ _COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
 
 @dataclass(frozen=True)
 class Layer:
-    """What a configuration is merged from: a file, or a setting of the command line.
+    """What a configuration is merged from: a file, or a setting of the command line."""
 
-    Attributes:
-        content: nested, from the top of the configuration.
-        setting: as Hydra reads it; None for a file.
-        file: of a group's choice: ``optimizer/adamw``, in `folder`.
-        folder: ``conf`` for ours, else the user's own.
-        package: dotted place that the file fills.
-    """
-
-    content: dict[str, Any] = field(repr=False)
-    setting: str | None = None
-    file: str = ""
-    folder: str = ""
-    package: str = ""
+    content: dict[str, Any] = field(repr=False)  # nested, from the top of the configuration
+    setting: str | None = None  # as Hydra reads it; None for a file
+    file: str = ""  # of a group's choice: ``optimizer/adamw``, in `folder`
+    folder: str = ""  # ``conf`` for ours, else the user's own
+    package: str = ""  # dotted place that the file fills
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.file}.yaml" if self.setting is None else self.setting
 
 
-PLUGIN = Layer({}, "a plugin")
-"""In place of what lies elsewhere than in our folder and the user's own."""
+PLUGIN = Layer({}, "a plugin")  # in place of what lies elsewhere than in our folder and the user's own
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,7 @@ class Composition:
 
     @functools.cached_property
     def loader(self) -> ConfigLoader:
-        """Hydra's, which stays of use when what is global of Hydra is as it was."""
-        with hydra.initialize_config_module(CONF, **VERSION_BASE):
+        with hydra.initialize_config_module(CONF, **VERSION_BASE):  # the loader is of use behind it, too
             return GlobalHydra.instance().config_loader()
 
     def options(self, group: str) -> list[str]:
@@ -123,41 +108,16 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], T]:
-    """The resolved settings as plain types, and what `check` makes of them.
-
-    Raises:
-        UserError: what is missing, and all that `check` complains of.
-    """
-    missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra."))
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    for key in missing:
-        _remove(values, key.split("."))
-    problems = [f"{key} is missing; set it: {key}=…" for key in missing]
-    try:
-        result = check(values)
-    except UserError as error:
-        lines = str(error).splitlines()
-        problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
-    if problems:
-        raise UserError("\n".join(problems))
-    return values, result
-
-
-def _remove(values: Any, path: Sequence[str]) -> None:
-    """Take the key at `path` out of nested mappings; one in a list stays."""
-    for part in path[:-1]:
-        values = values.get(part) if isinstance(values, Mapping) else None
-    if isinstance(values, dict):
-        values.pop(path[-1], None)
-
-
 def explain(error: BaseException | None) -> str | None:
     """A user's mistake in one line of ours, also one that Hydra or OmegaConf found; None for any other error."""
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
+    if isinstance(error, OverrideParseException) and "=" not in str(error.override):
+        return f"cannot read '{error.override}': a setting is key=value"
     if isinstance(error, OverrideParseException):
-        return _unreadable(error)
+        reason, _, _ = str(error).strip().partition("\n")
+        said = f"cannot read '{error.override}': {reason}"
+        return f"{said}; quote values with spaces or brackets twice, e.g. 'key=\"a b\"'"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing; set it: {error.full_key}=…"
     if isinstance(error, ConfigCompositionException) and (found := _NO_MATCH.search(str(error))):
@@ -174,13 +134,6 @@ def explain(error: BaseException | None) -> str | None:
     return None
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    if "=" not in str(error.override):
-        return f"cannot read '{error.override}': a setting is key=value"
-    reason = str(error).strip().split("\n")[0]
-    return f"cannot read '{error.override}': {reason}; quote values with spaces or brackets twice, e.g. 'key=\"a b\"'"
-
-
 def _missing_config(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
     plugin = choice.partition("_")[0]
@@ -192,10 +145,8 @@ def _missing_config(error: MissingConfigException) -> str:
 
 def _raised_in(error: BaseException) -> str:
     """The module whose code raised it."""
-    innermost = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        innermost = frame.f_globals.get("__name__", "")
-    return innermost
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__", "") if frames else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,11 +7,12 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import slm
 from slm.cli.app import run_app
 from slm.cli.command import Command
+from slm.cli.given_model import BEST, checked_values, reject_unknown, run_source
 from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import Text, checked, together
@@ -44,7 +45,6 @@ def convert(cfg: DictConfig) -> None:
 
     from safetensors import SafetensorError
 
-    from slm.cli.given_model import BEST, run_source
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.hugging_face import write_hugging_face
@@ -75,7 +75,6 @@ def convert(cfg: DictConfig) -> None:
 
 
 def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
-    """In the dtype that is asked for, else as stored or published; fp16 that cannot hold them is refused."""
     import torch
 
     from slm.models.inference.prepared import prepare_for_inference
@@ -97,28 +96,21 @@ def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
-    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
-    from slm.cli.composition import checked_values
-    from slm.cli.given_model import reject_unknown
     from slm.training.run_config import import_plugins
 
     names = set(_Settings.__dataclass_fields__)
 
     def check(values: dict[str, Any]) -> _Settings:
-        settings, *_ = together(
+        return together(
             lambda: checked(_Settings, {name: values[name] for name in names & values.keys()}),
             lambda: reject_unknown(values, {*names, "plugins"}),
             lambda: import_plugins(values["plugins"]),
-        )
-        return cast("_Settings", settings)
+        )[0]
 
     return checked_values(cfg, check)
 
 
-def main() -> None:
-    """Entry point."""
-    run_app(Command("convert", convert, _checked, paths=("source", "out", "mirror")))
-
+main = partial(run_app, Command("convert", convert, _checked, paths=("source", "out", "mirror")))
 
 if __name__ == "__main__":
     main()

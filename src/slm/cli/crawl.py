@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
+from slm.cli.given_model import checked_values
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from slm.fetch.crawl_config import CrawlConfig
+    from slm.fetch.crawl import CrawlConfig
 
 
 def crawl(cfg: DictConfig) -> None:
@@ -26,17 +28,13 @@ def crawl(cfg: DictConfig) -> None:
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], CrawlConfig]:
-    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
-    from slm.cli.composition import checked_values
-    from slm.fetch.crawl_config import CrawlConfig
+    from slm.fetch.crawl import CrawlConfig
+    from slm.schema import checked
 
-    return checked_values(cfg, CrawlConfig.from_dict)
+    return checked_values(cfg, partial(checked, CrawlConfig))
 
 
-def main() -> None:
-    """Entry point."""
-    run_app(Command("crawl", crawl, _checked, literal=("url", "category", "filename", "out")))
-
+main = partial(run_app, Command("crawl", crawl, _checked, literal=("url", "category", "filename", "out")))
 
 if __name__ == "__main__":
     main()

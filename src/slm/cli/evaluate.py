@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
+from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,14 +22,12 @@ if TYPE_CHECKING:
 
 def evaluate(cfg: DictConfig) -> float:
     """The Hydra task; returns the loss."""
-    from slm.cli.given_model import model_source
+    from omegaconf import OmegaConf
 
     settings = _checked(cfg)
     source = model_source(cfg)
     path = Path(cfg.run or cfg.model_dir).expanduser()
     _ = settings.answers_file  # refuses one that cannot be written, before the model is opened
-
-    from omegaconf import OmegaConf
 
     from slm.training.lean_lightning import import_lightning
 
@@ -44,7 +44,6 @@ def evaluate(cfg: DictConfig) -> float:
 
 
 def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What to score on, and the settings of the run's own task; None without a run."""
     from omegaconf import OmegaConf, open_dict
 
     from slm.training.run.folder import CONFIG_FILE, read_config
@@ -55,9 +54,8 @@ def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] |
     with open_dict(cfg):
         if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
             if of_run is None:
-                raise UserError(
-                    "data is missing: the model does not say what to evaluate on; give data=text data.path=…"
-                )
+                said = "the model does not say what to evaluate on"
+                raise UserError(f"data is missing: {said}; give data=text data.path=…")
             cfg.data = OmegaConf.merge(of_run.get("data") or {}, cfg.get("data") or {})
         cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -66,25 +64,16 @@ def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] |
 
 
 def _checked(cfg: DictConfig) -> EvaluationConfig:
-    """How to evaluate; raises `UserError` with all that is wrong, but for the data, which may be the run's."""
-    from slm.cli.given_model import reject_unknown
     from slm.evaluation.config import EvaluationConfig
     from slm.schema import checked, together
     from slm.training.config import check_precision
 
     names = [field.name for field in fields(EvaluationConfig)]
-    settings, *_ = together(
+    return together(
         lambda: checked(EvaluationConfig, {name: cfg[name] for name in names}),
         lambda: reject_unknown(cfg, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *names}),
         lambda: check_precision(cfg["precision"], "precision"),
-    )
-    return cast("EvaluationConfig", settings)
-
-
-def main() -> None:
-    """Entry point."""
-    paths = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
-    run_app(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=paths))
+    )[0]
 
 
 def _with_the_runs_own(arguments: list[str]) -> list[str]:
@@ -92,6 +81,9 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
     changed = ("task.",) if any(argument.startswith("data=") for argument in arguments) else ("task.", "data.")
     return [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
 
+
+_PATHS = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
+main = partial(run_app, Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS))
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,4 @@
-"""`--explain`: for each value of the configuration, what set it, a file or a setting of the command line.
-
-What the configuration is merged from is gone through in Hydra's order, noting who was the last to say what.
-"""
+"""`--explain`: for each value of the configuration, what set it, a file or a setting of the command line."""
 
 from __future__ import annotations
 
@@ -26,42 +23,22 @@ _WIDEST_VALUE = 28  # a longer one has a line of its own
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value of the configuration.
+    """A value of the configuration."""
 
-    Attributes:
-        key: dotted.
-        value: resolved.
-        written: as it stands where it was set, interpolations unresolved.
-        origin: what set it.
-    """
-
-    key: str
-    value: Any
-    written: Any
-    origin: Layer
+    key: str  # dotted
+    value: Any  # resolved
+    written: Any  # as it stands where it was set, interpolations unresolved
+    origin: Layer  # what set it
 
     def is_below(self, prefix: str) -> bool:
         """Whether it is the setting of that key, or one of its mapping."""
         return f"{self.key}.".startswith(f"{prefix}.")
 
-    def refers_to(self) -> list[str]:
-        """Keys of the settings that this one takes its value from."""
-        return _REFERENCE.findall(self.written) if isinstance(self.written, str) else []
 
+def explanation(composition: Composition, settings: Sequence[str], typed: Collection[str], only: Sequence[str]) -> str:
+    """A table of keys, values and what set them: of the keys that begin like one of `only`, which must exist, or all.
 
-def explanation(
-    composition: Composition, settings: Sequence[str], typed: Collection[str], only: Sequence[str] = ()
-) -> str:
-    """A table of keys, values and what set them, by the mapping they stand in.
-
-    Args:
-        composition: of the command.
-        settings: the whole command line, as Hydra reads it.
-        typed: those of them that the user typed; the others follow from these.
-        only: keys or their beginnings; none for all.
-
-    Raises:
-        UserError: no key begins like one of `only`.
+    The `settings` are the whole command line as Hydra reads it; those that the user did not type follow from the rest.
     """
     leaves = leaves_of(composition, settings)
     for key in only:
@@ -108,7 +85,6 @@ def _resolved(cfg: DictConfig, key: str, written: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value as one would type it; text that could be taken for something else in double quotes."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False, default=str)
     plain = value.isprintable() and value == value.strip() and value not in ("", "null", "true", "false")
@@ -119,7 +95,8 @@ def _source(leaf: Leaf, by_key: dict[str, Leaf], typed: Collection[str]) -> str:
     said = str(leaf.origin)
     if leaf.origin.setting is not None:
         said = f"{'command line' if leaf.origin.setting in typed else 'implied'}: {said}"
-    taken = [f"{key} ({by_key[key].origin})" for key in leaf.refers_to() if key in by_key]
+    named = _REFERENCE.findall(leaf.written) if isinstance(leaf.written, str) else []
+    taken = [f"{key} ({by_key[key].origin})" for key in named if key in by_key]
     if taken:
         return f"{said} <- {', '.join(taken)}"
     return f"{said} (must be set)" if leaf.value == "???" else said

@@ -7,12 +7,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.errors import UserError, did_you_mean
+from slm.cli.given_model import checked_values, model_source, reject_unknown
+from slm.errors import UserError, did_you_mean, refuse
 from slm.notices import notice
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfl
 
 def generate(cfg: DictConfig) -> None:
     """The Hydra task."""
-    from slm.cli.given_model import model_source
-
     values, settings = _checked(cfg)
     if lost := [text for text in settings.stop if re.fullmatch(r"(\\[ntr])+", text)]:
         shown = f"""generation.stop='["{lost[0]}"]'"""
@@ -80,7 +80,6 @@ def _unanswered(values: Mapping[str, Any]) -> list[Prompt]:
 
 
 def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -> GenerationConfig:
-    """The settings, with the model's own where none were asked for; those are told."""
     from slm.weights.own_sampling import own_sampling
 
     settings = language_model.settled(None, asked)
@@ -92,21 +91,17 @@ def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
-    """The settings as plain types, and how to generate; raises `UserError` with all that is wrong."""
-    from slm.cli.composition import checked_values
-    from slm.cli.given_model import reject_unknown
     from slm.generation.config import settled
     from slm.schema import together
 
     keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
 
     def check(values: dict[str, Any]) -> GenerationConfig:
-        settings, *_ = together(
+        return together(
             lambda: settled(values["generation"], {}, "generation"),
             lambda: reject_unknown(values, keys),
             lambda: _check_choices(values),
-        )
-        return cast("GenerationConfig", settings)
+        )[0]
 
     return checked_values(cfg, check)
 
@@ -120,15 +115,12 @@ def _check_choices(values: Mapping[str, Any]) -> None:
     if values["prompt"] is not None and values["prompts"] is not None:
         problems.append("prompt and prompts were both given; give one of them")
     if values["out"] is not None and values["prompts"] is None:
-        problems.append(
-            "out is where the answers to prompts=FILE go; give that, or send a prompt's answer on by > FILE"
-        )
-    if problems:
-        raise UserError("\n".join(problems))
+        place = "out is where the answers to prompts=FILE go"
+        problems.append(f"{place}; give that, or send a prompt's answer on by > FILE")
+    refuse(problems)
 
 
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:
-    """The text as it comes; several of one prompt as a line of JSON each."""
     if settings.n > 1:
         for completion in language_model.complete([prompt], settings)[0]:
             print(json.dumps({"completion": completion.text}, ensure_ascii=False))
@@ -139,11 +131,8 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
         print()
 
 
-def main() -> None:
-    """Entry point."""
-    paths = ("run", "model_dir", "prompts", "out")
-    run_app(Command("generate", generate, _checked, literal=("prompt",), paths=paths))
-
+_PATHS = ("run", "model_dir", "prompts", "out")
+main = partial(run_app, Command("generate", generate, _checked, literal=("prompt",), paths=_PATHS))
 
 if __name__ == "__main__":
     main()

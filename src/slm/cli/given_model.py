@@ -1,31 +1,61 @@
-"""Settings that the small commands share: which model is meant, and that no key is unknown."""
+"""What the commands' settings have in common: plain, known and not missing; and which model is meant."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from slm.errors import UserError
-from slm.schema import unknown_key
+from slm.errors import UserError, refuse
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from slm.weights.open_model import Source
 
+T = TypeVar("T")
 BEST = "best"
+
+
+def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], T]:
+    """The resolved settings as plain types, and what `check` makes of them.
+
+    Raises:
+        UserError: what is missing, and all that `check` complains of.
+    """
+    from omegaconf import OmegaConf
+
+    missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra."))
+    values = _present(OmegaConf.to_container(cfg, resolve=True))
+    problems = [f"{key} is missing; set it: {key}=…" for key in missing]
+    try:
+        result = check(values)
+    except UserError as error:
+        lines = str(error).splitlines()
+        problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
+    refuse(problems)
+    return values, result
+
+
+def _present(values: Any) -> Any:
+    """Nested mappings without the keys that are missing; those in a list stay."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _present(value) for key, value in values.items() if value != "???"}
 
 
 def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Raise `UserError` for keys of a composed config that its command does not read."""
-    problems = [unknown_key(key, allowed) for key in values.keys() - allowed]
-    if problems:
-        raise UserError("\n".join(sorted(problems)))
+    from slm.schema import unknown_key
+
+    refuse(sorted(unknown_key(key, allowed) for key in values.keys() - allowed))
 
 
 def model_source(values: Mapping[str, Any]) -> Source:
-    """What ``run`` (with ``checkpoint``) or ``model_dir`` means, exactly one of which must be given; ``plugins`` are
-    imported."""
-    from slm.training.run_config import checked_plugins
+    """What ``run`` (with ``checkpoint``) or ``model_dir`` means, one of which must be given; imports ``plugins``."""
+    from slm.training.run.folder import recorded_plugins
+    from slm.training.run.recorded_code import refuse_unknown_plugins
+    from slm.training.run_config import checked_plugins, import_plugins
     from slm.weights.open_model import find_source
 
     given = [key for key in ("run", "model_dir") if values[key] is not None]
@@ -36,9 +66,11 @@ def model_source(values: Mapping[str, Any]) -> Source:
             "released files)"
         )
     path = str(values[given[0]])
-    given_plugins = values["plugins"]  # of a composed config no plain list
-    plugins = checked_plugins(given_plugins if isinstance(given_plugins, str) else [*given_plugins])
-    _import_plugins_of(Path(path).expanduser(), plugins)
+    typed = values["plugins"]  # of a composed config no plain list
+    plugins = checked_plugins(typed if isinstance(typed, str) else [*typed])
+    run = Path(path).expanduser()
+    refuse_unknown_plugins(run, plugins)
+    import_plugins([*plugins, *recorded_plugins(run)])  # a model of the user's own is known only behind that
     if given == ["model_dir"] and values["checkpoint"] != BEST:
         raise UserError("checkpoint is one of a run's; give run=PATH, or leave it out")
     return run_source(path, values["checkpoint"], plugins) if given == ["run"] else find_source(path)
@@ -53,13 +85,3 @@ def run_source(run: str, checkpoint: str, plugins: Sequence[str] = ()) -> Source
     from slm.training.checkpoint_model import checkpoint_source
 
     return checkpoint_source(Path(run).expanduser(), str(checkpoint), plugins)
-
-
-def _import_plugins_of(run: Path, typed: list[str]) -> None:
-    """A model of the user's own is known only once the modules are imported that the run was made with."""
-    from slm.training.run.folder import recorded_plugins
-    from slm.training.run.recorded_code import refuse_unknown_plugins
-    from slm.training.run_config import import_plugins
-
-    refuse_unknown_plugins(run, typed)
-    import_plugins([*typed, *recorded_plugins(run)])

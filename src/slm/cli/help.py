@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,11 @@ def _read(name: str) -> str:
 
 def _head(text: str) -> str:
     """The comment that a file begins with."""
-    lines = text.splitlines()
-    end = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:end])
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in comment)
 
 
 def _groups(text: str) -> dict[str, str]:
-    """Group -> choice, of the defaults list."""
     return {group: choice for group, choice in re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE) if group != "hydra"}
 
 
@@ -102,13 +101,9 @@ def _meaning_in_group(key: str, groups: dict[str, str]) -> str:
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     width = max(len(left) for left, _ in rows) + 4
-    return "\n".join(
-        textwrap.fill(
-            right,
-            _WIDTH,
-            initial_indent=f"  {left}".ljust(width),
-            subsequent_indent=" " * width,
-            break_on_hyphens=False,
-        )
-        for left, right in rows
-    )
+    wrapper = textwrap.TextWrapper(_WIDTH, subsequent_indent=" " * width, break_on_hyphens=False)
+    lines = []
+    for left, right in rows:
+        wrapper.initial_indent = f"  {left}".ljust(width)
+        lines.append(wrapper.fill(right))
+    return "\n".join(lines)

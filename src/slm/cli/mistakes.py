@@ -1,7 +1,4 @@
-"""All that is wrong with a command line, a line each, found before Hydra composes, which would stop at the first.
-
-What is wrong is put as it was probably meant, or left out, so that the rest can be composed and its values checked.
-"""
+"""All that is wrong with a command line, a line each, found before Hydra composes, which would stop at the first."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from slm.cli.command import Command
 from slm.cli.composition import PLUGIN, Composition, explain
 from slm.cli.help import choices
-from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
+from slm.cli.nearest_setting import Vocabulary, dotted, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
@@ -33,25 +30,24 @@ _UNKNOWN_KEY = re.compile(r"^unknown key '([^']+)'(?!; did you mean)", re.MULTIL
 
 @dataclass
 class _Typed:
-    """A setting of the command line.
+    text: str  # as Hydra reads it
+    flag: str | None  # it was typed with dashes before it, in these words
+    instead: list[str]  # what to go on with in its place
+    problem: str = ""  # the line about it
 
-    Attributes:
-        text: as Hydra reads it.
-        flag: it was typed with dashes before it, in these words.
-        instead: what to go on with in its place.
-        problem: the line about it.
-    """
+    @property
+    def key(self) -> str:
+        return self.text.partition("=")[0]
 
-    text: str
-    flag: str | None
-    instead: list[str]
-    problem: str = ""
+    @property
+    def is_setting(self) -> bool:
+        return "=" in self.text
 
     def refuse(self, problem: str, instead: Sequence[str] = ()) -> None:
-        if self.flag and not not_here(self.text.partition("=")[0]):
+        if self.flag and not not_here(self.key):
             meant = suggestion(list(instead))
             problem = f"unrecognized arguments: {self.flag}; settings are typed without dashes, key=value{meant}"
-        lines = [*self.problem.splitlines(), *problem.splitlines()]  # of a sweep each value has its say
+        lines = [*self.problem.splitlines(), *problem.splitlines()]  # each value of a sweep has its say
         self.problem, self.instead = "\n".join(dict.fromkeys(lines)), list(instead)
 
 
@@ -59,17 +55,13 @@ def find_mistakes(
     command: Command,
     composition: Composition,
     settings: Sequence[str],
-    flags: Sequence[tuple[str, str]] = (),
-    multirun: bool = False,
+    flags: Sequence[tuple[str, str]],
+    multirun: bool,
 ) -> list[str]:
     """A line for each mistake, in the order in which they were typed; if there are any, also for the values.
 
-    Args:
-        command: whose command line it is.
-        composition: of the command, with the user's own choices.
-        settings: as Hydra reads them.
-        flags: unknown ones, as they were typed and as the setting each looks like.
-        multirun: whether several values of a setting are a sweep.
+    The `settings` are as Hydra reads them; of `flags`, which do not exist, each is given as it was typed and as the
+    setting it looks like. What is wrong is put as it was probably meant, or left out, so that values can be checked.
     """
     typed = [*(_Typed(text, flag, [text]) for flag, text in flags), *(_Typed(text, None, [text]) for text in settings)]
     known = _check(typed, command, composition, multirun)
@@ -83,7 +75,7 @@ def find_mistakes(
 
 
 def _check(typed: Sequence[_Typed], command: Command, composition: Composition, multirun: bool) -> Vocabulary:
-    """Note what is wrong with each, and give what there is to set: the choices that were meant say which keys."""
+    """What there is to set, with the choices that were meant; what is wrong with each is noted."""
     parser = OverridesParser.create(config_loader=composition.loader)
     parsed = [(one, override) for one in typed for override in _parsed(one, parser, multirun)]
     groups = _groups(command, composition, [override for _, override in parsed])
@@ -97,7 +89,7 @@ def _check(typed: Sequence[_Typed], command: Command, composition: Composition, 
     for place, one in enumerate(typed):
         if one.flag and not one.problem:
             one.refuse("", one.instead)
-        if one.problem and "=" not in one.text:
+        if one.problem and not one.is_setting:
             _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
     return known
 
@@ -110,7 +102,8 @@ def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:
     if not _UNKNOWN_KEY.search(message):
         return message
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    return _with_nearest(message, Vocabulary.of(values, {group: choices(group) for group in command.groups}))
+    groups = {group: choices(group) for group in command.groups}
+    return _with_nearest(message, Vocabulary(dict(dotted(values)), groups))
 
 
 def _with_nearest(message: str, known: Vocabulary) -> str:
@@ -139,7 +132,6 @@ def _parsed(one: _Typed, parser: OverridesParser, multirun: bool) -> list[Overri
 
 
 def _swept(override: Override) -> list[str]:
-    """All values of a sweep over choices, the first of a range or an interval."""
     if override.is_interval_sweep():
         return [str(cast(IntervalSweep, override.value()).start)]
     values = override.sweep_string_iterator()
@@ -147,7 +139,7 @@ def _swept(override: Override) -> list[str]:
 
 
 def _groups(command: Command, composition: Composition, overrides: Sequence[Override]) -> dict[str, list[str]]:
-    """Group -> choices, of the groups that the command takes and of those that are not ours."""
+    """Of the command's groups and of those that are not ours."""
     keys = {override.key_or_group for override in overrides}
     others = [key for key in keys if not key.startswith("hydra") and not choices(key)]
     found = {group: composition.options(group) for group in [*command.groups, *others]}
@@ -165,7 +157,7 @@ def _vocabulary(composition: Composition, chosen: Sequence[str], groups: Mapping
         merged: Any = OmegaConf.to_container(OmegaConf.merge(*(layer.content for layer in layers)))
     except _OF_HYDRA:
         return Vocabulary({}, groups)
-    return Vocabulary.of({} if PLUGIN in layers else merged, groups)
+    return Vocabulary(dict(dotted({} if PLUGIN in layers else merged)), groups)
 
 
 def _check_choice(one: _Typed, override: Override, names: Sequence[str]) -> None:
@@ -190,12 +182,11 @@ def _check_choice(one: _Typed, override: Override, names: Sequence[str]) -> None
 
 
 def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
-    """Note what is wrong with a key that is in no config; one that is added is for the check of values."""
     key = override.key_or_group
     value = None if override.is_delete() else str(override.input_line).partition("=")[2]
     if override.is_hydra_override() or override.package is not None:
         return
-    if override.is_add() or override.is_force_add():
+    if override.is_add() or override.is_force_add():  # for the check of values
         known.add(key, override.value())
     elif key in known.keys:
         _check_value(one, override, known)
@@ -210,7 +201,7 @@ def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
 
 
 def _check_value(one: _Typed, override: Override, known: Vocabulary) -> None:
-    """Of a key that there is: a mapping's is a mapping, ``trainer={max_steps: 3}``, with keys that there are."""
+    """A mapping's value is a mapping, ``trainer={max_steps: 3}``, with keys that there are."""
     key, value = override.key_or_group, override.value()
     if isinstance(value, dict):
         wrong = [f"{key}.{name}" for name in value if f"{key}.{name}" not in known.keys]
@@ -237,17 +228,16 @@ def _suggest_for_no_setting(one: _Typed, before: _Typed | None, after: Sequence[
         one.problem += suggestion(["--help"])
     elif colon and meant:
         one.problem += suggestion([f"{name}={value}" for name in meant])
-    elif key in known.keys and after and after[0].problem and "=" not in after[0].text:
+    elif key in known.keys and after and after[0].problem and not after[0].is_setting:
         one.problem += suggestion([f"{key}={after[0].text}"])
     elif "run" in known.keys and (Path(one.text).exists() or "/" in one.text):
         one.problem += suggestion([f"run={one.text}"])
-    elif before is not None and before.text.partition("=")[0] in _TEXTS:
+    elif before is not None and before.key in _TEXTS:
         shown = before.text.replace("'", "")
         one.problem += f"; a text with spaces is typed in quotes: '{shown} {one.text} …'"
 
 
 def _refused(command: Command, composition: Composition, settings: Sequence[str], known: Vocabulary) -> list[str]:
-    """What Hydra says of the whole, or else the command of the values."""
     try:
         cfg = composition.composed(settings)
         if not OmegaConf.select(cfg, "model.weights", throw_on_missing=False):  # to look at them may take a download

@@ -16,36 +16,29 @@ _WITH_THAT_CHOICE = 0.1  # a group is likelier to be meant if the value is one o
 
 @dataclass
 class Vocabulary:
-    """What there is to set.
+    """What there is to set."""
 
-    Attributes:
-        keys: dotted key -> value, interpolations unresolved, in the configuration's order; of mappings too.
-        groups: group -> names of its choices.
-    """
-
-    keys: dict[str, Any]
-    groups: Mapping[str, Sequence[str]]
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Vocabulary:
-        """Of an unresolved configuration without Hydra's own settings."""
-        return cls(dict(dotted(values)), groups)
+    keys: dict[str, Any]  # dotted -> value, interpolations unresolved, in the configuration's order; of mappings too
+    groups: Mapping[str, Sequence[str]]  # group -> names of its choices
 
     def add(self, key: str, value: Any) -> None:
         """Take in a setting that the user adds, and what it stands in."""
-        for place in (key[:at] for at, letter in enumerate(key) if letter == "."):
+        for place in _above(key):
             self.keys.setdefault(place, {})
         self.keys |= dotted({key: value})
 
     def may_hold(self, key: str) -> bool:
         """Whether that is for Hydra to know: what `key` stands in is a list, or the value of another setting."""
-        places = [key[:place] for place, letter in enumerate(key) if letter == "."]
-        values = [self.keys[place] for place in places if place in self.keys]
+        values = [self.keys[place] for place in _above(key) if place in self.keys]
         return bool(values) and not isinstance(values[-1], dict)
 
     def below(self, key: str) -> list[str]:
         """Names of the settings directly below `key`."""
         return [name.rpartition(".")[2] for name in self.keys if name.rpartition(".")[0] == key]
+
+
+def _above(key: str) -> list[str]:
+    return [key[:place] for place, letter in enumerate(key) if letter == "."]
 
 
 def nearest_settings(key: str, value: str | None, known: Vocabulary) -> list[str]:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.errors import UserError
-from slm.schema import Count, checked, together
+from slm.cli.given_model import checked_values, reject_unknown
+from slm.errors import UserError, refuse
+from slm.schema import Count, together, value_problems
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from slm.data.config import CorpusConfig
     from slm.data.store.processes import NumProcesses
-
-
-@dataclass(frozen=True)
-class _Settings:
-    num_processes: Count | Literal["auto"]
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -57,28 +52,22 @@ def prepare(cfg: DictConfig) -> None:
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumProcesses]]:
-    """The settings as plain types, the corpus and how many processes; raises `UserError` with all that is wrong."""
     from omegaconf import open_dict
 
-    from slm.cli.composition import checked_values
-    from slm.cli.given_model import reject_unknown
     from slm.data.config import CorpusConfig
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
 
-    def check_tokenizer(node: Mapping[str, Any]) -> None:
-        if problems := tokenizer_problems(node):
-            raise UserError("\n".join(problems))
-
     def check(values: dict[str, Any]) -> tuple[CorpusConfig, NumProcesses]:
         import_plugins(values["plugins"])
-        corpus, settings, *_ = together(
+        num_processes = values["num_processes"]
+        corpus, *_ = together(
             lambda: CorpusConfig.from_dict(values["data"]),
-            lambda: checked(_Settings, {"num_processes": values["num_processes"]}),
+            lambda: refuse(value_problems(Count | Literal["auto"], num_processes, "num_processes")),
             lambda: reject_unknown(values, {*known, "out", "data", "tokenizer", "plugins", "num_processes"}),
-            lambda: check_tokenizer(values["tokenizer"]),
+            lambda: refuse(tokenizer_problems(values["tokenizer"])),
         )
-        return corpus, settings.num_processes
+        return corpus, num_processes
 
     known = set[str]()
     if "model" not in cfg:
@@ -88,10 +77,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumPr
     return checked_values(cfg, check)
 
 
-def main() -> None:
-    """Entry point."""
-    run_app(Command("prepare", prepare, _checked, paths=("out", "data.path")))
-
+main = partial(run_app, Command("prepare", prepare, _checked, paths=("out", "data.path")))
 
 if __name__ == "__main__":
     main()

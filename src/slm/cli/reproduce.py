@@ -6,11 +6,13 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
+from slm.cli.given_model import checked_values
 from slm.errors import UserError
 from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
 
@@ -68,9 +70,6 @@ def _in_words(report: Report) -> str:
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
-    """The settings as plain types and as typed ones; raises `UserError` with all that is wrong."""
-    from slm.cli.composition import checked_values
-
     def check(values: dict[str, Any]) -> _Settings:
         if values.get("run") is None:
             raise UserError("run is missing; give run=PATH, a run folder")
@@ -79,10 +78,7 @@ def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
     return checked_values(cfg, check)
 
 
-def main() -> None:
-    """Entry point."""
-    run_app(Command("reproduce", reproduce, _checked, paths=("run",)))
-
+main = partial(run_app, Command("reproduce", reproduce, _checked, paths=("run",)))
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,4 @@
-"""A sweep: its jobs and what becomes of those that fail, and its result as one table.
-
-A job that fails is told at once and once more at the end, and noted where its run would be; the others go on. A sweeper
-that minimises is given None for it, which no loss is, and takes it for a failed trial.
-"""
+"""A sweep: its jobs and what becomes of those that fail, and its result as one table."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import functools
 import io
 import json
 import os
-import sys
 import threading
 import time
 import traceback
@@ -41,21 +36,18 @@ _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
 
 class SweepTable(Callback):
-    """Keeps ``sweep.csv`` of a multirun: a row a run, its overrides and its figures.
+    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures.
 
-    It is written anew after every job, so that a job that fails takes no other's row with it; it has a row too.
+    It is written anew after every job, so that a job that fails takes no other's row with it.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Tell the processes that a launcher starts whose they are, and in what they differ."""
         params = [str(key) for key in config.hydra.sweeper.get("params") or {}]  # that the sweeper's own settings name
         parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         swept = [override.get_key_element() for override in parsed if override.is_sweep_override()]
         os.environ.update({_LAUNCHER: str(os.getpid()), _SWEPT: " ".join([*params, *swept])})
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Mask what is secret in the ``multirun.yaml`` that Hydra wrote before the first job; in a process of the
-        launcher's, end with it."""
         if config.hydra.mode == RunMode.MULTIRUN:
             _mask(Path(config.hydra.sweep.dir) / HYDRA_FILE)
             (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
@@ -63,30 +55,22 @@ class SweepTable(Callback):
                 _end_with_parent()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Add the job's row."""
         if config.hydra.mode == RunMode.MULTIRUN:
             _write_table(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All rows, also of jobs that ended at the same moment in other processes; status 2 if any failed, 1 for a
-        bug."""
         folder = Path(config.hydra.sweep.dir)
-        n_rows, failed = _write_table(folder), _failed_jobs(folder)
+        n_rows, failed = _write_table(folder), _failed_jobs(folder)  # two may have ended at the same moment
         if n_rows:
             notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / SWEEP_FILE}")
         if failed:
             status = USER_ERROR_STATUS if all(job["mistake"] for job in failed.values()) else 1
             lines = [_line(job, failed[job]) for job in sorted(failed, key=_job_order)]
-            fail(Path(sys.argv[0]).name, "\n".join(lines), status)
+            fail("\n".join(lines), status)
 
 
 def job_failed(message: str | None, error: Exception) -> None:
-    """Tell of the job under way that it failed, and note it in its folder.
-
-    Args:
-        message: of a mistake; None for a bug, which is told with its traceback.
-        error: what was raised.
-    """
+    """Tell of the job under way that it failed, and note it in its folder; with no `message` it is a bug."""
     job: Any = HydraConfig.get()
     if message is None:
         traceback.print_exception(error)
@@ -101,12 +85,10 @@ def job_failed(message: str | None, error: Exception) -> None:
 
 
 def _failed_jobs(sweep: Path) -> dict[Path, dict[str, Any]]:
-    """Folder -> what `job_failed` noted."""
     return {file.parent: read_json_object(file) for file in sweep.rglob(FAILED_FILE)}
 
 
 def _line(folder: Path, failed: Mapping[str, Any]) -> str:
-    """Which job it was, and what was wrong."""
     return f"job {folder.name} ({' '.join(failed['swept'])}): {'; '.join(failed['error'].splitlines())}"
 
 
@@ -124,7 +106,7 @@ def _end_with_parent() -> None:
 
 
 def _mask(file: Path) -> None:
-    """Write it anew if there is anything to mask; several jobs may do so at a time."""
+    """Hydra wrote it before the first job; several jobs may do this at a time."""
     if not file.is_file():
         return
     content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)

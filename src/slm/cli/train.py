@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
-from slm.cli.command import Command
-from slm.cli.command_line import as_typed, quoted, read
+from slm.cli.command import Command, as_typed, quoted, read
+from slm.cli.given_model import checked_values
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ def train(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    hydra_config = HydraConfig.get()
-    cfg.run_dir = _shortest(Path(hydra_config.runtime.output_dir))
+    job = HydraConfig.get()
+    folder, here = Path(job.runtime.output_dir), Path.cwd()
+    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
     composed, config = _checked(cfg)
-    minimised = hydra_config.mode == RunMode.MULTIRUN and hydra_config.runtime.choices["hydra/sweeper"] != "basic"
+    minimised = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
     if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
 
@@ -39,60 +41,50 @@ def train(cfg: DictConfig) -> float:
     import_lightning()
     from slm.training.runner import train as run
 
-    overrides = _repeatable(as_typed(hydra_config.overrides.task, _PATHS))
-    result = run(config, composed, overrides)
+    result = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(result.run_dir)
     return result.val_loss
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
-    """The configuration as plain types and as typed ones; raises `UserError` with all that is wrong."""
-    from slm.cli.composition import checked_values
     from slm.training.start import run_config
 
     return checked_values(cfg, run_config)
 
 
-def main() -> None:
-    """Entry point."""
-    run_app(Command("train", train, _checked, _with_what_follows, paths=_PATHS))
-
-
 def _with_what_follows(arguments: list[str]) -> list[str]:
-    return implied_arguments(resumed_arguments(_sweep_folder(arguments)))
+    return _with_implied(_with_recorded(_sweep_folder(arguments)))
 
 
-def implied_arguments(arguments: Sequence[str]) -> list[str]:
-    """With ``trainer.max_epochs=…`` no count of steps, unless one is typed; then what `fine_tuning_arguments` adds."""
-    keys = {argument.partition("=")[0] for argument in arguments}
+def _key(argument: str) -> str:
+    return argument.partition("=")[0]
+
+
+def _with_implied(arguments: Sequence[str]) -> list[str]:
+    """With ``trainer.max_epochs=…`` no count of steps, with ``model.weights=…`` the weights' own shape and tokenizer,
+    unless others are named."""
+    keys = set(map(_key, arguments))
+    groups = ("model", "tokenizer") if "model.weights" in keys else ()
+    chosen = [f"{group}=pretrained" for group in groups if group not in keys]
     by_passes = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
-    return fine_tuning_arguments([*(["trainer.max_steps=null"] if by_passes else []), *arguments])
+    return [*chosen, *(["trainer.max_steps=null"] if by_passes else []), *arguments]
 
 
 def _sweep_folder(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
         return arguments
-    for place, argument in enumerate(arguments):
+    renamed = []
+    for argument in arguments:
         key, _, value = argument.partition("=")
-        if key == "run_dir":
-            if "," in value:
-                raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
-            arguments = [*arguments[:place], f"hydra.sweep.dir={quoted(value)}", *arguments[place + 1 :]]
-    return arguments
+        if key == "run_dir" and "," in value:
+            raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
+        renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
+    return renamed
 
 
-def fine_tuning_arguments(arguments: Sequence[str]) -> list[str]:
-    """With ``model.weights=…`` the shape and the tokenizer are the weights' own, unless others are named."""
-    keys = {argument.partition("=")[0] for argument in arguments}
-    if "model.weights" not in keys:
-        return list(arguments)
-    chosen = [f"{group}=pretrained" for group in ("model", "tokenizer") if group not in keys]
-    return [*chosen, *arguments]
-
-
-def resumed_arguments(arguments: Sequence[str]) -> list[str]:
+def _with_recorded(arguments: list[str]) -> list[str]:
     """The command line of a resumed run: what the run was started with, then what is new.
 
     ``resume=PATH`` goes on in that run's folder with its own settings. ``resume=auto`` does so for
@@ -102,39 +94,28 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     from slm.masking import masked_argument
     from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
-    given = {key: value for key, _, value in (a.partition("=") for a in arguments)}
-    resume = given.get("resume")
-    if resume in (None, "null", "") or read(arguments).is_multirun:
-        return list(arguments)
     line = read(arguments)
+    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    resume = given.get("resume")
+    if resume in (None, "null", "") or line.is_multirun:
+        return arguments
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(implied_arguments(line.settings))]
+        same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
-            return list(arguments)
+            return arguments
     else:
         checkpoint_to_resume(resume, Path())
         run = run_of_checkpoint(Path(resume).expanduser())
         if run.is_file():  # a checkpoint by itself: the settings are those of this command line
-            return list(arguments)
+            return arguments
     new = [setting for setting in line.settings if not setting.startswith("resume=")]
-    changed = {setting.partition("=")[0] for setting in new}
-    changed |= _HOW_LONG if changed & _HOW_LONG else set()
     place = [] if "run_dir" in given else [f"run_dir={run}"]
-    recorded = repeated_settings(run, changed, new, with_config_dir=line.config_dir is None)
-    return [*line.flags, *recorded, *new, *place, f"resume={resume}"]
+    return [*line.flags, *_recorded(run, new, line.config_dir is None), *new, *place, f"resume={resume}"]
 
 
-def repeated_settings(
-    run: Path, changed: Collection[str], typed: Sequence[str], with_config_dir: bool = True
-) -> list[str]:
-    """What of the command line that `run` was started with is to be repeated.
-
-    Args:
-        run: its folder.
-        changed: keys that are typed anew.
-        typed: the settings of this command line.
-        with_config_dir: repeat ``--config-dir`` too.
+def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
+    """What of the command line that `run` was started with is to be repeated beside what is `typed`.
 
     Raises:
         UserError: the record is damaged; a setting could run code that is not known; or a secret in it is masked.
@@ -143,8 +124,9 @@ def repeated_settings(
     from slm.training.run.folder import from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings
 
-    record = read_record(run)
-    kept = [o for o in record.get("overrides", []) if o.partition("=")[0] not in changed]
+    record, changed = read_record(run), set(map(_key, typed))
+    changed |= _HOW_LONG if changed & _HOW_LONG else set()
+    kept = [override for override in record.get("overrides", []) if _key(override) not in changed]
     settings = [override_from_start(override, record) for override in kept]
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
@@ -154,14 +136,11 @@ def repeated_settings(
     return settings
 
 
-def _repeatable(overrides: Sequence[str]) -> list[str]:
-    return [o for o in overrides if o.partition("=")[0] not in _NOT_REPEATED]
+def _repeatable(overrides: Collection[str]) -> list[str]:
+    return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-def _shortest(folder: Path) -> str:
-    """`folder` relative to here if it is below, as one would type it."""
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
-
+main = partial(run_app, Command("train", train, _checked, _with_what_follows, paths=_PATHS))
 
 if __name__ == "__main__":
     main()

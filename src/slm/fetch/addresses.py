@@ -10,10 +10,9 @@ from urllib.parse import urljoin
 import httpx2
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# RFC 6052: IPv4 addresses as networks without IPv4 see them, in the last 32 bits
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""RFC 6052: IPv4 addresses as networks without IPv4 see them, in the last 32 bits."""
-_PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")
-"""RFC 6890; Python before 3.11.10 takes most of it for public."""
+_PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; public for Python before 3.11.10, mostly
 
 
 class NotPublicError(Exception):
@@ -21,11 +20,7 @@ class NotPublicError(Exception):
 
 
 def web_url(text: str, schemes: tuple[str, ...], here: httpx2.URL | None = None) -> httpx2.URL:
-    """The address that `text` is, or that it means as a link at `here`.
-
-    Raises:
-        ValueError: nobody can be asked for it; the text says why.
-    """
+    """The address that `text` is, or means as a link at `here`; `ValueError` says why nobody can be asked for it."""
     mend = "must name a server, and a port from 1 to 65535 if any"
     try:
         url = httpx2.URL(urljoin(str(here), text) if here else text)
@@ -47,8 +42,7 @@ def public_addresses(host: str, port: int) -> list[str]:
     is asked again ("DNS rebinding").
 
     Raises:
-        NotPublicError: one of them is not public.
-        OSError: the name is unknown.
+        NotPublicError: one of them is not public; OSError where the name is unknown.
     """
     found = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in found:

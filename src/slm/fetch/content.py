@@ -24,17 +24,8 @@ _STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
 def check_content(file: Path, name: str, remote: Answer, report: Report) -> None:
-    """Check a file before it gets its name; memory is bounded whatever it holds.
-
-    Args:
-        file: what came.
-        name: what it will be called; its ending says what it must be.
-        remote: what the server says of it; its content type decides where the ending says nothing.
-        report: is told (bytes checked, bytes in all).
-
-    Raises:
-        UserError: it is not JSON (or JSONL: a JSON value a line), or the server compressed it unasked.
-    """
+    """Raise `UserError` if what came as `file` is not the JSON (or JSONL: a JSON value a line) that the ending of
+    `name`, or else the server's content type, says; or if the server compressed it unasked. Memory is bounded."""
     encoding = remote.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):  # files come as they lie there: one that is compressed is named so
         endings = _ENDINGS_OF_ENCODING.get(encoding, ())
@@ -54,13 +45,11 @@ def check_content(file: Path, name: str, remote: Answer, report: Report) -> None
         meant = f"a filename that does not end in {Path(name).suffix}" if by_name else "another address"
         because = "" if by_name else f", though the server says {shown(content_type)}"
         why = _looks_like(file) or shown(str(error))
-        raise UserError(
-            f"{remote.url} is not {kind}{because} ({why}); give the address of the raw file, or {meant}"
-        ) from None
+        said = f"{remote.url} is not {kind}{because} ({why})"
+        raise UserError(f"{said}; give the address of the raw file, or {meant}") from None
 
 
 def _blocks(file: Path, report: Report) -> Iterator[bytes]:
-    """What it holds, without a byte order mark."""
     whole = file.stat().st_size
     with file.open("rb") as content:
         if content.read(3) != codecs.BOM_UTF8:

@@ -1,8 +1,4 @@
-"""A remote file into the data folder: fetched, checked, recorded; or nothing at all.
-
-It lies in the folder of its category under a plain name. What was fetched into a folder is recorded in its
-``manifest.json``, an array with a line for each file.
-"""
+"""A remote file into the data folder: fetched, checked, recorded in its ``manifest.json``; or nothing at all."""
 
 from __future__ import annotations
 
@@ -14,23 +10,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Le
 from filelock import FileLock
+from pydantic import ByteSize, Strict
 
 from slm.errors import UserError
 from slm.fetch.content import check_content
-from slm.fetch.crawl_config import CrawlConfig
-from slm.fetch.download import Wanted, fetch, progress_bar, writing
+from slm.fetch.download import Wanted, claimed, fetch, progress_bar, writing
 from slm.fetch.http import Access
-from slm.fetch.partial_file import claimed
 from slm.files.reading import digest_of
 from slm.files.writing import new_file
+from slm.schema import FORBID_EXTRA, Flag, Text
 
 MANIFEST = "manifest.json"
 
 _MAX_BYTES = 200  # of a name; file systems take 255, and a name on its way is longer
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CrawlConfig:
+    """What to fetch and where to put it: ``out/category/filename``; `timeout`, `allow_private` are `Access`'s."""
+
+    __pydantic_config__ = FORBID_EXTRA
+    url: Text
+    category: Literal["sft", "rl", "rag"]
+    filename: Text
+    out: Text
+    max_size: Annotated[ByteSize, Gt(0)]  # bytes, also "500 MB", "2GB"
+    timeout: Annotated[float, Strict(), Gt(0), Le(3600)]
+    overwrite: Flag  # replace a file of this name
+    allow_private: Flag
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Crawled:
 
 
 def crawl(config: CrawlConfig) -> Crawled:
-    """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it.
+    """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it, an array.
 
     Raises:
         UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
@@ -67,21 +79,13 @@ def crawl(config: CrawlConfig) -> Crawled:
             # where a redirect led is told without its query, where signatures stand
             final = {} if remote.final_url == remote.url else {"final_url": re.sub(r"[?#].*", "", remote.final_url)}
             time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            entry = {
-                "file": target.name,
-                "url": remote.url,
-                **final,
-                "time": time,
-                "size": saved.size,
-                "sha256": digest,
-            }
-            with _recording(target.parent, entry):
+            found = {"url": remote.url, **final, "time": time, "size": saved.size, "sha256": digest}
+            with _recording(target.parent, {"file": target.name, **found}):
                 part.put_in_place()
     return saved
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raise `UserError` if `target` is there and may not be replaced, or if the manifest is damaged."""
     line = next((line for line in _manifest(target.parent) if line.get("file") == target.name), None)
     if overwrite or not target.exists():
         return
@@ -97,11 +101,10 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 def _recording(folder: Path, entry: dict[str, Any]) -> Iterator[None]:
     """Put `entry` in place of an older one about the same file, once the block has put the file there.
 
-    The new manifest is on the disk before the block begins, so that a full disk is found out ahead of it. Another
-    process that has a line to add waits.
+    The new manifest is on the disk before the block begins, so that a full disk is found out ahead of it.
     """
     lock = folder / f".{MANIFEST}.lock"
-    with FileLock(lock):
+    with FileLock(lock):  # another process that has a line to add waits
         try:
             lines = [*(line for line in _manifest(folder) if line.get("file") != entry["file"]), entry]
             text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
@@ -128,12 +131,8 @@ def _manifest(folder: Path) -> list[dict[str, Any]]:
 
 
 def place_of(out: str, category: str, filename: str) -> Path:
-    """``out/category/filename``, which need not be there yet.
-
-    Raises:
-        UserError: `filename` is more than a name, or one that some system cannot hold; a link on the way leads out of
-            `out`; what lies there is not a plain file.
-    """
+    """``out/category/filename``, which need not be there yet; `UserError` if `filename` is more than a name, or one
+    that some system cannot hold, if a link on the way leads out of `out`, or if no plain file lies there."""
     if problem := _problem(filename):
         raise UserError(f"filename {problem}; got {filename!r}; take a plain name such as data.jsonl")
     try:
@@ -154,7 +153,6 @@ def place_of(out: str, category: str, filename: str) -> Path:
 
 
 def _problem(name: str) -> str | None:
-    """Why `name` cannot be taken, or None."""
     bad = sorted(set('<>:"|?*').intersection(name))
     problems = {
         "must be made of printable characters": not name.isprintable() or not name.strip(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import os
 import re
 import sys
 import time
@@ -12,25 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpcore2
+from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exception, wait_exponential
 
 from slm.errors import UserError
 from slm.fetch.http import Access, Answer, ConnectionBrokenError, get
-from slm.fetch.partial_file import BrokenOffError, PartialFile, claimed
 from slm.files.reading import digest_of
+from slm.files.writing import flush_file
 
 _PAUSE_S = 0.5  # after a try; each of those in a row that bring nothing new waits twice as long as the one before
 _VAIN_TRIES = 4
 _MOST_TRIES = 100  # however much each of them brings: a server that breaks off after every byte is not worth more
 _LONGEST_WAIT_S = 60  # a server that asks for more (Retry-After) is not waited for
 
-Report = Callable[[int, int | None], None]
-"""Is told (bytes so far, bytes in all if known)."""
+Report = Callable[[int, int | None], None]  # is told (bytes so far, bytes in all if known)
+
+
+class BrokenOffError(UserError):
+    """The connection broke; of what came so far is kept what the next try can go on from."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to fetch, how, and what it must be: a SHA-256, bytes, bytes at most, as far as they are known."""
+    """What to fetch, how, and what it must be, as far as that is known."""
 
     url: str
     access: Access
@@ -62,19 +68,102 @@ class Wanted:
             raise UserError(f"{self.url} came with the MD5 {md5}, the server says {remote.md5}; {mend}")
 
 
+class PartialFile:
+    """The bytes in `file` are to become `target`; they and a note about them lie beside it under hidden names."""
+
+    def __init__(self, target: Path, url: str) -> None:
+        self.target, self._url = target, url
+        self.file = target.with_name(f".{target.name}.part")
+        self.whole_only = False  # the rest was asked for and the server sent the whole: no use to ask again
+        self._note = target.with_name(f".{target.name}.part.json")  # of what it is a part: the server's answer
+
+    @property
+    def size(self) -> int:
+        return self.file.stat().st_size if self.file.is_file() else 0
+
+    @property
+    def kept_note(self) -> str:
+        """For a message: what the next call has, if anything."""
+        return f"; {self.size} bytes are kept, the same again goes on from there" if self.remote() else ""
+
+    def begin(self, answer: Answer) -> None:
+        """Start from nothing: the old bytes go before the note, lest they lie under one that is not theirs."""
+        self.remove()
+        with self.file.open("xb"), self._note.open("x", encoding="utf-8") as note:  # "x" follows no link
+            json.dump({"url": answer.url, "final_url": answer.final_url, "headers": answer.headers}, note)
+
+    def remote(self) -> Answer | None:
+        """What the bytes are a part of; None if there are none, or if the rest of them cannot be asked for."""
+        try:
+            remote = Answer(status=200, **json.loads(self._note.read_text(encoding="utf-8")))
+            is_text = all(isinstance(text, str) for text in (remote.final_url, *remote.headers.values()))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
+        resumable = is_text and remote.url == self._url and remote.version and not self.whole_only
+        return remote if self.size and resumable and not self.file.is_symlink() else None
+
+    def put_in_place(self) -> None:
+        """On the disk first, then under its name: a power cut leaves the whole file or none."""
+        flush_file(self.file)
+        self.file.chmod(0o644)
+        os.replace(self.file, self.target)
+        self.remove()
+
+    def remove(self) -> None:
+        self.file.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(target: Path, url: str, wait: bool = True) -> Iterator[PartialFile]:
+    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends.
+
+    It stays after `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Where somebody else fills it, `wait`
+    until nobody does; else raise `UserError`.
+    """
+    lock = target.with_name(f".{target.name}.lock")
+    part = PartialFile(target, url)
+    with _made_folder(target.parent):
+        try:
+            with FileLock(lock, timeout=-1 if wait else 0):  # two processes must not write to one part
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)  # whoever held the lock may have taken it back
+                    yield part
+                except KeyboardInterrupt:
+                    raise KeyboardInterrupt(f"interrupted{part.kept_note}") from None
+                except BrokenOffError:
+                    raise
+                except BaseException:
+                    part.remove()
+                    raise
+                finally:
+                    if part.remote() is None:
+                        part.remove()
+                    lock.unlink(missing_ok=True)
+        except Timeout:
+            raise UserError(f"another process is fetching {target}; wait for it, or name another file") from None
+
+
+@contextlib.contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """`folder` is there; of what had to be made, what is empty at the end is taken back."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
 def download(url: str, target: Path, *, sha256: str | None, size: int | None = None, mend: str) -> None:
     """Fetch `url` into `target`; nothing is done where `target` has the wanted size and checksum already.
 
-    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Size and
-    checksum are also held against what the server says (Content-Length, Content-MD5). Where it says no length and
-    closes the connection early (HTTP/1.0), only `size` or `sha256` can tell.
-
-    Args:
-        url: http or https; certificates are verified.
-        target: the file to make; its folder is made if need be.
-        sha256: hex digest the content must have, or None if it is not known.
-        size: bytes the content must have, or None if it is not known.
-        mend: what the user can do instead, for the error messages.
+    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Size (in
+    bytes) and checksum (in hex) are None where they are not known; they are also held against what the server says
+    (Content-Length, Content-MD5). Where it says no length and closes the connection early (HTTP/1.0), only `size` or
+    `sha256` can tell. `mend` is what the user can do instead, for the messages.
 
     Raises:
         UserError: it cannot be reached, is not there, breaks off again and again, is redirected to another scheme or
@@ -105,9 +194,7 @@ def fetch(wanted: Wanted, part: PartialFile) -> Answer:
     """Fill `part` with the wanted bytes, going on with those it holds; gives what the server says of the file.
 
     Raises:
-        BrokenOffError: no connection lasts.
-        UserError: as `download`.
-        OSError: `part` cannot be written.
+        BrokenOffError: no connection lasts; UserError as `download`, OSError where `part` cannot be written.
     """
     try:
         with progress_bar(part.target.name) as report:
@@ -121,7 +208,6 @@ def fetch(wanted: Wanted, part: PartialFile) -> Answer:
 
 def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Answer:
     def bring_more() -> Answer | None:
-        """None if it broke off on the way."""
         before = part.size
         try:
             return _transfer(wanted, part, report)
@@ -129,7 +215,7 @@ def _persist(wanted: Wanted, part: PartialFile, report: Report) -> Answer:
             if part.remote() is None:
                 part.remove()
             if part.size > before:
-                return None
+                return None  # it broke off on the way
             raise
 
     tries = Retrying(

@@ -120,7 +120,6 @@ def _check_status(answer: Answer, url: str, mend: str) -> None:
 
 @contextlib.contextmanager
 def _asked(url: httpx2.URL, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
-    """One request; redirects and refusals come back as they are."""
     asked, network = f"cannot download {shown(str(url))}", Network(access)
     sent = {"User-Agent": f"slm/{slm.__version__}", "Accept-Encoding": "identity", **headers}
     try:
@@ -149,9 +148,8 @@ def _pool(url: httpx2.URL, access: Access, network: Network) -> httpcore2.Connec
     if not access.allow_private:
         said = "names a proxy, which would connect in our place, to an address that cannot be checked here"
         mend = "set allow_private=true if you trust it, or the environment's no_proxy"
-        raise UserError(
-            f"cannot download {shown(str(url))} ({url.scheme}_proxy {said}); {mend}={url.host} to go without it"
-        )
+        said = f"cannot download {shown(str(url))} ({url.scheme}_proxy {said})"
+        raise UserError(f"{said}; {mend}={url.host} to go without it")
     named = httpx2.Proxy(proxy if "://" in proxy else f"http://{proxy}")
     return httpcore2.HTTPProxy(str(named.url), named.raw_auth, ssl_context=tls, network_backend=network)
 

@@ -18,11 +18,7 @@ _MOST_YAML_BYTES = 1 << 18  # a run's whole configuration takes 5 KiB
 
 
 def bounded_text(file: Path, most_bytes: int, mend: str = _AGAIN) -> str:
-    """The text of a regular file of at most `most_bytes`; `mend` is for the message.
-
-    Raises:
-        UserError: it is missing, longer than that, unreadable or not UTF-8.
-    """
+    """The text of a regular file; `UserError` if it is missing, longer than `most_bytes`, unreadable or not UTF-8."""
     try:
         if not file.exists():
             raise UserError(f"{file} is missing")
@@ -38,11 +34,8 @@ def bounded_text(file: Path, most_bytes: int, mend: str = _AGAIN) -> str:
 
 
 def json_text(file: Path) -> str:
-    """The text of a JSON file whose values fit in a few hundred megabytes; it is not parsed.
-
-    Raises:
-        UserError: as `bounded_text`, or it has more in it than any file of a model.
-    """
+    """The text of a JSON file, not parsed; `UserError` as `bounded_text`, or if there is more in it than in any file
+    of a model, which takes a few hundred megabytes."""
     text = bounded_text(file, _MOST_JSON_BYTES)
     if text.count(",") + text.count("[") + text.count("{") > _MOST_JSON_VALUES:
         most = f"{_MOST_JSON_VALUES:,} values"
@@ -51,11 +44,7 @@ def json_text(file: Path) -> str:
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds.
-
-    Raises:
-        UserError: as `json_text`, or it is not JSON, is nested without end, or holds another value than an object.
-    """
+    """What a JSON file holds; `UserError` as `json_text`, or if it is no JSON object, or nested without end."""
     text = json_text(file)
 
     def parse() -> Any:
@@ -68,12 +57,8 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def read_yaml_object(file: Path) -> dict[str, Any]:
-    """What a YAML file holds: mappings, lists, numbers, texts, and no Python objects.
-
-    Raises:
-        UserError: as `bounded_text`, or it is not YAML, is nested without end, holds another value than a mapping, or
-            has aliases: a few lines of them stand for more values than a memory holds.
-    """
+    """What a YAML file holds: mappings, lists, numbers, texts, and no Python objects; `UserError` as `bounded_text`, or
+    if it is no mapping, is nested without end, or has aliases: a few lines of them can stand for a memory of values."""
     import yaml
 
     class Loader(yaml.SafeLoader):
