@@ -1,7 +1,4 @@
-"""slm: train, fine-tune, evaluate and run small language models.
-
-The names here are loaded on first use, so ``import slm`` is cheap and imports no torch.
-"""
+"""slm: train, fine-tune, evaluate and run small language models. Names are loaded on first use, torch with them."""
 
 from __future__ import annotations
 

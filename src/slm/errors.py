@@ -8,17 +8,12 @@ from slm.suggest.nearest import ranked
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: what was got, what is allowed, how to mend it.
-
-    The command line prints its text without a traceback and exits with status 2.
-    """
+    """A mistake the user can mend: what was got, what is allowed, how to mend it; a command ends with status 2."""
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop, and it did, with nothing lost; no `Exception`, so that nothing takes it for one.
-
-    The command line prints its text and exits with status 75 (EX_TEMPFAIL of sysexits.h: try again).
-    """
+    """A signal asked the run to stop, and it did, with nothing lost; a command ends with status 75. It is no
+    `Exception`, so that nothing takes it for one."""
 
 
 def refuse(problems: Iterable[str]) -> None:

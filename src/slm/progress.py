@@ -11,29 +11,21 @@ from rich.progress import Progress as LiveBar
 from rich.table import Column
 from rich.text import Text
 
+Words = Callable[[int, int], str]  # of a count and its total: ``step 3/10``
+Left = Callable[[], float | None]  # seconds until the end; None while there is nothing to tell by
+
 
 class Progress:
-    """A count that goes up to `total` (`words` tell both: ``step 3/10``), and figures beside it.
+    """A count that goes up to `total`, and figures beside it."""
 
-    `left` gives the seconds until the end; None while there is nothing to tell by.
-    """
-
-    def __init__(
-        self,
-        words: Callable[[int, int], str],
-        total: int,
-        left: Callable[[], float | None],
-        done: int,
-        console: Console,
-    ) -> None:
+    def __init__(self, words: Words, total: int, left: Left, done: int, console: Console) -> None:
         self.words, self.total, self.console = words, total, console
         self._bar: LiveBar | None = None
         if console.file.isatty():
             columns = (_field("words"), BarColumn(bar_width=None), _field("figures"), TimeElapsedColumn())
             self._bar = LiveBar(*columns, TextColumn("left"), _Left(left), console=console, expand=True)
-            self._task: TaskID = self._bar.add_task(
-                "", total=total, completed=done, words=words(done, total), figures=""
-            )
+            said = words(done, total)
+            self._task: TaskID = self._bar.add_task("", total=total, completed=done, words=said, figures="")
             self._bar.start()
 
     def update(self, done: int, figures: str, line: str | None = None) -> None:
@@ -42,17 +34,12 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self.total, words=words, figures=figures)
         elif line is not None:
-            self.print(f"{words}  {line}")
-
-    def print(self, text: str) -> None:
-        """Text above the bar, as it is (no markup, no wrapping)."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"{words}  {line}", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen, and give the terminal back."""
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
 
 
 def _field(name: str) -> TextColumn:
@@ -62,7 +49,7 @@ def _field(name: str) -> TextColumn:
 class _Left(ProgressColumn):
     max_refresh = 0.5
 
-    def __init__(self, left: Callable[[], float | None]) -> None:
+    def __init__(self, left: Left) -> None:
         super().__init__()
         self._left = left
 

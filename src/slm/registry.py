@@ -1,12 +1,4 @@
-"""Names to classes: how `model.name=mine` on the command line finds the code that builds it.
-
-A registry imports the file of a built-in name on first use, so listing names costs nothing. Other packages add theirs:
-
-    from slm.registry import register_model
-
-    @register_model("mine")
-    class Mine(nn.Module): ...
-"""
+"""Names to classes: how `model.name=mine` on the command line finds what ``register_model("mine")`` decorated."""
 
 from __future__ import annotations
 
@@ -23,7 +15,7 @@ ENTRY_POINT_GROUP = "slm.plugins"
 
 
 class Registry:
-    """One `kind` of thing that `slm` builds by name; `builtin` modules register their names when they are imported."""
+    """One `kind` of thing that `slm` builds by name; `builtin` gives names and their modules, imported on first use."""
 
     def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
         self.kind = kind

@@ -6,10 +6,9 @@ import dataclasses
 import functools
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
@@ -104,8 +103,7 @@ def _meant(found: Any) -> str:
 def _fields_at(cls: type, location: list[Any]) -> list[str]:
     for part in location:
         hint = typing.get_type_hints(cls).get(part)
-        options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-        nested = [option for option in options if dataclasses.is_dataclass(option)]
+        nested = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
         if not nested:
             return []
         cls = typing.cast(type, nested[0])

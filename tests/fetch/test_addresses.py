@@ -9,8 +9,7 @@ from typing import Any
 import httpcore2
 import pytest
 
-from slm.fetch.addresses import NotPublicError, public_addresses, web_url, why_not_public
-from slm.fetch.http import Access, Network
+from slm.fetch.http import Access, Network, NotPublicError, public_addresses, web_url, why_not_public
 
 REFUSED = {
     "127.0.0.1": "a loopback address",

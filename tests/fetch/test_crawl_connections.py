@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from local_site import JSON, Site, left, page, raw, to
 
-import slm.fetch.addresses
 import slm.fetch.download
+import slm.fetch.http
 from slm.errors import UserError
 
 
@@ -46,8 +46,8 @@ def internet(monkeypatch: pytest.MonkeyPatch, site: Site) -> Internet:
         return socket.getaddrinfo(known.get(host, host), port, socket.AF_INET, type)
 
     monkeypatch.setattr(socket, "create_connection", routed)
-    shim = SimpleNamespace(getaddrinfo=look_up, SOCK_STREAM=socket.SOCK_STREAM)
-    monkeypatch.setattr(slm.fetch.addresses, "socket", shim)
+    shim = SimpleNamespace(getaddrinfo=look_up, SOCK_STREAM=socket.SOCK_STREAM, gaierror=socket.gaierror)
+    monkeypatch.setattr(slm.fetch.http, "socket", shim)
     return connected
 
 

@@ -61,6 +61,7 @@ def has_halves(text: str) -> bool:
 @example([0], [(2, 0, ",")], None, True, 1)
 @example(["a"], [(1, 0, "\\")], None, True, 2)
 @example([], [(2, 0, '"')], None, True, 1)
+@example([1], [(2, 0, "E99999999999999999999")], None, True, 30)
 @settings(max_examples=400, deadline=None)
 def test_as_the_parser_says_in_any_pieces(
     value: Any, edits: list[tuple[int, int, str]], indent: int | None, ascii_only: bool, size: int

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import slm
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import BEST, checked_values, reject_unknown, run_source
+from slm.cli.given_model import BEST, checked_values, run_source
 from slm.errors import UserError
 from slm.notices import notice
-from slm.schema import Text, checked, together
+from slm.schema import FORBID_EXTRA, Text, checked, together
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Settings:
+    __pydantic_config__ = FORBID_EXTRA
     source: Text | int
     out: Text | int
     checkpoint: Text
@@ -34,6 +35,7 @@ class _Settings:
     dtype: Literal["float32", "bfloat16", "float16"] | None
     mirror: str | None
     quantize: Literal["int8", "int4"] | None
+    plugins: Any
 
 
 def convert(cfg: DictConfig) -> None:
@@ -56,9 +58,8 @@ def convert(cfg: DictConfig) -> None:
         source = run_source(str(settings.source), settings.checkpoint)
     opened = open_source(source)
     if is_missing(opened.tokenizer):
-        raise UserError(
-            f"source: '{settings.source}' has no tokenizer, and models are converted whole; add tokenizer.json"
-        )
+        said = "has no tokenizer, and models are converted whole"
+        raise UserError(f"source: '{settings.source}' {said}; add tokenizer.json")
     quantize = settings.quantize or opened.quantize
     if quantize is not None and settings.to == "hf":
         raise UserError(f"to=hf: transformers has no form for quantize={quantize}; convert the unquantized model")
@@ -98,14 +99,8 @@ def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
     from slm.training.run_config import import_plugins
 
-    names = set(_Settings.__dataclass_fields__)
-
     def check(values: dict[str, Any]) -> _Settings:
-        return together(
-            lambda: checked(_Settings, {name: values[name] for name in names & values.keys()}),
-            lambda: reject_unknown(values, {*names, "plugins"}),
-            lambda: import_plugins(values["plugins"]),
-        )[0]
+        return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
     return checked_values(cfg, check)
 

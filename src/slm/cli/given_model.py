@@ -18,11 +18,7 @@ BEST = "best"
 
 
 def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], T]:
-    """The resolved settings as plain types, and what `check` makes of them.
-
-    Raises:
-        UserError: what is missing, and all that `check` complains of.
-    """
+    """The resolved settings as plain types, and what `check` makes of them; `UserError` with all that is wrong."""
     from omegaconf import OmegaConf
 
     missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra."))

@@ -34,7 +34,8 @@ _KEY = re.compile(
 def render(config_name: str, config_dir: Path | None = None) -> str:
     """The whole help text of the command of that YAML; choices of groups include those in `config_dir`."""
     text = _read(config_name)
-    head, _, often_set = _head(text).partition(_OFTEN_SET)
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    head, _, often_set = "\n".join(re.sub("^# ?", "", line) for line in comment).partition(_OFTEN_SET)
     groups = _groups(text)
     settings = [(key, said) for key, said in meanings(text).items() if "." not in key]
     settings += [(key, _meaning_in_group(key, groups)) for key in often_set.split()]
@@ -78,12 +79,6 @@ def meanings(text: str) -> dict[str, str]:
 
 def _read(name: str) -> str:
     return files("slm.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _head(text: str) -> str:
-    """The comment that a file begins with."""
-    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in comment)
 
 
 def _groups(text: str) -> dict[str, str]:

@@ -95,10 +95,7 @@ def _check(typed: Sequence[_Typed], command: Command, composition: Composition, 
 
 
 def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:
-    """The message of a check of values, with the nearest settings, wherever they are, for keys that nobody reads.
-
-    They were added by ``+``; `slm.schema.unknown_key`, which says so, knows the key's neighbours alone.
-    """
+    """The message of a check of values, which knows a key's neighbours alone, with the nearest settings anywhere."""
     if not _UNKNOWN_KEY.search(message):
         return message
     values: Any = OmegaConf.to_container(cfg, resolve=False)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from slm.training.reproduce import Report
 
-DIVERGED_STATUS = 1
-
 
 @dataclass(frozen=True)
 class _Settings:
@@ -43,16 +41,12 @@ def reproduce(cfg: DictConfig) -> None:
     from slm.training.reproduce import reproduce as make_again
 
     report = make_again(Path(settings.run).expanduser(), settings.steps, settings.plugins)
-    print(_as_json(report) if settings.json else _in_words(report))
-    if report.divergence is not None:
-        sys.exit(DIVERGED_STATUS)
-
-
-def _as_json(report: Report) -> str:
     content: dict[str, Any] = report.as_dict()
     if report.divergence is not None and math.isnan(report.divergence.difference):
         content["divergence"]["difference"] = None  # JSON knows no NaN
-    return json.dumps(content, allow_nan=False)
+    print(json.dumps(content, allow_nan=False) if settings.json else _in_words(report))
+    if report.divergence is not None:
+        sys.exit(1)  # 2 is a mistake
 
 
 def _in_words(report: Report) -> str:

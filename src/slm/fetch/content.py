@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import decimal
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -123,7 +124,8 @@ class _Value:
 
     def _send(self, piece: bytes) -> None:
         try:
-            self._parser.send(piece)
+            with decimal.localcontext(decimal.ExtendedContext):  # which takes any exponent, as JSON does
+                self._parser.send(piece)
         except StopIteration:  # the end was told, and is one
             pass
         except SystemError:  # ijson 3.6 goes on with a null pointer: the events of this piece must not be looked at

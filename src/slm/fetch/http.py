@@ -1,8 +1,9 @@
-"""Ask an http(s) server for something: verified TLS, few redirects, no endless wait, and no way out of http(s)."""
+"""Ask an http(s) server for something: verified TLS, few redirects, no endless wait, public addresses if need be."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import socket
 import ssl
@@ -12,14 +13,13 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import httpcore2
 import httpx2
 
 import slm
 from slm.errors import UserError
-from slm.fetch.addresses import NotPublicError, public_addresses, web_url
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -27,6 +27,10 @@ _PASSING = (408, 429, 500, 502, 503, 504)  # the same server may answer otherwis
 _TRIED = 4  # addresses of one name, at most
 _LEAST_BYTES_PER_S = 1024
 _SHOWN = 200  # characters of what a server says
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# RFC 6052: IPv4 addresses as networks without IPv4 see them, in the last 32 bits
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; public for Python before 3.11.10, mostly
 
 
 class ConnectionBrokenError(Exception):
@@ -219,3 +223,57 @@ def shown(text: str) -> str:
     """An address or what a server says, for a message: short, no password, no characters that a terminal obeys."""
     plain = "".join(character if character.isprintable() else "?" for character in re.sub("//[^/]*@", "//…@", text))
     return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}…"
+
+
+class NotPublicError(Exception):
+    """A name stands for an address that is not public; the text says which, and what it is."""
+
+
+def web_url(text: str, schemes: tuple[str, ...], here: httpx2.URL | None = None) -> httpx2.URL:
+    """The address that `text` is, or means as a link at `here`; `ValueError` says why nobody can be asked for it."""
+    mend = "must name a server, and a port from 1 to 65535 if any"
+    try:
+        url = httpx2.URL(urljoin(str(here), text) if here else text)
+    except (httpx2.InvalidURL, ValueError):
+        raise ValueError(mend) from None
+    if url.scheme not in schemes:
+        raise ValueError("must begin with https:// or http://" if here is None else f"is not {' or '.join(schemes)}")
+    if not re.fullmatch(rb"[\w.~:-]+", url.raw_host) or not (url.port is None or 1 <= url.port <= 65535):
+        raise ValueError(mend)
+    if url.userinfo:
+        raise ValueError("must not hold a user's name or password")
+    return url
+
+
+def public_addresses(host: str, port: int) -> list[str]:
+    """The IP addresses that `host` stands for, in any spelling that the system takes (``127.1``, ``0x7f000001``).
+
+    Whoever connects to these very addresses cannot be led elsewhere by a name server that answers differently when it
+    is asked again ("DNS rebinding").
+
+    Raises:
+        NotPublicError: one of them is not public; OSError where the name is unknown.
+    """
+    found = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in found:
+        if kind := why_not_public(address):
+            raise NotPublicError(f"{host} is {kind}" if host == address else f"{host} is {address}, {kind}")
+    return found
+
+
+def why_not_public(address: str) -> str | None:
+    """What an IPv4 or IPv6 address is, if it is none of a public server: ``"a loopback address"``; else None.
+
+    An IPv4 address that travels inside an IPv6 one (6to4, NAT64) is judged as what it is; in the form ``::ffff:…`` it
+    is refused, since no name server has a reason to say it so.
+    """
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return "an IPv4 address in the form of an IPv6 one"
+        ip = ip.sixtofour or (ipaddress.IPv4Address(ip.packed[12:]) if ip in _NAT64 else ip)
+    for kind in ("loopback", "link_local", "multicast", "unspecified", "reserved", "private"):
+        if getattr(ip, f"is_{kind}"):
+            return f"{'the' if kind == 'unspecified' else 'a'} {kind.replace('_', '-')} address"
+    elsewhere = ip in _PROTOCOL_ASSIGNMENTS if ip.version == 4 else ip not in _GLOBAL_UNICAST
+    return "no public address" if elsewhere or not ip.is_global else None

@@ -19,7 +19,8 @@ def ranked(name: str, known: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(known))
     likes = {other: likeness(name, other) for other in names}
     alike = sorted((other for other in names if likes[other] >= ENOUGH), key=lambda other: -likes[other])
-    return list(dict.fromkeys([*_called_otherwise(name, names), *alike]))
+    called = [target for full in meant(name) for target in (full, full.rpartition(".")[2]) if target in names]
+    return list(dict.fromkeys([*called, *alike]))
 
 
 def likeness(name: str, other: str) -> float:
@@ -31,8 +32,7 @@ def likeness(name: str, other: str) -> float:
 @functools.cache
 def other_names() -> dict[str, list[str]]:
     """What others call a thing -> what it is called here, the likeliest first."""
-    lines = _table(" -> ")
-    return {name: targets.split(" | ") for names, targets in lines for name in names.split()}
+    return {name: targets.split(" | ") for names, targets in _table(" -> ") for name in names.split()}
 
 
 def not_here(name: str) -> str | None:
@@ -50,11 +50,6 @@ def _table(arrow: str) -> list[tuple[str, str]]:
     text = Path(__file__).with_name("other_names.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if arrow in line and not line.startswith("#")]
     return [(names, said) for names, _, said in (line.partition(arrow) for line in lines)]
-
-
-def _called_otherwise(name: str, known: list[str]) -> list[str]:
-    targets = [target for full in meant(name) for target in (full, full.rpartition(".")[2])]
-    return [target for target in targets if target in known]
 
 
 def _letters(name: str) -> str:
