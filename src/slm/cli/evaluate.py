@@ -44,6 +44,7 @@ def evaluate(cfg: DictConfig) -> float:
 
 
 def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What to score on, and the settings of the run's own task."""
     from omegaconf import OmegaConf, open_dict
 
     from slm.training.run.folder import CONFIG_FILE, read_config
