@@ -130,9 +130,9 @@ def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[st
     settings = [override_from_start(override, record) for override in kept]
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
-    refuse_unknown_settings(run, settings, typed)
     if masked := [setting for setting in settings if MASK in setting]:
         raise UserError(f"resume: {masked[0]} is a secret that '{run}' does not keep; type it again")
+    refuse_unknown_settings(run, settings, typed)
     return settings
 
 
