@@ -19,7 +19,7 @@ import pytest
 from small_store import split_documents
 
 from slm.data.config import CorpusConfig, Filters
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.documents.text import TextFile
 from slm.data.store import scan, shard
 from slm.data.store.find import prepare_store
