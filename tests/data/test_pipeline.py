@@ -305,6 +305,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     assert len(workers(psutil.Process(parent.pid))) == 2
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
 
