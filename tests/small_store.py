@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slm.data.config import Filters
-from slm.data.documents.document import Document
-from slm.data.documents.source import WHOLE, Source, Span
+from slm.data.documents.source import WHOLE, Document, Source, Span
 from slm.data.faults import Faults
 from slm.data.store.scan import RECORD, record_of, units_of
 from slm.data.store.selection import select

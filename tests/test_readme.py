@@ -132,5 +132,5 @@ def test_the_tree_names_every_room() -> None:
     tree = README.partition("src/slm/\n")[2].partition("scripts/")[0]
     named = re.findall(r"^ +(\w+)/ {2,}\S", tree, flags=re.MULTILINE)
     rooms = {file.parent for file in (ROOT / "src/slm").rglob("*.py") if file.name != "__init__.py"}
-    rooms -= {ROOT / "src/slm", ROOT / "src/slm/training/tasks/preferences", ROOT / "src/slm/chat/templates"}
+    rooms -= {ROOT / "src/slm", ROOT / "src/slm/training/tasks/preferences"}
     assert sorted(named) == sorted(room.name for room in rooms)

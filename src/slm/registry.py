@@ -92,17 +92,12 @@ TOKENIZERS = Registry(
 FAMILIES = Registry(
     "model family", {**_files("slm.weights.families", "gpt2 llama gpt_neox"), "qwen3": "slm.weights.families.llama"}
 )
-CORPORA = Registry(
-    "data kind",
-    {
-        **_files("slm.data.corpora", "shakespeare_char datasets"),
-        **_file("slm.data.corpora.text", "text jsonl parquet"),
-        **_file("slm.data.corpora.code", "code python_stdlib"),
-        **_file("slm.data.corpora.records", "instructions pairs"),
-    },
+_CORPORA = "text jsonl parquet code python_stdlib shakespeare_char datasets instructions pairs"
+CORPORA = Registry("data kind", _file("slm.data.corpora", _CORPORA))
+READERS = Registry(
+    "data format", {**_files("slm.data.documents", "text parquet"), **_file("slm.data.documents.json", "json jsonl")}
 )
-READERS = Registry("data format", _files("slm.data.documents", "text jsonl json parquet"))
-TEMPLATES = Registry("chat template", _files("slm.chat.templates", "alpaca chatml hf"))
+TEMPLATES = Registry("chat template", _file("slm.chat.template", "alpaca chatml hf"))
 TASKS = Registry("task", _files("slm.training.tasks", "pretrain sft dpo"))
 _PREFERENCE_LOSSES = _file("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo")
 PREFERENCE_LOSSES = Registry("preference loss", _PREFERENCE_LOSSES)

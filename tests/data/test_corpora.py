@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from slm.data.corpora import shakespeare_char as shakespeare
-from slm.data.corpora.code import code, python_stdlib
-from slm.data.corpora.shakespeare_char import shakespeare_char
-from slm.data.corpora.text import find_files, text
+from slm.data import corpora
+from slm.data.corpora import code, find_files, python_stdlib, shakespeare_char, text
 from slm.errors import UserError
 from slm.registry import CORPORA
 
@@ -163,7 +161,7 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_shakespeare_is_downloaded_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into a folder made for it; the second time the file is there, and nobody answers."""
-    monkeypatch.setattr(shakespeare, "_SHA256", hashlib.sha256(PLAY).hexdigest())
+    monkeypatch.setattr(corpora, "_SHAKESPEARE_SHA256", hashlib.sha256(PLAY).hexdigest())
     monkeypatch.setenv("HOME", str(tmp_path))
     for _ in range(2):
         (file,) = shakespeare_char(None, url, "~/downloads")
@@ -176,7 +174,7 @@ def test_what_lies_in_the_place_of_shakespeare_is_checked(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that some network gave in place of the file, say: it was taken for the corpus ever after."""
-    monkeypatch.setattr(shakespeare, "_SHA256", hashlib.sha256(PLAY).hexdigest())
+    monkeypatch.setattr(corpora, "_SHAKESPEARE_SHA256", hashlib.sha256(PLAY).hexdigest())
     (tmp_path / "tinyshakespeare.txt").write_text("<html>please log in")
     (file,) = shakespeare_char(None, url, str(tmp_path))
     assert file.read_bytes() == PLAY
@@ -194,7 +192,7 @@ def test_a_copy_of_shakespeare_needs_no_network(tmp_path: Path, monkeypatch: pyt
     def no_network(*_: Any, **__: Any) -> None:
         raise AssertionError("asked the network")
 
-    monkeypatch.setattr(shakespeare, "download", no_network)
+    monkeypatch.setattr("slm.fetch.download.download", no_network)
     file = tmp_path / "copy.txt"
     file.write_bytes(PLAY)
     assert shakespeare_char(str(file), "http://x", "downloads") == [file]

@@ -22,7 +22,7 @@ from torch import Tensor
 from slm.data.batches.datamodule import TextDataModule
 from slm.data.batches.order import window_at
 from slm.data.batches.windows import WindowDataset
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.store.token_store import TokenStore
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
@@ -223,7 +223,7 @@ def test_waiting_is_counted_and_training_is_not(store: TokenStore, monkeypatch: 
         return read(dataset, indices)
 
     monkeypatch.setattr(WindowDataset, "__getitems__", slow)
-    monkeypatch.setattr("slm.data.batches.loader.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr("slm.data.batches.datamodule.time", SimpleNamespace(perf_counter=lambda: clock))
     module = module_of(store)
     assert module.waited_s == 0
     for _ in islice(module.train_dataloader(), 3):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from small_store import split_documents
 
 from slm.data.config import CorpusConfig, Reading
-from slm.data.documents.document import Document
-from slm.data.documents.source import file_sources
+from slm.data.documents.source import Document, file_sources
 from slm.data.faults import Faults
 from slm.data.store.preparation import Preparation
 from slm.data.store.processes import Processes

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from slm.data.batches.packing import PackedSamples, PaddedSamples, pack
-from slm.data.batches.samples import SampleSet
+from slm.data.batches.samples import PackedSamples, PaddedSamples, SampleSet, pack
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 

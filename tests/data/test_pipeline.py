@@ -19,7 +19,7 @@ import pytest
 from small_store import split_documents
 
 from slm.data.config import CorpusConfig, Filters
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.documents.text import TextFile
 from slm.data.store import scan, shard
 from slm.data.store.find import prepare_store
@@ -305,6 +305,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     assert len(workers(psutil.Process(parent.pid))) == 2
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
 

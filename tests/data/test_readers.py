@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.data.config import Reading
-from slm.data.corpora.datasets import datasets as HF_DATASETS
+from slm.data.corpora import datasets as HF_DATASETS
 from slm.data.documents import compression, hf_datasets
 from slm.data.documents import text as text_reader
-from slm.data.documents.document import Document, in_parts
-from slm.data.documents.source import WHOLE, Source, file_sources
+from slm.data.documents.source import WHOLE, Document, Source, file_sources, in_parts
 from slm.data.faults import Faults
 from slm.errors import UserError
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_store import Split, write_store
 
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.store import shard
 from slm.data.store.token_store import META_FILE, TokenStore, cached_store
 from slm.errors import UserError

@@ -80,7 +80,7 @@ def store_files() -> dict[str, bytes]:
     """A token store."""
     from small_store import Split, write_store
 
-    from slm.data.documents.document import Document
+    from slm.data.documents.source import Document
 
     split = Split([Document("a", _TEXT)], [Document("b", _TEXT)])
     return _written(lambda folder: write_store(folder, split, SimpleTokenizer.create([_TEXT])))

@@ -11,7 +11,7 @@ from small_store import Split, split_documents, write_store
 from tokenizers import processors
 
 from slm.data.batches.windows import WindowDataset
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.language_model import LanguageModel

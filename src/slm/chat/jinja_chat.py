@@ -21,15 +21,8 @@ RESPONSE_BEGINS, RESPONSE_ENDS = "\ufdd0", "\ufdd1"
 
 
 def rendered(template: str, now: datetime | None, **names: Any) -> str:
-    """The text that a template makes of `names`.
-
-    Args:
-        template: its source.
-        now: what ``strftime_now`` tells; None for the time at which it is asked.
-
-    Raises:
-        UserError: it is not Jinja, refuses these names, or does what the sandbox forbids.
-    """
+    """The text that the source `template` makes of `names`; `now` is what ``strftime_now`` tells, None for the time at
+    which it is asked. `UserError` if it is not Jinja, refuses these names, or does what the sandbox forbids."""
     try:
         return _compiled(template, now).render(names)
     except jinja2.TemplateError as error:
@@ -44,7 +37,7 @@ def _compiled(template: str, now: datetime | None) -> jinja2.Template:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = _to_json  # without the escapes for HTML of jinja2's own
     environment.globals |= {
         "raise_exception": _refuse,
         "strftime_now": lambda form: (now or datetime.now()).strftime(form),
@@ -94,7 +87,6 @@ class _Dict:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Without the escapes for HTML of jinja2's own."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slm.chat.message import Message, is_message
 from slm.files.reading import is_unicode
 
 Form = Literal["auto", "alpaca", "pair", "messages"]
+Message = Mapping[str, Any]
+"""``role`` (``system``, ``user``, ``assistant``, …) and ``content``, both texts, and what else a template reads."""
+_FORM_OF_FIELD: dict[str, Form] = {"messages": "messages", "instruction": "alpaca", "prompt": "pair"}
 
 
 class RecordError(ValueError):
@@ -25,31 +27,30 @@ class Pair:
     rejected: str
 
 
+def is_message(value: Any) -> bool:
+    """It has a role and a content, and both are texts."""
+    return isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in ("role", "content"))
+
+
 def conversation_of(values: Mapping[str, Any], form: Form = "auto") -> list[Message]:
-    """The messages of a record with these fields.
-
-    Forms: ``alpaca``: ``instruction``, ``output`` and perhaps ``input``; ``pair``: ``prompt`` and ``response`` (or
-    ``completion``), each with an optional ``system``; ``messages``: a list of messages with ``role`` and ``content``;
-    ``auto``: the one whose fields are there.
-
-    Raises:
-        RecordError: fields are missing, are no texts, hold no response, or half a character.
-    """
-    form = _form_of(values) if form == "auto" else form
+    """The messages of a record with these fields. Forms: ``alpaca``: ``instruction``, ``output`` and perhaps ``input``;
+    ``pair``: ``prompt`` and ``response`` (or ``completion``), each with an optional ``system``; ``messages``: a list of
+    messages with ``role`` and ``content``; ``auto``: the one whose fields are there. `RecordError` if they are missing,
+    are no texts, hold no response, or half a character."""
+    if form == "auto":
+        found = next((name for name in _FORM_OF_FIELD if name in values), None)
+        if found is None:
+            raise RecordError(f"has none of the fields {', '.join(_FORM_OF_FIELD)} {_fields(values)}")
+        form = _FORM_OF_FIELD[found]
     messages = _conversation(values.get("messages")) if form == "messages" else _question_and_answer(values, form)
     _check_characters(messages)
     return messages
 
 
 def pair_of(values: Mapping[str, Any]) -> Pair:
-    """The pair that a record holds.
-
-    ``prompt`` is a text or a list of messages, ``chosen`` and ``rejected`` are each a text or a list of messages.
-    Without ``prompt`` these lists are whole conversations, that differ in the last message alone.
-
-    Raises:
-        RecordError: fields are missing, of another form, without text, or hold half a character.
-    """
+    """The pair that a record holds. ``prompt`` is a text or a list of messages, ``chosen`` and ``rejected`` are each a
+    text or a list of messages. Without ``prompt`` these lists are whole conversations, that differ in the last message
+    alone. `RecordError` if fields are missing, of another form, without text, or hold half a character."""
     prompt = _prompt(values["prompt"]) if values.get("prompt") is not None else ()
     (before, chosen), (other, rejected) = _answer(values, "chosen"), _answer(values, "rejected")
     if prompt and (before or other):
@@ -63,14 +64,6 @@ def pair_of(values: Mapping[str, Any]) -> Pair:
         raise RecordError("has a prompt that ends with the assistant's words")
     _check_characters([*pair.prompt, {"chosen": chosen, "rejected": rejected}])
     return pair
-
-
-def _form_of(values: Mapping[str, Any]) -> Form:
-    forms: dict[str, Form] = {"messages": "messages", "instruction": "alpaca", "prompt": "pair"}
-    for name, form in forms.items():
-        if name in values:
-            return form
-    raise RecordError(f"has none of the fields {', '.join(forms)} {_fields(values)}")
 
 
 def _conversation(found: Any) -> list[Message]:
@@ -94,11 +87,10 @@ def _question_and_answer(values: Mapping[str, Any], form: Form) -> list[Message]
 
 
 def _alpaca(values: Mapping[str, Any]) -> Message:
-    """The user's message; instruction and input stand in it apart too, for templates that give each its heading."""
     instruction = _text(values, "instruction")
     if not values.get("input"):
         return {"role": "user", "content": instruction}
-    given = _text(values, "input")
+    given = _text(values, "input")  # both stand in the message apart, too, for templates that give each its heading
     return {"role": "user", "content": f"{instruction}\n\n{given}", "instruction": instruction, "input": given}
 
 
@@ -110,10 +102,8 @@ def _prompt(value: Any) -> tuple[Message, ...]:
 
 def _answer(values: Mapping[str, Any], name: str) -> tuple[tuple[Message, ...], str]:
     """Messages ahead of an answer, and its text."""
-    if name not in values:
-        raise RecordError(f"has no field '{name}' {_fields(values)}")
     before: tuple[Message, ...] = ()
-    answer = values[name]
+    answer = _field(values, name)
     if not isinstance(answer, str):
         *before, last = _messages(answer, name)  # type: ignore[assignment]
         if last["role"] != "assistant":
@@ -131,14 +121,18 @@ def _messages(value: Any, name: str) -> tuple[Message, ...]:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        raise RecordError(f"has no field '{name}' {_fields(values)}")
-    text = values[name]
+    text = _field(values, name)
     if not isinstance(text, str):
         raise RecordError(f"has {type(text).__name__} in the field '{name}', not text")
     if not text:
         raise RecordError(f"has nothing in the field '{name}'")
     return text
+
+
+def _field(values: Mapping[str, Any], name: str) -> Any:
+    if name not in values:
+        raise RecordError(f"has no field '{name}' {_fields(values)}")
+    return values[name]
 
 
 def _fields(values: Mapping[str, Any]) -> str:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, rendered
-from slm.chat.message import Message, is_message
+from slm.chat.records import Message, is_message
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.stream import common_prefix
@@ -37,11 +38,9 @@ class Sample:
 
 
 class _Asked(NamedTuple):
-    """A conversation up to an answer."""
-
-    ids: list[int]
+    ids: list[int]  # of a conversation up to an answer
     answer_ids: list[int]  # of a short answer behind it
-    space: str  # at its end, that is the answer's
+    space: str  # at the end, that is the answer's
 
 
 class ChatRenderer:
@@ -49,14 +48,9 @@ class ChatRenderer:
 
     A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone. A
     token that stands across the border of a response is the response's; so is white space at the end of a prompt that
-    the vocabulary joins to letters: generation goes on from the very ids that training had.
-
-    Args:
-        tokenizer: with a chat template.
-        now: the time that a template may write; None for when it is rendered.
-
-    Raises:
-        UserError: it has none, or its special tokens cannot be told (see `Tokenizer.to_huggingface`).
+    the vocabulary joins to letters: generation goes on from the very ids that training had. A template may write the
+    time: `now`, or None for when it is rendered. `UserError` if there is no template, or special tokens cannot be told
+    (see `Tokenizer.to_huggingface`).
     """
 
     def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
@@ -68,16 +62,14 @@ class ChatRenderer:
         self._now = now
         self._source: str = tokenizer.chat_template
         self._specials = list(tokenizer.special_tokens)
+        self._special_ids = frozenset(tokenizer.special_tokens.values())
+        end = next((text for text, token_id in tokenizer.special_tokens.items() if token_id == tokenizer.eos_id), "")
+        self._names = {"eos_token": end, **tokenizer.special_names}  # spellings that the template may ask for
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation, up to where the assistant's next words begin: those that stand there in `sample`.
-
-        They are all that the template writes, but for white space at its end that the first token of an answer, of one
-        that begins with a letter, takes in.
-
-        Raises:
-            UserError: the template is broken or refuses the conversation, or a message is not one.
-        """
+        """Ids of a conversation, up to where the assistant's next words begin: all that the template writes, but for
+        white space at its end that the first token of an answer, of one that begins with a letter, takes in.
+        `UserError` if the template is broken or refuses the conversation, or a message is not one."""
         return self._asked(messages).ids
 
     @functools.cached_property
@@ -92,11 +84,8 @@ class ChatRenderer:
 
         Responses are what ``{% generation %}`` blocks hold or, in a template without, what each assistant's message
         adds to the conversation before it; in both cases with the special token that ends them. A response at the end
-        that no special token ends gets the end of text.
-
-        Raises:
-            UserError: as `prompt_ids`; there is no response; or the template writes a conversation's beginning
-                otherwise once more follows, so that responses cannot be found.
+        that no special token ends gets the end of text. `UserError` as of `prompt_ids`, and if there is no response, or
+        none can be found since the template writes a conversation's beginning otherwise once more follows.
         """
         marked = self._render(messages)
         text = _MARK.sub("", marked)
@@ -123,8 +112,8 @@ class ChatRenderer:
 
     @functools.cached_property
     def own_beginning(self) -> str:
-        """What the template writes ahead of a conversation without a system's message, that it writes ahead of no later
-        turn: a message of its own, say. Without special tokens."""
+        """What the template writes ahead of a conversation without a system's message, and ahead of no later turn: a
+        message of its own, say. Without special tokens."""
         first, answer, second = ({"role": role, "content": _PRIVATE} for role in ("user", "assistant", "user"))
         try:
             text = self._tokenizer.special_pattern.sub("", self._text([first, answer, second]))
@@ -165,12 +154,10 @@ class ChatRenderer:
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """Where a response really ends: after the last special token in it, or the one right behind it."""
         specials = self._tokenizer.special_pattern
-        behind = specials.match(text, stop)
-        ends = [found.end() for found in specials.finditer(text, start, stop)]
-        return (ends or [behind.end() if behind else stop])[-1]
+        last = next(reversed([*specials.finditer(text, start, stop)]), specials.match(text, stop))
+        return last.end() if last else stop
 
     def _added_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """(start, end) of what each assistant's message adds to `text`, the whole conversation."""
         spans = []
         for i, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -191,23 +178,22 @@ class ChatRenderer:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         """The text, responses marked, with special tokens that messages spell replaced by quoted numbers."""
-        names = {"messages": list(map(self._quoted, messages)), "add_generation_prompt": add_generation_prompt}
-        return rendered(self._source, self._now, **names, **self._names)
+        for message in messages:
+            if not is_message(message):
+                raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
+        quoted = [{name: self._quoted(value) for name, value in message.items()} for message in messages]
+        names = {"messages": quoted, "add_generation_prompt": add_generation_prompt, **self._names}
+        return rendered(self._source, self._now, **names)
 
-    def _quoted(self, message: Message) -> dict[str, Any]:
-        if not is_message(message):
-            raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
-        return {name: self._quoted_text(value) if isinstance(value, str) else value for name, value in message.items()}
-
-    def _quoted_text(self, text: str) -> str:
-        if any(mark in text for mark in _RESERVED):
+    def _quoted(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if any(mark in value for mark in _RESERVED):
             raise UserError("a message holds one of the characters U+FDD0 to U+FDD2, which no text may; take it out")
-        return self._tokenizer.special_pattern.sub(
-            lambda found: f"{_QUOTE}{self._specials.index(found[0])}{_QUOTE}", text
-        )
+        pattern = self._tokenizer.special_pattern
+        return pattern.sub(lambda found: f"{_QUOTE}{self._specials.index(found[0])}{_QUOTE}", value)
 
     def _parts(self, text: str) -> list[str]:
-        """Texts and the special tokens between them, as `Tokenizer.encode_parts` takes them."""
         parts = self._tokenizer.special_pattern.split(text)
         parts[::2] = map(self._meant, parts[::2])
         return parts
@@ -215,10 +201,6 @@ class ChatRenderer:
     def _meant(self, text: str) -> str:
         """A rendered text with what messages spell in it as they do."""
         return _QUOTED.sub(lambda quote: self._specials[int(quote[1])], text) if _QUOTE in text else text
-
-    @functools.cached_property
-    def _special_ids(self) -> frozenset[int]:
-        return frozenset(self._tokenizer.special_tokens.values())
 
     @functools.cached_property
     def _probe(self) -> _Asked:
@@ -237,13 +219,6 @@ class ChatRenderer:
             return ""
         return _leading_space(whole[len(before) :]) if whole.startswith(before) else ""
 
-    @functools.cached_property
-    def _names(self) -> dict[str, str]:
-        """``bos_token``, ``eos_token``, …: spellings that the template may ask for."""
-        specials, end = self._tokenizer.special_tokens, self._tokenizer.eos_id
-        spelling = next((text for text, token_id in specials.items() if token_id == end), "")
-        return {"eos_token": spelling, **self._tokenizer.special_names}
-
 
 def _leading_space(text: str) -> str:
     return text[: len(text) - len(text.lstrip())]
@@ -251,10 +226,6 @@ def _leading_space(text: str) -> str:
 
 def _marked_spans(marked: str) -> list[tuple[int, int]]:
     """(start, end) of the marked parts, counted in the text without the marks."""
-    spans, length = [], 0
-    for part in re.split(f"({RESPONSE_BEGINS}[^{RESPONSE_ENDS}]*{RESPONSE_ENDS})", marked):
-        plain = _MARK.sub("", part)
-        if part.startswith(RESPONSE_BEGINS):
-            spans.append((length, length + len(plain)))
-        length += len(plain)
-    return spans
+    parts = re.split(f"({RESPONSE_BEGINS}[^{RESPONSE_ENDS}]*{RESPONSE_ENDS})", marked)
+    ends = list(accumulate(len(_MARK.sub("", part)) for part in parts))
+    return list(zip(ends[:-1:2], ends[1::2], strict=True))

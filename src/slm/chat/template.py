@@ -1,15 +1,52 @@
-"""What a chat template is, and how a tokenizer comes to carry one."""
+"""What a chat template is, those that there are, and how a tokenizer comes to carry one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
-from slm.registry import TEMPLATES
+from slm.registry import TEMPLATES, register_template
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.extended import ExtendedTokenizer
+
+_CHATML = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+# A message may carry `instruction` and `input` apart, as records of Alpaca's form do; then the input has a heading.
+_ALPACA = r"""
+{%- if messages[0]['role'] != 'system' -%}
+    {%- if messages[0]['input'] -%}
+        {{ 'Below is an instruction that describes a task, paired with an input that provides further context. ' }}
+    {%- else -%}
+        {{ 'Below is an instruction that describes a task. ' }}
+    {%- endif -%}
+    {{ 'Write a response that appropriately completes the request.\n\n' }}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message['role'] == 'system' -%}
+        {{ message['content'] + '\n\n' }}
+    {%- elif message['role'] == 'user' -%}
+        {%- if message['input'] -%}
+            {{ '### Instruction:\n' + message['instruction'] + '\n\n### Input:\n' + message['input'] + '\n\n' }}
+        {%- else -%}
+            {{ '### Instruction:\n' + message['content'] + '\n\n' }}
+        {%- endif -%}
+    {%- elif message['role'] == 'assistant' -%}
+        {{ '### Response:\n' + message['content'] + eos_token }}
+        {%- if not loop.last -%}{{ '\n\n' }}{%- endif -%}
+    {%- else -%}
+        {{ raise_exception('alpaca knows the roles system, user and assistant; got ' + message['role']) }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '### Response:\n' }}{%- endif -%}
+"""
 
 
 @dataclass(frozen=True)
@@ -20,17 +57,47 @@ class ChatTemplate:
     special_tokens: tuple[str, ...] = ()  # spellings in it that must be single tokens; a vocabulary may lack them
 
 
+@register_template("chatml")
+def chatml(tokenizer: Tokenizer) -> ChatTemplate:
+    """OpenAI's (2023): every message between two special tokens, headed by its role; a vocabulary that lacks them gets
+    two tokens more, and a model that exists grows rows for them."""
+    return ChatTemplate(_beginning(tokenizer) + _CHATML, ("<|im_start|>", "<|im_end|>"))
+
+
+@register_template("alpaca")
+def alpaca(tokenizer: Tokenizer) -> ChatTemplate:
+    """Stanford's (Taori et al. 2023): headings in plain text, so no vocabulary needs new tokens; the end of text ends
+    each response."""
+    return ChatTemplate(_beginning(tokenizer) + _ALPACA.strip())
+
+
+@register_template("hf")
+def hf(tokenizer: Tokenizer, file: str | None = None) -> ChatTemplate:
+    """Any of Hugging Face's kind: the one in `file`, else the one that came with the tokenizer. Special tokens that it
+    spells must be in the vocabulary; text that looks like one is text otherwise. Raises `UserError` if there is no
+    template, or the file cannot be read."""
+    if file is None:
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"task.template=hf: the tokenizer ({tokenizer.kind}) brings no chat template; give a Jinja file "
+                "(task.template_file=…) or take template=alpaca or chatml"
+            )
+        return ChatTemplate(tokenizer.chat_template)
+    try:
+        return ChatTemplate(Path(file).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"task.template_file: cannot read '{file}' as text ({error})") from None
+
+
+def _beginning(tokenizer: Tokenizer) -> str:
+    """``{{ bos_token }}`` where a vocabulary's texts begin with one."""
+    return "{{ bos_token }}" if tokenizer.begin_ids else ""
+
+
 def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> Tokenizer:
-    """`tokenizer` with the chat template called `kind`, and the special tokens that this needs.
-
-    Args:
-        tokenizer: any; one that has the template already is returned as it is.
-        kind: in the registry: ``alpaca``, ``chatml``, ``hf``, …
-        file: for ``hf``: a Jinja file, in place of the tokenizer's own template.
-
-    Raises:
-        UserError: there is no such template, or it does not go with the tokenizer.
-    """
+    """`tokenizer` with the chat template of the registry called `kind`, and the special tokens that this needs; itself
+    if it has them. `file`, for ``hf``, is a Jinja file in place of the tokenizer's own template. `UserError` if there
+    is no such template, or it does not go with the tokenizer."""
     make: Callable[..., ChatTemplate] = TEMPLATES.get(kind)
     if file is not None and kind != "hf":
         raise UserError(f"task.template_file is read by task.template=hf only; template is {kind}: leave it out")
@@ -44,8 +111,3 @@ def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> T
     ends = dict.fromkeys((*extended.also_ends, *ChatRenderer(extended).end_ids))
     extended.also_ends = tuple(end for end in ends if end != tokenizer.eos_id)
     return extended
-
-
-def beginning(tokenizer: Tokenizer) -> str:
-    """What a template writes ahead of a conversation: ``{{ bos_token }}`` where a vocabulary's texts begin with one."""
-    return "{{ bos_token }}" if tokenizer.begin_ids else ""

@@ -24,19 +24,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a corpus are read.
+    """How the files of a corpus are read."""
 
-    Attributes:
-        format: a reader of the registry, or "auto": by each file's ending.
-        field: of a record, the one that holds the text.
-        on_bad: what becomes of what is no text; see `slm.data.faults`.
-        max_record_bytes: a longer record is a fault, so that memory is bounded.
-    """
-
-    format: Text = AUTO
-    field: Text = "text"
-    on_bad: OnBad = "refuse"
-    max_record_bytes: Count = 32 << 20
+    format: Text = AUTO  # a reader of the registry, or by each file's ending
+    field: Text = "text"  # of a record, the one that holds the text
+    on_bad: OnBad = "refuse"  # what becomes of what is no text; see `slm.data.faults`
+    max_record_bytes: Count = 32 << 20  # a longer record is a fault, so that memory is bounded
 
     def __post_init__(self) -> None:
         known = [AUTO, *READERS.names()]
@@ -48,17 +41,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Filters:
-    """What is dropped of the documents that were read; how many is told.
+    """What is dropped of the documents that were read; how many is told."""
 
-    Attributes:
-        dedupe: of documents with the very same text, all but the first.
-        min_chars: documents of fewer characters.
-        max_chars: documents of more characters; None for no limit.
-    """
-
-    dedupe: bool = False
+    dedupe: bool = False  # of documents with the very same text, all but the first
     min_chars: NonNegativeInt = 0
-    max_chars: Count | None = None
+    max_chars: Count | None = None  # None for no limit
 
     def __post_init__(self) -> None:
         if self.max_chars is not None and self.min_chars > self.max_chars:
@@ -66,43 +53,29 @@ class Filters:
 
 
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
-_READING_KEYS = tuple(one.name for one in fields(Reading))
-_FILTER_KEYS = tuple(one.name for one in fields(Filters))
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Which text, and how much of it is held out.
-
-    Attributes:
-        kind: a corpus of the registry, or "prepared" for a token store that `slm-prepare` made.
-        cache_dir: where token stores and downloads are kept.
-        val_fraction: share of the text that is held out for validation.
-        settings: the keyword arguments of the corpus; ``path`` of a prepared one.
-        parts: of a mixture.
-    """
+    """Which text, and how much of it is held out."""
 
     __pydantic_config__ = FORBID_EXTRA
-    kind: Text
-    cache_dir: Text
-    val_fraction: Annotated[float, Strict(), Gt(0), Lt(1)] = 0.1
-    settings: dict[str, Any] = field(default_factory=dict)
+    kind: Text  # a corpus of the registry, "mixture", or "prepared" for a token store that `slm-prepare` made
+    cache_dir: Text  # where token stores and downloads are kept
+    val_fraction: Annotated[float, Strict(), Gt(0), Lt(1)] = 0.1  # of the text, held out for validation
+    settings: dict[str, Any] = field(default_factory=dict)  # arguments of the corpus; ``path`` of a prepared one
     reading: Reading = field(default_factory=Reading)
     parts: tuple[Part, ...] = ()
     filters: Filters = field(default_factory=Filters)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
-        """From the flat YAML node, where the corpus's own settings stand beside the common ones.
-
-        Raises:
-            UserError: one line a problem, all of them at once.
-        """
+        """From the flat YAML node, where the corpus's own settings stand beside the common ones; `UserError` has a line
+        a problem, all of them at once."""
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
-        common, reading = _of(values, _CORPUS_KEYS), _of(values, _READING_KEYS)
-        filters = _of(values, _FILTER_KEYS) if reads_text else {}
-        of_windows = [one.name for one in fields(_Windows)]
-        settings = _of(values, values.keys() - {*common, *reading, *filters, *of_windows})
+        common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
+        filters = _of(values, _names(Filters)) if reads_text else {}
+        settings = _of(values, values.keys() - {*common, *reading, *filters, *_names(_Windows)})
         config: CorpusConfig
         config, read, dropping, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
@@ -136,21 +109,16 @@ class _Windows:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A corpus and its windows.
-
-    Attributes:
-        seq_len: length of a training window, in tokens.
-        num_workers: loader processes; 0 reads in the training process, which is rarely slower.
-    """
+    """A corpus and its windows."""
 
     corpus: CorpusConfig
-    seq_len: int
-    num_workers: int = 0
+    seq_len: int  # length of a training window, in tokens
+    num_workers: int = 0  # loader processes; 0 reads in the training process, which is rarely slower
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> DataConfig:
         """From the flat YAML node; raises `UserError` with all problems."""
-        of_windows = _of(values, [one.name for one in fields(_Windows)])
+        of_windows = _of(values, _names(_Windows))
         corpus, windows = together(
             lambda: CorpusConfig.from_dict(values, where), lambda: checked(_Windows, of_windows, where)
         )
@@ -161,8 +129,11 @@ def _of(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in keys}
 
 
+def _names(settings: type) -> list[str]:
+    return [one.name for one in fields(settings)]
+
+
 def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> None:
-    """Raise `UserError` for settings that the corpus `kind` does not take, or an unknown `kind`."""
     if not isinstance(kind, str):
         return  # told with the common keys
     own: dict[str, Callable[..., Any]] = {STORE_KIND: _prepared, MIXTURE_KIND: _mixture}
@@ -174,16 +145,13 @@ def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> No
         raise UserError("\n".join(problems))
 
 
-def _prepared(path: str) -> None:
-    """The settings of a prepared token store: its folder."""
+def _prepared(path: str) -> None: ...  # their signatures say what such data takes
 
 
-def _mixture(parts: dict[str, dict[str, Any]]) -> None:
-    """The settings of a mixture: its parts by name."""
+def _mixture(parts: dict[str, dict[str, Any]]) -> None: ...
 
 
 def _parts(nodes: Mapping[str, Any], cache_dir: str, where: str) -> tuple[Part, ...]:
-    """Raises `UserError` with what is wrong with the parts, all of it at once."""
     if len(nodes) < 2:
         raise UserError(
             f"{where} names {len(nodes)} corpora, and a mixture takes two or more; "

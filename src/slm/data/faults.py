@@ -11,15 +11,14 @@ OnBad = Literal["refuse", "skip", "replace"]
 """``refuse``: the first fault is an error. ``skip``: what is bad is left out. ``replace``: bytes that are no text
 become U+FFFD, what cannot be mended so is left out."""
 
-PLACES_KEPT = 5
-"""Places named a kind; the counts go on."""
+PLACES_KEPT = 5  # places named a kind; the counts go on
 
 
 class FaultKind(NamedTuple):
-    """Its name in a report, with what is counted; what a user can do, for the refusal."""
+    """What a report and a refusal say of it."""
 
     counted: str
-    mend: str
+    mend: str  # what a user can do
 
 
 KINDS = {
@@ -49,20 +48,11 @@ class Faults:
 
     @property
     def replaces(self) -> bool:
-        """Bytes that are no text become U+FFFD."""
         return self.on_bad == "replace"
 
     def add(self, kind: str, place: str, refusal: str | Callable[[], str]) -> None:
-        """Count a fault.
-
-        Args:
-            kind: of `KINDS`.
-            place: where, within the corpus, for the report.
-            refusal: what was got and where, for the user who wants none: "'notes.txt' is not UTF-8 text"; or says it.
-
-        Raises:
-            UserError: faults are refused.
-        """
+        """Count a fault of `KINDS` at a `place` within the corpus; `UserError` where faults are refused, with what was
+        got and where: "'notes.txt' is not UTF-8 text"."""
         if self.on_bad == "refuse":
             found = refusal if isinstance(refusal, str) else refusal()
             raise UserError(f"data.path: {found}; {KINDS[kind].mend} (or set data.on_bad=skip, which counts it)")
@@ -90,14 +80,13 @@ class Faults:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any], on_bad: OnBad = "refuse") -> Faults:
-        """What `as_dict` gave."""
         faults = cls(on_bad)
         faults.counts = {kind: entry["count"] for kind, entry in found.items()}
         faults.places = {kind: list(entry["places"]) for kind, entry in found.items()}
         return faults
 
     def lines(self) -> list[str]:
-        """A line a kind for the person at the terminal: how many, and where the first are."""
+        """A line a kind for people: how many, and where the first are."""
         told = []
         for kind, entry in self.as_dict().items():
             more = ", …" if entry["count"] > len(entry["places"]) else ""

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 
-from slm.chat.message import Message
+from slm.chat.records import Message
 from slm.chat.renderer import ChatRenderer
 from slm.files.writing import new_file
 from slm.generation.config import GenerationConfig

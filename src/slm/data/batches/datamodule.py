@@ -3,66 +3,104 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
-from slm.data.batches.loader import TimedLoader, make_loader
-from slm.data.batches.mixture import MixtureStore, Store, stores_of
+from slm.data.batches.mixture import MixtureStore, Store
 from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
-from slm.data.batches.packing import PackedSamples, PaddedSamples, SampleWindows
 from slm.data.batches.pairs import PairDataset
-from slm.data.batches.samples import SampleSet
-from slm.data.batches.windows import MixtureWindows, WindowDataset, Windows
+from slm.data.batches.samples import PackedSamples, PaddedSamples, SampleSet, SampleWindows
+from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
-Batches = DataLoader[dict[str, Tensor]]
+
+class TimedLoader(DataLoader[dict[str, Tensor]]):
+    """A DataLoader that knows how many seconds its consumer has waited for it."""
+
+    waited_s = 0.0
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited_s += time.perf_counter() - start
+            yield batch
+
+
+def _loader(windows: Windows, batches: TrainBatches | EvalBatches, num_workers: int) -> TimedLoader:
+    is_idle = isinstance(batches, EvalBatches) and batches.is_idle
+    return TimedLoader(
+        windows,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=_without_labels if is_idle else default_convert,  # what comes is a batch already
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals_to_the_run,
+        pin_memory=torch.cuda.is_available(),
+        # a generator of its own, so that making a loader draws nothing from the global one
+        generator=torch.Generator(),
+    )
+
+
+def _without_labels(batch: Any) -> Any:
+    counted = {TEXT_BYTES: 0.0} if TEXT_BYTES in batch else {}
+    return {**batch, "labels": torch.full_like(batch["labels"], IGNORE_INDEX), **counted}
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A terminal and Slurm signal all processes of a run. If the loaders died of it, the run could not finish its step:
+    so a loader heeds SIGTERM from the run alone, which ends its loaders so."""
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a loader dies of SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_heed_the_run, daemon=True).start()
+
+
+def _heed_the_run() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class WindowDataModule(pl.LightningDataModule):
-    """Windows as batches; a subclass says what they are cut from.
+    """Windows as batches; a subclass says what they are cut from."""
 
-    Attributes:
-        datasets: of "train" and "val", or of the only part to be scored; bits per byte are known of counted ones.
-        fingerprint: of all that windows hold: equal ones train alike.
-        seq_len: window length T.
-        batch_size: windows a batch B on one device.
-        num_workers: loader processes; 0 for none.
-        seed: of the order of the training windows.
-        eval_split: what validation reads.
-        position: samples consumed over all ranks since the start of training. It is the whole state of the data: saved
-            in every checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or
-            ranks.
-        shares: name of each part, "" of the only one, -> its share of the training samples.
-        noun: what a sample is called.
-    """
-
-    noun = "windows"
-    datasets: Mapping[str, Windows]
+    noun = "windows"  # what a sample is called
+    datasets: Mapping[str, Windows]  # of "train" and "val", or of the only part to be scored
 
     def __init__(
         self,
-        fingerprint: str,
+        fingerprint: str,  # of all that windows hold: equal ones train alike
         seq_len: int,
-        batch_size: int,
+        batch_size: int,  # windows on one device
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int = 0,  # of the order of the training windows
         eval_split: str = "val",
     ) -> None:
         super().__init__()
-        self.fingerprint = fingerprint
-        self.seq_len = seq_len
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
-        self.eval_split = eval_split
+        self.fingerprint, self.seq_len, self.batch_size = fingerprint, seq_len, batch_size
+        self.num_workers, self.seed, self.eval_split = num_workers, seed, eval_split
+        # Samples consumed over all ranks since the start of training. It is the whole state of the data: saved in every
+        # checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or ranks.
         self.position = 0
-        self.shares: Mapping[str, float] = {"": 1.0}
+        self.shares: Mapping[str, float] = {"": 1.0}  # of each part, "" for the only one, in the training samples
         self._train_loader: TimedLoader | None = None
 
     @property
@@ -74,18 +112,18 @@ class WindowDataModule(pl.LightningDataModule):
         """The windows of a split, of each part of a mixture by itself."""
         return [self.datasets[split]]
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> TimedLoader:
         """Endless batches from `position` on."""
         parts = self.parts("train")
         batches = TrainBatches(self._order(parts), self.position, self.batch_size, *self._ranks())
         windows = parts[0] if len(parts) == 1 else MixtureWindows(parts)
-        self._train_loader = make_loader(windows, batches, self.num_workers)
+        self._train_loader = _loader(windows, batches, self.num_workers)
         return self._train_loader
 
-    def val_dataloader(self) -> Batches | list[Batches]:
+    def val_dataloader(self) -> TimedLoader | list[TimedLoader]:
         """Every window of `eval_split`, once; a loader for each part."""
-        loaders: list[Batches] = [
-            make_loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
+        loaders = [
+            _loader(part, EvalBatches(len(part), self.batch_size, *self._ranks()), self.num_workers)
             for part in self.parts(self.eval_split)
         ]
         return loaders[0] if len(loaders) == 1 else loaders
@@ -134,7 +172,7 @@ class WindowDataModule(pl.LightningDataModule):
 
 
 class TextDataModule(WindowDataModule):
-    """Windows of a token store, or of a mixture of several; other arguments are as of `WindowDataModule`."""
+    """Windows of a token store, or of a mixture of several."""
 
     def __init__(self, store: Store, *arguments: Any, **others: Any) -> None:
         super().__init__(store.fingerprint, *arguments, **others)
@@ -146,22 +184,16 @@ class TextDataModule(WindowDataModule):
     def parts(self, split: str) -> list[WindowDataset]:
         if split not in self._parts:
             counted = split == self.eval_split
+            stores = self.store.stores.values() if isinstance(self.store, MixtureStore) else [self.store]
             self._parts[split] = [
                 WindowDataset(store.tokens(split), self.seq_len, store.token_bytes(split) if counted else None)
-                for store in stores_of(self.store).values()
+                for store in stores
             ]
         return self._parts[split]
 
 
 class InstructionDataModule(WindowDataModule):
-    """Conversations.
-
-    Args:
-        samples: of each of `datasets`.
-        vocabulary: the tokenizer's fingerprint.
-        packing: several samples share a window, by the seed; else each has a row.
-        *arguments, **others: as of `WindowDataModule`.
-    """
+    """Conversations; with `packing` several samples share a window, by the seed, else each has a row."""
 
     datasets: Mapping[str, SampleWindows]
 
@@ -177,7 +209,7 @@ class InstructionDataModule(WindowDataModule):
 
 
 class PairDataModule(WindowDataModule):
-    """Pairs of answers; all arguments but `datasets` are as of `WindowDataModule`."""
+    """Pairs of answers."""
 
     noun = "pairs"
     datasets: Mapping[str, PairDataset]

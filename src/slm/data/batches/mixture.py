@@ -23,30 +23,23 @@ from slm.tokenizers.build import build_tokenizer
 
 @dataclass(frozen=True)
 class MixtureStore:
-    """The parts' token stores, in one vocabulary.
+    """The parts' token stores, in one vocabulary."""
 
-    Attributes:
-        stores: name -> store, two or more.
-        weights: name -> share of the training samples, up to a common factor.
-    """
-
-    stores: dict[str, TokenStore]
-    weights: dict[str, float]
+    stores: dict[str, TokenStore]  # two or more
+    weights: dict[str, float]  # shares of the training samples, up to a common factor
 
     @property
     def shares(self) -> dict[str, float]:
-        """Name -> share of the training samples; together 1."""
+        """Of the training samples; together 1."""
         given = slots(list(self.weights.values()))
         return {name: int(n) / BLOCK for name, n in zip(self.weights, given, strict=True)}
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """That of all parts."""
         return next(iter(self.stores.values())).tokenizer
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The counts of all parts together."""
         metas = [store.meta for store in self.stores.values()]
         sums = {
             split: {count: sum(meta[split][count] for meta in metas) for count in ("tokens", "bytes", "documents")}
@@ -64,18 +57,9 @@ class MixtureStore:
 Store = TokenStore | MixtureStore
 
 
-def stores_of(store: Store) -> dict[str, TokenStore]:
-    """A mixture's parts by name; any other store is its only part, without a name."""
-    return store.stores if isinstance(store, MixtureStore) else {"": store}
-
-
 def find_data(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> Store:
     """As `find_store`; the tokenizer of a mixture is fitted on the training text of all its parts, each as long as
-    it is (weights are of no account there), or is that of the parts that are prepared already.
-
-    Raises:
-        UserError: as `find_store`; prepared parts have different tokenizers.
-    """
+    it is (weights are of no account there), or is that of the parts that are prepared already; these must share it."""
     if corpus.kind != MIXTURE_KIND:
         return find_store(corpus, tokenizer)
     prepared = [part.corpus for part in corpus.parts if part.corpus.kind == STORE_KIND]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-Order = Callable[[np.ndarray], np.ndarray]
-"""Positions (n,) to windows (n,); sent to loader processes."""
+Order = Callable[[np.ndarray], np.ndarray]  # positions (n,) to windows (n,); sent to loader processes
 BLOCK = 1000
 """Positions after which each part of a mixture has had its share exactly; shares are rounded to one in so many."""
 
@@ -18,19 +17,9 @@ _AT_ONCE = 64  # batches whose windows are looked up in one call: the call's cos
 
 
 def window_at(positions: np.ndarray, n_windows: int, seed: int) -> np.ndarray:
-    """Window indices at `positions` in the endless seeded order of training samples.
-
+    """Window indices at `positions`, (n,) int64 from 0 on each, in the endless seeded order of training samples.
     Positions ``e * n_windows .. (e + 1) * n_windows - 1`` are epoch `e`: they hold every window exactly once, in an
-    order of their own. Nothing is stored, so any position is as cheap to reach as the first.
-
-    Args:
-        positions: (n,) non-negative int64, samples consumed since the start of training.
-        n_windows: windows in the training split.
-        seed: of the run.
-
-    Returns:
-        (n,) int64 in ``0 .. n_windows - 1``.
-    """
+    order of their own. Nothing is stored, so any position is as cheap to reach as the first."""
     epoch, index = np.divmod(positions.astype(np.uint64), np.uint64(n_windows))
     keys = _mix(_mix(np.uint64(seed & (2**64 - 1))) + epoch)
     half_bits = np.uint64(max(1, ((n_windows - 1).bit_length() + 1) // 2))
@@ -73,12 +62,10 @@ def slots(weights: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MixtureOrder:
-    """The endless order of a mixture's training samples.
-
-    Every block of `BLOCK` positions holds each part as often as its share says, in a seeded order of its own. What
-    stands at the positions of a part, one after another, is that part's own endless order: each of its windows once
-    an epoch, however often its epochs begin anew beside the others'.
-    """
+    """The endless order of a mixture's training samples. Every block of `BLOCK` positions holds each part as often as
+    its share says, in a seeded order of its own. What stands at the positions of a part, one after another, is that
+    part's own endless order: each of its windows once an epoch, however often its epochs begin anew beside the
+    others'."""
 
     n_windows: Sequence[int]  # of each part
     weights: Sequence[float]  # of each part; each is to have a slot
@@ -112,11 +99,9 @@ class MixtureOrder:
 
 @dataclass(frozen=True, eq=False)
 class TrainBatches(Sampler[np.ndarray]):
-    """Endless training batches from a position on.
-
-    Micro-batch m of rank r holds the samples at positions ``start + (m * world_size + r) * batch_size`` and following:
-    the ranks together walk the order without gap or overlap, however many they are.
-    """
+    """Endless training batches from a position on. Micro-batch m of rank r holds the samples at positions ``start + (m
+    * world_size + r) * batch_size`` and following: the ranks together walk the order without gap or overlap, however
+    many they are."""
 
     order: Order
     start: int  # samples consumed over all ranks before the first batch
@@ -134,12 +119,9 @@ class TrainBatches(Sampler[np.ndarray]):
 
 
 class EvalBatches(Sampler[np.ndarray]):
-    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out.
-
-    Attributes:
-        is_idle: there are fewer windows than ranks, and none is left for this one. It reads the first, of which nothing
-            is to count: without a batch Lightning would end the run, or this rank keep the others waiting.
-    """
+    """Every window once, in order, dealt to the ranks in turn; none is padded in or left out. A rank `is_idle` for
+    which no window is left. It reads the first, of which nothing is to count: without a batch Lightning would end the
+    run, or this rank keep the others waiting."""
 
     def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
         self.is_idle = rank >= n_windows

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
-from slm.data.batches.packing import PaddedSamples
-from slm.data.batches.samples import SampleSet, Tokens
+from slm.data.batches.samples import PaddedSamples, SampleSet, Tokens
 from slm.data.batches.windows import Indices, Windows
 
 TooLong = Literal["drop", "cut_prompt"]
@@ -28,7 +27,6 @@ class PairTokens(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Of the longer one."""
         return max(len(answer.ids) for answer in self)
 
 
@@ -46,10 +44,8 @@ def _last_answer(tokens: Tokens) -> Tokens:
 
 
 def fitted(pair: PairTokens, longest: int, policy: TooLong) -> PairTokens | None:
-    """The pair in at most `longest` tokens a conversation; None where the policy, or its answers, forbid it.
-
-    Both prompts lose as many tokens, so that the answers still follow the same one.
-    """
+    """The pair in at most `longest` tokens a conversation; None where the policy, or its answers, forbid it. Both
+    prompts lose as many tokens, so that the answers still follow the same one."""
     surplus = pair.length - longest
     if surplus <= 0:
         return pair
@@ -73,13 +69,8 @@ class PairDataset(Windows):
 
     A batch of B pairs has ``input_ids`` and ``labels``, (2 B, T) int64: rows ``0 .. B - 1`` are the chosen answers,
     each after its prompt, rows ``B .. 2 B - 1`` the rejected ones, in the same order, all padded as `PaddedSamples`
-    are. Labels are -100 but for the answer's tokens.
-
-    Args:
-        pairs: at least one; none longer than ``seq_len + 1`` tokens.
-        seq_len: the most positions of a row.
-        reference: (n, 2) fp32, log-probabilities of the answers by the reference, chosen and rejected; batches then
-            have them as ``reference``, (2 B,).
+    are. Labels are -100 but for the answer's tokens. With a `reference`, (n, 2) fp32, its log-probabilities of the
+    answers, chosen and rejected, batches have these as ``reference``, (2 B,). No pair is longer than ``seq_len + 1``.
     """
 
     def __init__(self, pairs: Sequence[PairTokens], seq_len: int, reference: Tensor | None = None) -> None:
@@ -98,7 +89,6 @@ class PairDataset(Windows):
 
     @property
     def chosen_tokens(self) -> int:
-        """Tokens of all chosen answers."""
         return sum(int(self.rows.samples[2 * i].learnt.sum()) for i in range(len(self)))
 
     def batch(self, indices: Indices) -> dict[str, Tensor]:

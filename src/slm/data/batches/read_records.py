@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from slm.chat.message import Message
-from slm.chat.records import Pair, RecordError, conversation_of, pair_of
+from slm.chat.records import Message, Pair, RecordError, conversation_of, pair_of
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.pairs import PairTokens, TooLong, fitted, tokenized
 from slm.data.config import CorpusConfig, Reading
-from slm.data.corpora.records import pairs as pair_files
-from slm.data.corpora.records import record_files
+from slm.data.corpora import conversation_files
+from slm.data.corpora import pairs as pair_files
 from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
@@ -40,13 +39,9 @@ class PairSplits(NamedTuple):
 
 
 def read_conversations(corpus: CorpusConfig, faults: Faults) -> Conversations:
-    """All conversations of a corpus of the kind ``instructions``; `faults` is told of what is none.
-
-    Without ``val_path`` the share `val_fraction` is held out, by the conversations' hashes.
-
-    Raises:
-        UserError: files are missing, a part would be empty, or a fault that is refused.
-    """
+    """All conversations of a corpus of the kind ``instructions``; `faults` is told of what is none. Without
+    ``val_path`` the share `val_fraction` is held out, by the conversations' hashes. Raises `UserError` if files are
+    missing, a part would be empty, or a fault is refused."""
     train = _conversations(corpus, "path", faults)
     if corpus.settings.get("val_path"):
         parts = Conversations(train, _conversations(corpus, "val_path", faults))
@@ -67,13 +62,9 @@ def read_part(corpus: CorpusConfig, part: Literal["train", "val", "all"], faults
 
 
 def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, policy: TooLong) -> PairSplits:
-    """All pairs of a corpus of the kind ``pairs``, as tokens, at most `longest` a conversation.
-
-    Without ``val_path`` the share `val_fraction` is held out, by the prompts' hashes.
-
-    Raises:
-        UserError: a record is no pair, and these are refused; or a split has no pair.
-    """
+    """All pairs of a corpus of the kind ``pairs``, as tokens, at most `longest` a conversation. Without ``val_path``
+    the share `val_fraction` is held out, by the prompts' hashes. Raises `UserError` if a record is no pair, and these
+    are refused, or if a split has no pair."""
     faults = Faults(corpus.reading.on_bad)
     val_path = corpus.settings.get("val_path")
     train = list(_pairs(corpus.settings["path"], corpus.reading, faults))
@@ -94,12 +85,11 @@ def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, polic
 
 def _conversations(corpus: CorpusConfig, name: Literal["path", "val_path"], faults: Faults) -> list[Conversation]:
     made = partial(conversation_of, form=corpus.settings.get("form", "auto"))
-    files = record_files(corpus.settings[name])
+    files = conversation_files(corpus.settings[name])
     return [found for _, found in _read(files, corpus.reading, made, "no_conversation", faults)]
 
 
 def _pairs(path: str | list[str], reading: Reading, faults: Faults) -> Iterator[tuple[str, Pair]]:
-    """The pairs in files, with the place of each."""
     for place, pair in _read(pair_files(path), reading, pair_of, "no_pair", faults):
         if pair.chosen == pair.rejected:
             faults.note("same_answers", place)

@@ -1,8 +1,11 @@
-"""Conversations to token ids in memory, as a template writes them and a window can hold them."""
+"""Conversations to token ids in memory, as a template writes them, and these to windows: labels are shifted here, as
+`windows.py` shifts those of running text."""
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -11,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slm.chat.message import Message
+from slm.chat.records import Message
 from slm.chat.renderer import ChatRenderer, Sample
+from slm.data.batches.windows import IGNORE_INDEX, Indices, Windows
 from slm.errors import UserError
 
 TooLong = Literal["drop", "keep_start", "keep_end", "refuse"]
 LossOn = Literal["responses", "all"]
+_LENGTH_MULTIPLE = 8
 
 
 class Tokens(NamedTuple):
@@ -69,8 +74,7 @@ class SampleSet:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(k,) positions that each sample takes in a window: one fewer than its tokens, since the last is only
-        predicted."""
+        """(k,) positions that each sample takes in a window: one fewer than its tokens, the last is only predicted."""
         return np.diff(self.offsets) - 1
 
     def text_bytes(self, sample: int) -> int:
@@ -87,7 +91,6 @@ class SampleSet:
         return digest.hexdigest()
 
     def report(self) -> dict[str, Any]:
-        """Counts, plain types."""
         return {
             "samples": len(self),
             "tokens": len(self.ids),
@@ -106,18 +109,8 @@ def _received(*values: Any) -> SampleSet:
 def make_samples(
     conversations: Iterable[Sequence[Message]], renderer: ChatRenderer, seq_len: int, too_long: TooLong, loss_on: LossOn
 ) -> SampleSet:
-    """Render, cut to what a window of `seq_len` can hold, and put together.
-
-    Args:
-        conversations: each with at least one response.
-        renderer: of the template.
-        seq_len: window length T; a sample has at most T + 1 tokens.
-        too_long: what becomes of longer ones.
-        loss_on: learn the responses alone, or all.
-
-    Raises:
-        UserError: a conversation cannot be rendered, or is too long and that is refused.
-    """
+    """Conversations, each with a response or more, rendered and cut to the ``seq_len + 1`` tokens of a window;
+    `UserError` if one cannot be rendered, or is too long and that is refused."""
     part = slice(-(seq_len + 1), None) if too_long == "keep_end" else slice(seq_len + 1)
     found: list[Tokens] = []
     kept: list[int] = []
@@ -147,3 +140,94 @@ def _trimmed(sample: Tokens, loss_on: LossOn) -> Tokens:
     """Without what stands behind the last response, which nothing is learnt from."""
     trimmed = sample.part(slice(np.flatnonzero(sample.learnt)[-1] + 1))
     return trimmed._replace(learnt=np.ones_like(trimmed.learnt)) if loss_on == "all" else trimmed
+
+
+class SampleWindows(Windows):
+    """Windows of whole samples, none of them longer than one; `windows` names the samples of each."""
+
+    def __init__(
+        self, samples: SampleSet, seq_len: int, windows: Sequence[Sequence[int]] | np.ndarray, counted: bool
+    ) -> None:
+        self.samples, self.seq_len, self.windows, self.counted = samples, seq_len, windows, counted
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def filled(self) -> float:
+        """Share of all positions that hold a token."""
+        return float(self.samples.lengths.sum()) / max(1, len(self) * self.seq_len)
+
+    def text_bytes(self, indices: Indices) -> float:
+        return float(sum(self.samples.text_bytes(sample) for i in indices for sample in self.windows[i]))
+
+    def _laid_out(self, indices: Indices, length: int) -> dict[str, Tensor]:
+        """The samples of each window one after another, in rows of `length`."""
+        shape = (len(indices), length)
+        ids, labels, positions = (np.full(shape, empty, dtype=np.int64) for empty in (0, IGNORE_INDEX, 0))
+        for row, window in enumerate(indices):
+            end = 0
+            for sample in self.windows[window]:
+                tokens, learnt, _ = self.samples[sample]
+                start, end = end, end + len(tokens) - 1
+                ids[row, start:end] = tokens[:-1]
+                labels[row, start:end] = np.where(learnt[1:], tokens[1:], IGNORE_INDEX)
+                positions[row, start:end] = np.arange(end - start)
+        batch = {"input_ids": ids, "labels": labels, "positions": positions}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+class PackedSamples(SampleWindows):
+    """Several samples share a window. A batch has ``input_ids``, ``labels`` and ``positions``, (B, T) int64 each.
+    Positions begin at 0 with each sample, by which a model knows where one begins; behind the last each is 0 and has
+    the label -100. `seed` is of the packing."""
+
+    def __init__(self, samples: SampleSet, seq_len: int, seed: int, counted: bool = False) -> None:
+        super().__init__(samples, seq_len, pack(samples.lengths, seq_len, seed), counted)
+
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        return self._laid_out(indices, self.seq_len)
+
+
+class PaddedSamples(SampleWindows):
+    """A sample a row, padded at its end, where nothing sees it, to the batch's longest, rounded up to 8 where `seq_len`
+    has room for that. A batch has ``input_ids`` and ``labels``, (B, T) int64 each."""
+
+    def __init__(self, samples: SampleSet, seq_len: int, counted: bool = False) -> None:
+        super().__init__(samples, seq_len, np.arange(len(samples))[:, None], counted)
+
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        longest = int(self.samples.lengths[np.asarray(indices)].max())
+        batch = self._laid_out(indices, min(self.seq_len, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE))
+        del batch["positions"]
+        return batch
+
+
+def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:
+    """Samples of (k,) `lengths`, at most `room`, to windows of `room` positions, each a list of sample indices.
+    Best-fit decreasing: the longest sample first, each into the fullest window that still takes it (at most 11/9 of the
+    fewest windows there can be, and 4: Johnson et al. 1974). `seed` decides among samples of the same length, so that
+    those that were written one after another part."""
+    shuffled = np.random.default_rng(seed).permutation(len(lengths))
+    order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
+    windows: list[list[int]] = []
+    with_left: defaultdict[int, list[int]] = defaultdict(list)  # positions left -> windows
+    left_sorted: list[int] = []
+    for sample in order.tolist():
+        length = int(lengths[sample])
+        place = bisect_left(left_sorted, length)
+        if place == len(left_sorted):
+            window, left = len(windows), room
+            windows.append([])
+        else:
+            left = left_sorted[place]
+            window = with_left[left].pop()
+            if not with_left[left]:
+                left_sorted.pop(place)
+        windows[window].append(sample)
+        left -= length
+        if left and not with_left[left]:
+            insort(left_sorted, left)
+        if left:
+            with_left[left].append(window)
+    return windows

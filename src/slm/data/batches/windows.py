@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from slm.data.store.sharded_tokens import ShardedTokens, TokenBytes
+from slm.data.store.token_store import ShardedTokens, TokenBytes
 from slm.errors import UserError
 
 IGNORE_INDEX = -100
@@ -21,10 +21,8 @@ Indices = Sequence[int] | np.ndarray
 
 
 class Windows(Dataset[dict[str, Any]], ABC):
-    """What batches are made of: windows of at most `seq_len` positions, T.
-
-    Batches of `counted` ones say how many bytes of text their labels stand for: ``text_bytes``, a number.
-    """
+    """What batches are made of: windows of at most `seq_len` positions, T. Batches of `counted` ones say how many bytes
+    of text their labels stand for: ``text_bytes``, a number."""
 
     seq_len: int
     counted: bool = False
@@ -49,23 +47,15 @@ class Windows(Dataset[dict[str, Any]], ABC):
 
 
 class WindowDataset(Windows):
-    """Non-overlapping windows of `seq_len` tokens that cover a split.
-
-    Window i reads tokens ``i * seq_len ..`` and is to predict each one's successor, so every token but the very first
-    is a label exactly once. The last window may be shorter; its tail repeats the last token and has the label -100.
-
-    Args:
-        tokens: (n,) token ids, usually memory-mapped; `UserError` for fewer than two.
-        seq_len: window length T.
-        token_bytes: how many bytes of text tokens stand for; such windows are counted.
-    """
+    """Non-overlapping windows of `seq_len` tokens that cover a split. Window i reads tokens ``i * seq_len ..`` and is
+    to predict each one's successor, so every token but the very first is a label exactly once. The last window may be
+    shorter; its tail repeats the last token and has the label -100. With `token_bytes` windows are counted. `UserError`
+    for fewer than two tokens."""
 
     def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
         if len(tokens) < 2:
             raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
-        self.tokens = tokens
-        self.seq_len = seq_len
-        self.token_bytes = token_bytes
+        self.tokens, self.seq_len, self.token_bytes = tokens, seq_len, token_bytes
         self.counted = token_bytes is not None
 
     def __getstate__(self) -> dict[str, Any]:

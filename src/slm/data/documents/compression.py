@@ -20,12 +20,7 @@ _MOST_GROWTH = 250  # logs shrink to a hundredth, deflate gets to a thousandth, 
 
 
 class BrokenFileError(Exception):
-    """A file cannot be read (further).
-
-    Args:
-        kind: of `slm.data.faults.KINDS`.
-        words: what is wrong.
-    """
+    """A file cannot be read (further); `kind` is of `slm.data.faults.KINDS`."""
 
     def __init__(self, kind: str, words: str) -> None:
         super().__init__(kind, words)  # all of them, so that it can be pickled
@@ -41,13 +36,9 @@ def is_compressed(file: Path) -> bool:
 
 
 def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
-    """The content from byte `start` on, a MiB or less at a time; `start` counts decompressed bytes.
-
-    Raises:
-        BrokenFileError: it cannot be opened, or its compressed content is damaged or ends too early; what comes before
-            has been given out.
-        UserError: what reads ``.zst`` is not installed.
-    """
+    """The content from (decompressed) byte `start` on, a MiB or less at a time. Raises `BrokenFileError` if it cannot
+    be opened, or its compressed content is damaged or ends too early; what comes before has been given out.
+    `UserError`: what reads ``.zst`` is not installed."""
     try:
         with _opened(file) as stream:
             stream.seek(start)
@@ -86,10 +77,8 @@ def _opened(file: Path) -> io.BufferedReader:
 
 
 def _zstd() -> Any:
-    """Python's own module from 3.14 on; elsewhere the package that brings the same one to older versions."""
-    return require(
-        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data", "reading .zst files"
-    )
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"  # the same one for older versions
+    return require(name, "data", "reading .zst files")
 
 
 def _damage() -> tuple[type[Exception], ...]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import Reading
-from slm.data.documents.document import PART_SIZE
-from slm.data.documents.source import WHOLE, Record, RecordSource, Span
+from slm.data.documents.source import PART_SIZE, WHOLE, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.extras import require
@@ -32,7 +31,6 @@ class DatasetSource(RecordSource):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The last part of the path, and the split."""
         return f"{Path(self.path).name}/{self.split}"
 
     @property
@@ -40,11 +38,9 @@ class DatasetSource(RecordSource):
         return f"{self.path} ({self.split})"
 
     def source(self, reading: Reading) -> DatasetSource:
-        """Read as `reading` says."""
         return replace(self, reading=reading)
 
     def identity(self) -> Any:
-        """What was asked for and, unless it is streamed, the fingerprint that `datasets` gives it."""
         fingerprint = None if self._streams else _loaded(self)._fingerprint
         return ["datasets", self.path, self.config, self.split, self.revision, self.streaming, fingerprint]
 
@@ -88,7 +84,6 @@ def _is_saved(path: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _loaded(of: DatasetSource) -> Any:
-    """The split, memory-mapped or streamed."""
     datasets = require("datasets", "data", "data=datasets")
     path = os.path.expanduser(of.path)
     try:

@@ -1,4 +1,4 @@
-"""JSON files: an array of records, read as a stream; or, as many ``.json`` files are, a record a line."""
+"""JSON Lines, a record a line; and JSON files: an array of records, read as a stream, or, as many are, these lines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from slm.data.config import Reading
-from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
-from slm.data.documents.jsonl import JsonlFile
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, line_number, pieces
 from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.registry import register_reader
@@ -19,6 +19,90 @@ from slm.registry import register_reader
 _BLANK = " \t\r\n"
 _SPACE = re.compile(rf"[{_BLANK}]*")
 _LONGEST_WORD = 12  # of JSON: two escapes that make a character
+_WORDS = {list: "an array", str: "a string", type(None): "null"}
+
+
+@register_reader("jsonl")
+class JsonlFile(RecordSource, FileSource):
+    """A record a line, which belongs to the span in which it begins. Records are named by the byte at which their line
+    begins."""
+
+    def spans(self) -> list[Span]:
+        return self.byte_spans()
+
+    def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
+        """Blank lines are no records; a line longer than ``max_record_bytes`` is never held."""
+        try:
+            for offset, line in self._lines(span):
+                if line is None:
+                    self.too_long(f"@{offset}", faults)
+                elif line.strip() and (values := self._values(line, offset, faults)) is not None:
+                    yield Record(f"@{offset}", values)
+        except BrokenFileError as error:
+            faults.add(error.kind, self.name, str(error))
+
+    def where(self, place: str) -> str:
+        return f"line {line_number(self.file, int(place[1:])):,} of '{self.file}'"
+
+    def _lines(self, span: Span) -> Iterator[tuple[int, bytes | None]]:
+        limit = self.reading.max_record_bytes
+        if span.start == 0:
+            yield from _lines(pieces(self.file), 0, None if span == WHOLE else span.end, limit)
+        else:  # the line that holds the byte before the span is another's, even if nothing of it is left but its end
+            lines = _lines(pieces(self.file, span.start - 1), span.start - 1, span.end, limit)
+            next(lines, None)
+            yield from lines
+
+    def _values(self, line: bytes, offset: int, faults: Faults) -> dict[str, Any] | None:
+        """The line's object; None, and a fault counted, if it holds none."""
+        raw = line.removeprefix(BYTE_ORDER_MARK) if offset == 0 else line
+        place = f"@{offset}"
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            byte = raw[error.start]
+            faults.add("not_utf8", self.name + place, lambda: f"{self.where(place)} is not UTF-8 (byte 0x{byte:02x})")
+            if not faults.replaces:
+                return None
+            text = raw.decode(errors="replace")
+        try:
+            values = json.loads(text)
+            found = f"is {_WORDS.get(type(values), 'a number or a word')}, not an object"
+        except (ValueError, RecursionError) as error:
+            values, found = None, f"is not JSON ({error})"
+        if isinstance(values, dict):
+            return values
+        faults.add("bad_json", self.name + place, lambda: f"{self.where(place)} {found}")
+        return None
+
+
+def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`. `source`
+    is what comes from byte `at` on, in pieces."""
+    begin, held, size, read, told = at, bytearray(), 0, at, False
+    for piece in source:
+        *whole, rest = piece.split(b"\n")
+        for row in whole:
+            size += len(row)
+            if not told:
+                yield begin, (bytes(held) + row if held else row) if size <= limit else None
+            begin, size, told = begin + size + 1, 0, False
+            held.clear()
+            if end is not None and begin >= end:
+                return
+        read += len(piece)
+        size += len(rest)
+        if size <= limit:
+            held += rest
+        else:
+            held.clear()
+            if not told:  # at once: its end may be gigabytes away
+                yield begin, None
+                told = True
+            if end is not None and read >= end:  # whatever follows begins in a later span
+                break
+    if size and not told:
+        yield begin, bytes(held)
 
 
 @register_reader("json")
@@ -36,7 +120,6 @@ class JsonFile(RecordSource, FileSource):
     out."""
 
     def spans(self) -> list[Span]:
-        """It can only be read from its beginning."""
         return [WHOLE]
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
@@ -53,7 +136,6 @@ class JsonFile(RecordSource, FileSource):
             faults.add(error.kind, f"{self.name}#{number}", f"{error}, after {number:,} records")
 
     def _values(self, faults: Faults) -> Iterator[object]:
-        """What the array holds; raises `BrokenFileError` where it can be read no further."""
         text = _Text(self._decoded(faults), self.place, self.reading.max_record_bytes)
         if text.next_sign() != "[":
             raise BrokenFileError("bad_json", f"'{self.file}' holds no array of records")
@@ -70,7 +152,6 @@ class JsonFile(RecordSource, FileSource):
             raise text.fault("Extra data")
 
     def _decoded(self, faults: Faults) -> Iterator[str]:
-        """The content, checked to be UTF-8; where `faults` wants it, with U+FFFD for what is not."""
         strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
         offset = 0
         for piece in pieces(self.file):
@@ -92,10 +173,8 @@ class JsonFile(RecordSource, FileSource):
 
 
 class _Text:
-    """What is held of a file's text, of which Python's own parser takes a value after another.
-
-    It has no memory of where it stood: a value that is not whole is parsed again once twice as much is held.
-    """
+    """What is held of a file's text, of which Python's own parser takes a value after another. It has no memory of
+    where it stood: a value that is not whole is parsed again once twice as much is held."""
 
     def __init__(self, source: Iterator[str], place: str, most: int) -> None:
         self._source, self._place, self._most = source, place, most
@@ -115,11 +194,7 @@ class _Text:
                 return ""
 
     def value(self) -> object:
-        """The one from here on.
-
-        Raises:
-            BrokenFileError: there is none, or it is too long.
-        """
+        """The one from here on; `BrokenFileError` if there is none, or it is too long."""
         self.next_sign()
         is_grown = False
         while True:

@@ -16,12 +16,8 @@ from slm.registry import register_reader
 
 @register_reader("parquet")
 class ParquetFile(RecordSource, FileSource):
-    """A span is as many row groups as hold about `span_bytes`. Records are named by the number of their row.
-
-    Args:
-        file, name, reading: as of every file.
-        memory: bytes that reading may take; default in proportion to ``max_record_bytes``.
-    """
+    """A span is as many row groups as hold about `span_bytes`. Records are named by the number of their row. Reading
+    may take `memory` bytes; by default in proportion to ``max_record_bytes``."""
 
     def __init__(self, file: Path, name: str, reading: Reading, memory: int | None = None) -> None:
         super().__init__(file, name, reading)
@@ -42,11 +38,8 @@ class ParquetFile(RecordSource, FileSource):
         return spans or [Span(0, 0)]
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
-        """A few rows are held at a time, so that a row group may be larger than memory.
-
-        Raises:
-            UserError: there is no such column, whatever becomes of faults.
-        """
+        """A few rows are held at a time, so that a row group may be larger than memory. `UserError` if there is no such
+        column, whatever becomes of faults."""
         check_installed("pyarrow", "data", "reading Parquet files")
         asked = (*span, fields and list(fields), self.reading.max_record_bytes)
         number = 0

@@ -23,8 +23,7 @@ from slm.data.documents.compression import BrokenFileError
 from slm.errors import UserError
 
 LEAST_MEMORY = 256 << 20
-MEMORY_OF_RECORDS = 16
-"""Bytes for each of the longest record: as Arrow has it, as Python does, and a page of several."""
+MEMORY_OF_RECORDS = 16  # bytes for each of the longest record: as Arrow has it, as Python does, and a page of several
 Rows = list[dict[str, Any] | None]
 _BATCH_BYTES = 1 << 20
 _MOST_ROWS = 1024
@@ -38,12 +37,8 @@ _ENVIRONMENT = {
 
 
 def ask(function: str, file: Path, *arguments: Any, memory: int) -> Iterator[Any]:
-    """What `groups` or `rows` gives, called in the process, which is started when there is none at rest.
-
-    Raises:
-        BrokenFileError: the file is damaged, or takes more than `memory` bytes.
-        UserError: what `function` raises.
-    """
+    """What `groups` or `rows` gives or raises, called in the process, which is started when there is none at rest.
+    `BrokenFileError` if the file is damaged, or takes more than `memory` bytes."""
     process = _at_rest.pop() if _at_rest else _started()
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018
     try:
@@ -145,12 +140,7 @@ def groups(file: Path) -> Iterator[list[int]]:
 
 def rows(file: Path, start: int, end: int, columns: list[str] | None, longest: int) -> Iterator[tuple[int, Rows]]:
     """Rows of the row groups from `start` up to `end`, some at a time, with the number of the first; None for one of
-    more than `longest` bytes.
-
-    Raises:
-        UserError: there is no such column.
-        MemoryError: not even one row at a time can be held.
-    """
+    more than `longest` bytes. `UserError`: there is no such column. `MemoryError`: not even one row can be held."""
     table = _opened(file)
     there = table.schema_arrow.names
     for name in columns or ():

@@ -1,38 +1,70 @@
 """What a corpus consists of: sources, which give documents, span by span; what those have in common that are files, and
-those whose documents are a field of records."""
+those whose documents are a field of records; and where a text that is too long to be held is cut."""
 
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from slm.data.config import AUTO, Reading
 from slm.data.documents.compression import COMPRESSED, is_compressed
-from slm.data.documents.document import PART_SIZE, Document, in_parts
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.files.reading import digest_of, is_unicode, with_replacements
 from slm.registry import READERS
 
+PART_SIZE = 8 << 20
+"""Bytes of a file, or characters of a record's text, that a part has at least; it has less than twice as many."""
+SEARCHED = 1 << 16  # how far a good place to cut is looked for
 _BY_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+
+# Tokenizers cut text into words before anything else, and no pattern in use joins a letter or a digit to white space
+# that follows it (a mark may be joined to the line break behind it: OpenAI's cl100k_base does). So a text is cut
+# between these; where none is near, between two characters, and a word there may be spelt otherwise than in the whole.
+# A space first: vocabularies in the way of SentencePiece put one before every text that begins with none.
+_PLACES = (re.compile(r"(?<=[^\W_]) "), re.compile(r"(?<=[^\W_])\s"))
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, or a part of one that is too long to be held; parts have the same name, one after another."""
+
+    name: str  # relative to the corpus, the same on every machine; in a file of many with the place: "a.jsonl@1024"
+    text: str  # only a part that was left out has none
+    begins: bool = True  # no later part of a document: what stands before every text belongs before it
+    ends: bool = True  # no earlier part of a document: the end of text belongs after it
+
+
+def cut_place(text: str, start: int, end: int) -> int:
+    """The first good place to cut `text` in ``start .. end``; `start` if there is none."""
+    return next((found.start() for place in _PLACES if (found := place.search(text, start, end))), start)
+
+
+def in_parts(name: str, text: str, part_size: int = PART_SIZE, searched: int = SEARCHED) -> Iterator[Document]:
+    """A document as one or, from twice `part_size` characters on, as several parts."""
+    start = 0
+    while len(text) - start >= 2 * part_size:
+        cut = cut_place(text, start + part_size, start + part_size + min(searched, part_size // 2))
+        yield Document(name, text[start:cut], begins=start == 0, ends=False)
+        start = cut
+    yield Document(name, text[start:] if start else text, begins=start == 0)
 
 
 class Span(NamedTuple):
-    """A part of a source that can be read on its own: bytes, rows or row groups from `start` up to `end`.
-
-    Spans depend on the source alone, never on how many processes read them; together they are the whole of it.
-    """
+    """A part of a source that can be read on its own: bytes, rows or row groups from `start` up to `end`. Spans depend
+    on the source alone, never on how many processes read them; together they are the whole of it."""
 
     start: int
     end: int
 
 
-WHOLE = Span(0, -1)
-"""Of what can only be read from its beginning to its end: compressed files, JSON arrays, streams."""
+WHOLE = Span(0, -1)  # of what can only be read from its beginning to its end: compressed files, JSON arrays, streams
 
 
 class Record(NamedTuple):
@@ -43,24 +75,15 @@ class Record(NamedTuple):
 
 
 class Source(ABC):
-    """Something that gives documents, in bounded memory. It holds settings only, so it can be sent to other processes.
+    """Something that gives documents, in bounded memory. It holds settings only, so it can be sent to processes."""
 
-    Attributes:
-        name: relative to the corpus, so that it is the same on every machine; names of documents and places of faults
-            begin with it.
-        place: where it lies, for messages.
-    """
-
-    name: str
-    place: str
+    name: str  # relative to the corpus, the same on every machine; what documents and places of faults begin with
+    place: str  # where it lies, for messages
 
     @abstractmethod
     def identity(self) -> Any:
-        """JSON types that change when the content may have changed; told without reading it.
-
-        Raises:
-            UserError: it is not there.
-        """
+        """JSON types that change when the content may have changed, told without reading it; `UserError` if it is not
+        there."""
 
     def size(self) -> int | None:
         """Bytes, for the progress and for units of work of like size; None for what is no file."""
@@ -77,33 +100,24 @@ class Source(ABC):
     @abstractmethod
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         """The documents of one of the `spans`, in order; a long one in parts. None of them is without text but a part
-        that was left out. `faults` is told of all that is not given out.
-
-        Raises:
-            UserError: a fault, where `faults` refuses them.
-        """
+        that was left out. `faults` is told of all that is not given out, and raises `UserError` where it refuses."""
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
-        """The records of a span with those `fields` that are wanted, where they are there; None for all.
-
-        Raises:
-            UserError: it holds plain text; and as of `read`.
-        """
+        """The records of a span with those `fields` that are wanted, where they are there; None for all. `UserError` as
+        of `read`, and if it holds plain text."""
         raise UserError(
             f"data.path: '{self.place}' is read as plain text, and records are wanted; give .jsonl, .json or "
             ".parquet files, or say what it is (data.format=jsonl)"
         )
 
     def where(self, place: str) -> str:
-        """A record for a message."""
         return f"record {place} of '{self.place}'"
 
 
 class FileSource(Source):
     """A file. Its subclasses are the formats."""
 
-    span_bytes = PART_SIZE
-    """About how many bytes of a file make a span."""
+    span_bytes = PART_SIZE  # about how many bytes of a file make a span
 
     def __init__(self, file: Path, name: str, reading: Reading) -> None:
         self.file, self.name, self.reading = file, name, reading
@@ -145,7 +159,6 @@ class RecordSource(Source):
         faults.add("too_long", self.name + place, lambda: f"{self.where(place)} is longer than {limit}")
 
     def _document(self, record: Record, faults: Faults) -> Iterator[Document]:
-        """None, and a fault counted, if there is no text in the field."""
         field, name, where = self.reading.field, self.name + record.place, partial(self.where, record.place)
         text = record.values.get(field)
         if not isinstance(text, str):

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
-from slm.data.documents.document import SEARCHED, Document, cut_place
-from slm.data.documents.source import WHOLE, FileSource, Span
+from slm.data.documents.source import SEARCHED, WHOLE, Document, FileSource, Span, cut_place
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
@@ -32,7 +31,6 @@ class TextFile(FileSource):
         return self.byte_spans()
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        """The one document, or the part of it that lies in the span."""
         try:
             for part in self._stream() if span == WHOLE else self._span(span):
                 yield from self._document(part, faults)
@@ -49,7 +47,6 @@ class TextFile(FileSource):
         return place - _BEFORE + _cut(_bytes(self.file, place - _BEFORE, _BEFORE + self.searched), _BEFORE)
 
     def _stream(self) -> Iterator[_Part]:
-        """The parts of what is compressed; of a file that breaks off, all there is."""
         held, offset, broken = bytearray(), 0, None
         source = pieces(self.file)
         while True:
@@ -97,7 +94,6 @@ class TextFile(FileSource):
 
 
 def _bytes(file: Path, start: int, size: int) -> bytes:
-    """At most `size` from `start` on."""
     found = []
     for piece in pieces(file, start):
         found.append(piece[:size])

@@ -28,13 +28,9 @@ _NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs o
 
 
 def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore:
-    """The token store for these settings: the prepared one, the cached one, or a new one.
-
-    `tokenizer` is a ``kind`` and that kind's settings; its vocabulary is fitted on the training part.
-
-    Raises:
-        UserError: files are missing, empty or not text, or the tokenizer's settings do not fit.
-    """
+    """The token store for these settings: the prepared one, the cached one, or a new one. `tokenizer` is a ``kind`` and
+    that kind's settings; its vocabulary is fitted on the training part. `UserError` if files are missing, empty or not
+    text, or the tokenizer's settings do not fit."""
     if corpus.kind == STORE_KIND:
         return _prepared_store(corpus)
     key = _inputs_key(corpus, corpus_sources(corpus), tokenizer)
@@ -45,14 +41,9 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
 def prepare_store(
     corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path, num_processes: NumProcesses = "auto"
 ) -> TokenStore:
-    """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part.
-
+    """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part; raises as `find_store`.
     Killed at any moment, the next call with the same text and settings goes on; what comes out is the same to the bit,
-    whatever the number of processes.
-
-    Raises:
-        UserError: as `find_store`.
-    """
+    whatever the number of processes."""
     sources = corpus_sources(corpus)
     with Processes(num_processes) as processes:
         preparation = Preparation(corpus, sources, processes)
@@ -89,11 +80,8 @@ def training_texts(corpus: CorpusConfig) -> Iterator[str]:
 
 
 def corpus_sources(corpus: CorpusConfig) -> list[Source]:
-    """What a corpus consists of, in order; a file that has several names (a link, another spelling) once, by the first.
-
-    Raises:
-        UserError: something is not there.
-    """
+    """What a corpus consists of, in order; a file that has several names (a link, another spelling) once, by the first;
+    `UserError` if something is not there."""
     if corpus.kind in _NO_TEXT:
         holds, task = _NO_TEXT[corpus.kind]
         raise UserError(

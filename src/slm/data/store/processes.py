@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 from slm.errors import UserError
 
 NumProcesses = int | Literal["auto"]
-Report = Callable[[int], None]
-"""Is told how many more bytes are done."""
+Report = Callable[[int], None]  # is told how many more bytes are done
 _REPORT_EVERY_S = 0.2
 
 _ENVIRONMENT = {  # work is spread over processes; a library that did the same over threads would get in their way
@@ -33,19 +33,12 @@ class StoppedError(UserError):
 class Task(Protocol):
     """Work that can be sent to another process."""
 
-    def run(self, report: Report) -> Any:
-        """Do it."""
+    def run(self, report: Report) -> Any: ...
 
 
-class Processes:
-    """Does tasks, several at a time, in processes that are started when first needed and live until `close`.
-
-    They are loky's and not `multiprocessing`'s, whose children import the parent's main module again: a notebook's or a
-    training run's would bring torch, and one without a guard would start itself.
-
-    Args:
-        wanted: how many processes; "auto" for one a processor. With one, or for a single task, this process works.
-    """
+class Processes(AbstractContextManager["Processes"]):
+    """Does tasks, several at a time, in processes that are started when first needed and live until `close`: `wanted`,
+    or one a processor. With one, or for a single task, this process works."""
 
     def __init__(self, wanted: NumProcesses) -> None:
         from loky import cpu_count
@@ -54,9 +47,6 @@ class Processes:
         self._n_workers = 0
         self._executor: Any = None
         self._reports: Any = None
-
-    def __enter__(self) -> Processes:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -68,13 +58,9 @@ class Processes:
             self._executor, self._n_workers = None, 0
 
     def run(self, tasks: Sequence[Task], report: Report) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each task, as they get done; started in their order.
-
-        Raises:
-            Exception: what the first of the tasks that failed raised, once those in work are done: the same one
-                however many processes there are.
-            StoppedError: a process was killed.
-        """
+        """(index, result) of each task, as they get done; started in their order. Raises what the first of the tasks
+        that failed raised, once those in work are done: the same one however many processes there are. `StoppedError`:
+        a process was killed."""
         n_workers = min(self._wanted, len(tasks))
         if n_workers <= 1:
             yield from ((index, task.run(report)) for index, task in enumerate(tasks))
@@ -113,7 +99,6 @@ class Processes:
             raise failures[min(failures)]
 
     def _start(self, n_workers: int) -> None:
-        """Unless so many are there."""
         if n_workers > self._n_workers:
             from loky import ProcessPoolExecutor
             from loky.backend import get_context
@@ -128,7 +113,6 @@ _reports: Any = None  # of a process of loky's
 
 
 def _begin(parent: int, reports: Any) -> None:
-    """What a process does first."""
     global _reports
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this

@@ -1,10 +1,4 @@
-"""The corpus cut into units of work, and the first pass over them: how long each document is, a hash of it, and what is
-wrong in the files.
-
-What is to be known of all documents before the first is tokenized: which are held out, which are duplicates, and
-whether there is a fault that is to be refused (in a second, not after an hour). It costs a few per cent of
-tokenizing, and 34 bytes a document.
-"""
+"""The corpus cut into units of work, and the first pass over them: the length and a hash of each document, faults."""
 
 from __future__ import annotations
 
@@ -18,17 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slm.data.documents.document import PART_SIZE, Document
-from slm.data.documents.source import Source, Span
+from slm.data.documents.source import PART_SIZE, Document, Source, Span
 from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Processes, Report
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 
-UNIT_BYTES = 16 << 20
-"""About how much of its files a unit holds: a few seconds of work, which is what a kill can cost."""
-MOST_UNITS = 4096
-"""A larger corpus has larger units, so that the files of a store can all be mapped."""
+UNIT_BYTES = 16 << 20  # about how much of its files a unit holds: a few seconds of work, which is what a kill can cost
+MOST_UNITS = 4096  # a larger corpus has larger units, so that the files of a store can all be mapped
 RECORD = np.dtype(
     [("name", "<u8"), ("content", "<u8", 2), ("chars", "<u4"), ("bytes", "<u4"), ("begins", "?"), ("ends", "?")]
 )
@@ -54,7 +45,6 @@ class Unit:
     size: int
 
     def read(self, faults: Faults) -> Iterator[tuple[Piece, Document]]:
-        """Its documents, each with the piece it comes from."""
         for piece in self.pieces:
             for document in piece.source.read(piece.span, faults):
                 yield piece, document
@@ -82,16 +72,10 @@ def units_of(sources: Sequence[Source]) -> list[Unit]:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        records: of each unit, (n,) of dtype `RECORD`.
-        sources: of each source its ``name``, ``bytes`` (None unless a file), ``sha256`` and ``documents``.
-        faults: of all units.
-    """
-
-    records: list[np.ndarray]
-    sources: list[dict[str, Any]]
+    records: list[np.ndarray]  # of each unit, (n,) of dtype `RECORD`
+    sources: list[dict[str, Any]]  # of each its ``name``, ``bytes`` (None unless a file), ``sha256`` and ``documents``
     faults: Faults
 
 
@@ -100,19 +84,14 @@ class ScanTask:
     """Scans a unit into two files, of which the notes are written last."""
 
     unit: Unit
-    folder: Path
+    notes: Path
     on_bad: OnBad
-
-    @property
-    def notes(self) -> Path:
-        return self.folder / f"{self.unit.number:05d}.json"
 
     @property
     def records(self) -> Path:
         return self.notes.with_suffix(".records")
 
     def run(self, report: Report) -> None:
-        """Read the unit once."""
         faults = Faults(self.on_bad)
         packed = bytearray()
         sources: dict[int, dict[str, Any]] = {}
@@ -123,22 +102,18 @@ class ScanTask:
         for piece, document in self.unit.read(faults):
             packed += record_of(document)
             sources[piece.number]["documents"] += document.begins
-        with new_file(self.records) as file:
-            file.write(packed)
-        notes = {"sources": list(sources.items()), "faults": faults.as_dict()}
-        with new_file(self.notes) as file:
-            file.write(json.dumps(notes).encode())
+        notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict()})
+        for place, content in ((self.records, packed), (self.notes, notes.encode())):
+            with new_file(place) as file:
+                file.write(content)
         report(self.unit.size)
 
 
 def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processes, report: Report) -> Scan:
-    """Scan all units; those of which `folder` holds the outcome already are not read again.
-
-    Raises:
-        UserError: a fault, where they are refused.
-    """
+    """Scan all units; those of which `folder` holds the outcome already are not read again. `UserError` for a fault,
+    where they are refused."""
     folder.mkdir(exist_ok=True)
-    tasks = [ScanTask(unit, folder, on_bad) for unit in units]
+    tasks = [ScanTask(unit, folder / f"{unit.number:05d}.json", on_bad) for unit in units]
     left = [task for task in tasks if not task.notes.is_file()]
     report(sum(unit.size for unit in units) - sum(task.unit.size for task in left))
     for _ in processes.run(left, report):
@@ -154,13 +129,10 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
-    return Scan([_mapped(task.records) for task in tasks], told, faults)
-
-
-def _mapped(file: Path) -> np.ndarray:
-    if file.stat().st_size == 0:
-        return np.empty(0, RECORD)  # an empty file cannot be mapped
-    return np.memmap(file, RECORD, mode="r")
+    files = (task.records for task in tasks)
+    empty = np.empty(0, RECORD)  # an empty file cannot be mapped
+    records = [np.memmap(file, RECORD, mode="r") if file.stat().st_size else empty for file in files]
+    return Scan(records, told, faults)
 
 
 def record_of(document: Document) -> bytes:

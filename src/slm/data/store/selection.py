@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slm.data.config import Filters
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.faults import Faults
 from slm.data.store.scan import Unit
 from slm.errors import UserError
@@ -22,26 +22,15 @@ _EMPTY, _TOO_SHORT, _TOO_LONG, _DUPLICATE = _REASONS
 
 @dataclass(frozen=True)
 class Chosen:
-    """What becomes of the documents of one unit.
+    """What becomes of the documents of one unit."""
 
-    Attributes:
-        codes: (n,) uint8, `DROPPED`, `TRAIN` or `VAL` for each document (or part of one).
-        chars: (n,) their lengths when they were scanned.
-        sole: they are parts of the only document there is: no end of text belongs after it.
-        cut: (index, characters): so much of that part is trained on, the rest of it held out.
-    """
-
-    codes: np.ndarray
-    chars: np.ndarray
-    sole: bool = False
-    cut: tuple[int, int] | None = None
+    codes: np.ndarray  # (n,) uint8, `DROPPED`, `TRAIN` or `VAL` for each document (or part of one)
+    chars: np.ndarray  # (n,) their lengths when they were scanned
+    sole: bool = False  # they are parts of the only document there is: no end of text belongs after it
+    cut: tuple[int, int] | None = None  # (index, characters): so much of that part is trained on, the rest held out
 
     def of(self, unit: Unit, faults: Faults) -> Iterator[tuple[str, Document]]:
-        """Read `unit` again; each document that is kept, with its split.
-
-        Raises:
-            UserError: it is not what was scanned.
-        """
+        """Read `unit` again; each document that is kept, with its split. `UserError` if it is not what was scanned."""
         documents = iter(unit.read(faults))
         for index, (code, chars) in enumerate(zip(self.codes.tolist(), self.chars.tolist(), strict=True)):
             piece, document = next(documents, (unit.pieces[-1], None))
@@ -61,29 +50,18 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Selection:
-    """What becomes of all documents.
-
-    Attributes:
-        documents: how many are in each split; a single one that is cut is in both.
-        dropped: how many were left out, by reason.
-        n_bytes: UTF-8 bytes of the text that is kept.
-    """
+    """What becomes of all documents."""
 
     units: list[Chosen]
-    documents: dict[str, int]
-    dropped: dict[str, int]
-    n_bytes: int
+    documents: dict[str, int]  # in each split; a single one that is cut is in both
+    dropped: dict[str, int]  # left out, by reason
+    n_bytes: int  # of UTF-8 text that is kept
 
 
 def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float) -> Selection:
-    """Drop what `filters` say, and hold out `val_fraction` of the characters of what is left.
-
-    Of several documents, whole ones are held out; of a single one, its last part. `records` are those of each unit, of
-    dtype `slm.data.store.scan.RECORD`.
-
-    Raises:
-        UserError: nothing is left, or a part would be empty.
-    """
+    """Drop what `filters` say, and hold out `val_fraction` of the characters of what is left: of several documents,
+    whole ones; of a single one, its last part. `records` are those of each unit, of dtype
+    `slm.data.store.scan.RECORD`. `UserError` if nothing is left, or a part would be empty."""
     starts = np.flatnonzero(_column(records, "begins"))  # a document is all from its first part to the next first one
     part_chars = _column(records, "chars")
     chars = np.add.reduceat(part_chars, starts, dtype=np.int64) if len(starts) else np.empty(0, np.int64)
@@ -121,11 +99,9 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
 
 
 def hold_out(names: np.ndarray, chars: np.ndarray, fraction: float) -> np.ndarray:
-    """Which of at least two documents to hold out: (n,) bool.
-
-    Whole documents, in the order of the hash of their name, until `fraction` of the characters is reached; so a new
-    document moves few others from one part to the other. Of `names` (n,) hashes, of `chars` (n,) lengths are given.
-    """
+    """Which of at least two documents to hold out: (n,) bool. Whole documents, in the order of the hash of their name,
+    until `fraction` of the characters is reached; so a new document moves few others from one part to the other. Of
+    `names` (n,) hashes, of `chars` (n,) lengths are given."""
     by_hash = np.argsort(names, kind="stable")
     lengths = chars[by_hash[:-1]]  # at least one stays for training
     wanted = fraction * chars.sum()

@@ -14,14 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from slm.data.documents.document import Document
+from slm.data.documents.source import Document
 from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Report
 from slm.data.store.scan import Unit
 from slm.data.store.selection import SPLIT_NAMES, Chosen
-from slm.data.store.sharded_tokens import others_file
-from slm.data.store.token_store import token_dtype
-from slm.files.reading import read_json_object
+from slm.data.store.token_store import others_file, token_dtype
 from slm.files.writing import new_file
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import load_tokenizer
@@ -57,12 +55,7 @@ class ShardTask:
     folder: Path
     notes: Path
 
-    def done(self) -> dict[str, Any] | None:
-        """What `write_shard` said, if it was done before."""
-        return read_json_object(self.notes) if self.notes.is_file() else None
-
     def run(self, report: Report) -> dict[str, Any]:
-        """Read the unit, tokenize and write it."""
         documents = self.chosen.of(self.unit, Faults(self.on_bad))
         written = write_shard(self.folder, self.unit.number, documents, self.sent.tokenizer, report)
         with new_file(self.notes) as file:
@@ -74,11 +67,8 @@ def write_shard(
     folder: Path, number: int, documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer, report: Report
 ) -> dict[str, Any]:
     """Tokenize `documents`, each with its split, into ``<split>_<number>.bin``; `report` is told of bytes of text.
-
-    Returns:
-        Of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text), ``sha256`` (of the file) and ``others``: how many
-        tokens stand for other bytes than their ids do as a rule. A split without tokens has no file.
-    """
+    Given back are of each split ``file``, ``tokens``, ``bytes`` (of UTF-8 text), ``sha256`` (of the file) and
+    ``others``: how many tokens stand for other bytes than their ids do as a rule. One without tokens has no file."""
     files = {split: folder / f"{split}_{number:05d}.bin" for split in SPLIT_NAMES.values()}
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(new_file(file)), tokenizer) for split, file in files.items()}
@@ -129,13 +119,12 @@ class _Out:
                 out.write(np.concatenate(self._others, axis=1).astype("<u4").tobytes())
 
     def counts(self) -> dict[str, Any]:
-        """For the note."""
         counts = {"tokens": self.n_tokens, "bytes": self._n_bytes, "others": self._n_others}
         return {**counts, "sha256": self._digest.hexdigest()}
 
 
 def _batches(documents: Iterable[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    """Groups of about a million characters, so that a tokenizer can work on several at once."""
+    """Groups, so that a tokenizer can work on several at once."""
     batch: list[tuple[str, Document]] = []
     size = 0
     for marked in documents:

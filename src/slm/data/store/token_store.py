@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
-from slm.data.store.sharded_tokens import ShardedTokens, TokenBytes, others_file
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
@@ -34,35 +33,87 @@ FORMAT = 3
 _READ = (2, FORMAT)  # of 2, it is not known which tokens stand for other bytes than their ids do
 SPLITS = ("train", "val")
 _BLOCK = 1 << 20  # tokens that are looked at at a time
-WHOLE = "all"
-"""Of an opened store: the splits one after another; of a single text that is the text."""
+WHOLE = "all"  # of an opened store: the splits one after another; of a single text that is the text
+
+
+class ShardedTokens:
+    """The tokens of several files, of at least one each, one after another: what `WindowDataset` asks of an array."""
+
+    def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._arguments = files, lengths, dtype
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._starts = self._ends - lengths
+        self._shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __reduce__(self) -> Any:
+        """To a process that is not forked go the paths, not the tokens."""
+        return ShardedTokens, self._arguments
+
+    def __getitem__(self, where: np.ndarray) -> np.ndarray:
+        """The tokens at positions `where`, of any shape, each in ``0 .. len - 1``."""
+        if len(self._shards) == 1:
+            return self._shards[0][where]
+        shard_of = np.searchsorted(self._ends, where, side="right")
+        found = np.empty(where.shape, self.dtype)
+        for shard in np.unique(shard_of).tolist():
+            here = shard_of == shard
+            found[here] = self._shards[shard][where[here] - self._starts[shard]]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.concatenate(self._shards).astype(dtype or self.dtype, copy=False)
+
+    def tolist(self) -> list[int]:
+        return np.asarray(self).tolist()
+
+
+def others_file(file: Path) -> Path:
+    """Beside a shard's `file`: (2, k) uint32, places in it of tokens whose bytes are not their id's, and these."""
+    return file.with_suffix(".bytes")
+
+
+class TokenBytes:
+    """Bytes of tokens by their ids, (vocab_size,), but for those that are written down by position in each shard's
+    `others_file`, if any: of an unknown word, of a character that a vocabulary normalises, of a token before a text."""
+
+    def __init__(self, of_id: np.ndarray, lengths: Sequence[int], others: Sequence[Path | None]) -> None:
+        self.of_id = of_id
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._starts = self._ends - lengths
+        self._others = others
+
+    def __call__(self, where: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Of the tokens `ids` at positions `where` of the split, of any one shape."""
+        found = self.of_id[ids]
+        for shard in np.unique(np.searchsorted(self._ends, where, side="right")).tolist():
+            if (file := self._others[shard]) is not None:
+                places, sizes = np.memmap(file, dtype="<u4", mode="r").reshape(2, -1)
+                local = where - self._starts[shard]
+                at = np.minimum(np.searchsorted(places, local), len(places) - 1)
+                listed = places[at] == local
+                found[listed] = sizes[at[listed]]
+        return found
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """An opened store.
-
-    Attributes:
-        folder: where it lies.
-        meta: the content of ``meta.json``, and under "all" the same of both splits.
-        tokenizer: the one that made the tokens.
-    """
+    """An opened store."""
 
     folder: Path
-    meta: dict[str, Any]
-    tokenizer: Tokenizer
+    meta: dict[str, Any]  # the content of ``meta.json``, and under "all" the same of both splits
+    tokenizer: Tokenizer  # the one that made the tokens
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Open a store.
-
-        Raises:
-            UserError: it is missing, damaged, of another format, or its files have not the size that was written.
-        """
+        """Open a store; `UserError` if it is missing, damaged, of another format, or a file has not the size that was
+        written."""
         meta = _read_meta(folder)
-        whole: dict[str, Any] = {
-            key: sum(meta[split][key] for split in SPLITS) for key in ("tokens", "bytes", "documents")
-        }
+        counts = ("tokens", "bytes", "documents")
+        whole: dict[str, Any] = {key: sum(meta[split][key] for split in SPLITS) for key in counts}
         whole["shards"] = [shard for split in SPLITS for shard in meta[split]["shards"]]
         for shard in whole["shards"]:
             file = folder / shard["file"]
@@ -82,11 +133,8 @@ class TokenStore:
         return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
 
     def token_bytes(self, split: str) -> TokenBytes:
-        """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte.
-
-        Of a store of format 2, made by a tokenizer whose ids do not tell it, those of the ids in proportion to the
-        split's.
-        """
+        """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte. Of a store
+        of format 2, made by a tokenizer whose ids do not tell it, those of the ids in proportion to the split's."""
         shards, of_id = self.meta[split]["shards"], self.tokenizer.bytes_of_id
         if self.meta["format"] < FORMAT and not self.tokenizer.spells_exactly():
             tokens = self.tokens(split)
@@ -106,13 +154,8 @@ class TokenStore:
 def meta_of(
     shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """What ``meta.json`` says of a store.
-
-    Args:
-        shards: in order; of each, by split, what `slm.data.store.shard.write_shard` said.
-        documents: how many there are in each split.
-        tokenizer: made the tokens.
-    """
+    """What ``meta.json`` says of a store of these `shards`, of which `slm.data.store.shard.write_shard` told, with so
+    many documents in each split."""
     meta: dict[str, Any] = {
         "format": FORMAT,
         "dtype": token_dtype(tokenizer.vocab_size).name,
@@ -150,10 +193,8 @@ def _joint_sha256(digests: Sequence[str]) -> str:
 
 
 def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore:
-    """The store at `folder`, made by ``make(folder)`` if it is not there yet or is damaged.
-
-    Processes that want the same store at the same time make it once: the others wait.
-    """
+    """The store at `folder`, made by ``make(folder)`` if it is not there yet or is damaged; processes that want
+    the same one at the same time make it once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.is_dir():

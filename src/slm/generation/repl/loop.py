@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import Completion, LanguageModel
-from slm.generation.repl.commands import LEAVE, PromptCommands
-from slm.generation.repl.session import Conversation, Exchange
+from slm.generation.repl.session import LEAVE, Conversation, Exchange, PromptCommands
 from slm.generation.repl.terminal import prompt_session, say, visible
 
 
 class InteractivePrompt:
-    """Reads prompts, streams texts, obeys slash commands.
-
-    Args:
-        language_model: what writes. If its tokenizer has a chat template, prompts are messages of a conversation.
-        settings: what to begin with; ``/set`` changes them.
-    """
+    """Reads prompts, streams texts, obeys slash commands; a model with a chat template gets messages."""
 
     def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
         self.language_model = language_model
@@ -32,9 +27,7 @@ class InteractivePrompt:
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.
-
-        At a terminal nothing but leaving ends the session; elsewhere, Ctrl-C does.
-        """
+        At a terminal nothing but leaving ends the session; elsewhere, Ctrl-C does."""
         if sys.stdin.isatty():
             self._talk()
             return
@@ -75,12 +68,8 @@ class InteractivePrompt:
                 say(f"{type(error).__name__}: {error}")
 
     def write(self, prompt: str, chat: bool) -> Iterator[Exchange]:
-        """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way.
-
-        Args:
-            prompt: to go on with, or a message.
-            chat: it is a message; the last of the texts is the model's answer in the conversation.
-        """
+        """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way. In a
+        chat the last of them is the model's answer in the conversation."""
         conversation = self.commands.conversation if chat else None
         settings = self.commands.settings
         prompt_ids = self._prompt_ids(prompt, conversation)
@@ -89,8 +78,8 @@ class InteractivePrompt:
             if settings.n > 1 and sys.stdin.isatty():
                 say(f"-- {number + 1} of {settings.n}")
             seed = None if settings.seed is None else settings.seed + number
-            written = self._stream(prompt_ids, replace(settings, n=1, seed=seed), lead)
-            exchange = replace(written, prompt=prompt, chat=conversation is not None, system=system)
+            about = {"prompt": prompt, "chat": conversation is not None, "system": system}
+            exchange = self._stream(prompt_ids, replace(settings, n=1, seed=seed), lead, about)
             self.commands.exchanges.append(exchange)
             yield exchange
             if exchange.finish_reason == "interrupted":
@@ -109,14 +98,13 @@ class InteractivePrompt:
             say(f"(the oldest {forgotten} messages are forgotten: the model takes {self.longest:,} tokens)")
         return prompt_ids
 
-    def _stream(self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str) -> Exchange:
-        """Write one text to stdout as it comes."""
+    def _stream(self, ids: Sequence[int], settings: GenerationConfig, lead: str, about: Mapping[str, Any]) -> Exchange:
         start = time.perf_counter()
         pieces: list[str] = []
         completion: Completion | None = None
         first = last = 0.0
         try:
-            for event in self.language_model.follow(prompt_ids, settings, lead):
+            for event in self.language_model.follow(ids, settings, lead):
                 if isinstance(event, Completion):
                     completion = event
                     break
@@ -130,10 +118,10 @@ class InteractivePrompt:
         print(flush=True)
         logprobs = completion.logprobs if completion else None
         return Exchange(
-            prompt="",
+            **about,
             text="".join(pieces),
             finish_reason=completion.finish_reason if completion else "interrupted",
-            prompt_tokens=len(prompt_ids),
+            prompt_tokens=len(ids),
             new_tokens=completion.new_tokens if completion else len(pieces),
             seconds_to_first_token=first,
             seconds=last,
@@ -141,7 +129,6 @@ class InteractivePrompt:
         )
 
     def _toolbar(self) -> str:
-        """How things stand, below the line that is typed."""
         commands, settings = self.commands, self.commands.settings
         parts = []
         if commands.conversation is not None:

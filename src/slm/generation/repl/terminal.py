@@ -20,7 +20,7 @@ from prompt_toolkit.layout.processors import TabsProcessor
 from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from slm.generation.repl.commands import PromptCommands
+from slm.generation.repl.session import PromptCommands
 from slm.notices import notice
 
 _HISTORY = Path("~/.cache/slm/prompt_history")
@@ -91,8 +91,6 @@ def _key_bindings() -> KeyBindings:
 
 
 class _CommandCompleter(Completer):
-    """Commands, settings, their values where they are few, files."""
-
     def __init__(self, commands: PromptCommands) -> None:
         self._commands = commands
 
