@@ -20,7 +20,7 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class DatasetSource(RecordSource):
-    """Rows of a split; documents are named by the number of their row. See `slm.data.corpora.datasets`."""
+    """Rows of a split; documents are named by the number of their row. See `slm.data.corpora`."""
 
     path: str
     config: str | None
