@@ -160,7 +160,7 @@ def test_back_to_a_checkpoint_in_the_middle_of_training(tmp_path: Path) -> None:
         gone = False
 
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
-            steps.append((trainer.global_step, round(float(pl_module.weight), 6)))  # type: ignore[arg-type]
+            steps.append((trainer.global_step, round(pl_module.weight.item(), 6)))
             if trainer.global_step == 5 and not self.gone:
                 self.gone = True
                 lightning_seams.restore(trainer, file)
