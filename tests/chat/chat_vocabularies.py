@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tokenizers
+from byte_fallback import with_byte_fallback
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 CORPUS = [
@@ -15,7 +16,6 @@ CORPUS = [
 ] * 20
 SPECIALS = ["<unk>", "<s>", "</s>"]
 TURNS = ["<|im_start|>", "<|im_end|>"]
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -30,17 +30,7 @@ def _spm_bpe(
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    pieces = dict.fromkeys([*SPECIALS, *_BYTES, *model["vocab"]])
-    backend = tokenizers.Tokenizer(
-        models.BPE(
-            vocab={piece: i for i, piece in enumerate(pieces)},
-            merges=[tuple(merge) for merge in model["merges"]],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
+    backend = with_byte_fallback(trained, SPECIALS)
     if normalizer:
         backend.normalizer = normalizer
     if prepend:

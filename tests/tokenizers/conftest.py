@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiktoken
 import tokenizers
+from byte_fallback import with_byte_fallback
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from slm.tokenizers.base import Tokenizer
@@ -39,17 +39,7 @@ def sentencepiece_backend() -> tokenizers.Tokenizer:
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     trained.train_from_iterator(CORPUS[:2], trainers.BpeTrainer(vocab_size=80, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
-    backend = tokenizers.Tokenizer(
-        models.BPE(
-            vocab={piece: i for i, piece in enumerate(pieces)},
-            merges=[tuple(merge) for merge in model["merges"]],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
+    backend = with_byte_fallback(trained, ["<unk>", "<s>", "</s>"])
     backend.pre_tokenizer = trained.pre_tokenizer
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
