@@ -11,6 +11,8 @@ from torch._inductor import compile_fx
 
 RUN = ("trainer.max_steps=3", "model.params.dropout=0.1")
 
+pytestmark = pytest.mark.filterwarnings("default")  # torch's compiler warns of itself, and takes an error for its own
+
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
