@@ -90,8 +90,8 @@ def test_an_interrupted_file_is_gone_on_with(run_cli: Any, tiny_run: Path, tmp_p
     outcome = run_cli(*command, "out=cut.jsonl")
     assert (outcome.status, outcome.out) == (0, ""), outcome.err
     assert "2 of 6 prompts are answered in 'cut.jsonl' already" in outcome.err
-    said = [[json.loads(line)["completion"] for line in (tmp_path / f).open()] for f in ("cut.jsonl", "whole.jsonl")]
-    assert said[0] == said[1]
+    cut, whole = ((tmp_path / name).read_text().splitlines() for name in ("cut.jsonl", "whole.jsonl"))
+    assert [json.loads(line)["completion"] for line in cut] == [json.loads(line)["completion"] for line in whole]
     assert run_cli(*command, "out=cut.jsonl").status == 0
     assert len((tmp_path / "cut.jsonl").read_text().splitlines()) == 6
     (tmp_path / "prompts.txt").write_text("\n".join(["another", *prompts]))
@@ -109,7 +109,7 @@ def test_a_prompt_too_long_is_a_record_among_the_answers(run_cli: Any, tiny_run:
     outcome = run_cli(*command)
     assert outcome.status == 0, outcome.err
     assert "2 of 5 prompts were refused (line 3, 5): their answers say why" in outcome.err
-    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["prompt"] for answer in answers] == [line for line in lines if line]
     for answer, number, tokens in ((answers[1], 3, 40), (answers[3], 5, 16)):
         assert (answer["finish_reason"], answer["line"], "completion" in answer) == ("refused", number, False)

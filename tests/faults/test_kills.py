@@ -238,12 +238,12 @@ def test_the_command_itself_does_what_the_forked_one_does(new_run: Callable[[Cas
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     environment["SLM_CACHE_DIR"] = "cache"
     command = [str(Path(sys.executable).with_name("slm-train")), *run.arguments]
-    process = subprocess.Popen(command, cwd=run.folder, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 6/24"):
-            process.kill()
-    assert process.wait() == -9
+    with subprocess.Popen(command, cwd=run.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 6/24"):
+                process.kill()
+    assert process.returncode == -9
     again = subprocess.run(command, cwd=run.folder, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert differences(expected, contents(run.run)) == []
