@@ -60,6 +60,7 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
+    from slm.cli.composition import CONF, VERSION_BASE
     from slm.training import runner
     from slm.training.run import checkpoint_io
     from slm.training.run.checkpoints import Checkpoints
@@ -80,7 +81,7 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         fixed = [f"run_dir={folder}/run", f"data.path={Path(__file__).parents[1] / 'docs'}"]
         fixed += [f"trainer.max_steps={steps}", f"trainer.save_every={save_every}", "trainer.val_every=100000"]
-        with initialize_config_module("slm.conf", version_base="1.3"):
+        with initialize_config_module(CONF, **VERSION_BASE):
             composed: Any = OmegaConf.to_container(compose("train", [*SHAPE, *fixed, *overrides]), resolve=True)
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stderr(sink):
             runner.train(RunConfig.from_dict(composed), composed, overrides, more_callbacks=[Starts()])

@@ -26,6 +26,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from slm.cli.composition import CONF, VERSION_BASE
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.graphed_step import GraphedSteps
@@ -213,7 +214,7 @@ def names_of(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 def made(name: str, vocab_size: int) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     """A preset's shape with random weights."""
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         overrides = [f"model={name}", f"model.params.vocab_size={vocab_size}", "model.params.vocab_multiple=1"]
         values: Any = OmegaConf.to_container(compose("train", overrides=overrides).model, resolve=True)
     config = ModelConfig.from_dict(shape_values(values))

@@ -22,6 +22,7 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from slm.cli.composition import CONF, VERSION_BASE
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 from slm.tokenizers.byte import ByteTokenizer
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=50257)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         overrides = [f"model={options.model}", f"model.params.vocab_size={options.vocab_size}"]
         values = OmegaConf.to_container(compose("train", overrides=overrides).model, resolve=True)
     config = ModelConfig.from_dict(shape_values(values))

@@ -44,10 +44,11 @@ def slm_config(arguments: argparse.Namespace) -> Any:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
+    from slm.cli.composition import CONF, VERSION_BASE
     from slm.models.config import ModelConfig
     from slm.weights.fine_tuning import shape_values
 
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         overrides = [f"model={arguments.model}", f"model.params.vocab_size={VOCAB_SIZE}"]
         values = OmegaConf.to_container(compose("train", overrides).model, resolve=True)
     return ModelConfig.from_dict(shape_values(values))

@@ -28,6 +28,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import slm
+from slm.cli.composition import CONF, VERSION_BASE
 from slm.data.batches.order import TrainBatches, window_at
 from slm.data.batches.windows import WindowDataset
 from slm.training import runner
@@ -116,7 +117,7 @@ def main() -> None:
             f"trainer.max_steps={arguments.steps + WARMUP_STEPS}",
             "trainer.limit_val_batches=1",
         ]
-        with initialize_config_module("slm.conf", version_base="1.3"):
+        with initialize_config_module(CONF, **VERSION_BASE):
             composed: Any = OmegaConf.to_container(compose("train", [*fixed, *overrides]), resolve=True)
         config = RunConfig.from_dict(composed)
         turns = Interleaved()

@@ -16,8 +16,9 @@ COMPOSE = """
 import sys
 from hydra import compose, initialize_config_module
 import slm.cli.help, slm.conf
+from slm.cli.composition import CONF, VERSION_BASE
 assert slm.conf.__file__.startswith(sys.argv[1]), slm.conf.__file__
-with initialize_config_module("slm.conf", version_base="1.3"):
+with initialize_config_module(CONF, **VERSION_BASE):
     config = compose("train", ["model=gpt2_medium", "experiment=shakespeare_char_cpu"])
 assert config.model.modules.transformer.n_layers == 4
 assert "gpt2_xl" in slm.cli.help.choices("model")

@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import slm
+from slm.cli.composition import VERSION_BASE
 from slm.cli.help import choices
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
@@ -44,7 +45,7 @@ OWN = {field.name for field in fields(TrainerConfig)} - {"lightning"}
 @pytest.fixture(autouse=True)
 def hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module("slm.conf", **VERSION_BASE):
         yield
 
 

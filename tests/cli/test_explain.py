@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from test_commands import command
 
-from slm.cli.composition import Composition
+from slm.cli.composition import CONF, VERSION_BASE, Composition
 from slm.cli.explain import Leaf, leaves_of
 
 CHANGED = "changed 2026"
@@ -62,7 +62,7 @@ def test_values_are_those_composed(seed: int) -> None:
     """Beside Hydra's own composition: the same keys, in the same order, and the same values."""
     overrides = drawn(seed)
     GlobalHydra.instance().clear()
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         cfg = hydra_compose("train", overrides=overrides)
     expected: dict[str, Any] = {}
     flatten(OmegaConf.to_container(cfg, resolve=False), "", expected)

@@ -50,12 +50,13 @@ def test_overrides_are_composed_or_explained(overrides: list[str]) -> None:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    from slm.cli.composition import CONF, VERSION_BASE
     from slm.training.run_config import RunConfig
 
     problem: Exception | None = None
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_module("slm.conf", version_base="1.3"):
+        with initialize_config_module(CONF, **VERSION_BASE):
             cfg = compose("train", overrides=overrides)
             values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             RunConfig.from_dict({**values, "run_dir": "x"})

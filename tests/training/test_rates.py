@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from slm.cli.composition import CONF, VERSION_BASE
 from slm.errors import UserError
 from slm.schema import checked
 from slm.training.config import SchedulerConfig
@@ -37,7 +38,7 @@ ORIGINS = [("scratch", False), *((task, lora) for task in TASKS for lora in (Fal
 @lru_cache(maxsize=64)
 def composed(group: str, choice: str) -> Any:
     GlobalHydra.instance().clear()
-    with initialize_config_module("slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         return OmegaConf.to_container(compose("train", overrides=[f"{group}={choice}"])[group], resolve=True)
 
 

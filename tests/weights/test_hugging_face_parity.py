@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from slm.cli.composition import CONF, VERSION_BASE
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.models.config import ModelConfig
@@ -110,7 +111,7 @@ def preset(name: str) -> ModelConfig:
     """A preset with its published vocabulary, unpadded."""
     vocabulary = next(size for start, size in VOCABULARIES.items() if name.startswith(start))
     overrides = [f"model={name}", f"model.params.vocab_size={vocabulary}", "model.params.vocab_multiple=1"]
-    with initialize_config_module(config_module="slm.conf", version_base="1.3"):
+    with initialize_config_module(CONF, **VERSION_BASE):
         values: Any = OmegaConf.to_container(compose("train", overrides=overrides).model, resolve=True)
     return ModelConfig.from_dict(shape_values(values))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra.utils
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -25,7 +26,10 @@ from slm.cli.command import quoted
 from slm.cli.help import choices
 
 CONF = "slm.conf"
-VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 has one behaviour alone
+_HYDRA_1_3 = hydra.__version__.startswith("1.3")
+VERSION_BASE = {"version_base": "1.3"} if _HYDRA_1_3 else {}  # 1.4 has one behaviour alone
+# what a command may make are the classes of the user's own settings, and 1.4 asks to say so
+ANY_TARGET = {} if _HYDRA_1_3 else {"execution_whitelist": hydra.utils.UNSAFE_DISABLE_EXECUTION_CHECKS}
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import pytorch_lightning as pl
 from hydra.utils import get_object, instantiate
 from pytorch_lightning.loggers import Logger
@@ -33,6 +34,13 @@ from slm.weights.bundle import write_bundle
 from slm.weights.open_model import RUN_BUNDLE
 from slm.weights.own_sampling import SAMPLING
 from slm.weights.pretrained import PUBLISHED_DTYPE
+
+# Which classes are made is the user's own setting, or was checked (`run/recorded_code.py`); Hydra 1.4 asks to say so.
+_ANY_TARGET = (
+    {"_execution_whitelist_": unchecked}
+    if (unchecked := getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None))
+    else {}
+)
 
 # ---- Lightning's Trainer ----
 
@@ -125,7 +133,7 @@ def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
         try:
             if problems := problems_of(node, f"{group}{name}", get_object(node["_target_"])):
                 raise UserError("\n".join(problems))
-            built.append(instantiate({**node, "_convert_": "all"}))
+            built.append(instantiate({**node, "_convert_": "all"}, **_ANY_TARGET))
         except UserError:
             raise
         except Exception as error:
