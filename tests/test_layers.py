@@ -54,7 +54,6 @@ FLOORS = (
     "generation",
     "generation.repl",
     "training.config",
-    "training.watch.settings",
     "training.optim",
     "training.lightning_seams",
     "training.run",

@@ -33,16 +33,16 @@ def test_every_name_is_one_of_lightning() -> None:
     ],
 )
 def test_what_is_asked_for(asked: Any, device: str, name: str) -> None:
-    chosen = resolve_precision(asked, device, 16)
-    assert chosen.name == name
-    assert ("fp16 needs a GPU" in chosen.reason) == (str(asked).startswith("16") and device == "cpu")
+    chosen, reason = resolve_precision(asked, device, 16)
+    assert chosen == name
+    assert ("fp16 needs a GPU" in reason) == (str(asked).startswith("16") and device == "cpu")
 
 
 @pytest.mark.parametrize(("speedup", "name"), [(0.8, "32-true"), (1.05, "32-true"), (3.0, "bf16-mixed")])
 def test_auto_on_a_cpu_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, speedup: float, name: str) -> None:
     """bf16 only where it is clearly faster; many a CPU only emulates it."""
     monkeypatch.setattr(precision, "bf16_speedup", lambda dim: speedup)
-    assert resolve_precision("auto", "cpu", 16).name == name
+    assert resolve_precision("auto", "cpu", 16)[0] == name
 
 
 def test_the_probe_draws_no_random_number() -> None:

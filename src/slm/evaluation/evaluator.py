@@ -99,15 +99,15 @@ def score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, A
     quiet_lightning()
     heed_others()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
-    notice(f"precision {used.name} ({used.reason})")
+    used, reason = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
+    notice(f"precision {used} ({reason})")
     if data.prepare is not None:
-        data.prepare(model, device, used.name)
+        data.prepare(model, device, used)
     module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
     if not has_plain_head(model):
         module.loss = LossThroughHead(model)
     trainer = pl.Trainer(
-        precision=used.name,  # type: ignore[arg-type]
+        precision=used,  # type: ignore[arg-type]
         accelerator=device,
         devices=1,
         logger=False,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, refuse
 from slm.schema import (
     FORBID_EXTRA,
     Count,
@@ -98,8 +98,6 @@ DERIVED = {
     "model_registry": "nothing: the bundle lies in the run folder",
     "plugins": "trainer.precision or trainer.strategy",
 }
-
-
 # Settings of before, and what stands in their place.
 REPLACED = {
     "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
@@ -170,15 +168,13 @@ def seconds_of(value: object) -> float | None:
     """
     if value is None:
         return None
-    units = value if isinstance(value, Mapping) else None
+    units: Any = value
     if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
         units = dict(zip(("days", "hours", "minutes", "seconds"), map(int, clock.groups()), strict=True))
     try:
-        duration = timedelta(**units).total_seconds() if units is not None else None
+        duration = timedelta(**units).total_seconds()
     except (TypeError, ValueError, OverflowError):
-        duration = None
-    if duration is None:
-        raise ValueError(f"{_FORMS}; got {value!r}")
+        raise ValueError(f"{_FORMS}; got {value!r}") from None
     if duration <= 0:
         raise ValueError(f"must be more than no time; got {value!r}")
     return duration
@@ -187,38 +183,19 @@ def seconds_of(value: object) -> float | None:
 TimeBudget = Annotated[float | None, PlainValidator(seconds_of)]
 
 
-def in_words(seconds: float) -> str:
-    """``1:30:00``, ``2 days, 0:00:00``; below ten seconds with their fraction."""
-    return str(timedelta(seconds=round(seconds))) if seconds >= 10 else f"{seconds:g} s"
-
-
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The training loop. All counts are optimizer steps unless they say otherwise.
+    """The training loop, in optimizer steps. `conf/trainer/default.yaml` has a line on each setting; what those leave
+    open:
 
     Attributes:
-        max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
-        max_epochs: the same as passes over the training data, in place of `max_steps`; of a mixture a pass is as many
-            windows as all parts have.
-        max_time: seconds that one session trains, from its first step; then it ends as after ``stop_after``. None for
-            any number.
-        batch_size: windows a micro-batch on one device; ``auto``: 8, or in fine-tuning on a CPU fewer,
-            accumulated to 8.
-        global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
-            device. Gradients are accumulated to reach it.
-        log_every, val_every, save_every: period of metrics, validation and checkpoints.
-        keep: how many ``step_*.ckpt`` files stay; 0 for all. The one before the newest always does.
-        keep_every_hours: one checkpoint in so many hours stays for good, as ``kept_*.ckpt``; None for none.
-        async_save: write checkpoints in a thread, from a copy of the state in memory.
-        grad_clip: largest global gradient norm; 0 for no clipping.
-        compile: run the model through ``torch.compile``.
-        recompute: keep only each block's input for the backward pass and run the block again there (Chen et al. 2016):
-            less memory for about a third more time.
-        precision: ``auto`` or one of Lightning's.
-        on_bad_step: what becomes of the run when the loss or the gradient of a step is not finite; its update is left
-            out in any case, and its samples are written down. ``skip`` goes on, ``rewind`` goes back to the last
-            checkpoint and on over the data that follows, ``stop`` ends the run.
-        max_bad_steps: so many in a row are borne.
+        max_epochs: of a mixture a pass is as many windows as all parts have.
+        max_time: in seconds, from a session's first step; None for any number.
+        batch_size: windows a micro-batch on one device.
+        global_batch_size: windows an optimizer step over all devices; None for one micro-batch a device.
+        recompute: keeps only each block's input for the backward pass (Chen et al. 2016).
+        on_bad_step: the update is left out in any case, and its samples are written down. ``rewind`` goes back to the
+            last checkpoint and on over the data that follows.
         lightning: settings that go straight to Lightning's ``Trainer``.
     """
 
@@ -275,11 +252,34 @@ class TrainerConfig:
         return wanted // at_once
 
 
+@dataclass(frozen=True)
+class SampleSettings:
+    """Of `SampleText`: what to continue, and the rest as in `GenerationConfig`."""
+
+    prompt: Text
+    max_new_tokens: Count
+    temperature: PositiveFloat
+    top_k: NonNegativeInt
+    seed: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class LossWatchSettings:
+    """Of `LossWatch`.
+
+    Attributes:
+        window: steps, at least two; nothing is said before half of them are made.
+        sigmas, factor: how far above the median a loss stands out.
+    """
+
+    window: Count = 100
+    sigmas: NonNegativeFloat = 6.0
+    factor: NonNegativeFloat = 1.2
+
+
 def scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
     """`SchedulerConfig` of the configuration's `scheduler`; raises `UserError` with all problems."""
-    lines = [line for key in values if (line := no_setting(f"scheduler.{key}"))]
-    if lines:
-        raise UserError("\n".join(lines))
+    refuse(line for key in values if (line := no_setting(f"scheduler.{key}")))
     return checked(SchedulerConfig, values, "scheduler")
 
 
@@ -287,8 +287,7 @@ def trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
     """`TrainerConfig` of the configuration's `trainer`; raises `UserError` with all problems."""
     ours = {field.name for field in fields(TrainerConfig)} - {"lightning"}
     unknown = (f"trainer.{key}" for key in values.keys() - ours - set(LIGHTNING))
-    if problems := [no_setting(key) or unknown_key(key, [*ours, *LIGHTNING]) for key in unknown]:
-        raise UserError("\n".join(sorted(problems)))
+    refuse(sorted(no_setting(key) or unknown_key(key, [*ours, *LIGHTNING]) for key in unknown))
     own = {key: value for key, value in values.items() if key in ours}
     lightning = {key: value for key, value in values.items() if key not in ours}
     config, _ = together(

@@ -13,6 +13,7 @@ from slm.data.batches.order import EvalBatches
 from slm.errors import UserError
 from slm.masking import masked
 from slm.models.config import ModelConfig
+from slm.notices import notice
 from slm.training.config import AUTO, SCHEDULES
 from slm.training.optim.config import with_warmup_steps
 from slm.training.optim.schedules import describe_schedule
@@ -112,6 +113,18 @@ def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDa
         f"steps {own.steps:,} of {per_step} {noun}{pieces}; passes: {told}\n"
         f"learning rates {', '.join(rates)}; {describe_schedule(config.scheduler, own.steps)}"
     )
+
+
+def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
+    """Without ``trainer.global_batch_size`` more devices make larger steps, of more `windows`: say so; `record` is
+    ``run.json`` of a run that is gone on with, {} of a new one."""
+    sessions = record.get("sessions") or [{}]
+    before = sessions[-1].get("global_batch_size", windows)
+    if before != windows:
+        keep = f"trainer.global_batch_size={before} keeps that"
+        notice(f"a step takes {windows} windows from here on, {before} until now; {keep}")
+    elif devices > 1:
+        notice(f"a step takes {windows} windows, over {devices} devices (trainer.global_batch_size sets how many)")
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,16 +13,8 @@ _WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be chosen
 _PROBE_TOKENS = 1024
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Lightning's name of a precision and the sentence that says how it came about."""
-
-    name: str
-    reason: str
-
-
-def resolve_precision(asked: str | int, device: str, dim: int, measured: str | None = None) -> Precision:
-    """What to run at.
+def resolve_precision(asked: str | int, device: str, dim: int, measured: str | None = None) -> tuple[str, str]:
+    """Lightning's name of the precision to run at, and the sentence that says how it came about.
 
     Args:
         asked: the setting; ``auto`` takes bf16 where it is faster.
@@ -34,23 +25,21 @@ def resolve_precision(asked: str | int, device: str, dim: int, measured: str | N
     name = SHORT_NAMES.get(str(asked), str(asked))
     if name == "auto":
         if measured:
-            return Precision(measured, "as before the interruption")
+            return measured, "as before the interruption"
         if device == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
-            return Precision(*(("bf16-mixed", "the GPU has bf16") if fast else ("32-true", "the GPU has no bf16")))
+            return ("bf16-mixed", "the GPU has bf16") if fast else ("32-true", "the GPU has no bf16")
         if device != "cpu":
-            return Precision("32-true", f"no other is tried on {device}")
+            return "32-true", f"no other is tried on {device}"
         speedup = bf16_speedup(dim)
         chosen = "bf16-mixed" if speedup > _WORTH_IT else "32-true"
-        return Precision(chosen, f"measured: bf16 runs a layer of this width {speedup:.1f}x as fast as fp32")
+        return chosen, f"measured: bf16 runs a layer of this width {speedup:.1f}x as fast as fp32"
     if name in ("16-mixed", "16-true") and device == "cpu":
         instead = name.replace("16", "bf16")
-        return Precision(instead, f"{asked} was asked for, but fp16 needs a GPU; on this CPU bf16 takes its place")
+        return instead, f"{asked} was asked for, but fp16 needs a GPU; on this CPU bf16 takes its place"
     if name == "16-mixed" and device == "mps":  # torch's asks for float64 before 2.8
-        return Precision(
-            "bf16-mixed", f"{asked} was asked for, but fp16's loss scale is not for {device}; bf16 is taken"
-        )
-    return Precision(name, "as set")
+        return "bf16-mixed", f"{asked} was asked for, but fp16's loss scale is not for {device}; bf16 is taken"
+    return name, "as set"
 
 
 def bf16_speedup(dim: int, repeats: int = 5) -> float:

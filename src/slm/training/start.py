@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slm.errors import UserError
 from slm.schema import together
 from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
-from slm.training.run_config import (
-    PRETRAINED,
-    START_BUNDLE,
-    RunConfig,
-    Start,
-    fine_tuning_of,
-    import_plugins,
-    unknown_keys,
-)
+from slm.training.run_config import PRETRAINED, START_BUNDLE, RunConfig, fine_tuning_of, import_plugins, unknown_keys
 
 if TYPE_CHECKING:
     from slm.weights.fine_tuning import FineTuning
@@ -37,20 +29,11 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     import_plugins(values.get("plugins"))
     unknown = unknown_keys(values)
     try:
-        start = _start(values)
+        fine_tuning, run = together(lambda: fine_tuning_of(values["model"]), lambda: _resumed_run(values))
+        weights = _opened(fine_tuning, run, values["tokenizer"]) if fine_tuning else None
     except UserError as error:  # what is wrong here would be said again of all that follows from it
         raise UserError("\n".join([*unknown, str(error)])) from None
-    return RunConfig.from_dict(values, start)
-
-
-def _start(values: Mapping[str, Any]) -> Start:
-    fine_tuning, resumed = together(lambda: fine_tuning_of(values["model"]), lambda: _resumed_run(values))
-    kept = resumed / START_BUNDLE if resumed else None  # runs of before it was kept have none
-    weights = None
-    if fine_tuning is not None:
-        weights = _opened(fine_tuning, kept if kept and kept.is_dir() else None, values["tokenizer"])
-    time = template_time(resumed) if resumed else None
-    return Start(weights) if time is None else Start(weights, time)
+    return RunConfig.from_dict(values, weights, template_time(run) if run else None)
 
 
 def _resumed_run(values: Mapping[str, Any]) -> Path | None:
@@ -61,9 +44,11 @@ def _resumed_run(values: Mapping[str, Any]) -> Path | None:
     return run_of_checkpoint(checkpoint) if checkpoint else None
 
 
-def _opened(fine_tuning: FineTuning, kept: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained:
+def _opened(fine_tuning: FineTuning, run: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained:
+    """Of a resumed run what its folder keeps of the weights; runs of before it was kept have none."""
     from slm.weights.open_model import Source, find_source, open_source  # torch, which nobody else here needs
 
-    opened = open_source(Source("slm", kept) if kept else find_source(fine_tuning.weights))
+    kept = run is not None and (run / START_BUNDLE).is_dir()
+    opened = open_source(Source("slm", run / START_BUNDLE) if run and kept else find_source(fine_tuning.weights))
     ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
     return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
