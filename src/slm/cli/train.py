@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> float:
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
-    from slm.training.start import run_config
+    from slm.training.run_config import run_config
 
     return checked_values(cfg, run_config)
 

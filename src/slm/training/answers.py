@@ -24,11 +24,7 @@ _SIDE_BY_SIDE = 64
 
 @dataclass(frozen=True)
 class Question:
-    """Attributes:
-    messages: a conversation up to a response.
-    prompt_ids: the same as the model reads it.
-    reference: the response.
-    """
+    """A conversation up to a response, the same as the model reads it, and the response."""
 
     messages: Sequence[Message]
     prompt_ids: Sequence[int]
@@ -38,14 +34,8 @@ class Question:
 def questions_of(
     conversations: Iterable[Sequence[Message]], renderer: ChatRenderer, longest: int, wanted: HowMany
 ) -> list[Question]:
-    """The first `wanted` conversations that end with a response, but for that.
-
-    Args:
-        conversations: in their order.
-        renderer: of the template.
-        longest: positions the model has; a prompt that leaves no room for an answer is passed over.
-        wanted: how many, or "all".
-    """
+    """The first `wanted` conversations that end with a response, but for that; a prompt that leaves no room for an
+    answer, of the `longest` positions that the model has, is passed over."""
     asked: list[Question] = []
     for *before, last in conversations:
         if wanted != "all" and len(asked) >= wanted:
@@ -85,13 +75,7 @@ def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
 
 
 class Answers(pl.Callback):
-    """Asks at each validation, writes `file` anew, and logs ``val/exact_match``: the share of exact answers.
-
-    Args:
-        questions: what to answer.
-        max_new_tokens: the longest answer.
-        file: where the answers go; None for nowhere.
-    """
+    """Asks at each validation, writes `file` anew, if any, and logs ``val/exact_match``, the share of exact answers."""
 
     def __init__(self, questions: Sequence[Question], max_new_tokens: int, file: Path | None) -> None:
         self.questions = questions

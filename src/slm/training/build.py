@@ -40,46 +40,32 @@ from slm.training.watch.train_metrics import TrainMetrics
 
 @dataclass(frozen=True)
 class Begun:
-    """What is known without the data.
+    """What is known without the data."""
 
-    Attributes:
-        config: with batches for these devices; later with what else follows from the data.
-        resumed: what is gone on from; None for a new run.
-        record: ``run.json``, {} of a new run.
-        callbacks, loggers: those of the configuration.
-        threads_wait: how the kernels' threads wait for each other.
-        at: when, in s of the performance counter.
-    """
-
-    config: RunConfig
+    config: RunConfig  # with batches for these devices; later with what else follows from the data
     resumed: Resumed | None
-    record: Mapping[str, Any]
+    record: Mapping[str, Any]  # ``run.json``, {} of a new run
     make_optimizer: partial[Optimizer]
-    callbacks: list[pl.Callback]
+    callbacks: list[pl.Callback]  # of the configuration
     loggers: Mapping[str, Logger]
     devices: Devices
-    threads_wait: str
-    at: float
+    threads_wait: str  # how those of the kernels wait for each other
+    at: float  # when, in s of the performance counter
 
     @property
     def checkpoint(self) -> Path | None:
-        """To go on from."""
         return self.resumed.file if self.resumed else None
 
 
 @dataclass(frozen=True)
 class Built:
-    """Attributes:
-    precision: Lightning's name of it.
-    resolved: what settings came to that the configuration leaves open.
-    settings: all of them, for loggers.
-    """
+    """What is trained, ready to."""
 
     begun: Begun
     data: TaskData
-    precision: str
-    resolved: dict[str, Any]
-    settings: dict[str, Any]
+    precision: str  # Lightning's name of it
+    resolved: dict[str, Any]  # what settings came to that the configuration leaves open
+    settings: dict[str, Any]  # all of them, for loggers
     module: LanguageModelModule
     trainer: pl.Trainer
     checkpoints: Checkpoints

@@ -161,11 +161,7 @@ def check_precision(name: str | int, where: str) -> None:
 
 
 def seconds_of(value: object) -> float | None:
-    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes.
-
-    Raises:
-        ValueError: it is neither, or no time at all.
-    """
+    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes."""
     if value is None:
         return None
     units: Any = value
@@ -236,11 +232,8 @@ class TrainerConfig:
         return _WINDOWS_AT_ONCE if self.batch_size == AUTO else int(self.batch_size)
 
     def accumulation(self, n_devices: int) -> int:
-        """Micro-batches each device takes in one optimizer step.
-
-        Raises:
-            UserError: ``global_batch_size`` is not a multiple of what the devices take at once.
-        """
+        """Micro-batches each device takes in one optimizer step; `UserError` if ``global_batch_size`` is not a multiple
+        of what the devices take at once."""
         size = self.windows_at_once
         at_once = size * n_devices
         wanted = self.global_batch_size or at_once
@@ -265,12 +258,7 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class LossWatchSettings:
-    """Of `LossWatch`.
-
-    Attributes:
-        window: steps, at least two; nothing is said before half of them are made.
-        sigmas, factor: how far above the median a loss stands out.
-    """
+    """Of `LossWatch`; nothing is said before half of `window` steps are made."""
 
     window: Count = 100
     sigmas: NonNegativeFloat = 6.0

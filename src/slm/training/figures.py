@@ -16,15 +16,12 @@ SumOverRanks = Callable[..., list[float]]
 
 
 class ExactSum:
-    """Sums on a device in twice its own precision, as two numbers each: Apple's GPUs have no float64. Nobody waits for
-    the device before the numbers of `take` are read.
+    """So many sums (`size`, k) on a device in twice its own precision, as two numbers each: Apple's GPUs have no
+    float64. Nobody waits for the device before the numbers of `take` are read.
 
     What an addition rounds off is found exactly ("TwoSum", Knuth, The Art of Computer Programming 2, 4.2.2, theorem B)
     and added up beside: a sum of fp32 has 48 bits (Dekker 1971, "A floating-point technique for extending the available
     precision").
-
-    Args:
-        size: how many sums, k.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -96,7 +93,6 @@ class Totals:
     text_bytes: float = 0.0
 
     def plus(self, sums: Sequence[float], count: int) -> Totals:
-        """With more of the same."""
         return Totals(tuple(a + b for a, b in zip(self.sums, sums, strict=True)), self.count + count)
 
     def over(self, sum_over_ranks: SumOverRanks) -> Totals:
@@ -106,7 +102,6 @@ class Totals:
 
     @property
     def means(self) -> list[float]:
-        """Of the figures; nan of none."""
         return [total / self.count if self.count else math.nan for total in self.sums]
 
     @property
@@ -116,7 +111,6 @@ class Totals:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the text itself."""
         return self.text_bytes / self.count if self.count else math.nan
 
 
@@ -164,13 +158,8 @@ class StepReader:
         self._under_way: deque[tuple[StepFigures, Tensor, torch.cuda.Event | None]] = deque()
 
     def put(self, known: StepFigures, sums: Tensor, grad_norm: Tensor) -> None:
-        """Take in a step.
-
-        Args:
-            known: what is known of it; the rest, which may still be on the device, is filled in later.
-            sums: (2, k), what `ExactSum` gave, the loss first.
-            grad_norm: a scalar on the same device.
-        """
+        """Take in what is `known` of a step; the rest, which may still be on the device, is filled in later: `sums`
+        (2, k), what `ExactSum` gave, the loss first, and `grad_norm`, a scalar."""
         values = torch.cat([sums.flatten(), grad_norm.detach().to(sums.dtype).reshape(1)])
         event = None
         if values.is_cuda:
@@ -181,11 +170,8 @@ class StepReader:
         self._under_way.append((known, values, event))
 
     def take(self, wait: bool) -> list[StepFigures]:
-        """The steps that have not been taken yet, in order.
-
-        Args:
-            wait: take the last one too, also where that waits for the device.
-        """
+        """The steps that have not been taken yet, in order; with `wait` the last one too, also where that waits for the
+        device."""
         taken = []
         while self._under_way and (wait or len(self._under_way) > 1 or self._under_way[0][2] is None):
             known, values, event = self._under_way.popleft()
@@ -202,20 +188,18 @@ class StepReader:
 
 
 class Scored:
-    """What a part of the data comes to, batch by batch, on this rank; `size` figures."""
+    """What a part of the data comes to, batch by batch, on this rank; `size` figures, which may be on their way."""
 
     def __init__(self, size: int) -> None:
         self._sums = ExactSum(size)
         self._count, self._text_bytes = 0, 0.0
 
     def add(self, loss: BatchLoss, text_bytes: float) -> None:
-        """Add a batch, whose figures may still be on their way."""
         self._sums.add(loss.figures)
         self._count += loss.count
         self._text_bytes += text_bytes
 
     def totals(self) -> Totals:
-        """So far."""
         return Totals(joined(*self._sums.take().tolist()), self._count, self._text_bytes)
 
 

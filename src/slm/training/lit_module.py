@@ -41,7 +41,6 @@ class LanguageModelModule(pl.LightningModule):
     validation over the whole split.
 
     Args:
-        model: a registered model.
         make_optimizer: parameter groups to an optimizer; None for a model that is only scored.
         weight_decay: for the matrices.
         lr_factor: optimizer step -> factor of the learning rate.
@@ -157,27 +156,18 @@ class LanguageModelModule(pl.LightningModule):
         self._step_count = self._step_tokens = 0
 
     def settle_steps(self, wait: bool) -> list[StepFigures]:
-        """The steps whose figures have become known since the last call, in order; tokens of those that were left out
-        are counted no more.
-
-        Args:
-            wait: the last one's too, also where that waits for the device.
-        """
+        """The steps whose figures have become known since the last call, in order, and with `wait` the last one's too,
+        also where that waits for the device; tokens of those that were left out are counted no more."""
         self.settled = self._steps.take(wait)
         for figures in self.settled:
-            self._settle(figures)
+            if figures.is_finite:
+                self._logged = self._logged.plus((figures.loss_sum, *figures.others), figures.count)
+            else:
+                self.tokens_trained -= figures.tokens
         return self.settled
 
-    def _settle(self, figures: StepFigures) -> None:
-        if figures.is_finite:
-            self._logged = self._logged.plus((figures.loss_sum, *figures.others), figures.count)
-        else:
-            self.tokens_trained -= figures.tokens
-
     def take_train_metrics(self) -> dict[str, float]:
-        """What a log row says of training since the last call: means over all ranks, as ``train/…``."""
-        for figures in self._steps.take(wait=True):  # that no callback has settled
-            self._settle(figures)
+        """What a log row says of the steps that were settled since the last call: means over all ranks."""
         logged, self._logged = self._logged.over(self.sum_over_ranks), self._nothing
         return {f"train/{name}": value for name, value in zip(self.figure_names, logged.means, strict=True)}
 

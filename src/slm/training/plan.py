@@ -24,13 +24,7 @@ _AT_ONCE_ON_CPU = 1024  # tokens of fine-tuning: 8 windows of 1,024 of a model o
 
 def with_batches(config: RunConfig, device: str, n_devices: int) -> RunConfig:
     """`config` with ``trainer.batch_size=auto`` made a number: what an optimizer step has of windows a device, in
-    fine-tuning on a CPU only so many at once as hold 1,024 tokens (the step is the same, but for rounding).
-
-    Args:
-        config: checked.
-        device: kind of device.
-        n_devices: over all nodes.
-    """
+    fine-tuning on a CPU only so many at once as hold 1,024 tokens (the step is the same, but for rounding)."""
     own = config.trainer
     if own.batch_size != AUTO:
         return config

@@ -16,11 +16,8 @@ _PROBE_TOKENS = 1024
 def resolve_precision(asked: str | int, device: str, dim: int, measured: str | None = None) -> tuple[str, str]:
     """Lightning's name of the precision to run at, and the sentence that says how it came about.
 
-    Args:
-        asked: the setting; ``auto`` takes bf16 where it is faster.
-        device: "cpu", "cuda" or another device type of torch.
-        dim: width of the model, for the measured probe on a CPU.
-        measured: what ``auto`` came to before the run was interrupted: it stays.
+    ``auto`` takes bf16 where it is faster, on a CPU for a model of width `dim`; what it came to before the run was
+    interrupted, `measured`, stays. `device` is a type of torch's.
     """
     name = SHORT_NAMES.get(str(asked), str(asked))
     if name == "auto":

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import distributed
 
 _SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -77,13 +78,7 @@ def own_ranks() -> Iterator[None]:
         yield
     finally:
         if not started_elsewhere and "LOCAL_RANK" in os.environ:
-            _leave_group()
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
             for name in _SET_BY_LIGHTNING:
                 os.environ.pop(name, None)
-
-
-def _leave_group() -> None:
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()

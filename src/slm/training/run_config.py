@@ -1,9 +1,9 @@
-"""The whole configuration of a run, typed, and checked as one. Imports no torch, and reads no disk."""
+"""The whole configuration of a run, typed, and checked as one. Imports no torch; only `run_config` looks at disks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,10 +13,11 @@ from slm.errors import UserError, refuse
 from slm.generation.config import GenerationConfig, settled
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
-from slm.schema import Count, Seed, checked, unknown_key
+from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import SchedulerConfig, TrainerConfig, scheduler_config, trainer_config
 from slm.training.optim.config import optimizer_problems, problems_of, with_rates
+from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
 from slm.training.tasks.task import Task, TaskInputs, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -33,39 +34,24 @@ ANSWERS_FILE = "answers.jsonl"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run.
-
-    Attributes:
-        run_dir: the run folder.
-        seed: of weights, order of the data and dropout.
-        resume: None, "auto" or a run folder or checkpoint to go on from.
-        stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
-        tokenizer: ``kind`` and that kind's settings.
-        fine_tuning: how training starts from weights that exist; None from scratch.
-        adapter: what is trained beside those weights in their place; None to train them.
-        start: those weights, opened; of a resumed run what its folder keeps of them, which has no tensors.
-        template_time: what a chat template that writes the time writes, fixed when the run begins.
-        task: what is learnt of the data, with its settings.
-        optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
-        callbacks, logger: name -> ``_target_`` and arguments.
-    """
+    """One training run; `conf/train.yaml` has a line on each setting at the top."""
 
     run_dir: Path
     seed: int
     resume: str | None
     stop_after: int | None
     model: ModelConfig
-    fine_tuning: FineTuning | None
-    adapter: Lora | None
-    start: Pretrained | None
-    template_time: datetime
-    tokenizer: dict[str, Any]
+    fine_tuning: FineTuning | None  # how training starts from weights that exist; None from scratch
+    adapter: Lora | None  # what is trained beside those weights in their place; None to train them
+    start: Pretrained | None  # those, opened; of a resumed run what its folder keeps of them, which has no tensors
+    template_time: datetime  # what a chat template that writes the time writes, fixed when the run begins
+    tokenizer: dict[str, Any]  # ``kind`` and that kind's settings
     data: DataConfig
     task: Task
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any]  # ``_target_`` and its arguments, `lr` and `weight_decay` among them
     scheduler: SchedulerConfig
     trainer: TrainerConfig
-    callbacks: dict[str, dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]]  # name -> ``_target_`` and arguments
     logger: dict[str, dict[str, Any]]
     generation: GenerationConfig
 
@@ -73,15 +59,10 @@ class RunConfig:
     def from_dict(
         cls, values: Mapping[str, Any], start: Pretrained | None = None, template_time: datetime | None = None
     ) -> RunConfig:
-        """Check everything and build it.
+        """Check everything of the composed and resolved configuration, plain types, and build it; `UserError`: one line
+        a problem, all of them at once.
 
-        Args:
-            values: the composed and resolved configuration, plain types.
-            start, template_time: what belongs to them and lies on a disk, which `slm.training.start` finds; by default
-                that of a new run from scratch.
-
-        Raises:
-            UserError: one line a problem, all of them at once.
+        What belongs to it and lies on a disk is found by `run_config`; by default it is a new run from scratch.
         """
         problems = unknown_keys(values)
 
@@ -96,7 +77,7 @@ class RunConfig:
         fine_tuning = found(lambda: fine_tuning_of(values["model"]))
         if fine_tuning is not None and start is None:
             problems.append(
-                f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.start.run_config does so"
+                f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.run_config.run_config does so"
             )
         if len(problems) > unknown:
             refuse(problems)  # what is wrong with the weights would be said again of all that follows from them
@@ -174,6 +155,38 @@ def checked_plugins(modules: Any) -> list[str]:
     if not isinstance(modules or [], list) or not all(isinstance(module, str) for module in modules or []):
         raise UserError(f"plugins must be a list of modules, e.g. plugins=[my_package.models]; got {modules!r}")
     return list(modules or [])
+
+
+def run_config(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run, of composed and resolved `values`, and of what it begins with that lies on disks:
+    plugins are imported, the run that is gone on with looked for, weights found (downloaded, maybe) and opened.
+    `UserError`: one line a problem, as many at once as can be told."""
+    import_plugins(values.get("plugins"))
+    unknown = unknown_keys(values)
+    try:
+        fine_tuning, run = together(lambda: fine_tuning_of(values["model"]), lambda: _resumed_run(values))
+        weights = _opened(fine_tuning, run, values["tokenizer"]) if fine_tuning else None
+    except UserError as error:  # what is wrong here would be said again of all that follows from it
+        raise UserError("\n".join([*unknown, str(error)])) from None
+    return RunConfig.from_dict(values, weights, template_time(run) if run else None)
+
+
+def _resumed_run(values: Mapping[str, Any]) -> Path | None:
+    resume, run_dir = values["resume"], values["run_dir"]
+    if not (isinstance(resume, str) and isinstance(run_dir, str)):
+        return None  # another type than None is reported with the rest
+    checkpoint = checkpoint_to_resume(resume, Path(run_dir))
+    return run_of_checkpoint(checkpoint) if checkpoint else None
+
+
+def _opened(fine_tuning: FineTuning, run: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained:
+    """Of a resumed run what its folder keeps of the weights; runs of before it was kept have none."""
+    from slm.weights.open_model import Source, find_source, open_source  # torch, which nobody else here needs
+
+    kept = run is not None and (run / START_BUNDLE).is_dir()
+    opened = open_source(Source("slm", run / START_BUNDLE) if run and kept else find_source(fine_tuning.weights))
+    ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
+    return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,7 @@ def train(
     """Train as `config` says; the validation loss of the best model in nats per token, nan without a validation.
 
     Args:
-        config: checked.
-        composed: the same as plain types, written to ``config.yaml``.
+        config, composed: typed, and as plain types, which are written to ``config.yaml``.
         overrides: the command line's, kept for `resume`.
         more_callbacks: added to those of the config, last.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,45 +36,26 @@ class _Save:
     before: tuple[float | None, int | None, int]
 
 
+@dataclass(eq=False)
 class Checkpoints(StepCallback, Checkpoint):
     """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
 
     ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
     said and taken back: what was the best before is so again, and the next save tries again.
-
-    Args:
-        folder: where checkpoints go.
-        own: when to save, and what stays.
-        writer: the trainer's plugin that writes them.
-        write_bundle: called with the weights and facts of each new best model, maybe in another thread.
-        bundled_step: of the bundle that lies in the run folder; None for none.
-        branches: whether training goes on from another run's checkpoint, or from an earlier one of this run.
-
-    Attributes:
-        failure: why the last state of the run could not be saved; None if it was.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        own: TrainerConfig,
-        writer: CheckpointWriter,
-        write_bundle: WriteBundle,
-        bundled_step: int | None = None,
-        branches: bool = False,
-    ) -> None:
-        self.folder = folder
-        self.own = own
-        self.writer = writer
-        self.write_bundle = write_bundle
-        self.bundled_step = bundled_step
-        self.branches = branches
-        self.best_loss: float | None = None
-        self.best_step: int | None = None
-        self.failure: OSError | None = None
-        self._saved_step = -1  # the step that files.LAST_CHECKPOINT holds, or will when the save under way is done
-        self._save_under_way: _Save | None = None
-        self._lost_bundle: OSError | None = None  # set by the thread that writes, read when it is done
+    folder: Path
+    own: TrainerConfig
+    writer: CheckpointWriter  # the trainer's plugin
+    write_bundle: WriteBundle  # given weights and facts of each new best model, maybe in another thread
+    bundled_step: int | None = None  # of the bundle that lies in the run folder
+    branches: bool = False  # training goes on from another run's checkpoint, or from an earlier one of this run
+    best_loss: float | None = field(default=None, init=False)
+    best_step: int | None = field(default=None, init=False)
+    failure: OSError | None = field(default=None, init=False)  # why the run's last state could not be saved
+    _saved_step: int = field(default=-1, init=False)  # that `LAST_CHECKPOINT` holds, or will when the save is done
+    _save_under_way: _Save | None = field(default=None, init=False)
+    _lost_bundle: OSError | None = field(default=None, init=False)  # by the thread that writes, until it is done
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

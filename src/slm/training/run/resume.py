@@ -13,9 +13,8 @@ from torch.optim import Optimizer
 from slm.data.batches.datamodule import WindowDataModule
 from slm.errors import UserError
 from slm.models.modules.lora import base_names
-from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.checkpoint_io import model_state, read_checkpoint
 
-_MODEL_PREFIX = "model."  # of the LightningModule's attribute
 _SHOWN = 3
 
 
@@ -31,11 +30,7 @@ class Resumed:
         except (KeyError, IndexError, StopIteration):
             raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
         self.file = file
-        self._shapes = {
-            name.removeprefix(_MODEL_PREFIX): tuple(tensor.shape)
-            for name, tensor in content["state_dict"].items()
-            if name.startswith(_MODEL_PREFIX)
-        }
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model_state(content).items()}
 
     def check_ends_after(self, last_step: int) -> None:
         """Raise `UserError` if nothing is left to do."""

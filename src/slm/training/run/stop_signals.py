@@ -63,12 +63,7 @@ class StopSignals:
 
 
 class _Ears:
-    """A thread that is woken by each signal as it comes (`signal.set_wakeup_fd`), whatever Python is doing.
-
-    Args:
-        heeded: numbers of the signals that the run heeds.
-        is_deferred: whether they wait for the end of a step.
-    """
+    """A thread that is woken by each signal as it comes (`signal.set_wakeup_fd`), whatever Python is doing."""
 
     listening: _Ears | None = None
 

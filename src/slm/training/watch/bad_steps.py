@@ -35,14 +35,9 @@ class BadSteps(StepCallback):
     looks for its scale: they are bad only when that is below 1. To be the first callback, so that no other saves or
     logs a step that is gone back from.
 
-    Args:
-        own: periods, ``on_bad_step`` and ``max_bad_steps``; rewind counts these until a new checkpoint.
-        run: the run folder.
-        resumed_from: the checkpoint that training goes on from, if any.
-        checkpoints: knows which state was saved last.
-
-    Raises:
-        UserError: from training; also if weights are not finite when they are to be saved: what is saved is good.
+    With ``rewind``, ``max_bad_steps`` counts until a new checkpoint. `resumed_from` is the one that training goes on
+    from, `checkpoints` knows which was saved last. Training ends with a `UserError`, also if weights are not finite
+    when they are to be saved: what is saved is good.
     """
 
     def __init__(self, own: TrainerConfig, run: Path, resumed_from: Path | None, checkpoints: Checkpoints) -> None:

@@ -31,13 +31,8 @@ def tensorboard(save_dir: str, resumed_step: int | None = None) -> Logger:
 
 
 def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = None, **settings: Any) -> Logger:
-    """A Weights & Biases run, under one id for all parts of a run that is resumed.
-
-    Args:
-        save_dir: the run folder.
-        project, offline, **settings: arguments of ``wandb.init``; what is secret in those it writes down is masked.
-        resumed_id: of a resumed run.
-    """
+    """A Weights & Biases run in the run folder, under one id for all parts of a run that is resumed. Other settings are
+    arguments of ``wandb.init``; what is secret in those it writes down is masked."""
     require("wandb", "wandb", "logger=wandb")
     told = {name: value if name == "settings" else masked(value, name) for name, value in settings.items()}
     run_id = resumed_id or secrets.token_hex(4)

@@ -27,10 +27,8 @@ class LossWatch(StepCallback):
     It stands out if it is above the median of the last `window` steps by `sigmas` robust standard deviations, and above
     `factor` times the median. The deviation is 1.4826 times the median absolute one, of the differences from step to
     step over the root of two: neither a spike nor a falling loss moves it. Of several ranks the first one's share of
-    the step is looked at. A jump of many steps is said once, each of them written down.
-
-    Args:
-        **settings: those of `LossWatchSettings`; `UserError` for a `window` that is too small to tell by.
+    the step is looked at. A jump of many steps is said once, each of them written down. `settings` are those of
+    `LossWatchSettings`; `UserError` for a `window` that is too small to tell by.
     """
 
     def __init__(self, **settings: Any) -> None:

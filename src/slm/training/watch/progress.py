@@ -19,11 +19,8 @@ from slm.training.watch.train_metrics import TrainMetrics
 class Pace:
     """Means of this session: of a step, without the first one, which compiles and fills caches; of a validation.
 
-    A mean over the last half minute, as bars have it, is off tenfold where a validation is most of that.
-
-    Args:
-        val_every: period of validation in optimizer steps.
-        clock: seconds.
+    A mean over the last half minute, as bars have it, is off tenfold where a validation is most of that. Validation
+    comes every `val_every` optimizer steps; the clock gives seconds.
     """
 
     def __init__(self, val_every: int, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -21,12 +21,9 @@ SAMPLES_FILE = "samples.txt"
 
 class SampleText(pl.Callback):
     """Shows a continuation of `prompt`, or an answer (`TaskData.chat`), on the terminal, and adds it to ``samples.txt``
-    of the run.
+    of the run; `settings` are those of `SampleSettings`.
 
     Sampling draws from a generator of its own, so that training is the same with and without it.
-
-    Args:
-        **settings: those of `SampleSettings`.
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -15,15 +15,11 @@ from slm.training.figures import StepFigures
 
 
 class StepLog:
-    """A file in the run folder, which is not there before its first line.
-
-    Attributes:
-        lines: that it has, those of the checkpoint that is gone on from first.
-    """
+    """A file in the run folder, which is not there before its first line."""
 
     def __init__(self, name: str) -> None:
         self.file = Path(name)
-        self.lines = 0
+        self.lines = 0  # that it has; before it is opened, those of the checkpoint that is gone on from
 
     def open(self, trainer: pl.Trainer) -> None:
         """In the trainer's folder; of what is there the first `lines` stay."""

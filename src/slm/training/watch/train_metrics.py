@@ -64,7 +64,7 @@ class TrainMetrics(pl.Callback):
             return
         assert isinstance(pl_module, LanguageModelModule)
         assert pl_module.grad_norm is not None
-        means = pl_module.take_train_metrics()  # waits for the device, so the clock below covers finished work
+        means = pl_module.take_train_metrics()  # `BadSteps` waited for the device, so the clock covers finished work
         seconds = time.perf_counter() - self._started
         metrics = {
             **means,
