@@ -21,7 +21,7 @@ from slm.training.lightning_seams import leave_signals_alone, log_under_own_step
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.optimizers import say_unread
 from slm.training.optim.schedules import lr_factor
-from slm.training.parts import Devices, checkpoints_callback, make_trainer, settled_factory
+from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
 from slm.training.plan import check_validation, describe_plan, resolved, settings_for_loggers
 from slm.training.precision import resolve_precision
 from slm.training.process import FrozenGarbage
@@ -48,7 +48,8 @@ class Begun:
     make_optimizer: partial[Optimizer]
     callbacks: list[pl.Callback]  # of the configuration
     loggers: Mapping[str, Logger]
-    devices: Devices
+    device: str  # its kind
+    n_devices: int  # over all nodes
     threads_wait: str  # how those of the kernels wait for each other
     at: float  # when, in s of the performance counter
 
@@ -81,7 +82,7 @@ def read_data(begun: Begun) -> TaskData:
     run = run_folder.run_of_checkpoint(begun.checkpoint) if begun.checkpoint else None
     data = begun.config.task.data(begun.config.task_inputs(run))
     notice(data.said)
-    check_validation(data.datamodule, begun.config.trainer.lightning.get("limit_val_batches"), begun.devices.count)
+    check_validation(data.datamodule, begun.config.trainer.lightning.get("limit_val_batches"), begun.n_devices)
     return data
 
 
@@ -106,9 +107,7 @@ def build(
     if resumed:
         if not is_over(config, resumed):
             resumed.check_ends_after(config.last_step)
-        resumed.check_data(data.datamodule)
-        resumed.check_model(module.model)
-        resumed.check_optimizer(module.optimizer)
+        resumed.check_fits(data.datamodule, module.model, module.optimizer)
     numbers = resolved(config, composed, precision, model_config)
     settings = settings_for_loggers(composed, numbers, model_config)
     trainer = _trainer(begun, data, precision, more_callbacks, checkpoints, signals)
@@ -118,19 +117,18 @@ def build(
 def _module(
     begun: Begun, data: TaskData, model_config: ModelConfig, composed: Mapping[str, Any]
 ) -> tuple[LanguageModelModule, str]:
-    """And the precision."""
-    config, resumed, devices = begun.config, begun.resumed, begun.devices
+    config, resumed = begun.config, begun.resumed
     pl.seed_everything(config.seed, verbose=False)
     model = start_model(config, model_config, data.tokenizer, resumed=resumed is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
     check_trainable(model)
     measured = begun.record.get("precision") if resumed else None
     width = model_config.modules.transformer.dim
-    precision, reason = resolve_precision(config.trainer.precision, devices.kind, width, measured)
+    precision, reason = resolve_precision(config.trainer.precision, begun.device, width, measured)
     notice(f"precision {precision} ({reason})")
-    notice(describe_plan(config, composed, data.datamodule, devices.count))
+    notice(describe_plan(config, composed, data.datamodule, begun.n_devices))
     if data.prepare is not None:
-        data.prepare(model, devices.kind, precision)
+        data.prepare(model, begun.device, precision)
     module = (data.make_module or LanguageModelModule)(
         model,
         make_optimizer=settled_factory(begun.make_optimizer, config.optimizer, precision),
@@ -154,7 +152,7 @@ def _trainer(
 ) -> pl.Trainer:
     """Lightning's, whose periods count micro-batches."""
     config, own = begun.config, begun.config.trainer
-    accumulate = own.accumulation(begun.devices.count)
+    accumulate = own.accumulation(begun.n_devices)
     callbacks = [  # in the order in which they are called: who leaves out a step is first, who saves and stops are last
         BadSteps(own, config.run_dir, begun.checkpoint, checkpoints),
         TrainMetrics(own.log_every),

@@ -144,7 +144,6 @@ class SchedulerConfig:
             raise ValueError(f"warmup_steps must be a whole number, or a share of all steps below 1; got {warmup}")
 
     def warmup(self, max_steps: int) -> int:
-        """Steps of the warmup, of a run of so many."""
         return steps_of(self.warmup_steps or 0, max_steps)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -201,16 +201,6 @@ class Scored:
 
     def totals(self) -> Totals:
         return Totals(joined(*self._sums.take().tolist()), self._count, self._text_bytes)
-
-
-def text_figures(parts: Mapping[str, Totals], shares: Mapping[str, float]) -> dict[str, float]:
-    """Figures of text that is mixed as `shares` say: each part has its share of the tokens. Of several parts also
-    ``loss/<name>`` of each."""
-    loss = sum(share * parts[name].loss for name, share in shares.items())
-    figures = text_metrics(loss, sum(share * parts[name].bytes_per_token for name, share in shares.items()))
-    if len(parts) > 1:
-        figures.update({f"loss/{name}": part.loss for name, part in parts.items()})
-    return figures
 
 
 def text_metrics(loss: float, bytes_per_token: float) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,13 @@ from slm.weights.pretrained import PUBLISHED_DTYPE
 # ---- Lightning's Trainer ----
 
 
-@dataclass(frozen=True)
-class Devices:
-    """Their kind ("cpu", "cuda", …) and how many they are, over all nodes."""
-
-    kind: str
-    count: int
-
-    @classmethod
-    def of(cls, lightning: Mapping[str, Any]) -> Devices:
-        """What Lightning will run on, asked of Lightning itself before the real Trainer is made."""
-        asked = {key: lightning[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in lightning}
-        extras = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        probe = make_trainer(**asked, **dict.fromkeys(extras, False))
-        return cls(probe.strategy.root_device.type, probe.world_size)
+def devices_of(lightning: Mapping[str, Any]) -> tuple[str, int]:
+    """What Lightning will run on, asked of Lightning itself before the real Trainer is made: the kind of device ("cpu",
+    "cuda", …) and how many, over all nodes."""
+    asked = {key: lightning[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in lightning}
+    extras = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    probe = make_trainer(**asked, **dict.fromkeys(extras, False))
+    return probe.strategy.root_device.type, probe.world_size
 
 
 def make_trainer(**settings: Any) -> pl.Trainer:

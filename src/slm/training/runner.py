@@ -17,7 +17,7 @@ from slm.masking import masked, masked_argument
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training.build import Begun, Built, build, is_over, read_data
-from slm.training.parts import Devices, callbacks_of, loggers_of, optimizer_factory
+from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
 from slm.training.plan import say_batch, with_batches, with_steps
 from slm.training.process import is_first_rank, is_rank_of_lightning, keep_freed_memory, own_ranks, quiet_lightning
 from slm.training.run import folder as run_folder
@@ -60,7 +60,7 @@ def train(
             return done
         begun = _begin(config, resumed)
         data = read_data(begun)
-        begun = replace(begun, config=with_steps(begun.config, data.datamodule, begun.devices.count))
+        begun = replace(begun, config=with_steps(begun.config, data.datamodule, begun.n_devices))
         if (done := _done_before(begun.config, resumed)) is not None:
             return done
         broken_off = BrokenOff()
@@ -114,11 +114,11 @@ def _begin(config: RunConfig, resumed: Resumed | None) -> Begun:
     make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
     callbacks = callbacks_of(config)
     loggers = loggers_of(config, resumed.step if resumed else None, record)
-    devices = Devices.of(config.trainer.lightning)
-    config = with_batches(config, devices.kind, devices.count)
-    config.trainer.accumulation(devices.count)
+    device, n_devices = devices_of(config.trainer.lightning)
+    config = with_batches(config, device, n_devices)
+    config.trainer.accumulation(n_devices)
     at = time.perf_counter()
-    return Begun(config, resumed, record, make_optimizer, callbacks, loggers, devices, threads_wait, at)
+    return Begun(config, resumed, record, make_optimizer, callbacks, loggers, device, n_devices, threads_wait, at)
 
 
 # ---- fit ----
@@ -127,7 +127,7 @@ def _begin(config: RunConfig, resumed: Resumed | None) -> Begun:
 def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Write down what is about to be trained, ahead of the first step, and say where."""
     begun, data = run.begun, run.data
-    config, resumed, devices = begun.config, begun.resumed, begun.devices.count
+    config, resumed, devices = begun.config, begun.resumed, begun.n_devices
     windows = config.trainer.windows_at_once * devices * config.trainer.accumulation(devices)
     say_batch(windows, devices, begun.record if resumed else {})
     if is_first_rank():

@@ -33,19 +33,16 @@ class Resumed:
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model_state(content).items()}
 
     def check_ends_after(self, last_step: int) -> None:
-        """Raise `UserError` if nothing is left to do."""
         if self.step >= last_step:
             raise UserError(
                 f"resume: '{self.file}' is at step {self.step} already and the run ends at {last_step}; "
                 "raise trainer.max_steps or stop_after"
             )
 
-    def check_data(self, datamodule: WindowDataModule) -> None:
-        """Raise `UserError` if the position in the data would mean another sample."""
+    def check_fits(self, datamodule: WindowDataModule, model: nn.Module, optimizer: Optimizer) -> None:
+        """Raise `UserError` if the position in the data would mean another sample, weights are of another shape, or the
+        optimizer's state is of another one, or of other trained parameters."""
         datamodule.load_state_dict(self._data)
-
-    def check_model(self, model: nn.Module) -> None:
-        """Raise `UserError` if the weights are of another shape."""
         left_out = base_names(model)
         mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
         different = [
@@ -59,9 +56,6 @@ class Resumed:
                 f"resume: the model is not the checkpoint's ({', '.join(different[:_SHOWN])}{more}); "
                 "leave its settings as they were, or start a new run"
             )
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Raise `UserError` if the saved state is of another optimizer, or of other trained parameters."""
         if [_form(group) for group in optimizer.state_dict()["param_groups"]] != [_form(g) for g in self._groups]:
             raise UserError(
                 "resume: the checkpoint is of another optimizer or of other frozen modules; "

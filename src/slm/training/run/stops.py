@@ -168,7 +168,6 @@ class BrokenOff(pl.Callback):
         self.where = ""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Called by Lightning before it forgets."""
         if not self.where:
             step = trainer.global_step
             self.where = f"in the validation after step {step}" if trainer.validating else f"in step {step + 1}"

@@ -12,7 +12,7 @@ import torch
 from slm.errors import UserError
 from slm.notices import notice
 from slm.training.config import TrainerConfig
-from slm.training.figures import StepFigures
+from slm.training.figures import StepFigures, Totals
 from slm.training.lightning_seams import is_logged, restore
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
@@ -100,7 +100,7 @@ class BadSteps(StepCallback):
         pl_module.bad_steps += 1
         self.in_a_row += 1
         action, most = self.own.on_bad_step, self.own.max_bad_steps
-        loss = pl_module.mean_over_ranks(figures.loss_sum, figures.count)
+        loss = Totals((figures.loss_sum,), figures.count).over(pl_module.sum_over_ranks).loss
         kind, value = ("gradient", figures.grad_norm) if math.isfinite(loss) else ("loss", loss)
         if trainer.is_global_zero:
             self.records.add(figures, trainer, kind=kind, loss=loss, action=action)
