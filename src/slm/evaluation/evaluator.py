@@ -19,7 +19,7 @@ from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training.lit_module import LanguageModelModule
-from slm.training.precision import resolve_precision
+from slm.training.plan import resolve_precision
 from slm.training.process import quiet_lightning
 from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN

@@ -74,13 +74,13 @@ def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
         out.write(text.encode())
 
 
+@dataclass(eq=False)
 class Answers(pl.Callback):
     """Asks at each validation, writes `file` anew, if any, and logs ``val/exact_match``, the share of exact answers."""
 
-    def __init__(self, questions: Sequence[Question], max_new_tokens: int, file: Path | None) -> None:
-        self.questions = questions
-        self.max_new_tokens = max_new_tokens
-        self.file = file
+    questions: Sequence[Question]
+    max_new_tokens: int
+    file: Path | None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self.questions:

@@ -22,8 +22,7 @@ from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.optimizers import say_unread
 from slm.training.optim.schedules import lr_factor
 from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
-from slm.training.plan import check_validation, describe_plan, resolved, settings_for_loggers
-from slm.training.precision import resolve_precision
+from slm.training.plan import check_validation, describe_plan, resolve_precision, resolved, settings_for_loggers
 from slm.training.process import FrozenGarbage
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights

@@ -118,7 +118,6 @@ class SchedulerConfig:
     """The learning rate over the steps; formulas in `slm.training.optim.schedules`.
 
     Attributes:
-        name: cosine, linear, wsd, constant (warmup only) or none.
         warmup_steps: of the linear rise from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps.
         min_lr_ratio: where the decay ends, at ``trainer.max_steps``, as a fraction of the peak.
         decay_fraction: share of the steps that wsd's last phase takes.

@@ -6,18 +6,18 @@ import contextlib
 import io
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slm.errors import UserError
+from slm.training.process import provenance
 from slm.training.run.checkpoint_files import CHECKPOINTS, step_files
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import METRICS_FILE, RECORD_FILE, read_record
-from slm.training.run.provenance import environment, provenance
 from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of, config_again, unchanged_data
 from slm.training.runner import train
@@ -49,9 +49,6 @@ class Report:
     differences: list[str]  # of versions and environment, "name: then -> now"
     divergence: Divergence | None  # the first; None if all is equal
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"equal": self.divergence is None, **asdict(self)}
-
 
 def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) -> Report:
     """Train the first `steps` steps of the run in folder `run` once more, in a temporary folder, and compare.
@@ -78,14 +75,16 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
     then = record["sessions"][0].get("environment", {})
     if then.get("ranks", 1) > 1:
         raise UserError(f"run: '{run}' was made by {then['ranks']} processes; runs of one alone can be made again")
-    with tempfile.TemporaryDirectory(prefix="slm-reproduce-") as folder, _threads(then.get("threads")):
+    with tempfile.TemporaryDirectory(prefix="slm-reproduce-") as folder, contextlib.ExitStack() as undo:
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(then.get("threads") or torch.get_num_threads())  # which decide how sums are rounded
         again = Path(folder) / "run"
         changes = {"run_dir": str(again), "stop_after": steps, "logger": {}, "trainer.keep": 0}
         changes["trainer.precision"] = record["precision"]  # auto may choose another today
         composed = composed_of(run, changes)
         config = config_again(run, composed)
         unchanged_data(run, config)
-        differences = _differences(record["sessions"], {**provenance(), "environment": environment()})
+        differences = _differences(record["sessions"], provenance())
         with contextlib.redirect_stderr(io.StringIO()):  # of its progress, and of a folder that is gone in a moment
             train(config, composed, [])
         values, checkpoints, divergence = _compare(run, again, rows, steps)
@@ -98,17 +97,6 @@ def _rows(run: Path) -> dict[int, Row]:
     if not rows:
         raise UserError(f"run: '{run}' has no {METRICS_FILE} with rows: there is nothing to compare")
     return rows
-
-
-@contextlib.contextmanager
-def _threads(then: int | None) -> Iterator[None]:
-    """Sums of many threads are rounded otherwise than those of few."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(then or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ---- comparing ----

@@ -81,7 +81,7 @@ class RunData:
 
 
 def config_again(run: Path, composed: Mapping[str, Any]) -> RunConfig:
-    """A configuration that `composed_of` gave, typed, with the time that the run's chat template wrote."""
+    """What `composed_of` gave, typed, with the time that the run's chat template wrote."""
     config = run_config(composed)
     return replace(config, template_time=template_time(run) or config.template_time)
 

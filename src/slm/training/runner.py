@@ -16,14 +16,13 @@ from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
+from slm.training import process
 from slm.training.build import Begun, Built, build, is_over, read_data
 from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
 from slm.training.plan import say_batch, with_batches, with_steps
-from slm.training.process import is_first_rank, is_rank_of_lightning, keep_freed_memory, own_ranks, quiet_lightning
 from slm.training.run import folder as run_folder
 from slm.training.run.checkpoint_files import newest_whole, say_what_is_taken
 from slm.training.run.lock import only_writer
-from slm.training.run.provenance import environment, provenance
 from slm.training.run.resume import Resumed
 from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff
@@ -53,7 +52,7 @@ def train(
         Stopped: a signal asked for it; says how to go on.
         RunBrokeOffError: a part of the run failed in a way that none of its own errors tells.
     """
-    alone = only_writer(config.run_dir) if is_first_rank() else nullcontext()
+    alone = only_writer(config.run_dir) if process.is_first_rank() else nullcontext()
     with alone, StopSignals() as signals, _said_how_to_go_on(config.run_dir):
         resumed = _resumed(config)
         if (done := _done_before(config, resumed)) is not None:
@@ -75,7 +74,7 @@ def _said_how_to_go_on(run: Path) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        if is_rank_of_lightning():
+        if process.is_rank_of_lightning():
             raise SystemExit(0) from None
         raise Stopped(f"{stop}; {_how_to_go_on(run)}") from None
 
@@ -89,7 +88,7 @@ def _resumed(config: RunConfig) -> Resumed | None:
     run_folder.check_free(config.run_dir, checkpoint)
     if checkpoint:
         say_what_is_taken(checkpoint)
-    if is_first_rank():
+    if process.is_first_rank():
         run_folder.remove_leftovers(config.run_dir)
     return Resumed(checkpoint) if checkpoint else None
 
@@ -107,8 +106,8 @@ def _done_before(config: RunConfig, resumed: Resumed | None) -> float | None:
 
 def _begin(config: RunConfig, resumed: Resumed | None) -> Begun:
     """Refuse what can be refused before the data is read."""
-    quiet_lightning()
-    keep_freed_memory()
+    process.quiet_lightning()
+    process.keep_freed_memory()
     threads_wait = heed_others()
     record = run_folder.read_record(config.run_dir)
     make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
@@ -130,14 +129,13 @@ def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequenc
     config, resumed, devices = begun.config, begun.resumed, begun.n_devices
     windows = config.trainer.windows_at_once * devices * config.trainer.accumulation(devices)
     say_batch(windows, devices, begun.record if resumed else {})
-    if is_first_rank():
+    if process.is_first_rank():
         config.run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(masked(composed)), config.run_dir / run_folder.CONFIG_FILE)
         if data.keep is not None:
             data.keep(config.run_dir)
         session = {
-            **provenance(),
-            "environment": environment(run.trainer.world_size),
+            **process.provenance(run.trainer.world_size),
             "threads_wait": begun.threads_wait,
             "global_batch_size": windows,
             "template_time": config.template_time.isoformat(),
@@ -175,7 +173,7 @@ def _fit(run: Built, broken_off: BrokenOff) -> None:
     for logger in run.trainer.loggers:  # ahead of the first metric: Lightning would write an empty hparams.yaml
         logger.log_hyperparams(run.settings)
     try:
-        with own_ranks():
+        with process.own_ranks():
             run.trainer.fit(run.module, datamodule=run.data.datamodule, ckpt_path=run.begun.checkpoint)
     except SystemExit:
         if run.trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C

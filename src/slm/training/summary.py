@@ -53,18 +53,17 @@ def _logged_by_others(table: Path, figures: Mapping[str, float]) -> dict[str, An
 def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
     """The summary in words, with the next command to type."""
     lines = [f"done: step {summary['step']} of {max_steps} in {summary['seconds']:.1f} s"]
+    best = f"(best loss {summary['best_val_loss']:.4f} at step {summary['best_step']})"
     if "val_accuracy" in summary:
         lines.append(
             f"  validation   loss {summary['val_loss']:.4f}, accuracy {100 * summary['val_accuracy']:.1f} %, margin "
             f"{summary['val_margin']:.3f}, chosen {summary['val_log_prob_chosen']:.4f} and rejected "
-            f"{summary['val_log_prob_rejected']:.4f} nats/token (best loss {summary['best_val_loss']:.4f} at step "
-            f"{summary['best_step']})"
+            f"{summary['val_log_prob_rejected']:.4f} nats/token {best}"
         )
     elif "val_loss" in summary:
         lines.append(
             f"  validation   loss {summary['val_loss']:.4f} nats/token, perplexity {summary['val_perplexity']:.2f}, "
-            f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
-            f"{summary['best_step']})"
+            f"{summary['val_bits_per_byte']:.4f} bits/byte {best}"
         )
     if "val_exact_match" in summary:
         lines.append(f"  answers      {100 * summary['val_exact_match']:.1f} % exact (answers.jsonl)")
