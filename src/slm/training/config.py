@@ -98,6 +98,7 @@ DERIVED = {
     "model_registry": "nothing: the bundle lies in the run folder",
     "plugins": "trainer.precision or trainer.strategy",
 }
+
 # Settings of before, and what stands in their place.
 REPLACED = {
     "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
@@ -115,19 +116,13 @@ def no_setting(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """The learning rate over the steps; formulas in `slm.training.optim.schedules`.
-
-    Attributes:
-        warmup_steps: of the linear rise from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps.
-        min_lr_ratio: where the decay ends, at ``trainer.max_steps``, as a fraction of the peak.
-        decay_fraction: share of the steps that wsd's last phase takes.
-    """
+    """The learning rate over the steps; formulas in `slm.training.optim.schedules`."""
 
     __pydantic_config__ = FORBID_EXTRA
     name: Text = "cosine"
-    warmup_steps: NonNegativeFloat | None = None
-    min_lr_ratio: Fraction | None = None
-    decay_fraction: Fraction | None = None
+    warmup_steps: NonNegativeFloat | None = None  # from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps
+    min_lr_ratio: Fraction | None = None  # where the decay ends, at ``trainer.max_steps``, of the peak
+    decay_fraction: Fraction | None = None  # of the steps, that wsd's last phase takes
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -179,39 +174,27 @@ TimeBudget = Annotated[float | None, PlainValidator(seconds_of)]
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The training loop, in optimizer steps. `conf/trainer/default.yaml` has a line on each setting; what those leave
-    open:
-
-    Attributes:
-        max_epochs: of a mixture a pass is as many windows as all parts have.
-        max_time: in seconds, from a session's first step; None for any number.
-        batch_size: windows a micro-batch on one device.
-        global_batch_size: windows an optimizer step over all devices; None for one micro-batch a device.
-        recompute: keeps only each block's input for the backward pass (Chen et al. 2016).
-        on_bad_step: the update is left out in any case, and its samples are written down. ``rewind`` goes back to the
-            last checkpoint and on over the data that follows.
-        lightning: settings that go straight to Lightning's ``Trainer``.
-    """
+    """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
 
     __pydantic_config__ = FORBID_EXTRA
     max_steps: Count | None
-    batch_size: Count | Literal["auto"]
+    batch_size: Count | Literal["auto"]  # windows a micro-batch on one device
     log_every: Count
     val_every: Count
     save_every: Count
-    max_epochs: PositiveFloat | None = None
-    max_time: TimeBudget = None
-    global_batch_size: Count | None = None
+    max_epochs: PositiveFloat | None = None  # of a mixture a pass is as many windows as all parts have
+    max_time: TimeBudget = None  # in seconds, from a session's first step; None for any number
+    global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
-    recompute: Flag = False
+    recompute: Flag = False  # keep only each block's input for the backward pass (Chen et al. 2016)
     precision: str | int = "auto"
-    on_bad_step: Literal["skip", "rewind", "stop"] = "skip"
+    on_bad_step: Literal["skip", "rewind", "stop"] = "skip"  # its update is left out in any case
     max_bad_steps: NonNegativeInt = 10
-    lightning: dict[str, Any] = field(default_factory=dict)
+    lightning: dict[str, Any] = field(default_factory=dict)  # goes straight to Lightning's ``Trainer``
 
     def __post_init__(self) -> None:
         if (self.max_steps is None) == (self.max_epochs is None):

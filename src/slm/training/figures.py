@@ -65,32 +65,20 @@ def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """What a batch comes to.
+    """What a batch comes to."""
 
-    Attributes:
-        total: the loss, summed over what it is to be the mean of: a scalar with its gradient.
-        count: how many that are: valid tokens, or pairs.
-        figures: (n, k), rows that add up to the sums of all figures, the loss first; fp32 or wider.
-    """
-
-    total: Tensor
-    count: int
-    figures: Tensor
+    total: Tensor  # the loss, summed over what it is to be the mean of: a scalar with its gradient
+    count: int  # how many that are: valid tokens, or pairs
+    figures: Tensor  # (n, k), rows that add up to the sums of all figures, the loss first; fp32 or wider
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What part of the data, or some steps, came to.
+    """What part of the data, or some steps, came to."""
 
-    Attributes:
-        sums: of the figures, the loss first.
-        count: how many these are sums over: tokens, or pairs.
-        text_bytes: of the text that tokens stand for; 0 where nobody knows.
-    """
-
-    sums: tuple[float, ...]
-    count: int = 0
-    text_bytes: float = 0.0
+    sums: tuple[float, ...]  # of the figures, the loss first
+    count: int = 0  # how many these are sums over: tokens, or pairs
+    text_bytes: float = 0.0  # of the text that tokens stand for; 0 where nobody knows
 
     def plus(self, sums: Sequence[float], count: int) -> Totals:
         return Totals(tuple(a + b for a, b in zip(self.sums, sums, strict=True)), self.count + count)
@@ -119,25 +107,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What an optimizer step came to.
+    """What an optimizer step came to."""
 
-    Attributes:
-        step: the optimizer step, from 1.
-        positions: first and one past the last position in the order of the data, over all ranks and micro-batches.
-        loss_sum: the loss of this rank's share, summed over what it is a mean of.
-        count: how many that are: valid tokens, or pairs.
-        tokens: valid tokens over all ranks.
-        grad_norm: of the whole step, before clipping.
-        others: what else the module sums up beside the loss.
-    """
-
-    step: int
-    positions: tuple[int, int]
-    loss_sum: float
-    count: int
-    tokens: int
-    grad_norm: float
-    others: tuple[float, ...] = ()
+    step: int  # from 1
+    positions: tuple[int, int]  # first and one past the last in the order of the data, over all ranks and micro-batches
+    loss_sum: float  # of this rank's share, over what it is a mean of
+    count: int  # how many that are: valid tokens, or pairs
+    tokens: int  # valid ones over all ranks
+    grad_norm: float  # of the whole step, before clipping
+    others: tuple[float, ...] = ()  # what else the module sums up beside the loss
 
     @property
     def is_finite(self) -> bool:

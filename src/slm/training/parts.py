@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.training.optim.config import problems_of, with_warmup_steps
@@ -89,8 +89,7 @@ def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     built = []
     for name, node in nodes.items():
         try:
-            if problems := problems_of(node, f"{group}{name}", get_object(node["_target_"])):
-                raise UserError("\n".join(problems))
+            refuse(problems_of(node, f"{group}{name}", get_object(node["_target_"])))
             built.append(instantiate({**node, "_convert_": "all"}))
         except UserError:
             raise

@@ -32,8 +32,7 @@ from slm.weights.tensor_source import TensorsInMemory
 def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The composed configuration of the run in folder `run`, of plain types, as of a run that is not resumed.
 
-    `changes` are dotted keys with values in place of the run's. `UserError`: it is no run folder, or its
-    ``config.yaml`` is damaged.
+    `changes` are dotted keys with values in place of the run's. `UserError`: its ``config.yaml`` is damaged, or none.
     """
     file = run / CONFIG_FILE
     if not file.is_file():

@@ -24,11 +24,8 @@ class CsvLogger(Logger):
     """One row a step; metrics logged for the same step share its row.
 
     Every row is on disk as soon as it is logged. A new column, or a row of an earlier step, makes the file anew. Rows
-    that cannot be written (a full disk) wait in memory and are written with the first one that can.
-
-    Args:
-        file: the table.
-        keep_until: of an older one rows after this step are dropped, which are made again; None starts a new one.
+    that cannot be written (a full disk) wait in memory and are written with the first one that can. Of an older table
+    rows after step `keep_until` are dropped, which are made again; None starts a new one.
     """
 
     name = "csv"
