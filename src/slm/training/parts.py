@@ -133,7 +133,7 @@ def checkpoints_callback(
     is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
-        own=config.trainer,
+        settings=config.trainer,
         writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config, model_config, data),
         bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),

@@ -129,7 +129,8 @@ def _compare(run: Path, again: Path, rows: Mapping[int, Row], steps: int) -> tup
         values += compared
         if divergence is None and step in in_both:
             divergence = _compare_tensors(step, *(_tensors(read_checkpoint(kind[step])) for kind in files))
-            equal += [step] if divergence is None else []
+            if divergence is None:
+                equal.append(step)
         if divergence is not None:
             return values, equal, divergence
     return values, equal, None

@@ -45,7 +45,7 @@ class Checkpoints(StepCallback, Checkpoint):
     """
 
     folder: Path
-    own: TrainerConfig
+    settings: TrainerConfig
     writer: CheckpointWriter  # the trainer's plugin
     write_bundle: WriteBundle  # given weights and facts of each new best model, maybe in another thread
     bundled_step: int | None = None  # of the bundle that lies in the run folder
@@ -64,19 +64,19 @@ class Checkpoints(StepCallback, Checkpoint):
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where the period says so, or training ends; a step that is validated on schedule is saved after that."""
         step = trainer.global_step
-        due = trainer.should_stop or step % self.own.save_every == 0
-        follows = trainer.enable_validation and is_scheduled(trainer, self.own.val_every)
+        due = trainer.should_stop or step % self.settings.save_every == 0
+        follows = trainer.enable_validation and is_scheduled(trainer, self.settings.val_every)
         if due and step != self._saved_step and not follows:
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and keep the model if it is the best so far; what is validated off the schedule is saved already."""
-        if trainer.state.fn != TrainerFn.FITTING or not is_scheduled(trainer, self.own.val_every):
+        if trainer.state.fn != TrainerFn.FITTING or not is_scheduled(trainer, self.settings.val_every):
             return
         self._settle(trainer)  # whether the last best was saved decides what is better than it
         loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
-        if is_best or trainer.should_stop or trainer.global_step % self.own.save_every == 0:
+        if is_best or trainer.should_stop or trainer.global_step % self.settings.save_every == 0:
             self.save(trainer, pl_module, is_best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -143,12 +143,12 @@ class Checkpoints(StepCallback, Checkpoint):
         bundled = write_bundle is None or self._try(write_bundle, save.step)
         if save.is_best and bundled:
             files.link(written, self.folder / files.BEST_CHECKPOINT)
-        if save.step % self.own.save_every == 0:
+        if save.step % self.settings.save_every == 0:
             files.link(written, files.step_file(self.folder, save.step))
-            if self.own.keep_every_hours is not None:
-                files.keep_for_good(self.folder, save.step, self.own.keep_every_hours)
+            if self.settings.keep_every_hours is not None:
+                files.keep_for_good(self.folder, save.step, self.settings.keep_every_hours)
             flush_folder(self.folder)  # the new name is on the disk before an old one goes
-            files.drop_old(self.folder, save.step, self.own.keep)
+            files.drop_old(self.folder, save.step, self.settings.keep)
 
     def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
         """A bundle that cannot be written must not keep the checkpoint from being so."""

@@ -81,8 +81,9 @@ class StopSignals:
 
     def _listen(self, here: socket.socket) -> None:
         while numbers := here.recv(64):
-            for number in filter(self._numbers.__contains__, numbers):
-                self._hear(signal.Signals(number).name)
+            for number in numbers:
+                if number in self._numbers:
+                    self._hear(signal.Signals(number).name)
 
     def _hear(self, name: str) -> None:
         self._heard += name == "SIGINT"

@@ -40,8 +40,8 @@ class BadSteps(StepCallback):
     when they are to be saved: what is saved is good.
     """
 
-    def __init__(self, own: TrainerConfig, run: Path, resumed_from: Path | None, checkpoints: Checkpoints) -> None:
-        self.own = own
+    def __init__(self, settings: TrainerConfig, run: Path, resumed_from: Path | None, checkpoints: Checkpoints) -> None:
+        self.settings = settings
         self.run = run
         self.resumed_from = resumed_from
         self.checkpoints = checkpoints
@@ -62,9 +62,9 @@ class BadSteps(StepCallback):
 
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """On a GPU a step's figures are read one step late, but for those that somebody waits for anyway."""
-        step, own = trainer.global_step, self.own
-        saved_or_validated = step % own.val_every == 0 or step % own.save_every == 0
-        self._settle(trainer, pl_module, saved_or_validated or is_logged(step, own.log_every, trainer.max_steps))
+        step, settings = trainer.global_step, self.settings
+        saved_or_validated = step % settings.val_every == 0 or step % settings.save_every == 0
+        self._settle(trainer, pl_module, saved_or_validated or is_logged(step, settings.log_every, trainer.max_steps))
         if self._go_back_from is not None:
             self._rewind(trainer, pl_module, self._go_back_from)
 
@@ -74,7 +74,7 @@ class BadSteps(StepCallback):
         self._settle(trainer, pl_module, wait=True)
         if not _all_finite(pl_module):
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
-        if self.own.on_bad_step == "rewind":
+        if self.settings.on_bad_step == "rewind":
             self.in_a_row = 0
         checkpoint["bad_steps"] = {"total": pl_module.bad_steps, "in_a_row": self.in_a_row, "lines": self.records.lines}
 
@@ -92,14 +92,14 @@ class BadSteps(StepCallback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for figures in pl_module.settle_steps(wait):
             if figures.is_finite:
-                self.in_a_row = self.in_a_row if self.own.on_bad_step == "rewind" else 0
+                self.in_a_row = self.in_a_row if self.settings.on_bad_step == "rewind" else 0
             elif scaler is None or scaler.get_scale() < _LEAST_SCALE:
                 self._take(trainer, pl_module, figures)
 
     def _take(self, trainer: pl.Trainer, pl_module: LanguageModelModule, figures: StepFigures) -> None:
         pl_module.bad_steps += 1
         self.in_a_row += 1
-        action, most = self.own.on_bad_step, self.own.max_bad_steps
+        action, most = self.settings.on_bad_step, self.settings.max_bad_steps
         loss = Totals((figures.loss_sum,), figures.count).over(pl_module.sum_over_ranks).loss
         kind, value = ("gradient", figures.grad_norm) if math.isfinite(loss) else ("loss", loss)
         if trainer.is_global_zero:
