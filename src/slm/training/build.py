@@ -12,11 +12,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.facts import summarize
 from slm.notices import notice
 from slm.training.compiled import Compiled
-from slm.training.first_model import check_trainable, fit_vocabulary, recompute_blocks, start_model
+from slm.training.first_model import fit_vocabulary, recompute_blocks, start_model
 from slm.training.lightning_seams import leave_signals_alone, log_under_own_steps
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.optimizers import say_unread
@@ -120,7 +121,8 @@ def _module(
     pl.seed_everything(config.seed, verbose=False)
     model = start_model(config, model_config, data.tokenizer, resumed=resumed is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
-    check_trainable(model)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
     measured = begun.record.get("precision") if resumed else None
     width = model_config.modules.transformer.dim
     precision, reason = resolve_precision(config.trainer.precision, begun.device, width, measured)

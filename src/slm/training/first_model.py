@@ -59,12 +59,6 @@ def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokeniz
     return model
 
 
-def check_trainable(model: nn.Module) -> None:
-    """Raise `UserError` if every parameter is frozen."""
-    if not any(p.requires_grad for p in model.parameters()):
-        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
-
-
 def recompute_blocks(model: nn.Module) -> None:
     """Let the transformer's blocks run again in the backward pass; raises `UserError` for a model without any."""
     transformer: Any = getattr(model, "transformer", None)
