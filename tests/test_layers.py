@@ -54,7 +54,6 @@ FLOORS = (
     "generation",
     "generation.repl",
     "training.config",
-    "training.watch.settings",
     "training.optim",
     "training.lightning_seams",
     "training.run",
@@ -286,7 +285,7 @@ def test_import_slm_is_cheap() -> None:
     "modules",
     [
         "slm.models.config, slm.data.config, slm.generation.config",
-        "slm.training.run_config, slm.training.start, slm.evaluation.config",
+        "slm.training.run_config, slm.evaluation.config",
     ],
 )
 def test_a_configuration_is_checked_without_torch(modules: str) -> None:

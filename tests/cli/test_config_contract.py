@@ -27,7 +27,7 @@ from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
 from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
-from slm.training.run_config import RunConfig, Start
+from slm.training.run_config import RunConfig
 from slm.weights.fine_tuning import FineTuning, Lora
 
 CONF = Path(str(files("slm.conf")))
@@ -96,7 +96,7 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patched:
         for module, name in ((io, "open"), (builtins, "open"), (os, "stat"), (os, "scandir"), (os, "listdir")):
             patched.setattr(module, name, refuse)
-        again = RunConfig.from_dict(values, Start(template_time=config.template_time))
+        again = RunConfig.from_dict(values, template_time=config.template_time)
         with pytest.raises(UserError, match="are not opened"):
             RunConfig.from_dict({**values, "model": {"weights": "nowhere"}})
     assert again == config

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 
-from slm.training.watch import guarded_logger
+from slm.training.watch import loggers
 from slm.training.watch.csv_logger import CsvLogger, read_metrics
-from slm.training.watch.guarded_logger import guarded
+from slm.training.watch.loggers import guarded
 
 
 class Failing(Logger):
@@ -89,7 +89,7 @@ def test_it_stays_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
             raise TimeoutError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guarded_logger.time, "monotonic", lambda: now)
+        patch.setattr(loggers.time, "monotonic", lambda: now)
         logger = guarded(Slow(), "slow")
         assert isinstance(logger, Slow)
         for step in range(1000):

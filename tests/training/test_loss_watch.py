@@ -19,12 +19,13 @@ from slm.training.watch.loss_watch import LossWatch
 def watch(folder: Path, losses: list[float], **settings: Any) -> list[int]:
     """The steps that are written down."""
     data = SimpleNamespace(samples_at=lambda start, end: list(range(start, end)))
-    trainer: Any = SimpleNamespace(is_global_zero=True, default_root_dir=folder, datamodule=data)
+    trainer: Any = SimpleNamespace(is_global_zero=True, default_root_dir=folder, datamodule=data, global_step=0)
     module = LanguageModelModule.__new__(LanguageModelModule)
     callback = LossWatch(**settings)
     callback.on_train_start(trainer, module)
     for step, loss in enumerate(losses, 1):
         module.__dict__["settled"] = [StepFigures(step, (step, step + 2), 2 * loss, 2, 2, 1.0)]
+        trainer.global_step = step
         callback.on_train_batch_end(trainer, module, None, None, 0)
     file = folder / "loss_spikes.jsonl"
     return [json.loads(line)["step"] for line in file.read_text().splitlines()] if file.is_file() else []

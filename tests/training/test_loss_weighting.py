@@ -93,6 +93,7 @@ def test_gradients_do_not_depend_on_the_micro_batch(windows: Any, batch_size: in
     )
     fit = trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0)
     fit.fit(module, datamodule=Windows(windows, batch_size))
+    module.settle_steps(wait=True)
     assert module.tokens_trained == 42
     assert module.take_train_metrics()["train/loss"] == pytest.approx(plain_loss(reference, windows).item(), abs=1e-6)
     for name, parameter in reference.named_parameters():
@@ -143,6 +144,7 @@ def test_conversations_weigh_alike_in_any_micro_batch(samples: SampleSet, batch_
         assert {data.datasets["train"][i]["labels"].numel() for i in range(8)} == {8, 12}
     module = LanguageModelModule(model, make_optimizer=partial(torch.optim.SGD, lr=1.0), lr_factor=lambda step: 1.0)
     trainer(max_steps=1, accumulate_grad_batches=8 // batch_size, limit_val_batches=0).fit(module, datamodule=data)
+    module.settle_steps(wait=True)
     assert module.tokens_trained == tokens
     assert module.take_train_metrics()["train/loss"] == pytest.approx(expected.item(), abs=1e-6)
     for name, parameter in reference.named_parameters():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
-from slm.training.watch.start import FrozenGarbage
+from slm.training.process import FrozenGarbage
 
 
 def gradients(recompute: bool) -> tuple[list[Tensor], int]:

@@ -78,6 +78,6 @@ def run_source(run: str, checkpoint: str, plugins: Sequence[str] = ()) -> Source
 
     if checkpoint == BEST:
         return Source("slm", find_bundle(run))
-    from slm.training.checkpoint_model import checkpoint_source
+    from slm.training.run_again import checkpoint_source
 
     return checkpoint_source(Path(run).expanduser(), str(checkpoint), plugins)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def reproduce(cfg: DictConfig) -> None:
     from slm.training.reproduce import reproduce as make_again
 
     report = make_again(Path(settings.run).expanduser(), settings.steps, settings.plugins)
-    content: dict[str, Any] = report.as_dict()
+    content: dict[str, Any] = {"equal": report.divergence is None, **asdict(report)}
     if report.divergence is not None and math.isnan(report.divergence.difference):
         content["divergence"]["difference"] = None  # JSON knows no NaN
     print(json.dumps(content, allow_nan=False) if settings.json else _in_words(report))

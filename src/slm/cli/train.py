@@ -41,14 +41,14 @@ def train(cfg: DictConfig) -> float:
     import_lightning()
     from slm.training.runner import train as run
 
-    result = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
+    val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(result.run_dir)
-    return result.val_loss
+        print(config.run_dir)
+    return val_loss
 
 
 def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
-    from slm.training.start import run_config
+    from slm.training.run_config import run_config
 
     return checked_values(cfg, run_config)
 

@@ -19,7 +19,7 @@ from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training.lit_module import LanguageModelModule
-from slm.training.precision import resolve_precision
+from slm.training.plan import resolve_precision
 from slm.training.process import quiet_lightning
 from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN
@@ -99,15 +99,15 @@ def score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, A
     quiet_lightning()
     heed_others()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    used = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
-    notice(f"precision {used.name} ({used.reason})")
+    used, reason = resolve_precision(precision, device, cast(CausalLM, model).config.modules.transformer.dim)
+    notice(f"precision {used} ({reason})")
     if data.prepare is not None:
-        data.prepare(model, device, used.name)
+        data.prepare(model, device, used)
     module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
     if not has_plain_head(model):
         module.loss = LossThroughHead(model)
     trainer = pl.Trainer(
-        precision=used.name,  # type: ignore[arg-type]
+        precision=used,  # type: ignore[arg-type]
         accelerator=device,
         devices=1,
         logger=False,

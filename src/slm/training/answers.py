@@ -24,11 +24,7 @@ _SIDE_BY_SIDE = 64
 
 @dataclass(frozen=True)
 class Question:
-    """Attributes:
-    messages: a conversation up to a response.
-    prompt_ids: the same as the model reads it.
-    reference: the response.
-    """
+    """A conversation up to a response, the same as the model reads it, and the response."""
 
     messages: Sequence[Message]
     prompt_ids: Sequence[int]
@@ -38,14 +34,8 @@ class Question:
 def questions_of(
     conversations: Iterable[Sequence[Message]], renderer: ChatRenderer, longest: int, wanted: HowMany
 ) -> list[Question]:
-    """The first `wanted` conversations that end with a response, but for that.
-
-    Args:
-        conversations: in their order.
-        renderer: of the template.
-        longest: positions the model has; a prompt that leaves no room for an answer is passed over.
-        wanted: how many, or "all".
-    """
+    """The first `wanted` conversations that end with a response, but for that; a prompt that leaves no room for an
+    answer, of the `longest` positions that the model has, is passed over."""
     asked: list[Question] = []
     for *before, last in conversations:
         if wanted != "all" and len(asked) >= wanted:
@@ -84,19 +74,13 @@ def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
         out.write(text.encode())
 
 
+@dataclass(eq=False)
 class Answers(pl.Callback):
-    """Asks at each validation, writes `file` anew, and logs ``val/exact_match``: the share of exact answers.
+    """Asks at each validation, writes `file` anew, if any, and logs ``val/exact_match``, the share of exact answers."""
 
-    Args:
-        questions: what to answer.
-        max_new_tokens: the longest answer.
-        file: where the answers go; None for nowhere.
-    """
-
-    def __init__(self, questions: Sequence[Question], max_new_tokens: int, file: Path | None) -> None:
-        self.questions = questions
-        self.max_new_tokens = max_new_tokens
-        self.file = file
+    questions: Sequence[Question]
+    max_new_tokens: int
+    file: Path | None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self.questions:

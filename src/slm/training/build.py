@@ -12,96 +12,69 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.facts import summarize
 from slm.notices import notice
 from slm.training.compiled import Compiled
-from slm.training.first_model import check_trainable, fit_vocabulary, recompute_blocks, start_model
+from slm.training.first_model import fit_vocabulary, recompute_blocks, start_model
 from slm.training.lightning_seams import leave_signals_alone, log_under_own_steps
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.optimizers import say_unread
 from slm.training.optim.schedules import lr_factor
-from slm.training.parts import (
-    Devices,
-    check_callbacks,
-    checkpoints_callback,
-    is_progress_bar,
-    lightning_settings,
-    make_trainer,
-    settled_factory,
-)
-from slm.training.plan import check_validation, describe_plan, resolved, settings_for_loggers
-from slm.training.precision import Precision, resolve_precision
+from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
+from slm.training.plan import check_validation, describe_plan, resolve_precision, resolved, settings_for_loggers
+from slm.training.process import FrozenGarbage
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.random_state import RandomState
 from slm.training.run.resume import Resumed
 from slm.training.run.stop_signals import StopSignals
-from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
+from slm.training.run.stops import PlannedStop, StopOnSignal
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.training.watch.bad_steps import BadSteps
-from slm.training.watch.start import FrozenGarbage, LoggedSettings
 from slm.training.watch.train_metrics import TrainMetrics
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What is known without the data.
+    """What is known without the data."""
 
-    Attributes:
-        config: with batches for these devices.
-        resumed: what is gone on from; None for a new run.
-        record: ``run.json``, {} of a new run.
-        callbacks, loggers: those of the configuration.
-        threads_wait: how the kernels' threads wait for each other.
-        at: when, in s of the performance counter.
-    """
-
-    config: RunConfig
+    config: RunConfig  # with batches for these devices; later with what else follows from the data
     resumed: Resumed | None
-    record: Mapping[str, Any]
+    record: Mapping[str, Any]  # ``run.json``, {} of a new run
     make_optimizer: partial[Optimizer]
-    callbacks: list[pl.Callback]
+    callbacks: list[pl.Callback]  # of the configuration
     loggers: Mapping[str, Logger]
-    devices: Devices
-    threads_wait: str
-    at: float
+    device: str  # its kind
+    n_devices: int  # over all nodes
+    threads_wait: str  # how those of the kernels wait for each other
+    at: float  # when, in s of the performance counter
 
     @property
     def checkpoint(self) -> Path | None:
-        """To go on from."""
         return self.resumed.file if self.resumed else None
 
 
 @dataclass(frozen=True)
 class Built:
-    """Attributes:
-    begun: with steps, and with what else of the configuration follows from the data.
-    numbers: what settings came to that the configuration leaves open.
-    callbacks: all, in the order in which they are called.
-    """
+    """What is trained, ready to."""
 
     begun: Begun
     data: TaskData
-    precision: Precision
-    numbers: dict[str, Any]
+    precision: str  # Lightning's name of it
+    resolved: dict[str, Any]  # what settings came to that the configuration leaves open
+    settings: dict[str, Any]  # all of them, for loggers
     module: LanguageModelModule
     trainer: pl.Trainer
-    callbacks: list[pl.Callback]
     checkpoints: Checkpoints
-    broken_off: BrokenOff
-
-
-def last_step(config: RunConfig) -> int:
-    """Of this session."""
-    return min(config.trainer.steps, config.stop_after or config.trainer.steps)
 
 
 def is_over(config: RunConfig, resumed: Resumed) -> bool:
     """A run that is to go on wherever it is, and is at its end."""
-    return config.resume == "auto" and resumed.step >= last_step(config)
+    return config.resume == "auto" and resumed.step >= config.last_step
 
 
 def read_data(begun: Begun) -> TaskData:
@@ -109,7 +82,7 @@ def read_data(begun: Begun) -> TaskData:
     run = run_folder.run_of_checkpoint(begun.checkpoint) if begun.checkpoint else None
     data = begun.config.task.data(begun.config.task_inputs(run))
     notice(data.said)
-    check_validation(data.datamodule, begun.config.trainer.lightning.get("limit_val_batches"), begun.devices.count)
+    check_validation(data.datamodule, begun.config.trainer.lightning.get("limit_val_batches"), begun.n_devices)
     return data
 
 
@@ -121,56 +94,45 @@ def build(
     signals: StopSignals,
 ) -> Built:
     """Model, module and Trainer, each checked against what is gone on from; raises `UserError`."""
-    config, resumed, devices = begun.config, begun.resumed, begun.devices
+    config, resumed = begun.config, begun.resumed
     model_config = fit_vocabulary(config, data.tokenizer, resumed=resumed is not None)
     module, precision = _module(begun, data, model_config, composed)
-    check_callbacks([*begun.callbacks, *more_callbacks], module)
+    for callback in (*begun.callbacks, *more_callbacks):
+        if hasattr(callback, "check_before_training"):  # so that none fails an hour later
+            callback.check_before_training(module)
     if config.trainer.recompute:
         recompute_blocks(module.model)
     say_unread(module.optimizer, config.optimizer)
     checkpoints = checkpoints_callback(config, model_config, data, begun.checkpoint)
     if resumed:
         if not is_over(config, resumed):
-            resumed.check_ends_after(last_step(config))
-        resumed.check_data(data.datamodule)
-        resumed.check_model(module.model)
-        resumed.check_optimizer(module.optimizer)
-    numbers = resolved(config, composed, precision.name, model_config)
+            resumed.check_ends_after(config.last_step)
+        resumed.check_fits(data.datamodule, module.model, module.optimizer)
+    numbers = resolved(config, composed, precision, model_config)
     settings = settings_for_loggers(composed, numbers, model_config)
-    callbacks = _callbacks(begun, data, settings, more_callbacks, checkpoints, signals)
-    trainer = make_trainer(
-        **lightning_settings(config, config.trainer.accumulation(devices.count)),
-        precision=precision.name,
-        enable_progress_bar=any(map(is_progress_bar, callbacks)),
-        plugins=[checkpoints.writer],
-        callbacks=callbacks,
-        logger=list(begun.loggers.values()),
-    )
-    leave_signals_alone(trainer)
-    log_under_own_steps(trainer)
-    broken_off = next(callback for callback in callbacks if isinstance(callback, BrokenOff))
-    return Built(begun, data, precision, numbers, module, trainer, callbacks, checkpoints, broken_off)
+    trainer = _trainer(begun, data, precision, more_callbacks, checkpoints, signals)
+    return Built(begun, data, precision, numbers, settings, module, trainer, checkpoints)
 
 
 def _module(
     begun: Begun, data: TaskData, model_config: ModelConfig, composed: Mapping[str, Any]
-) -> tuple[LanguageModelModule, Precision]:
-    config, resumed, devices = begun.config, begun.resumed, begun.devices
+) -> tuple[LanguageModelModule, str]:
+    config, resumed = begun.config, begun.resumed
     pl.seed_everything(config.seed, verbose=False)
     model = start_model(config, model_config, data.tokenizer, resumed=resumed is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
-    check_trainable(model)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
     measured = begun.record.get("precision") if resumed else None
-    precision = resolve_precision(
-        config.trainer.precision, devices.kind, model_config.modules.transformer.dim, measured
-    )
-    notice(f"precision {precision.name} ({precision.reason})")
-    notice(describe_plan(config, composed, data.datamodule, devices.count))
+    width = model_config.modules.transformer.dim
+    precision, reason = resolve_precision(config.trainer.precision, begun.device, width, measured)
+    notice(f"precision {precision} ({reason})")
+    notice(describe_plan(config, composed, data.datamodule, begun.n_devices))
     if data.prepare is not None:
-        data.prepare(model, devices.kind, precision.name)
+        data.prepare(model, begun.device, precision)
     module = (data.make_module or LanguageModelModule)(
         model,
-        make_optimizer=settled_factory(begun.make_optimizer, config.optimizer, precision.name),
+        make_optimizer=settled_factory(begun.make_optimizer, config.optimizer, precision),
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
         lr_factor=lr_factor(config.scheduler, config.trainer.steps),
         grad_clip=config.trainer.grad_clip,
@@ -181,30 +143,50 @@ def _module(
     return module, precision
 
 
-def _callbacks(
+def _trainer(
     begun: Begun,
     data: TaskData,
-    settings: Mapping[str, Any],
-    more: Sequence[pl.Callback],
+    precision: str,
+    more_callbacks: Sequence[pl.Callback],
     checkpoints: Checkpoints,
     signals: StopSignals,
-) -> list[pl.Callback]:
-    """In the order in which they are called: who leaves out a step is first, who saves and who stops are last."""
-    own = begun.config.trainer
-    periods = (own.log_every, own.val_every, own.save_every)
-    return [
-        BrokenOff(),
-        LoggedSettings(settings),
-        BadSteps(begun.config.run_dir, own.on_bad_step, own.max_bad_steps, begun.checkpoint, periods),
+) -> pl.Trainer:
+    """Lightning's, whose periods count micro-batches."""
+    config, own = begun.config, begun.config.trainer
+    accumulate = own.accumulation(begun.n_devices)
+    callbacks = [  # in the order in which they are called: who leaves out a step is first, who saves and stops are last
+        BadSteps(own, config.run_dir, begun.checkpoint, checkpoints),
         TrainMetrics(own.log_every),
         *data.callbacks,
         *begun.callbacks,
-        *more,
+        *more_callbacks,
         FrozenGarbage(),
         *([Compiled()] if own.compile else []),
         RandomState(),
         AveragedWeights(),
-        PlannedStop(last_step(begun.config), own.val_every, own.max_time),
+        PlannedStop(config.last_step, own.val_every, own.max_time),
         checkpoints,
         StopOnSignal(signals, own.val_every, checkpoints.save_now),
     ]
+    settings = {
+        **own.lightning,
+        "max_steps": own.steps,
+        "max_epochs": -1,
+        "accumulate_grad_batches": accumulate,
+        "val_check_interval": own.val_every * accumulate,
+        "log_every_n_steps": own.log_every,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+        "default_root_dir": config.run_dir,
+        "precision": precision,
+        "plugins": [checkpoints.writer],
+        "callbacks": callbacks,
+        "logger": list(begun.loggers.values()),
+    }
+    trainer = make_trainer(**settings)
+    leave_signals_alone(trainer)
+    log_under_own_steps(trainer)
+    return trainer

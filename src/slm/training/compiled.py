@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -25,7 +26,7 @@ class Compiled(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._forgiving: Any = None
+        self._forgiving = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         model = cast(nn.Module, pl_module.model)
@@ -44,13 +45,10 @@ class Compiled(pl.Callback):
                 "(trainer.compile=false: no attempt)"
             )
         else:
-            self._forgiving = torch._dynamo.config.patch(suppress_errors=True)
-            self._forgiving.__enter__()
+            self._forgiving.enter_context(torch._dynamo.config.patch(suppress_errors=True))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._forgiving is not None:
-            self._forgiving, patch = None, self._forgiving
-            patch.__exit__(None, None, None)
+        self._forgiving.close()
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, refuse
 from slm.schema import (
     FORBID_EXTRA,
     Count,
@@ -99,7 +99,6 @@ DERIVED = {
     "plugins": "trainer.precision or trainer.strategy",
 }
 
-
 # Settings of before, and what stands in their place.
 REPLACED = {
     "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
@@ -117,20 +116,13 @@ def no_setting(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """The learning rate over the steps; formulas in `slm.training.optim.schedules`.
-
-    Attributes:
-        name: cosine, linear, wsd, constant (warmup only) or none.
-        warmup_steps: of the linear rise from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps.
-        min_lr_ratio: where the decay ends, at ``trainer.max_steps``, as a fraction of the peak.
-        decay_fraction: share of the steps that wsd's last phase takes.
-    """
+    """The learning rate over the steps; formulas in `slm.training.optim.schedules`."""
 
     __pydantic_config__ = FORBID_EXTRA
     name: Text = "cosine"
-    warmup_steps: NonNegativeFloat | None = None
-    min_lr_ratio: Fraction | None = None
-    decay_fraction: Fraction | None = None
+    warmup_steps: NonNegativeFloat | None = None  # from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps
+    min_lr_ratio: Fraction | None = None  # where the decay ends, at ``trainer.max_steps``, of the peak
+    decay_fraction: Fraction | None = None  # of the steps, that wsd's last phase takes
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -146,7 +138,6 @@ class SchedulerConfig:
             raise ValueError(f"warmup_steps must be a whole number, or a share of all steps below 1; got {warmup}")
 
     def warmup(self, max_steps: int) -> int:
-        """Steps of the warmup, of a run of so many."""
         return steps_of(self.warmup_steps or 0, max_steps)
 
 
@@ -163,22 +154,16 @@ def check_precision(name: str | int, where: str) -> None:
 
 
 def seconds_of(value: object) -> float | None:
-    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes.
-
-    Raises:
-        ValueError: it is neither, or no time at all.
-    """
+    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes."""
     if value is None:
         return None
-    units = value if isinstance(value, Mapping) else None
+    units: Any = value
     if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
         units = dict(zip(("days", "hours", "minutes", "seconds"), map(int, clock.groups()), strict=True))
     try:
-        duration = timedelta(**units).total_seconds() if units is not None else None
+        duration = timedelta(**units).total_seconds()
     except (TypeError, ValueError, OverflowError):
-        duration = None
-    if duration is None:
-        raise ValueError(f"{_FORMS}; got {value!r}")
+        raise ValueError(f"{_FORMS}; got {value!r}") from None
     if duration <= 0:
         raise ValueError(f"must be more than no time; got {value!r}")
     return duration
@@ -187,60 +172,29 @@ def seconds_of(value: object) -> float | None:
 TimeBudget = Annotated[float | None, PlainValidator(seconds_of)]
 
 
-def in_words(seconds: float) -> str:
-    """``1:30:00``, ``2 days, 0:00:00``; below ten seconds with their fraction."""
-    return str(timedelta(seconds=round(seconds))) if seconds >= 10 else f"{seconds:g} s"
-
-
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The training loop. All counts are optimizer steps unless they say otherwise.
-
-    Attributes:
-        max_steps: where the schedule ends, and the run with it unless ``stop_after`` is smaller.
-        max_epochs: the same as passes over the training data, in place of `max_steps`; of a mixture a pass is as many
-            windows as all parts have.
-        max_time: seconds that one session trains, from its first step; then it ends as after ``stop_after``. None for
-            any number.
-        batch_size: windows a micro-batch on one device; ``auto``: 8, or in fine-tuning on a CPU fewer,
-            accumulated to 8.
-        global_batch_size: windows an optimizer step over all devices; None for one micro-batch a
-            device. Gradients are accumulated to reach it.
-        log_every, val_every, save_every: period of metrics, validation and checkpoints.
-        keep: how many ``step_*.ckpt`` files stay; 0 for all. The one before the newest always does.
-        keep_every_hours: one checkpoint in so many hours stays for good, as ``kept_*.ckpt``; None for none.
-        async_save: write checkpoints in a thread, from a copy of the state in memory.
-        grad_clip: largest global gradient norm; 0 for no clipping.
-        compile: run the model through ``torch.compile``.
-        recompute: keep only each block's input for the backward pass and run the block again there (Chen et al. 2016):
-            less memory for about a third more time.
-        precision: ``auto`` or one of Lightning's.
-        on_bad_step: what becomes of the run when the loss or the gradient of a step is not finite; its update is left
-            out in any case, and its samples are written down. ``skip`` goes on, ``rewind`` goes back to the last
-            checkpoint and on over the data that follows, ``stop`` ends the run.
-        max_bad_steps: so many in a row are borne.
-        lightning: settings that go straight to Lightning's ``Trainer``.
-    """
+    """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
 
     __pydantic_config__ = FORBID_EXTRA
     max_steps: Count | None
-    batch_size: Count | Literal["auto"]
+    batch_size: Count | Literal["auto"]  # windows a micro-batch on one device
     log_every: Count
     val_every: Count
     save_every: Count
-    max_epochs: PositiveFloat | None = None
-    max_time: TimeBudget = None
-    global_batch_size: Count | None = None
+    max_epochs: PositiveFloat | None = None  # of a mixture a pass is as many windows as all parts have
+    max_time: TimeBudget = None  # in seconds, from a session's first step; None for any number
+    global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
-    recompute: Flag = False
+    recompute: Flag = False  # keep only each block's input for the backward pass (Chen et al. 2016)
     precision: str | int = "auto"
-    on_bad_step: Literal["skip", "rewind", "stop"] = "skip"
+    on_bad_step: Literal["skip", "rewind", "stop"] = "skip"  # its update is left out in any case
     max_bad_steps: NonNegativeInt = 10
-    lightning: dict[str, Any] = field(default_factory=dict)
+    lightning: dict[str, Any] = field(default_factory=dict)  # goes straight to Lightning's ``Trainer``
 
     def __post_init__(self) -> None:
         if (self.max_steps is None) == (self.max_epochs is None):
@@ -259,11 +213,8 @@ class TrainerConfig:
         return _WINDOWS_AT_ONCE if self.batch_size == AUTO else int(self.batch_size)
 
     def accumulation(self, n_devices: int) -> int:
-        """Micro-batches each device takes in one optimizer step.
-
-        Raises:
-            UserError: ``global_batch_size`` is not a multiple of what the devices take at once.
-        """
+        """Micro-batches each device takes in one optimizer step; `UserError` if ``global_batch_size`` is not a multiple
+        of what the devices take at once."""
         size = self.windows_at_once
         at_once = size * n_devices
         wanted = self.global_batch_size or at_once
@@ -275,11 +226,29 @@ class TrainerConfig:
         return wanted // at_once
 
 
+@dataclass(frozen=True)
+class SampleSettings:
+    """Of `SampleText`: what to continue, and the rest as in `GenerationConfig`."""
+
+    prompt: Text
+    max_new_tokens: Count
+    temperature: PositiveFloat
+    top_k: NonNegativeInt
+    seed: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class LossWatchSettings:
+    """Of `LossWatch`; nothing is said before half of `window` steps are made."""
+
+    window: Count = 100
+    sigmas: NonNegativeFloat = 6.0
+    factor: NonNegativeFloat = 1.2
+
+
 def scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
     """`SchedulerConfig` of the configuration's `scheduler`; raises `UserError` with all problems."""
-    lines = [line for key in values if (line := no_setting(f"scheduler.{key}"))]
-    if lines:
-        raise UserError("\n".join(lines))
+    refuse(line for key in values if (line := no_setting(f"scheduler.{key}")))
     return checked(SchedulerConfig, values, "scheduler")
 
 
@@ -287,8 +256,7 @@ def trainer_config(values: Mapping[str, Any]) -> TrainerConfig:
     """`TrainerConfig` of the configuration's `trainer`; raises `UserError` with all problems."""
     ours = {field.name for field in fields(TrainerConfig)} - {"lightning"}
     unknown = (f"trainer.{key}" for key in values.keys() - ours - set(LIGHTNING))
-    if problems := [no_setting(key) or unknown_key(key, [*ours, *LIGHTNING]) for key in unknown]:
-        raise UserError("\n".join(sorted(problems)))
+    refuse(sorted(no_setting(key) or unknown_key(key, [*ours, *LIGHTNING]) for key in unknown))
     own = {key: value for key, value in values.items() if key in ours}
     lightning = {key: value for key, value in values.items() if key not in ours}
     config, _ = together(

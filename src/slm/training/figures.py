@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,15 +16,12 @@ SumOverRanks = Callable[..., list[float]]
 
 
 class ExactSum:
-    """Sums on a device in twice its own precision, as two numbers each: Apple's GPUs have no float64. Nobody waits for
-    the device before the numbers of `take` are read.
+    """So many sums (`size`, k) on a device in twice its own precision, as two numbers each: Apple's GPUs have no
+    float64. Nobody waits for the device before the numbers of `take` are read.
 
     What an addition rounds off is found exactly ("TwoSum", Knuth, The Art of Computer Programming 2, 4.2.2, theorem B)
     and added up beside: a sum of fp32 has 48 bits (Dekker 1971, "A floating-point technique for extending the available
     precision").
-
-    Args:
-        size: how many sums, k.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -68,35 +65,22 @@ def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """What a batch comes to.
+    """What a batch comes to."""
 
-    Attributes:
-        total: the loss, summed over what it is to be the mean of: a scalar with its gradient.
-        count: how many that are: valid tokens, or pairs.
-        figures: (n, k), rows that add up to the sums of all figures, the loss first; fp32 or wider.
-    """
-
-    total: Tensor
-    count: int
-    figures: Tensor
+    total: Tensor  # the loss, summed over what it is to be the mean of: a scalar with its gradient
+    count: int  # how many that are: valid tokens, or pairs
+    figures: Tensor  # (n, k), rows that add up to the sums of all figures, the loss first; fp32 or wider
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What part of the data, or some steps, came to.
+    """What part of the data, or some steps, came to."""
 
-    Attributes:
-        sums: of the figures, the loss first.
-        count: how many these are sums over: tokens, or pairs.
-        text_bytes: of the text that tokens stand for; 0 where nobody knows.
-    """
-
-    sums: tuple[float, ...]
-    count: int = 0
-    text_bytes: float = 0.0
+    sums: tuple[float, ...]  # of the figures, the loss first
+    count: int = 0  # how many these are sums over: tokens, or pairs
+    text_bytes: float = 0.0  # of the text that tokens stand for; 0 where nobody knows
 
     def plus(self, sums: Sequence[float], count: int) -> Totals:
-        """With more of the same."""
         return Totals(tuple(a + b for a, b in zip(self.sums, sums, strict=True)), self.count + count)
 
     def over(self, sum_over_ranks: SumOverRanks) -> Totals:
@@ -106,7 +90,6 @@ class Totals:
 
     @property
     def means(self) -> list[float]:
-        """Of the figures; nan of none."""
         return [total / self.count if self.count else math.nan for total in self.sums]
 
     @property
@@ -116,7 +99,6 @@ class Totals:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the text itself."""
         return self.text_bytes / self.count if self.count else math.nan
 
 
@@ -125,25 +107,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What an optimizer step came to.
+    """What an optimizer step came to."""
 
-    Attributes:
-        step: the optimizer step, from 1.
-        positions: first and one past the last position in the order of the data, over all ranks and micro-batches.
-        loss_sum: the loss of this rank's share, summed over what it is a mean of.
-        count: how many that are: valid tokens, or pairs.
-        tokens: valid tokens over all ranks.
-        grad_norm: of the whole step, before clipping.
-        others: what else the module sums up beside the loss.
-    """
-
-    step: int
-    positions: tuple[int, int]
-    loss_sum: float
-    count: int
-    tokens: int
-    grad_norm: float
-    others: tuple[float, ...] = ()
+    step: int  # from 1
+    positions: tuple[int, int]  # first and one past the last in the order of the data, over all ranks and micro-batches
+    loss_sum: float  # of this rank's share, over what it is a mean of
+    count: int  # how many that are: valid tokens, or pairs
+    tokens: int  # valid ones over all ranks
+    grad_norm: float  # of the whole step, before clipping
+    others: tuple[float, ...] = ()  # what else the module sums up beside the loss
 
     @property
     def is_finite(self) -> bool:
@@ -164,13 +136,8 @@ class StepReader:
         self._under_way: deque[tuple[StepFigures, Tensor, torch.cuda.Event | None]] = deque()
 
     def put(self, known: StepFigures, sums: Tensor, grad_norm: Tensor) -> None:
-        """Take in a step.
-
-        Args:
-            known: what is known of it; the rest, which may still be on the device, is filled in later.
-            sums: (2, k), what `ExactSum` gave, the loss first.
-            grad_norm: a scalar on the same device.
-        """
+        """Take in what is `known` of a step; the rest, which may still be on the device, is filled in later: `sums`
+        (2, k), what `ExactSum` gave, the loss first, and `grad_norm`, a scalar."""
         values = torch.cat([sums.flatten(), grad_norm.detach().to(sums.dtype).reshape(1)])
         event = None
         if values.is_cuda:
@@ -181,11 +148,8 @@ class StepReader:
         self._under_way.append((known, values, event))
 
     def take(self, wait: bool) -> list[StepFigures]:
-        """The steps that have not been taken yet, in order.
-
-        Args:
-            wait: take the last one too, also where that waits for the device.
-        """
+        """The steps that have not been taken yet, in order; with `wait` the last one too, also where that waits for the
+        device."""
         taken = []
         while self._under_way and (wait or len(self._under_way) > 1 or self._under_way[0][2] is None):
             known, values, event = self._under_way.popleft()
@@ -202,31 +166,19 @@ class StepReader:
 
 
 class Scored:
-    """What a part of the data comes to, batch by batch, on this rank; `size` figures."""
+    """What a part of the data comes to, batch by batch, on this rank; `size` figures, which may be on their way."""
 
     def __init__(self, size: int) -> None:
         self._sums = ExactSum(size)
         self._count, self._text_bytes = 0, 0.0
 
     def add(self, loss: BatchLoss, text_bytes: float) -> None:
-        """Add a batch, whose figures may still be on their way."""
         self._sums.add(loss.figures)
         self._count += loss.count
         self._text_bytes += text_bytes
 
     def totals(self) -> Totals:
-        """So far."""
         return Totals(joined(*self._sums.take().tolist()), self._count, self._text_bytes)
-
-
-def text_figures(parts: Mapping[str, Totals], shares: Mapping[str, float]) -> dict[str, float]:
-    """Figures of text that is mixed as `shares` say: each part has its share of the tokens. Of several parts also
-    ``loss/<name>`` of each."""
-    loss = sum(share * parts[name].loss for name, share in shares.items())
-    figures = text_metrics(loss, sum(share * parts[name].bytes_per_token for name, share in shares.items()))
-    if len(parts) > 1:
-        figures.update({f"loss/{name}": part.loss for name, part in parts.items()})
-    return figures
 
 
 def text_metrics(loss: float, bytes_per_token: float) -> dict[str, float]:

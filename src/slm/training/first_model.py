@@ -20,11 +20,8 @@ _SHOWN = 4
 
 
 def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer, resumed: bool) -> ModelConfig:
-    """The model's configuration with rows for every token.
-
-    Raises:
-        UserError: it has fewer; or tokens are new to the weights, and nothing says how their rows begin.
-    """
+    """The model's configuration with rows for every token; `UserError`: it has fewer, or tokens are new to the weights
+    and nothing says how their rows begin."""
     needed, given = tokenizer.vocab_size, config.model.params.vocab_size
     if given is None:
         return config.model.with_vocab_size(needed)
@@ -44,11 +41,8 @@ def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer, resumed: bool) -> Mo
 
 
 def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokenizer, resumed: bool) -> nn.Module:
-    """A new model, or that of the weights to start from; what a checkpoint will give is not read first.
-
-    Raises:
-        UserError: tokens are new to the weights, and their rows would not be trained.
-    """
+    """A new model, or that of the weights to start from; what a checkpoint will give is not read first. `UserError`:
+    tokens are new to the weights, and their rows would not be trained."""
     in_checkpoint = resumed and config.adapter is None  # else what LoRA leaves as it was is taken from the start again
     if config.start is None or config.fine_tuning is None or in_checkpoint:
         return build_model(model_config)
@@ -63,12 +57,6 @@ def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokeniz
         how = {"mean": "as the mean of the others", "normal": "drawn like the others"}[grown]
         notice(f"{len(new)} new tokens ({_spelt(new, tokenizer)}): their rows begin {how}, and are trained")
     return model
-
-
-def check_trainable(model: nn.Module) -> None:
-    """Raise `UserError` if every parameter is frozen."""
-    if not any(p.requires_grad for p in model.parameters()):
-        raise UserError("every module is frozen (freeze: true): there is nothing to train; unfreeze one")
 
 
 def recompute_blocks(model: nn.Module) -> None:

@@ -116,17 +116,11 @@ def restore(trainer: pl.Trainer, file: Path) -> None:
     connector.restore_callbacks()
     connector.restore_precision_plugin_state()
     connector.restore_optimizers_and_schedulers()
-    _restore_counts(trainer, checkpoint["loops"]["fit_loop"])
+    saved, loop = checkpoint["loops"]["fit_loop"], trainer.fit_loop.epoch_loop
+    counts = loop.automatic_optimization.optim_progress
+    counts.load_state_dict(saved["epoch_loop.automatic_optimization.optim_progress"])
+    loop.batch_progress.load_state_dict(saved["epoch_loop.batch_progress"])
+    loop.batch_progress.total.completed -= 1  # what Lightning adds once the hooks of this batch are done
+    loop.batch_progress.current.completed -= 1
+    loop._batches_that_stepped = trainer.global_step - 1
     connector.resume_end()
-
-
-def _restore_counts(trainer: pl.Trainer, saved: dict[str, Any]) -> None:
-    """Lightning's counts, less what it adds once the hooks of this batch are done."""
-    epoch_loop = trainer.fit_loop.epoch_loop
-    epoch_loop.automatic_optimization.optim_progress.load_state_dict(
-        saved["epoch_loop.automatic_optimization.optim_progress"]
-    )
-    epoch_loop.batch_progress.load_state_dict(saved["epoch_loop.batch_progress"])
-    epoch_loop.batch_progress.total.completed -= 1
-    epoch_loop.batch_progress.current.completed -= 1
-    epoch_loop._batches_that_stepped = trainer.global_step - 1

@@ -22,7 +22,7 @@ from slm.models.contract import CausalLM
 from slm.models.modules.build import build_loss
 from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
-from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_figures
+from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
 from slm.training.optim.left_out import contagious, leave_out_if_bad
 from slm.training.optim.optimizers import parameter_groups
@@ -41,7 +41,6 @@ class LanguageModelModule(pl.LightningModule):
     validation over the whole split.
 
     Args:
-        model: a registered model.
         make_optimizer: parameter groups to an optimizer; None for a model that is only scored.
         weight_decay: for the matrices.
         lr_factor: optimizer step -> factor of the learning rate.
@@ -65,7 +64,7 @@ class LanguageModelModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        # what LoRA leaves as it was is in no checkpoint; `Resumed.check_model` compares the rest
+        # what LoRA leaves as it was is in no checkpoint; `Resumed.check_fits` compares the rest
         self.strict_loading = not base_names(model)
         self.loss = build_loss(cast(CausalLM, model).config)
         self.make_optimizer = make_optimizer
@@ -132,10 +131,7 @@ class LanguageModelModule(pl.LightningModule):
             torch._foreach_mul_(gradients, most / count)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Scale the gradient down to `grad_clip`, leave out a step that is not finite, and close the step's sums."""
         gradients = [p for p in self.model.parameters() if p.grad is not None]
@@ -144,46 +140,29 @@ class LanguageModelModule(pl.LightningModule):
         else:
             self.grad_norm = nn.utils.get_total_norm([p.grad for p in gradients])  # type: ignore[misc]
         leave_out_if_bad(optimizer, self.grad_norm, getattr(self.trainer.precision_plugin, "scaler", None))
-        self._close_step(self.grad_norm)
-
-    def _close_step(self, grad_norm: Tensor) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        taken = datamodule.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        positions = (datamodule.position - taken, datamodule.position)
-        step = self.trainer.global_step + 1
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        taken = data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        positions, step = (data.position - taken, data.position), self.trainer.global_step + 1
         known = StepFigures(step, positions, math.nan, self._step_count, self._step_valid, math.nan)
-        self._steps.put(known, self._step_sums.take(), grad_norm)
+        self._steps.put(known, self._step_sums.take(), self.grad_norm)
         self.tokens_trained += self._step_valid
         self._step_count = self._step_tokens = 0
 
     def settle_steps(self, wait: bool) -> list[StepFigures]:
-        """The steps whose figures have become known since the last call, in order; tokens of those that were left out
-        are counted no more.
-
-        Args:
-            wait: the last one's too, also where that waits for the device.
-        """
+        """The steps whose figures have become known since the last call, in order, and with `wait` the last one's too,
+        also where that waits for the device; tokens of those that were left out are counted no more."""
         self.settled = self._steps.take(wait)
         for figures in self.settled:
-            self._settle(figures)
+            if figures.is_finite:
+                self._logged = self._logged.plus((figures.loss_sum, *figures.others), figures.count)
+            else:
+                self.tokens_trained -= figures.tokens
         return self.settled
 
-    def _settle(self, figures: StepFigures) -> None:
-        if figures.is_finite:
-            self._logged = self._logged.plus((figures.loss_sum, *figures.others), figures.count)
-        else:
-            self.tokens_trained -= figures.tokens
-
     def take_train_metrics(self) -> dict[str, float]:
-        """What a log row says of training since the last call: means over all ranks, as ``train/…``."""
-        for figures in self._steps.take(wait=True):  # that no callback has settled
-            self._settle(figures)
+        """What a log row says of the steps that were settled since the last call: means over all ranks."""
         logged, self._logged = self._logged.over(self.sum_over_ranks), self._nothing
         return {f"train/{name}": value for name, value in zip(self.figure_names, logged.means, strict=True)}
-
-    def mean_over_ranks(self, total: float, count: int) -> float:
-        """Mean of what all ranks have `count` of, which together is `total`; called on all of them."""
-        return Totals((total,), count).over(self.sum_over_ranks).loss
 
     def sum_over_ranks(self, *values: Any) -> list[Any]:
         """Each number summed over all ranks and rounded once, so alike on all; on one rank the numbers themselves,
@@ -243,8 +222,12 @@ class LanguageModelModule(pl.LightningModule):
 
     def validation_figures(self) -> dict[str, float]:
         """``loss`` in nats per token, ``perplexity``, ``bits_per_byte``. Of several loaders also ``loss/<name>`` of
-        each; the whole is their mean, weighted by the shares."""
-        return text_figures(self.scored, self.val_shares)
+        each; the whole is their mean, weighted by the shares: each has its share of the tokens."""
+        parts = [(share, self.scored[name]) for name, share in self.val_shares.items()]
+        bytes_per_token = sum(share * part.bytes_per_token for share, part in parts)
+        figures = text_metrics(sum(share * part.loss for share, part in parts), bytes_per_token)
+        by_part = {f"loss/{name}": part.loss for name, part in self.scored.items()}
+        return {**figures, **(by_part if len(by_part) > 1 else {})}
 
     def scored_counts(self) -> dict[str, int]:
         """How many tokens the last validation scored, and how many bytes of text these stand for if that is known."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,19 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
-from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.config import problems_of, with_warmup_steps
 from slm.training.optim.optimizers import parameter_groups
 from slm.training.run import folder as run_folder
 from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import CheckpointWriter
-from slm.training.run.checkpoints import Checkpoints, Period
+from slm.training.run.checkpoints import Checkpoints
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.training.watch.csv_logger import CsvLogger
-from slm.training.watch.guarded_logger import guarded
+from slm.training.watch.loggers import guarded
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import write_bundle
 from slm.weights.open_model import RUN_BUNDLE
@@ -45,28 +43,13 @@ _ANY_TARGET = (
 # ---- Lightning's Trainer ----
 
 
-@dataclass(frozen=True)
-class Devices:
-    """Attributes:
-    kind: "cpu", "cuda", …
-    count: how many, over all nodes.
-    """
-
-    kind: str
-    count: int
-
-    @classmethod
-    def of(cls, lightning: Mapping[str, Any]) -> Devices:
-        """What Lightning will run on, asked of Lightning itself before the real Trainer is made."""
-        keys = ("accelerator", "devices", "num_nodes", "strategy")
-        probe = make_trainer(
-            **{k: lightning[k] for k in keys if k in lightning},
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        return cls(probe.strategy.root_device.type, probe.world_size)
+def devices_of(lightning: Mapping[str, Any]) -> tuple[str, int]:
+    """What Lightning will run on, asked of Lightning itself before the real Trainer is made: the kind of device ("cpu",
+    "cuda", …) and how many, over all nodes."""
+    asked = {key: lightning[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in lightning}
+    extras = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    probe = make_trainer(**asked, **dict.fromkeys(extras, False))
+    return probe.strategy.root_device.type, probe.world_size
 
 
 def make_trainer(**settings: Any) -> pl.Trainer:
@@ -75,23 +58,6 @@ def make_trainer(**settings: Any) -> pl.Trainer:
         return pl.Trainer(**settings)
     except Exception as error:  # Lightning raises several kinds for what it cannot do
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def lightning_settings(config: RunConfig, accumulate: int) -> dict[str, Any]:
-    """Those of Lightning's Trainer that follow from the configuration alone; periods count micro-batches there."""
-    return {
-        **{name: value for name, value in config.trainer.lightning.items() if name != "enable_progress_bar"},
-        "max_steps": config.trainer.steps,
-        "max_epochs": -1,
-        "accumulate_grad_batches": accumulate,
-        "val_check_interval": config.trainer.val_every * accumulate,
-        "log_every_n_steps": config.trainer.log_every,
-        "check_val_every_n_epoch": None,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-        "default_root_dir": config.run_dir,
-    }
 
 
 # ---- the optimizer ----
@@ -120,7 +86,7 @@ def optimizer_factory(settings: Mapping[str, Any], lora: bool) -> partial[Optimi
 def settled_factory(factory: partial[Optimizer], settings: Mapping[str, Any], precision: str) -> partial[Optimizer]:
     """The same once the steps of a warmup and the precision are known: a fused step unscales fp16 gradients by itself,
     after they were clipped, which must not be."""
-    known = {name: settings[name] for name in ("warmup_steps",) if settings.get(name) is not None}
+    known = {} if settings.get("warmup_steps") is None else {"warmup_steps": settings["warmup_steps"]}
     if precision == "16-mixed" and factory.keywords.get("fused"):
         known["fused"] = False
     return partial(factory.func, *factory.args, **{**factory.keywords, **known})
@@ -131,8 +97,7 @@ def instantiated(nodes: Mapping[str, Mapping[str, Any]], group: str = "") -> lis
     built = []
     for name, node in nodes.items():
         try:
-            if problems := problems_of(node, f"{group}{name}", get_object(node["_target_"])):
-                raise UserError("\n".join(problems))
+            refuse(problems_of(node, f"{group}{name}", get_object(node["_target_"])))
             built.append(instantiate({**node, "_convert_": "all"}, **_ANY_TARGET))
         except UserError:
             raise
@@ -152,25 +117,8 @@ def callbacks_of(config: RunConfig) -> list[Any]:
     """The configured ones; without progress bars if ``trainer.enable_progress_bar`` is false: Lightning would refuse
     them."""
     callbacks = instantiated(config.callbacks, "callbacks.")
-    if config.trainer.lightning.get("enable_progress_bar", True):
-        return callbacks
-    return [callback for callback in callbacks if not is_progress_bar(callback)]
-
-
-def is_progress_bar(callback: pl.Callback) -> bool:
-    """Whether Lightning takes it for one."""
-    return isinstance(callback, pl.callbacks.ProgressBar)
-
-
-def check_callbacks(callbacks: Sequence[pl.Callback], module: LanguageModelModule) -> None:
-    """Let each look at what it will work with, so that none fails an hour later.
-
-    One that has something to look at has a method ``check_before_training(module)``, which raises `UserError`.
-    """
-    for callback in callbacks:
-        check = getattr(callback, "check_before_training", None)
-        if check is not None:
-            check(module)
+    with_bars = config.trainer.lightning.get("enable_progress_bar", True)
+    return [callback for callback in callbacks if with_bars or not isinstance(callback, pl.callbacks.ProgressBar)]
 
 
 def loggers_of(config: RunConfig, resumed_step: int | None, record: Mapping[str, Any]) -> dict[str, Logger]:
@@ -189,13 +137,12 @@ def checkpoints_callback(
     config: RunConfig, model_config: ModelConfig, data: TaskData, resumed_from: Path | None
 ) -> Checkpoints:
     """Writes checkpoints and the bundle of the best weights into the run folder."""
-    own = config.trainer
     is_other = resumed_from and run_folder.run_of_checkpoint(resumed_from).resolve() != config.run_dir.resolve()
     is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
-        period=Period(own.save_every, own.val_every, own.keep, own.keep_every_hours),
-        writer=CheckpointWriter(in_background=own.async_save),
+        settings=config.trainer,
+        writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config, model_config, data),
         bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),
         branches=bool(is_other) or is_named,

@@ -21,13 +21,8 @@ _MOST_NAMED = 5
 
 
 class GenerationModule(pl.LightningModule):
-    """A model that continues prompts, as `Trainer.predict` asks for it.
-
-    Args:
-        language_model: with its tokenizer.
-        settings: of the generation.
-        on_answer: told of a prompt and its continuations, in the prompts' order, as they are there.
-    """
+    """A model that continues prompts, as `Trainer.predict` asks for it; `on_answer` is told of a prompt and its
+    continuations, in the prompts' order, as they are there."""
 
     def __init__(
         self,
@@ -63,9 +58,7 @@ def answer_prompts(
     """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
 
     A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
-
-    Raises:
-        UserError: the model can take none of them.
+    `UserError`: it can take none of them.
     """
     quiet_lightning()
     refused: list[Prompt] = []

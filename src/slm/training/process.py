@@ -1,15 +1,32 @@
-"""The process that a run has: which of its ranks it is, its memory, what it says."""
+"""The process that a run has: which of its ranks it is, its memory, what it says, and for ``run.json`` what it is: what
+beside the settings decides the bits of a result."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import platform
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
 
+import pytorch_lightning as pl
+import torch
+from torch import distributed
+
+from slm.masking import masked_argument
+from slm.training.run.folder import TIME
+
+_VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
+_VARIABLES = ("SLM_NATIVE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+_VARIABLES_CUDA = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF")
 _SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
@@ -27,6 +44,18 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, _MOST))
+
+
+class FrozenGarbage(pl.Callback):
+    """What exists when training starts is set aside: a collection looks at what the steps made, not at half a million
+    objects of libraries that will not go away. Nothing is switched off, so cycles are still found."""
+
+    def on_train_start(self, *_: Any) -> None:
+        gc.collect()
+        gc.freeze()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        gc.unfreeze()
 
 
 def quiet_lightning() -> None:
@@ -61,13 +90,46 @@ def own_ranks() -> Iterator[None]:
         yield
     finally:
         if not started_elsewhere and "LOCAL_RANK" in os.environ:
-            _leave_group()
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
             for name in _SET_BY_LIGHTNING:
                 os.environ.pop(name, None)
 
 
-def _leave_group() -> None:
-    from torch import distributed
+def provenance(ranks: int = 1) -> dict[str, Any]:
+    """What is running: command, time, versions, git commit of the working folder; how many processes train together,
+    threads, instruction set, switches of torch, variables."""
+    return {
+        "command": [masked_argument(argument) for argument in sys.argv],
+        "started": time.strftime(TIME),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in _VERSIONS_OF},
+        "git_commit": _git_commit(),
+        "environment": {
+            "ranks": ranks,
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            **{name: os.environ.get(name) for name in (*_VARIABLES, *_VARIABLES_CUDA)},
+        },
+    }
 
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

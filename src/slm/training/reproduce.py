@@ -6,18 +6,18 @@ import contextlib
 import io
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slm.errors import UserError
+from slm.training.process import provenance
 from slm.training.run.checkpoint_files import CHECKPOINTS, step_files
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import METRICS_FILE, RECORD_FILE, read_record
-from slm.training.run.provenance import environment, provenance
 from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of, config_again, unchanged_data
 from slm.training.runner import train
@@ -30,43 +30,24 @@ _DEFAULT_STEPS = 20
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a run first differs.
-
-    Attributes:
-        step: the optimizer step.
-        where: a column of ``metrics.csv``, or a tensor of a checkpoint.
-        then, now: the values; of a tensor how many numbers differ.
-        difference: of the two numbers, or the largest in the tensor; nan where there is none.
-    """
+    """Where a run first differs."""
 
     step: int
-    where: str
-    then: str
+    where: str  # a column of ``metrics.csv``, or a tensor of a checkpoint
+    then: str  # of a tensor how many numbers differ
     now: str
-    difference: float
+    difference: float = math.nan  # of the two numbers, or the largest in the tensor
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of making steps again.
-
-    Attributes:
-        steps: how many.
-        values: of ``metrics.csv`` that were compared.
-        checkpoints: steps whose checkpoints were compared, tensor by tensor.
-        differences: of versions and environment, "name: then -> now".
-        divergence: the first; None if all is equal.
-    """
+    """What came of making so many steps again."""
 
     steps: int
-    values: int
-    checkpoints: list[int]
-    differences: list[str]
-    divergence: Divergence | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types."""
-        return {"equal": self.divergence is None, **asdict(self)}
+    values: int  # of ``metrics.csv`` that were compared
+    checkpoints: list[int]  # steps of those that were compared, tensor by tensor
+    differences: list[str]  # of versions and environment, "name: then -> now"
+    divergence: Divergence | None  # the first; None if all is equal
 
 
 def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) -> Report:
@@ -76,8 +57,7 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
     only read.
 
     Args:
-        run: a run folder.
-        steps: how many; None for 20, or as many as there are until the first row of ``metrics.csv``.
+        steps: None for 20, or as many as there are until the first row of ``metrics.csv``.
         plugins: modules whose code the run may run, beside slm's, torch's and Lightning's.
 
     Raises:
@@ -88,58 +68,35 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
         raise UserError(f"run: '{run}' is no run folder ({RECORD_FILE} is missing)")
     refuse_unknown_code(run, plugins, left_out=("logger",))
     rows = _rows(run)
-    steps = _steps(rows, steps, run)
+    first, last = min(rows), max(rows)
+    steps = min(max(first, _DEFAULT_STEPS), last) if steps is None else steps
+    if not first <= steps <= last:
+        raise UserError(f"steps must be {first} to {last}, the first and last row of {METRICS_FILE}; got {steps}")
     then = record["sessions"][0].get("environment", {})
     if then.get("ranks", 1) > 1:
         raise UserError(f"run: '{run}' was made by {then['ranks']} processes; runs of one alone can be made again")
-    with tempfile.TemporaryDirectory(prefix="slm-reproduce-") as folder, _threads(then.get("threads")):
+    with tempfile.TemporaryDirectory(prefix="slm-reproduce-") as folder, contextlib.ExitStack() as undo:
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(then.get("threads") or torch.get_num_threads())  # which decide how sums are rounded
         again = Path(folder) / "run"
-        composed = composed_of(run, _changes(again, steps, record))
+        changes = {"run_dir": str(again), "stop_after": steps, "logger": {}, "trainer.keep": 0}
+        changes["trainer.precision"] = record["precision"]  # auto may choose another today
+        composed = composed_of(run, changes)
         config = config_again(run, composed)
         unchanged_data(run, config)
-        differences = _differences(record["sessions"], {**provenance(), "environment": environment()})
+        differences = _differences(record["sessions"], provenance())
         with contextlib.redirect_stderr(io.StringIO()):  # of its progress, and of a folder that is gone in a moment
             train(config, composed, [])
-        return replace(_compare(run, again, rows, steps), differences=differences)
+        values, checkpoints, divergence = _compare(run, again, rows, steps)
+        return Report(steps, values, checkpoints, differences, divergence)
 
 
 def _rows(run: Path) -> dict[int, Row]:
     file = run / METRICS_FILE
-    if not file.is_file():
-        raise UserError(f"run: '{run}' has no {METRICS_FILE}: there is nothing to compare")
-    return {int(row[STEP]): row for row in read_metrics(file)[1]}
-
-
-def _steps(rows: Mapping[int, Row], wanted: int | None, run: Path) -> int:
+    rows = {int(row[STEP]): row for row in read_metrics(file)[1]} if file.is_file() else {}
     if not rows:
-        raise UserError(f"run: {run / METRICS_FILE} has no row: there is nothing to compare")
-    first, last = min(rows), max(rows)
-    if wanted is None:
-        return min(max(first, _DEFAULT_STEPS), last)
-    if not first <= wanted <= last:
-        raise UserError(f"steps must be {first} to {last}, the first and last row of {METRICS_FILE}; got {wanted}")
-    return wanted
-
-
-def _changes(again: Path, steps: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "run_dir": str(again),
-        "stop_after": steps,
-        "logger": {},
-        "trainer.precision": record["precision"],  # auto may choose another today
-        "trainer.keep": 0,
-    }
-
-
-@contextlib.contextmanager
-def _threads(then: int | None) -> Iterator[None]:
-    """Sums of many threads are rounded otherwise than those of few."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(then or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        raise UserError(f"run: '{run}' has no {METRICS_FILE} with rows: there is nothing to compare")
+    return rows
 
 
 # ---- comparing ----
@@ -147,14 +104,13 @@ def _threads(then: int | None) -> Iterator[None]:
 
 def _differences(sessions: list[dict[str, Any]], now: Mapping[str, Any]) -> list[str]:
     """Of the first session to this process, and between the sessions of the run."""
-    here = _facts(now)
-    named = [("", _facts(sessions[0]), here)]
-    named += [(f"session {i + 2}, ", _facts(sessions[0]), _facts(later)) for i, later in enumerate(sessions[1:])]
+    first, *later, here = map(_facts, [*sessions, now])
+    named = {"": here, **{f"session {i}, ": facts for i, facts in enumerate(later, start=2)}}
     return [
-        f"{who}{name}: {a.get(name)} -> {b.get(name)}"
-        for who, a, b in named
-        for name in sorted(a.keys() & b.keys())
-        if a[name] != b[name]
+        f"{who}{name}: {first[name]} -> {facts[name]}"
+        for who, facts in named.items()
+        for name in sorted(first.keys() & facts.keys())
+        if first[name] != facts[name]
     ]
 
 
@@ -163,21 +119,21 @@ def _facts(session: Mapping[str, Any]) -> dict[str, Any]:
     return {**single, **session.get("versions", {}), **session.get("environment", {})}
 
 
-def _compare(run: Path, again: Path, rows: Mapping[int, Row], steps: int) -> Report:
-    made = _rows(again)
-    checkpoints = sorted(step_files(run / CHECKPOINTS).keys() & step_files(again / CHECKPOINTS).keys())
-    values = 0
-    for step in sorted({*rows, *made, *checkpoints}):
-        if step > steps:
-            break
+def _compare(run: Path, again: Path, rows: Mapping[int, Row], steps: int) -> tuple[int, list[int], Divergence | None]:
+    """How many values are equal, the steps whose checkpoints are, and the first difference."""
+    made, values, equal = _rows(again), 0, []
+    files = [step_files(folder / CHECKPOINTS) for folder in (run, again)]
+    in_both = files[0].keys() & files[1].keys()
+    for step in sorted(step for step in {*rows, *made, *in_both} if step <= steps):
         compared, divergence = _compare_rows(step, rows.get(step), made.get(step))
         values += compared
-        if divergence is None and step in checkpoints:
-            files = (step_files(folder / CHECKPOINTS)[step] for folder in (run, again))
-            divergence = _compare_checkpoints(step, *map(read_checkpoint, files))
+        if divergence is None and step in in_both:
+            divergence = _compare_tensors(step, *(_tensors(read_checkpoint(kind[step])) for kind in files))
+            if divergence is None:
+                equal.append(step)
         if divergence is not None:
-            return Report(steps, values, [other for other in checkpoints if other < step], [], divergence)
-    return Report(steps, values, [step for step in checkpoints if step <= steps], [], None)
+            return values, equal, divergence
+    return values, equal, None
 
 
 def _compare_rows(step: int, then: Row | None, now: Row | None) -> tuple[int, Divergence | None]:
@@ -188,9 +144,7 @@ def _compare_rows(step: int, then: Row | None, now: Row | None) -> tuple[int, Di
     """
     if then is None or now is None:
         only = [name for name, value in (then or now or {}).items() if value and not name.startswith(_VALIDATION)]
-        if only == [STEP]:
-            return 0, None
-        return 0, Divergence(step, "row", "there" if then else "missing", "there" if now else "missing", math.nan)
+        return 0, None if only == [STEP] else _missing(step, "row", then, now)
     compared = 0
     for name in dict.fromkeys([*then, *now]):
         a, b = then.get(name) or "", now.get(name) or ""
@@ -202,6 +156,11 @@ def _compare_rows(step: int, then: Row | None, now: Row | None) -> tuple[int, Di
     return compared, None
 
 
+def _missing(step: int, where: str, then: object, now: object) -> Divergence:
+    there, here = ("missing" if one is None else "there" for one in (then, now))
+    return Divergence(step, where, there, here)
+
+
 def _distance(a: str, b: str) -> float:
     try:
         return abs(float(a) - float(b))
@@ -209,17 +168,15 @@ def _distance(a: str, b: str) -> float:
         return math.nan
 
 
-def _compare_checkpoints(step: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> Divergence | None:
-    a, b = _tensors(then), _tensors(now)
-    for name in sorted(a.keys() | b.keys()):
-        if name not in a or name not in b:
-            return Divergence(
-                step, name, "there" if name in a else "missing", "there" if name in b else "missing", math.nan
-            )
-        if a[name].shape != b[name].shape:
-            return Divergence(step, name, str(tuple(a[name].shape)), str(tuple(b[name].shape)), math.nan)
-        if not torch.equal(a[name], b[name]):
-            apart = (a[name].double() - b[name].double()).abs()
+def _compare_tensors(step: int, then: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> Divergence | None:
+    for name in sorted(then.keys() | now.keys()):
+        a, b = then.get(name), now.get(name)
+        if a is None or b is None:
+            return _missing(step, name, a, b)
+        if a.shape != b.shape:
+            return Divergence(step, name, str(tuple(a.shape)), str(tuple(b.shape)))
+        if not torch.equal(a, b):
+            apart = (a.double() - b.double()).abs()
             count = f"{int((apart != 0).sum())} of {apart.numel()} numbers"
             return Divergence(step, name, count, "differ", float(apart.max()))
     return None

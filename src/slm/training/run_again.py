@@ -1,30 +1,38 @@
-"""A run's own configuration and data, from its folder."""
+"""What a run's folder gives again: its configuration, its data, and the model of any of its checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from slm.errors import UserError
-from slm.tokenizers.base import Tokenizer
-from slm.training.run.checkpoint_files import newest_whole
+from slm.models.modules.lora import merged_state
+from slm.training.first_model import start_model
+from slm.training.lit_module import LanguageModelModule
+from slm.training.parts import optimizer_factory
+from slm.training.run.averaged_weights import averaged_weights
+from slm.training.run.checkpoint_files import CHECKPOINTS, newest_whole
+from slm.training.run.checkpoint_io import model_state, read_checkpoint
 from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_config, read_record, template_time
-from slm.training.run_config import START_BUNDLE, RunConfig
-from slm.training.start import run_config
+from slm.training.run.recorded_code import refuse_unknown_code
+from slm.training.run_config import START_BUNDLE, RunConfig, run_config
 from slm.training.tasks.task import TaskData
+from slm.weights.bundle import open_bundle
+from slm.weights.open_model import Source, find_bundle
+from slm.weights.own_sampling import SAMPLING
+from slm.weights.pretrained import PUBLISHED_DTYPE, Pretrained
+from slm.weights.tensor_source import TensorsInMemory
 
 
 def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The composed configuration of the run in folder `run`, of plain types, as of a run that is not resumed.
 
-    Args:
-        run: a run folder.
-        changes: dotted key -> value in place of the run's.
-
-    Raises:
-        UserError: it is no run folder, or its ``config.yaml`` is damaged.
+    `changes` are dotted keys with values in place of the run's. `UserError`: its ``config.yaml`` is damaged, or none.
     """
     file = run / CONFIG_FILE
     if not file.is_file():
@@ -46,44 +54,33 @@ def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunData:
-    """The training data of a run.
-
-    Attributes:
-        data: as the run had it, in its order.
-    """
+    """The training data of a run, as the run had it, in its order."""
 
     data: TaskData
 
     @classmethod
     def of(cls, run: Path) -> RunData:
-        """Open what the run in folder `run` was trained on.
-
-        Raises:
-            UserError: it is no run folder, or the data is not there any more, or has changed.
-        """
+        """What the run in folder `run` was trained on; `UserError`: it is no run folder, or the data is not there any
+        more, or has changed."""
         # of a run from weights that may be gone, their tokenizer is all that is needed
         resumable = (run / START_BUNDLE).is_dir() and newest_whole(run) is not None
         changes = {"run_dir": str(run), **({"resume": str(run)} if resumable else {})}
         return cls(unchanged_data(run, config_again(run, composed_of(run, changes))))
 
     def text(self, window: int) -> list[str]:
-        """What a training window holds, as text: one, or of a pair of answers both, the chosen one first.
-
-        Args:
-            window: as ``samples`` in ``bad_steps.jsonl`` has them.
-
-        Raises:
-            UserError: there is no such window.
-        """
+        """What a training window, one of ``samples`` in ``bad_steps.jsonl``, holds as text: one, or of a pair of
+        answers both, the chosen one first. `UserError` if there is no such window."""
         _, batch = self.data.datamodule.sample(window)
-        return [
-            _text(self.data.tokenizer, ids.tolist(), labels.tolist())
-            for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
-        ]
+        return [self._text(*rows) for rows in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)]
+
+    def _text(self, ids: list[int], labels: list[int]) -> str:
+        """All that is read, and the last label, which is read by nobody; what stands behind it is padding."""
+        end = max((place + 1 for place, label in enumerate(labels) if label >= 0), default=0)
+        return self.data.tokenizer.decode([*ids[:end], labels[end - 1]] if end else ids)
 
 
 def config_again(run: Path, composed: Mapping[str, Any]) -> RunConfig:
-    """A configuration that `composed_of` gave, typed, with the time that the run's chat template wrote."""
+    """What `composed_of` gave, typed, with the time that the run's chat template wrote."""
     config = run_config(composed)
     return replace(config, template_time=template_time(run) or config.template_time)
 
@@ -104,7 +101,42 @@ def unchanged_data(run: Path, config: RunConfig) -> TaskData:
     return data
 
 
-def _text(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> str:
-    """All that is read, and the last label, which is read by nobody; what stands behind it is padding."""
-    end = max((place + 1 for place, label in enumerate(labels) if label >= 0), default=0)
-    return tokenizer.decode([*ids[:end], labels[end - 1]] if end else ids)
+# ---- the model of a checkpoint ----
+
+
+def checkpoint_source(run: Path, name: str, plugins: Sequence[str] = ()) -> Source:
+    """The model of checkpoint `name` of the run in folder `run`: ``last``, ``step_00000250``, …; `plugins` are modules
+    whose code the run may run, beside slm's and torch's. `UserError`: there is no such run, or checkpoint."""
+    bundle = find_bundle(run)
+    file = run / CHECKPOINTS / f"{name.removesuffix('.ckpt')}.ckpt"
+    if not file.is_file():
+        there = ", ".join(sorted(other.stem for other in file.parent.glob("*.ckpt"))) or "none"
+        raise UserError(f"checkpoint: the run '{run}' has no '{name}'; there are: {there}")
+    return Source("slm", bundle, opened=lambda: _open(run, bundle, file, plugins))
+
+
+def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretrained:
+    refuse_unknown_code(run, plugins, left_out=("callbacks", "logger"))
+    opened = open_bundle(bundle)
+    try:
+        content = read_checkpoint(file)
+    except UserError as error:
+        raise UserError(str(error).replace("resume: ", "checkpoint: ", 1)) from None
+    tensors = TensorsInMemory(_weights(run, opened, content), str(file))
+    facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
+    return replace(opened, tensors=tensors, facts={**facts, "step": content["global_step"], "checkpoint": file.name})
+
+
+def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
+    changes = {"run_dir": str(run), "resume": str(run), "callbacks": {}, "logger": {}}
+    config = run_config(composed_of(run, changes))
+    model = start_model(config, bundle.config, bundle.tokenizer, resumed=True)
+    model.load_state_dict(model_state(content), strict=config.adapter is None)
+    make_optimizer = optimizer_factory(config.optimizer, lora=config.adapter is not None)
+    decay = float(config.optimizer.get("weight_decay", 0.0))
+    optimizer = LanguageModelModule(model, make_optimizer, decay).optimizer
+    if hasattr(optimizer, "eval"):
+        optimizer.load_state_dict(content["optimizer_states"][0])
+    with torch.no_grad(), averaged_weights([optimizer]):
+        return {name: tensor.detach().clone() for name, tensor in merged_state(model).items()}

@@ -1,22 +1,23 @@
-"""The whole configuration of a run, typed, and checked as one. Imports no torch, and reads no disk."""
+"""The whole configuration of a run, typed, and checked as one. Imports no torch; only `run_config` looks at disks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from slm.data.config import DataConfig
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.generation.config import GenerationConfig, settled
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
-from slm.schema import Count, Seed, checked, unknown_key
+from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import SchedulerConfig, TrainerConfig, scheduler_config, trainer_config
 from slm.training.optim.config import optimizer_problems, problems_of, with_rates
+from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
 from slm.training.tasks.task import Task, TaskInputs, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -32,94 +33,70 @@ ANSWERS_FILE = "answers.jsonl"
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a run begins with that lies on a disk; `slm.training.start` finds it.
-
-    Attributes:
-        weights: those of ``model.weights``, opened; of a resumed run what its folder keeps of them, which has no
-            tensors.
-        template_time: what a chat template that writes the time writes, fixed when the run begins.
-    """
-
-    weights: Pretrained | None = None
-    template_time: datetime = field(default_factory=lambda: datetime.now().replace(microsecond=0))
-
-
-@dataclass(frozen=True)
 class RunConfig:
-    """One training run.
-
-    Attributes:
-        run_dir: the run folder.
-        seed: of weights, order of the data and dropout.
-        resume: None, "auto" or a run folder or checkpoint to go on from.
-        stop_after: end after this many optimizer steps; the schedule still spans ``trainer.max_steps``.
-        tokenizer: ``kind`` and that kind's settings.
-        fine_tuning: how training starts from weights that exist; None from scratch.
-        adapter: what is trained beside those weights in their place; None to train them.
-        start, template_time: as `Start` has them.
-        task: what is learnt of the data, with its settings.
-        optimizer: ``_target_`` and its arguments, `lr` and `weight_decay` among them.
-        callbacks, logger: name -> ``_target_`` and arguments.
-    """
+    """One training run; `conf/train.yaml` has a line on each setting at the top."""
 
     run_dir: Path
     seed: int
     resume: str | None
     stop_after: int | None
     model: ModelConfig
-    fine_tuning: FineTuning | None
-    adapter: Lora | None
-    start: Pretrained | None
-    template_time: datetime
-    tokenizer: dict[str, Any]
+    fine_tuning: FineTuning | None  # how training starts from weights that exist; None from scratch
+    adapter: Lora | None  # what is trained beside those weights in their place; None to train them
+    start: Pretrained | None  # those, opened; of a resumed run what its folder keeps of them, which has no tensors
+    template_time: datetime  # what a chat template that writes the time writes, fixed when the run begins
+    tokenizer: dict[str, Any]  # ``kind`` and that kind's settings
     data: DataConfig
     task: Task
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any]  # ``_target_`` and its arguments, `lr` and `weight_decay` among them
     scheduler: SchedulerConfig
     trainer: TrainerConfig
-    callbacks: dict[str, dict[str, Any]]
+    callbacks: dict[str, dict[str, Any]]  # name -> ``_target_`` and arguments
     logger: dict[str, dict[str, Any]]
     generation: GenerationConfig
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], start: Start | None = None) -> RunConfig:
-        """Check everything and build it.
+    def from_dict(
+        cls, values: Mapping[str, Any], start: Pretrained | None = None, template_time: datetime | None = None
+    ) -> RunConfig:
+        """Check everything of the composed and resolved configuration, plain types, and build it; `UserError`: one line
+        a problem, all of them at once.
 
-        Args:
-            values: the composed and resolved configuration, plain types.
-            start: what belongs to them and lies on a disk; by default that of a new run from scratch.
-
-        Raises:
-            UserError: one line a problem, all of them at once.
+        What belongs to it and lies on a disk is found by `run_config`; by default it is a new run from scratch.
         """
-        start = start or Start()
-        found = _Problems()
-        found.add(unknown_keys(values))
-        unknown = len(found.lines)
-        fine_tuning = found.collect(lambda: fine_tuning_of(values["model"]))
-        if fine_tuning is not None and start.weights is None:
-            found.add(
-                [f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.start.run_config does so"]
+        problems = unknown_keys(values)
+
+        def found(build: Callable[[], T]) -> T | None:
+            try:
+                return build()
+            except UserError as error:
+                problems.append(str(error))
+                return None
+
+        unknown = len(problems)
+        fine_tuning = found(lambda: fine_tuning_of(values["model"]))
+        if fine_tuning is not None and start is None:
+            problems.append(
+                f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.run_config.run_config does so"
             )
-        if len(found.lines) > unknown:
-            found.stop_if_any()  # what is wrong with the weights would be said again of all that follows from them
-        model = found.collect(lambda: _model_config(values["model"], fine_tuning, start.weights))
-        adapter = found.collect(lambda: _adapter(values["adapter"], model, fine_tuning))
-        data = found.collect(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
-        task = found.collect(lambda: task_of(values["task"]))
+        if len(problems) > unknown:
+            refuse(problems)  # what is wrong with the weights would be said again of all that follows from them
+        model = found(lambda: _model_config(values["model"], fine_tuning, start))
+        adapter = found(lambda: _adapter(values["adapter"], model, fine_tuning))
+        data = found(lambda: DataConfig.from_dict(_with_seq_len(values["data"], model, fine_tuning)))
+        task = found(lambda: task_of(values["task"]))
         if task and data:
-            found.collect(lambda: task.check(data.corpus))
-        scheduler = found.collect(lambda: scheduler_config(values["scheduler"]))
-        trainer = found.collect(lambda: trainer_config(values["trainer"]))
-        generation = found.collect(lambda: settled(values["generation"], {}, "generation"))
-        scalars = found.collect(lambda: checked(_Scalars, {n: values[n] for n in _SCALARS}))
-        found.add(_tokenizer_problems(values, fine_tuning))
-        found.add(optimizer_problems(values["optimizer"]))
+            found(lambda: task.check(data.corpus))
+        scheduler = found(lambda: scheduler_config(values["scheduler"]))
+        trainer = found(lambda: trainer_config(values["trainer"]))
+        generation = found(lambda: settled(values["generation"], {}, "generation"))
+        scalars = found(lambda: checked(_Scalars, {field.name: values[field.name] for field in fields(_Scalars)}))
+        problems += _tokenizer_problems(values, fine_tuning)
+        problems += optimizer_problems(values["optimizer"])
         for group in ("callbacks", "logger"):
-            found.add(_target_problems(values[group] or {}, group))
-        found.add(_window_problems(values))
-        found.stop_if_any()
+            problems += _target_problems(values[group] or {}, group)
+        problems += _window_problems(values)
+        refuse(problems)
         assert model and data and task and scheduler  # noqa: PT018
         assert trainer and generation and scalars  # noqa: PT018
         rate = task.fine_tuning_lr if fine_tuning else None
@@ -128,8 +105,8 @@ class RunConfig:
             model=model,
             fine_tuning=fine_tuning,
             adapter=adapter,
-            start=start.weights,
-            template_time=start.template_time,
+            start=start,
+            template_time=template_time or datetime.now().replace(microsecond=0),
             tokenizer=dict(values["tokenizer"]),
             data=data,
             task=task,
@@ -140,6 +117,11 @@ class RunConfig:
             logger=dict(values["logger"] or {}),
             generation=generation,
         )
+
+    @property
+    def last_step(self) -> int:
+        """Of this session."""
+        return min(self.trainer.steps, self.stop_after or self.trainer.steps)
 
     def task_inputs(self, run: Path | None = None) -> TaskInputs:
         """What the task makes the training data of; `run` is the folder of the run that is gone on with."""
@@ -159,8 +141,7 @@ class RunConfig:
 def unknown_keys(values: Mapping[str, Any]) -> list[str]:
     """A line for each key at the top that nobody reads; raises `UserError` if one is missing."""
     allowed = {field.name for field in fields(RunConfig)} - {"fine_tuning", "start", "template_time"} | {"plugins"}
-    if missing := allowed - values.keys():
-        raise UserError("\n".join(f"'{key}' is missing" for key in missing))
+    refuse(f"'{key}' is missing" for key in allowed - values.keys())
     return [unknown_key(key, allowed) for key in sorted(values.keys() - allowed)]
 
 
@@ -176,34 +157,44 @@ def checked_plugins(modules: Any) -> list[str]:
     return list(modules or [])
 
 
+def run_config(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run, of composed and resolved `values`, and of what it begins with that lies on disks:
+    plugins are imported, the run that is gone on with looked for, weights found (downloaded, maybe) and opened.
+    `UserError`: one line a problem, as many at once as can be told."""
+    import_plugins(values.get("plugins"))
+    unknown = unknown_keys(values)
+    try:
+        fine_tuning, run = together(lambda: fine_tuning_of(values["model"]), lambda: _resumed_run(values))
+        weights = _opened(fine_tuning, run, values["tokenizer"]) if fine_tuning else None
+    except UserError as error:  # what is wrong here would be said again of all that follows from it
+        raise UserError("\n".join([*unknown, str(error)])) from None
+    return RunConfig.from_dict(values, weights, template_time(run) if run else None)
+
+
+def _resumed_run(values: Mapping[str, Any]) -> Path | None:
+    resume, run_dir = values["resume"], values["run_dir"]
+    if not (isinstance(resume, str) and isinstance(run_dir, str)):
+        return None  # another type than None is reported with the rest
+    checkpoint = checkpoint_to_resume(resume, Path(run_dir))
+    return run_of_checkpoint(checkpoint) if checkpoint else None
+
+
+def _opened(fine_tuning: FineTuning, run: Path | None, tokenizer: Mapping[str, Any]) -> Pretrained:
+    """Of a resumed run what its folder keeps of the weights; runs of before it was kept have none."""
+    from slm.weights.open_model import Source, find_source, open_source  # torch, which nobody else here needs
+
+    kept = run is not None and (run / START_BUNDLE).is_dir()
+    opened = open_source(Source("slm", run / START_BUNDLE) if run and kept else find_source(fine_tuning.weights))
+    ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
+    return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
+
+
 @dataclass(frozen=True)
 class _Scalars:
     run_dir: str
     seed: Seed
     resume: str | None
     stop_after: Count | None
-
-
-_SCALARS = tuple(field.name for field in fields(_Scalars))
-
-
-class _Problems:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, lines: Any) -> None:
-        self.lines.extend(lines)
-
-    def collect(self, build: Callable[[], T]) -> T | None:
-        try:
-            return build()
-        except UserError as error:
-            self.lines.append(str(error))
-            return None
-
-    def stop_if_any(self) -> None:
-        if self.lines:
-            raise UserError("\n".join(self.lines))
 
 
 def fine_tuning_of(model: Mapping[str, Any]) -> FineTuning | None:

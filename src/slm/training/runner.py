@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,21 @@ from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
+from slm.training import process
 from slm.training.build import Begun, Built, build, is_over, read_data
-from slm.training.parts import Devices, callbacks_of, loggers_of, optimizer_factory
-from slm.training.plan import with_batches, with_steps
-from slm.training.process import is_first_rank, is_rank_of_lightning, keep_freed_memory, own_ranks, quiet_lightning
+from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
+from slm.training.plan import say_batch, with_batches, with_steps
 from slm.training.run import folder as run_folder
 from slm.training.run.checkpoint_files import newest_whole, say_what_is_taken
 from slm.training.run.lock import only_writer
-from slm.training.run.provenance import environment, provenance
 from slm.training.run.resume import Resumed
 from slm.training.run.stop_signals import StopSignals
+from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
-from slm.training.summary import describe, logged_by_others, summarize_run
-from slm.training.watch.start import say_batch, say_what_is_made_again
+from slm.training.summary import describe, summarize_run
+from slm.training.watch.csv_logger import say_what_is_made_again
 from slm.weights.bundle import write_bundle
 from slm.weights.pretrained import PUBLISHED_DTYPE
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        val_loss: of the best model, in nats per token; nan if there was no validation.
-        run_dir: where everything is.
-    """
-
-    val_loss: float
-    run_dir: Path
 
 
 class RunBrokeOffError(RuntimeError):
@@ -52,12 +39,11 @@ class RunBrokeOffError(RuntimeError):
 
 def train(
     config: RunConfig, composed: Mapping[str, Any], overrides: list[str], more_callbacks: Sequence[pl.Callback] = ()
-) -> Result:
-    """Train as `config` says.
+) -> float:
+    """Train as `config` says; the validation loss of the best model in nats per token, nan without a validation.
 
     Args:
-        config: checked.
-        composed: the same as plain types, written to ``config.yaml``.
+        config, composed: typed, and as plain types, which are written to ``config.yaml``.
         overrides: the command line's, kept for `resume`.
         more_callbacks: added to those of the config, last.
 
@@ -66,34 +52,31 @@ def train(
         Stopped: a signal asked for it; says how to go on.
         RunBrokeOffError: a part of the run failed in a way that none of its own errors tells.
     """
-    with only_writer(config.run_dir) if is_first_rank() else nullcontext(), StopSignals() as signals:
-        try:
-            return _train(config, composed, overrides, more_callbacks, signals)
-        except Stopped as stop:
-            if is_rank_of_lightning():
-                raise SystemExit(0) from None
-            raise Stopped(f"{stop}; {_how_to_go_on(config.run_dir)}") from None
+    alone = only_writer(config.run_dir) if process.is_first_rank() else nullcontext()
+    with alone, StopSignals() as signals, _said_how_to_go_on(config.run_dir):
+        resumed = _resumed(config)
+        if (done := _done_before(config, resumed)) is not None:
+            return done
+        begun = _begin(config, resumed)
+        data = read_data(begun)
+        begun = replace(begun, config=with_steps(begun.config, data.datamodule, begun.n_devices))
+        if (done := _done_before(begun.config, resumed)) is not None:
+            return done
+        broken_off = BrokenOff()
+        run = build(begun, data, composed, [*more_callbacks, broken_off], signals)
+        _open_run_folder(run, composed, overrides)
+        _fit(run, broken_off)
+        return _close(run)
 
 
-def _train(
-    config: RunConfig,
-    composed: Mapping[str, Any],
-    overrides: list[str],
-    more_callbacks: Sequence[pl.Callback],
-    signals: StopSignals,
-) -> Result:
-    resumed = _resumed(config)
-    if done := _nothing_left(config, resumed):
-        return done
-    begun = _begin(config, resumed)
-    data = read_data(begun)
-    config = with_steps(begun.config, data.datamodule, begun.devices.count)
-    if done := _nothing_left(config, resumed):
-        return done
-    run = build(replace(begun, config=config), data, composed, more_callbacks, signals)
-    _open_run_folder(run, composed, overrides)
-    _fit(run)
-    return _close(run)
+@contextmanager
+def _said_how_to_go_on(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stop:
+        if process.is_rank_of_lightning():
+            raise SystemExit(0) from None
+        raise Stopped(f"{stop}; {_how_to_go_on(run)}") from None
 
 
 # ---- begin: what is known without the data ----
@@ -105,36 +88,36 @@ def _resumed(config: RunConfig) -> Resumed | None:
     run_folder.check_free(config.run_dir, checkpoint)
     if checkpoint:
         say_what_is_taken(checkpoint)
-    if is_first_rank():
+    if process.is_first_rank():
         run_folder.remove_leftovers(config.run_dir)
     return Resumed(checkpoint) if checkpoint else None
 
 
-def _nothing_left(config: RunConfig, resumed: Resumed | None) -> Result | None:
-    """What a run came to that is at its end and has been summed up; None too while its steps are not known."""
+def _done_before(config: RunConfig, resumed: Resumed | None) -> float | None:
+    """The loss of a run that is at its end and has been summed up; None too while its steps are not known."""
     if resumed is None or config.trainer.max_steps is None or not is_over(config, resumed):
         return None
     done = run_folder.read_summary(config.run_dir)
     if done.get("step") != resumed.step:
         return None
     notice(f"nothing is left to do: '{config.run_dir}' is at step {resumed.step} of {config.trainer.steps}")
-    return Result(done["best_val_loss"], config.run_dir)
+    return float(done["best_val_loss"])
 
 
 def _begin(config: RunConfig, resumed: Resumed | None) -> Begun:
     """Refuse what can be refused before the data is read."""
-    quiet_lightning()
-    keep_freed_memory()
+    process.quiet_lightning()
+    process.keep_freed_memory()
     threads_wait = heed_others()
     record = run_folder.read_record(config.run_dir)
     make_optimizer = optimizer_factory(config.optimizer, config.adapter is not None)
     callbacks = callbacks_of(config)
     loggers = loggers_of(config, resumed.step if resumed else None, record)
-    devices = Devices.of(config.trainer.lightning)
-    config = with_batches(config, devices.kind, devices.count)
-    config.trainer.accumulation(devices.count)
+    device, n_devices = devices_of(config.trainer.lightning)
+    config = with_batches(config, device, n_devices)
+    config.trainer.accumulation(n_devices)
     at = time.perf_counter()
-    return Begun(config, resumed, record, make_optimizer, callbacks, loggers, devices, threads_wait, at)
+    return Begun(config, resumed, record, make_optimizer, callbacks, loggers, device, n_devices, threads_wait, at)
 
 
 # ---- fit ----
@@ -143,27 +126,25 @@ def _begin(config: RunConfig, resumed: Resumed | None) -> Begun:
 def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Write down what is about to be trained, ahead of the first step, and say where."""
     begun, data = run.begun, run.data
-    config, resumed, devices = begun.config, begun.resumed, begun.devices.count
+    config, resumed, devices = begun.config, begun.resumed, begun.n_devices
     windows = config.trainer.windows_at_once * devices * config.trainer.accumulation(devices)
     say_batch(windows, devices, begun.record if resumed else {})
-    if is_first_rank():
+    if process.is_first_rank():
         config.run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(masked(composed)), config.run_dir / run_folder.CONFIG_FILE)
         if data.keep is not None:
             data.keep(config.run_dir)
         session = {
-            **provenance(),
-            "environment": environment(run.trainer.world_size),
+            **process.provenance(run.trainer.world_size),
             "threads_wait": begun.threads_wait,
             "global_batch_size": windows,
             "template_time": config.template_time.isoformat(),
         }
-        typed = [masked_argument(override) for override in overrides]
         record: dict[str, Any] = {
-            "overrides": typed,
+            "overrides": [masked_argument(override) for override in overrides],
             run_folder.DIRECTORY: str(Path.cwd()),
-            "precision": run.precision.name,
-            "resolved": run.numbers,
+            "precision": run.precision,
+            "resolved": run.resolved,
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in begun.loggers.items()},
@@ -187,10 +168,12 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
     write_bundle(place, config.start.config, weights, config.start.tokenizer, facts)
 
 
-def _fit(run: Built) -> None:
+def _fit(run: Built, broken_off: BrokenOff) -> None:
     folder = run.begun.config.run_dir
+    for logger in run.trainer.loggers:  # ahead of the first metric: Lightning would write an empty hparams.yaml
+        logger.log_hyperparams(run.settings)
     try:
-        with own_ranks():
+        with process.own_ranks():
             run.trainer.fit(run.module, datamodule=run.data.datamodule, ckpt_path=run.begun.checkpoint)
     except SystemExit:
         if run.trainer.interrupted:  # Lightning makes a status of 1 of Ctrl-C
@@ -199,7 +182,7 @@ def _fit(run: Built) -> None:
     except UserError:
         raise
     except Exception as error:
-        message = f"the run broke off {run.broken_off.where} ({type(error).__name__}); {_how_to_go_on(folder)}"
+        message = f"the run broke off {broken_off.where} ({type(error).__name__}); {_how_to_go_on(folder)}"
         raise RunBrokeOffError(message) from error
 
 
@@ -213,26 +196,22 @@ def _how_to_go_on(run: Path) -> str:
 # ---- close ----
 
 
-def _close(run: Built) -> Result:
+def _close(run: Built) -> float:
+    """Sum up; `UserError` if the run's end is not on the disk: all is done that could be, but all is not well."""
     config, trainer, resumed = run.begun.config, run.trainer, run.begun.resumed
     if resumed and not is_over(config, resumed) and trainer.global_step == resumed.step:
         notice("no step was made: a callback asked for the end before the first one")
-    summary = summarize_run(trainer, run.module, run.callbacks, time.perf_counter() - run.begun.at)
-    summary |= logged_by_others(config.run_dir / run_folder.METRICS_FILE, summary)
+    table = config.run_dir / run_folder.METRICS_FILE
+    summary = summarize_run(trainer, run.module, run.checkpoints, time.perf_counter() - run.begun.at, table)
     if trainer.is_global_zero:
-        unwritten = None
+        failure = run.checkpoints.failure
         try:
             run_folder.write_json(config.run_dir / run_folder.SUMMARY_FILE, summary)
         except OSError as error:
-            unwritten = error
+            failure = failure or error
         notice(describe(summary, config.run_dir, config.trainer.steps))
-        _refuse_unsaved(run.checkpoints.failure or unwritten, config.run_dir)
-    return Result(summary["best_val_loss"], config.run_dir)
-
-
-def _refuse_unsaved(failure: OSError | None, run: Path) -> None:
-    """Raise `UserError` if the run's end is not on the disk: all is done that could be, but all is not well."""
-    if failure is not None:
-        newest = newest_whole(run)
-        mend = f"make room and go on from '{newest}' (resume={run})" if newest else "make room and start again"
-        raise UserError(f"the end of the run is not saved ({failure}); {mend}")
+        if failure is not None:
+            newest = newest_whole(config.run_dir)
+            mend = f"go on from '{newest}' (resume={config.run_dir})" if newest else "start again"
+            raise UserError(f"the end of the run is not saved ({failure}); make room and {mend}")
+    return float(summary["best_val_loss"])

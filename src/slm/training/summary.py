@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from slm.training.watch.train_metrics import LOGGED, TrainMetrics
 
 
 def summarize_run(
-    trainer: pl.Trainer, module: LanguageModelModule, callbacks: Sequence[pl.Callback], seconds: float
+    trainer: pl.Trainer, module: LanguageModelModule, checkpoints: Checkpoints, seconds: float, table: Path
 ) -> dict[str, Any]:
     """Steps, tokens, losses and speed, plain types: what ``summary.json`` holds.
 
     ``best_val_loss`` and ``best_step`` are of the model in the run folder: of a part of a run that ended before its
     first validation, of its end. nan if there was no validation; ``tokens_per_s`` leaves out validation and saving.
+    ``logged`` has the last value of each column of `table`, ``metrics.csv``, that the user's own callbacks and models
+    wrote.
     """
-    metrics = next(callback for callback in callbacks if isinstance(callback, TrainMetrics))
-    checkpoints = next(callback for callback in callbacks if isinstance(callback, Checkpoints))
+    metrics = next(c for c in trainer.callbacks if isinstance(c, TrainMetrics))  # type: ignore[attr-defined]
     best_loss, best_step = checkpoints.best_loss, checkpoints.best_step
     if best_loss is None and "loss" in module.val_metrics:
         best_loss, best_step = module.val_metrics["loss"], trainer.global_step
@@ -37,18 +38,12 @@ def summarize_run(
         **{f"val_{name}": value for name, value in module.val_metrics.items()},
         "tokens_per_s": metrics.total_tokens / metrics.total_s if metrics.total_s else None,
         "seconds": seconds,
+        **_logged_by_others(table, module.val_metrics),
     }
 
 
-def logged_by_others(table: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """``logged``: of each column of ``metrics.csv`` that a callback or a model of the user's wrote, the last value.
-
-    Args:
-        table: ``metrics.csv``.
-        summary: what `summarize_run` gave, for the names of our own.
-    """
+def _logged_by_others(table: Path, figures: Mapping[str, float]) -> dict[str, Any]:
     columns, rows = read_metrics(table) if table.is_file() else ([], [])
-    figures = [name.removeprefix("val_") for name in summary if name.startswith("val_")]
     own = {STEP, *(f"{part}/{name}" for part in ("train", "val") for name in figures), *LOGGED}
     others = [name for name in columns if name not in own and not name.startswith("speed/")]
     last = {name: float(row[name]) for name in others for row in rows if row[name]}
@@ -58,18 +53,17 @@ def logged_by_others(table: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
     """The summary in words, with the next command to type."""
     lines = [f"done: step {summary['step']} of {max_steps} in {summary['seconds']:.1f} s"]
+    best = f"(best loss {summary['best_val_loss']:.4f} at step {summary['best_step']})"
     if "val_accuracy" in summary:
         lines.append(
             f"  validation   loss {summary['val_loss']:.4f}, accuracy {100 * summary['val_accuracy']:.1f} %, margin "
             f"{summary['val_margin']:.3f}, chosen {summary['val_log_prob_chosen']:.4f} and rejected "
-            f"{summary['val_log_prob_rejected']:.4f} nats/token (best loss {summary['best_val_loss']:.4f} at step "
-            f"{summary['best_step']})"
+            f"{summary['val_log_prob_rejected']:.4f} nats/token {best}"
         )
     elif "val_loss" in summary:
         lines.append(
             f"  validation   loss {summary['val_loss']:.4f} nats/token, perplexity {summary['val_perplexity']:.2f}, "
-            f"{summary['val_bits_per_byte']:.4f} bits/byte (best loss {summary['best_val_loss']:.4f} at step "
-            f"{summary['best_step']})"
+            f"{summary['val_bits_per_byte']:.4f} bits/byte {best}"
         )
     if "val_exact_match" in summary:
         lines.append(f"  answers      {100 * summary['val_exact_match']:.1f} % exact (answers.jsonl)")

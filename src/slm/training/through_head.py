@@ -19,12 +19,8 @@ def has_plain_head(model: nn.Module) -> bool:
 
 
 def log_probs_through_head(model: CausalLM, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Log-probability of each label in nats, (B, T) fp32 without gradient; 0 where the label is negative.
-
-    Args:
-        hidden: (B, T, C).
-        labels: (B, T).
-    """
+    """Log-probability of each of `labels` (B, T) after `hidden` (B, T, C) in nats, (B, T) fp32 without gradient; 0
+    where the label is negative."""
     rows, targets = hidden.flatten(0, -2), labels.flatten()
     places = (targets >= 0).nonzero().squeeze(1)
     found = torch.zeros(len(targets), device=hidden.device)

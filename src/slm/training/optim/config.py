@@ -22,8 +22,7 @@ from slm.schema import (
     unknown_key,
     value_problems,
 )
-from slm.training.config import AUTO, steps_of
-from slm.training.watch.settings import LossWatchSettings, SampleSettings
+from slm.training.config import AUTO, LossWatchSettings, SampleSettings, steps_of
 
 LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
 _TABLES = 5.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)

@@ -69,20 +69,15 @@ def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
 
 
 def drop_old(folder: Path, saved: int, keep: int) -> None:
-    """Remove the ``step_*.ckpt`` that neither count nor timeline keeps; after the file of step `saved` was written."""
+    """Remove the ``step_*.ckpt`` that are `dropped`."""
     files = step_files(folder)
     for step in dropped(files, saved, keep):
         files[step].unlink(missing_ok=True)
 
 
 def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
-    """The steps whose files go.
-
-    Args:
-        steps: those that have one, `saved` among them.
-        saved: the newest. Later ones are of a run that was gone back from: they go first, whatever their age.
-        keep: how many stay; 0 for all. Of 1 the one before the newest stays too, lest damage to one file be the end.
-    """
+    """The `steps` whose files go when that of `saved` was written: later ones, of a run that was gone back from, and
+    all but the newest `keep` (0: all stay). Of 1 the one before it stays too, lest damage to one file be the end."""
     if keep == 0:
         return []
     ahead = [step for step in steps if step > saved]
@@ -108,14 +103,11 @@ def _fault_at(file: Path, identity: tuple[int, ...]) -> str | None:
 
 
 def fault_in(content: BinaryIO) -> str | None:
-    """As `fault_of`, of an open file; left at its beginning.
+    """As `fault_of`, of an open file; left at its beginning. `OSError`: it cannot be read.
 
     `torch.save` writes a zip archive, which has a CRC-32 of every tensor and of the pickle that names them; torch's own
     reader does not look at them. What is damaged of the archive's own records may be left for that reader to find, and
     what no reader uses (padding, dates) is not looked at.
-
-    Raises:
-        OSError: it cannot be read.
     """
     size = content.seek(0, os.SEEK_END)
     if not size:

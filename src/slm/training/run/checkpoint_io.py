@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,13 +28,10 @@ _NICE = 10  # of the thread that writes: a tenth of the processor where training
 
 
 class CheckpointWriter(TorchCheckpointIO):
-    """Writes one checkpoint at a time; in the background it copies the state, and a thread does the rest.
+    """Writes one checkpoint at a time; `in_background` it copies the state, and a thread does the rest.
 
     Lightning's `AsyncCheckpointIO` does not serve: it allocates a new copy each time, lets any number of them pile up,
     and ends the run when a disk is full.
-
-    Args:
-        in_background: whether `save_checkpoint` returns once the state is copied.
     """
 
     def __init__(self, in_background: bool = False) -> None:
@@ -69,11 +66,7 @@ class CheckpointWriter(TorchCheckpointIO):
             self._job.exception()
 
     def wait(self) -> OSError | None:
-        """Until nothing is being saved; the last save's error, once, if the disk was at fault.
-
-        Raises:
-            Exception: the last save met any other error.
-        """
+        """Until nothing is being saved; the last save's error, once, if the disk was at fault. Any other is raised."""
         job, self._job = self._job, None
         error = job.exception() if job is not None else None
         if error is not None and not isinstance(error, OSError):
@@ -146,11 +139,8 @@ def _tensors_in(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any,
 
 class Disk:
     """The file object that `torch.save` writes to. A write that fails raises nothing here, since torch would make
-    another error of it: what comes after is dropped, and whoever gave the file looks at `error`.
-
-    Attributes:
-        size: bytes given so far, whether the disk took them or not.
-    """
+    another error of it: what comes after is dropped, and whoever gave the file looks at `error`. `size` is the bytes
+    given so far, whether the disk took them or not."""
 
     def __init__(self, out: BinaryIO) -> None:
         self.out = out
@@ -167,21 +157,12 @@ class Disk:
             self.error = error
         return size
 
-    def flush(self) -> None:
-        pass
+    def flush(self) -> None: ...
 
 
 def write_checkpoint(checkpoint: dict[str, Any], target: Path, beside: Beside | None = None) -> None:
-    """Write a file beside `target` and rename it into place, both on the disk at the end.
-
-    Args:
-        checkpoint: plain types and tensors.
-        target: its place.
-        beside: called with the file before it is renamed.
-
-    Raises:
-        OSError: it could not be written; what was there before still is.
-    """
+    """Write a file beside `target` and rename it into place, both on the disk at the end; `beside` is called with it
+    before it is renamed. `OSError`: it could not be written; what was there before still is."""
     needed = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -214,11 +195,8 @@ def _write_or_say(checkpoint: dict[str, Any], target: Path, beside: Beside | Non
 
 
 def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint's content, its CRC-32s compared before anything of it is used.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds anything but plain types.
-    """
+    """A checkpoint's content, its CRC-32s compared before anything of it is used. `UserError`: the file is missing,
+    damaged, or holds anything but plain types."""
     try:
         with file.open("rb") as bytes_:
             fault = fault_in(bytes_)
@@ -232,3 +210,9 @@ def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"resume: '{file}' is no checkpoint of a training run")
     return content
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The model's tensors, by its own names."""
+    prefix = "model."  # of the LightningModule's attribute
+    return {n.removeprefix(prefix): t for n, t in checkpoint["state_dict"].items() if n.startswith(prefix)}

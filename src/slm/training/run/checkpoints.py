@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,14 @@ from torch import Tensor, nn
 from slm.files.writing import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
+from slm.training.config import TrainerConfig
 from slm.training.run import checkpoint_files as files
 from slm.training.run.averaged_weights import averaged_weights
 from slm.training.run.checkpoint_io import CheckpointWriter
+from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import is_scheduled
 
 WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Period:
-    """When to save, and what stays.
-
-    Attributes:
-        save_every, val_every: in optimizer steps.
-        keep: how many ``step_*.ckpt`` stay, newest first; 0 for all.
-        keep_every_hours: one in so many hours stays for good, as ``kept_*.ckpt``; None for none.
-    """
-
-    save_every: int
-    val_every: int
-    keep: int
-    keep_every_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,71 +36,47 @@ class _Save:
     before: tuple[float | None, int | None, int]
 
 
-class Checkpoints(Checkpoint):
+@dataclass(eq=False)
+class Checkpoints(StepCallback, Checkpoint):
     """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
 
     ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
     said and taken back: what was the best before is so again, and the next save tries again.
-
-    Args:
-        folder: where checkpoints go.
-        period: when, and what stays.
-        writer: the trainer's plugin that writes them.
-        write_bundle: called with the weights and facts of each new best model, maybe in another thread.
-        bundled_step: of the bundle that lies in the run folder; None for none.
-        branches: whether training goes on from another run's checkpoint, or from an earlier one of this run.
-
-    Attributes:
-        failure: why the last state of the run could not be saved; None if it was.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        period: Period,
-        writer: CheckpointWriter,
-        write_bundle: WriteBundle,
-        bundled_step: int | None = None,
-        branches: bool = False,
-    ) -> None:
-        self.folder = folder
-        self.period = period
-        self.writer = writer
-        self.write_bundle = write_bundle
-        self.bundled_step = bundled_step
-        self.branches = branches
-        self.best_loss: float | None = None
-        self.best_step: int | None = None
-        self.failure: OSError | None = None
-        self._seen_step = -1
-        self._saved_step = -1  # the step that files.LAST_CHECKPOINT holds, or will when the save under way is done
-        self._save_under_way: _Save | None = None
-        self._lost_bundle: OSError | None = None  # set by the thread that writes, read when it is done
+    folder: Path
+    settings: TrainerConfig
+    writer: CheckpointWriter  # the trainer's plugin
+    write_bundle: WriteBundle  # given weights and facts of each new best model, maybe in another thread
+    bundled_step: int | None = None  # of the bundle that lies in the run folder
+    branches: bool = False  # training goes on from another run's checkpoint, or from an earlier one of this run
+    best_loss: float | None = field(default=None, init=False)
+    best_step: int | None = field(default=None, init=False)
+    failure: OSError | None = field(default=None, init=False)  # why the run's last state could not be saved
+    _saved_step: int = field(default=-1, init=False)  # that `LAST_CHECKPOINT` holds, or will when the save is done
+    _save_under_way: _Save | None = field(default=None, init=False)
+    _lost_bundle: OSError | None = field(default=None, init=False)  # by the thread that writes, until it is done
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_step = self._seen_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+        self._saved_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where the period says so, or training ends; a step that is validated on schedule is saved after that."""
         step = trainer.global_step
-        if step == self._seen_step:
-            return
-        self._seen_step = step
-        due = trainer.should_stop or step % self.period.save_every == 0
-        follows = trainer.enable_validation and is_scheduled(trainer, self.period.val_every)
+        due = trainer.should_stop or step % self.settings.save_every == 0
+        follows = trainer.enable_validation and is_scheduled(trainer, self.settings.val_every)
         if due and step != self._saved_step and not follows:
             self.save(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and keep the model if it is the best so far; what is validated off the schedule is saved already."""
-        if trainer.state.fn != TrainerFn.FITTING or not is_scheduled(trainer, self.period.val_every):
+        if trainer.state.fn != TrainerFn.FITTING or not is_scheduled(trainer, self.settings.val_every):
             return
         self._settle(trainer)  # whether the last best was saved decides what is better than it
         loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
-        if is_best or trainer.should_stop or trainer.global_step % self.period.save_every == 0:
+        if is_best or trainer.should_stop or trainer.global_step % self.settings.save_every == 0:
             self.save(trainer, pl_module, is_best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -181,12 +143,12 @@ class Checkpoints(Checkpoint):
         bundled = write_bundle is None or self._try(write_bundle, save.step)
         if save.is_best and bundled:
             files.link(written, self.folder / files.BEST_CHECKPOINT)
-        if save.step % self.period.save_every == 0:
+        if save.step % self.settings.save_every == 0:
             files.link(written, files.step_file(self.folder, save.step))
-            if self.period.keep_every_hours is not None:
-                files.keep_for_good(self.folder, save.step, self.period.keep_every_hours)
+            if self.settings.keep_every_hours is not None:
+                files.keep_for_good(self.folder, save.step, self.settings.keep_every_hours)
             flush_folder(self.folder)  # the new name is on the disk before an old one goes
-            files.drop_old(self.folder, save.step, self.period.keep)
+            files.drop_old(self.folder, save.step, self.settings.keep)
 
     def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
         """A bundle that cannot be written must not keep the checkpoint from being so."""

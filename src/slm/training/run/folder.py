@@ -104,14 +104,8 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
-    """The checkpoint file that `resume` means for a run in folder `run`; None to start afresh.
-
-    Of a folder it is the newest one that is whole.
-
-    Raises:
-        UserError: a path was given that is neither a checkpoint nor a run folder that holds one; or what it names
-            is damaged.
-    """
+    """The checkpoint file that `resume` means for a run in folder `run`, of a folder the newest one that is whole; None
+    to start afresh. `UserError` for a path that is neither a checkpoint nor holds one, or is of a damaged one."""
     if resume is None:
         return None
     if resume == "auto":
@@ -151,17 +145,14 @@ def run_of_checkpoint(path: Path) -> Path:
 
 def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
     """The newest run under `root` that was started with these overrides and has a checkpoint."""
-    wanted = sorted(absolute_override(override, Path.cwd()) for override in overrides)
-    candidates = [
-        file.parent
-        for file in root.glob(f"*/{RECORD_FILE}")
-        if checkpoints_of(file.parent) and _overrides(read_record(file.parent)) == wanted
-    ]
+    wanted = _overrides({"overrides": overrides})
+    runs = [file.parent for file in root.glob(f"*/{RECORD_FILE}") if checkpoints_of(file.parent)]
+    candidates = [run for run in runs if _overrides(read_record(run)) == wanted]
     return max(candidates, key=lambda run: (_started(run), run.name), default=None)
 
 
 def _overrides(record: Mapping[str, Any]) -> list[str]:
-    return sorted(absolute_override(override, start_folder(record)) for override in record.get("overrides", []))
+    return sorted(_absolute_override(override, _start_folder(record)) for override in record.get("overrides", []))
 
 
 def _started(run: Path) -> float:
@@ -176,27 +167,22 @@ def _started(run: Path) -> float:
 # ---- relative paths, in a record that keeps settings as they were typed ----
 
 
-def start_folder(record: Mapping[str, Any]) -> Path:
+def _start_folder(record: Mapping[str, Any]) -> Path:
     """Where the run was started; of records of before this was kept, here."""
     return Path(record.get(DIRECTORY) or Path.cwd())
 
 
 def from_start(value: Any, record: Mapping[str, Any]) -> Any:
-    """A path, a glob, or a list of them, of a run's settings: absolute if it names something where the run was started.
-
-    Absolute paths, names on a hub, and values of a run that was started here are given back as they are.
-    """
-    start = start_folder(record)
+    """A path, a glob, or a list of them, of a run's settings: absolute if it names something where the run was started,
+    and that is not here."""
+    start = _start_folder(record)
     return value if start == Path.cwd() else _absolute(value, start)
 
 
 def settings_from_start(settings: Any, record: Mapping[str, Any], key: str = "") -> Any:
     """Nested settings, those that are paths `from_start`; `key` is where they stand in the configuration."""
     if isinstance(settings, Mapping):
-        return {
-            name: settings_from_start(value, record, f"{key}.{name}" if key else name)
-            for name, value in settings.items()
-        }
+        return {name: settings_from_start(value, record, f"{key}.{name}") for name, value in settings.items()}
     if key.endswith("_target_") and isinstance(settings, str):
         return next((now + settings[len(old) :] for old, now in _MOVED.items() if settings.startswith(old)), settings)
     return from_start(settings, record) if _is_path(key) else settings
@@ -204,14 +190,14 @@ def settings_from_start(settings: Any, record: Mapping[str, Any], key: str = "")
 
 def override_from_start(override: str, record: Mapping[str, Any]) -> str:
     """``key=value`` as it was typed, the same."""
-    start = start_folder(record)
-    return override if start == Path.cwd() else absolute_override(override, start)
+    start = _start_folder(record)
+    return override if start == Path.cwd() else _absolute_override(override, start)
 
 
-def absolute_override(override: str, folder: Path) -> str:
+def _absolute_override(override: str, folder: Path) -> str:
     """``key=value`` as it was typed in `folder`, with every path that names something there made absolute."""
     key, separator, value = override.partition("=")
-    if not separator or not _is_path(key.lstrip("+")):
+    if not separator or not _is_path(key):
         return override
     if value.startswith("[") and value.endswith("]"):
         return f"{key}=[{','.join(_element(one.strip(), folder) for one in value[1:-1].split(','))}]"
@@ -219,7 +205,7 @@ def absolute_override(override: str, folder: Path) -> str:
 
 
 def _is_path(key: str) -> bool:
-    return key in _PATH_KEYS or key.rpartition(".")[2] in _PATHS
+    return key.lstrip("+.") in _PATH_KEYS or key.lstrip("+").rpartition(".")[2] in _PATHS
 
 
 def _absolute(value: Any, folder: Path) -> Any:

@@ -26,9 +26,7 @@ def only_writer(run: Path) -> Iterator[None]:
     """Hold the lock of the run folder for the length of the block.
 
     The system lets go of it when the process ends, however that ends; `filelock` sees to it that no child holds it.
-
-    Raises:
-        UserError: another process holds it, or the folder cannot be written to.
+    `UserError`: another process holds it, or the folder cannot be written to.
     """
     lock = FileLock(run / LOCK_FILE)
     try:

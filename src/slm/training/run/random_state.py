@@ -23,10 +23,9 @@ class RandomState(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        states: list[Any] = [capture()]
+        states: list[Any] = [capture()] * trainer.world_size
         if trainer.world_size > 1:
-            mine, states = states[0], [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, mine)
+            torch.distributed.all_gather_object(states, states[0])
         checkpoint["random_states"] = states
 
     def on_load_checkpoint(

@@ -39,13 +39,8 @@ def refuse_unknown_plugins(run: Path, typed: Collection[str]) -> None:
 
 
 def refuse_unknown_code(run: Path, typed: Collection[str], left_out: Collection[str]) -> None:
-    """For what builds from ``config.yaml`` as it is: `UserError` if it names code of modules that are not known.
-
-    Args:
-        run: its folder.
-        typed: modules that the user named.
-        left_out: groups of settings from which nothing is built.
-    """
+    """For what builds from ``config.yaml`` as it is: `UserError` if it names code of modules that are neither known nor
+    `typed`; from the groups of settings that are `left_out` nothing is built."""
     refuse_unknown_plugins(run, typed)
     config = {group: node for group, node in read_config(run).items() if group not in left_out}
     unknown = [target for target in _targets(config) if not _is_known(target, typed)]
@@ -57,13 +52,8 @@ def refuse_unknown_code(run: Path, typed: Collection[str], left_out: Collection[
 
 
 def refuse_unknown_settings(run: Path, recorded: Sequence[str], typed: Sequence[str]) -> None:
-    """Raise `UserError` if one of a record's settings, which are about to be repeated, could run unknown code.
-
-    Args:
-        run: its folder.
-        recorded: those to be repeated.
-        typed: the user's own, which may name modules (``plugins=[…]``) or take a part out (``~callbacks.mine``).
-    """
+    """Raise `UserError` if one of the `recorded` settings, which are about to be repeated, could run unknown code; what
+    is `typed` may name modules (``plugins=[…]``) or take a part out (``~callbacks.mine``)."""
     taken_out = tuple(f"{setting[1:]}." for setting in typed if re.fullmatch(r"~\w+(\.\w+)+", setting))
     modules = [module for setting in typed for module in _plugins_in(setting)]
     for setting in recorded:

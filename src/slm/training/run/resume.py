@@ -13,9 +13,8 @@ from torch.optim import Optimizer
 from slm.data.batches.datamodule import WindowDataModule
 from slm.errors import UserError
 from slm.models.modules.lora import base_names
-from slm.training.run.checkpoint_io import read_checkpoint
+from slm.training.run.checkpoint_io import model_state, read_checkpoint
 
-_MODEL_PREFIX = "model."  # of the LightningModule's attribute
 _SHOWN = 3
 
 
@@ -31,26 +30,19 @@ class Resumed:
         except (KeyError, IndexError, StopIteration):
             raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
         self.file = file
-        self._shapes = {
-            name.removeprefix(_MODEL_PREFIX): tuple(tensor.shape)
-            for name, tensor in content["state_dict"].items()
-            if name.startswith(_MODEL_PREFIX)
-        }
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model_state(content).items()}
 
     def check_ends_after(self, last_step: int) -> None:
-        """Raise `UserError` if nothing is left to do."""
         if self.step >= last_step:
             raise UserError(
                 f"resume: '{self.file}' is at step {self.step} already and the run ends at {last_step}; "
                 "raise trainer.max_steps or stop_after"
             )
 
-    def check_data(self, datamodule: WindowDataModule) -> None:
-        """Raise `UserError` if the position in the data would mean another sample."""
+    def check_fits(self, datamodule: WindowDataModule, model: nn.Module, optimizer: Optimizer) -> None:
+        """Raise `UserError` if the position in the data would mean another sample, weights are of another shape, or the
+        optimizer's state is of another one, or of other trained parameters."""
         datamodule.load_state_dict(self._data)
-
-    def check_model(self, model: nn.Module) -> None:
-        """Raise `UserError` if the weights are of another shape."""
         left_out = base_names(model)
         mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
         different = [
@@ -64,9 +56,6 @@ class Resumed:
                 f"resume: the model is not the checkpoint's ({', '.join(different[:_SHOWN])}{more}); "
                 "leave its settings as they were, or start a new run"
             )
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Raise `UserError` if the saved state is of another optimizer, or of other trained parameters."""
         if [_form(group) for group in optimizer.state_dict()["param_groups"]] != [_form(g) for g in self._groups]:
             raise UserError(
                 "resume: the checkpoint is of another optimizer or of other frozen modules; "

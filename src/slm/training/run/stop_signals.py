@@ -6,9 +6,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any
 
 from slm.errors import Stopped
 
@@ -29,96 +29,81 @@ class StopSignals:
     the process itself where a second Ctrl-C has not been taken up for two seconds.
     """
 
+    listening = False  # a thread is, in this process
+
     def __init__(self) -> None:
         self.deferred = False
         self.received: str | None = None
-        self._before: dict[int, Any] = {}
+        self._numbers: set[int] = set()  # of the signals that are heeded
         self._heeded = 0  # Ctrl-C, as far as Python has come; two that came into one operation are one
-        self._ears: _Ears | None = None
+        self._heard = 0  # Ctrl-C, as far as the thread has come
+        self._answered = False
+        self._taken_up = threading.Event()  # the main thread is on its way out
+        self._undo = ExitStack()
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers to be set there alone
             for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._heed)
-            self._ears = _Ears(self._before, lambda: self.deferred)
+                    self._undo.callback(signal.signal, number, signal.signal(number, self._heed))
+                    self._numbers.add(number)
+            self._undo.enter_context(self._thread())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._ears is not None:
-            self._ears.close()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._undo.close()
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         self._heeded += number == signal.SIGINT
-        again = max(self._heeded, self._ears.interrupts if self._ears else 0) > 1
-        ends_now = not self.deferred or (number == signal.SIGINT and again)
-        if ends_now and self._ears is not None:
-            self._ears.taken_up.set()
-        if ends_now:
+        again = max(self._heeded, self._heard) > 1
+        if not self.deferred or (number == signal.SIGINT and again):
+            self._taken_up.set()
             raise KeyboardInterrupt if number == signal.SIGINT else Stopped(f"stopped by {name}")
         self.received = self.received or name
 
+    @contextmanager
+    def _thread(self) -> Iterator[None]:
+        """One that is woken by each signal as it comes (`signal.set_wakeup_fd`), whatever Python is doing."""
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._listen, args=(here,), name="signals", daemon=True)
+        thread.start()
+        StopSignals.listening = True
+        yield
+        signal.set_wakeup_fd(before)
+        StopSignals.listening = False
+        there.shutdown(socket.SHUT_RDWR)  # to close it would not wake the thread: loaders have it open, too
+        thread.join()  # it answers what has come
+        there.close()
+        here.close()
 
-class _Ears:
-    """A thread that is woken by each signal as it comes (`signal.set_wakeup_fd`), whatever Python is doing.
-
-    Args:
-        heeded: numbers of the signals that the run heeds.
-        is_deferred: whether they wait for the end of a step.
-    """
-
-    listening: _Ears | None = None
-
-    def __init__(self, heeded: Collection[int], is_deferred: Callable[[], bool]) -> None:
-        self.interrupts = 0  # Ctrl-C so far
-        self.taken_up = threading.Event()  # the main thread is on its way out
-        self._heeded = heeded
-        self._is_deferred = is_deferred
-        self._answered = False
-        self._here, self._there = socket.socketpair()
-        self._there.setblocking(False)
-        self._before = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
-        _Ears.listening = self
-        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Answer what has come, and hear no more."""
-        signal.set_wakeup_fd(self._before)
-        _Ears.listening = None
-        self._there.shutdown(socket.SHUT_RDWR)  # to close it would not wake the thread: loaders have it open, too
-        self._thread.join()
-        self._there.close()
-        self._here.close()
-
-    def _listen(self) -> None:
-        while numbers := self._here.recv(64):
+    def _listen(self, here: socket.socket) -> None:
+        while numbers := here.recv(64):
             for number in numbers:
-                if number in self._heeded:
+                if number in self._numbers:
                     self._hear(signal.Signals(number).name)
 
     def _hear(self, name: str) -> None:
-        self.interrupts += name == "SIGINT"
-        if self.interrupts > 1:
+        self._heard += name == "SIGINT"
+        if self._heard > 1:
             threading.Thread(target=self._end, daemon=True).start()
         elif not self._answered:
             self._answered = True
-            when = "at the end of this step, then saves" if self._is_deferred() else "after what is under way"
-            if self._is_deferred() or not self.taken_up.wait(0.5):
+            when = "at the end of this step, then saves" if self.deferred else "after what is under way"
+            if self.deferred or not self._taken_up.wait(0.5):
                 _say(f"{name}: stops {when} (Ctrl-C again: at once)")
 
     def _end(self) -> None:
-        if self.interrupts > 2 or not self.taken_up.wait(_PATIENCE_S):
+        if self._heard > 2 or not self._taken_up.wait(_PATIENCE_S):
             _say("interrupted; the last save counts: resume=auto goes on")
             os._exit(_INTERRUPTED_STATUS)
 
 
 def _hear_nothing() -> None:
     """In a process forked off, a loader: its signals are not the run's; a terminal sends Ctrl-C to all of them."""
-    if _Ears.listening is not None:
+    if StopSignals.listening:
         signal.set_wakeup_fd(-1)
 
 

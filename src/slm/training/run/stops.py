@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,8 +19,8 @@ from torch import distributed
 
 from slm.errors import Stopped
 from slm.notices import notice
-from slm.training.config import in_words
 from slm.training.lightning_seams import validate_now
+from slm.training.run.step_callback import StepCallback
 from slm.training.run.stop_signals import StopSignals
 
 
@@ -75,7 +76,7 @@ class PlannedStop(Checkpoint):
         self._step = trainer.global_step
         if self.seconds is not None:
             self.ends_at = time.monotonic() + self.seconds
-            notice(f"trainer.max_time: this session trains for {in_words(self.seconds)} from here")
+            notice(f"trainer.max_time: this session trains for {_in_words(self.seconds)} from here")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,7 +90,7 @@ class PlannedStop(Checkpoint):
     def _is_over(self, trainer: pl.Trainer) -> bool:
         if self.ends_at is None or not self._any_rank.has(time.monotonic() >= self.ends_at, trainer.world_size):
             return False
-        notice(f"trainer.max_time: {in_words(self.seconds or 0)} are over; stops after step {trainer.global_step}")
+        notice(f"trainer.max_time: {_in_words(self.seconds or 0)} are over; stops after step {trainer.global_step}")
         return True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,7 +106,7 @@ class PlannedStop(Checkpoint):
         self.on_train_end(trainer, pl_module)
 
 
-class StopOnSignal(Checkpoint):
+class StopOnSignal(StepCallback, Checkpoint):
     """Saves and raises `Stopped` once a signal has come.
 
     A validation that is due after the step, or under way, is not waited for: the checkpoint says that it is due, and
@@ -119,7 +120,6 @@ class StopOnSignal(Checkpoint):
         self.val_every = val_every
         self.save = save
         self._validation_due = False  # the state is of before the validation of its step
-        self._step = 0  # the last whole one
         self._any_rank = _AnyRank()
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,19 +131,15 @@ class StopOnSignal(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on signals wait for the end of a step; of the run, once there is none left: to end while Lightning
         takes its loops apart makes it fail. Make up for the validation that an earlier run left."""
-        self._step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         self.signals.deferred = True
         due, self._validation_due = self._validation_due, False
         if due:
             validate_now(trainer)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self._step or trainer.should_stop:
-            return
-        self._step = trainer.global_step
-        self._stop_if_asked(trainer, trainer.enable_validation and self._step % self.val_every == 0)
+    def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.should_stop:
+            self._stop_if_asked(trainer, trainer.enable_validation and trainer.global_step % self.val_every == 0)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Stop at once: the step was made, and its validation can be made again."""
@@ -172,7 +168,11 @@ class BrokenOff(pl.Callback):
         self.where = ""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Called by Lightning before it forgets."""
         if not self.where:
             step = trainer.global_step
             self.where = f"in the validation after step {step}" if trainer.validating else f"in step {step + 1}"
+
+
+def _in_words(seconds: float) -> str:
+    """``1:30:00``, ``2 days, 0:00:00``; below ten seconds with their fraction."""
+    return str(timedelta(seconds=round(seconds))) if seconds >= 10 else f"{seconds:g} s"

@@ -3,85 +3,70 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from slm.errors import UserError
 from slm.notices import notice
-from slm.training.figures import StepFigures
+from slm.training.config import TrainerConfig
+from slm.training.figures import StepFigures, Totals
+from slm.training.lightning_seams import is_logged, restore
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
 from slm.training.run.checkpoints import Checkpoints
+from slm.training.run.random_state import RandomState
 from slm.training.run.resume import Resumed
-from slm.training.watch.rewind import NoValidation, rewind
+from slm.training.run.step_callback import StepCallback
+from slm.training.watch.csv_logger import CsvLogger
 from slm.training.watch.step_log import StepLog
-
-BAD_STEPS_FILE = "bad_steps.jsonl"
-
-OnBadStep = Literal["skip", "rewind", "stop"]
+from slm.training.watch.train_metrics import TrainMetrics
 
 _LEAST_SCALE = 1.0  # of fp16's loss: below this it is not the scale that makes gradients overflow
 
 
-class BadSteps(pl.Callback):
-    """Counts and records the steps that were left out, and ends training or goes back as `on_bad_step` says.
+class BadSteps(StepCallback):
+    """Counts and records the steps that were left out, and ends training or goes back as ``on_bad_step`` says.
 
     The update of a bad step is left out in any case (`slm.training.optim.left_out`); the step counts, so the schedule
     and the position in the data advance, weights and moments do not. Under fp16 the scaler leaves steps out while it
     looks for its scale: they are bad only when that is below 1. To be the first callback, so that no other saves or
     logs a step that is gone back from.
 
-    Args:
-        run: the run folder.
-        on_bad_step, most_in_a_row: ``trainer.on_bad_step`` and ``max_bad_steps``; rewind counts until a new checkpoint.
-        resumed_from: the checkpoint that training goes on from, if any.
-        periods: of what reads a step's figures anyway; between, a GPU's are read one step late.
-
-    Raises:
-        UserError: from training; also if weights are not finite when they are to be saved: what is saved is good.
+    With ``rewind``, ``max_bad_steps`` counts until a new checkpoint. `resumed_from` is the one that training goes on
+    from, `checkpoints` knows which was saved last. Training ends with a `UserError`, also if weights are not finite
+    when they are to be saved: what is saved is good.
     """
 
-    def __init__(
-        self, run: Path, on_bad_step: OnBadStep, most_in_a_row: int, resumed_from: Path | None, periods: Sequence[int]
-    ) -> None:
+    def __init__(self, settings: TrainerConfig, run: Path, resumed_from: Path | None, checkpoints: Checkpoints) -> None:
+        self.settings = settings
         self.run = run
         self.resumed_from = resumed_from
-        self.on_bad_step = on_bad_step
-        self.most_in_a_row = most_in_a_row
-        self.periods = periods
-        self.records = StepLog(run / BAD_STEPS_FILE)
+        self.checkpoints = checkpoints
+        self.records = StepLog("bad_steps.jsonl")
         self.in_a_row = 0
-        self._seen_step = -1
-        self._rewinding = False
         self._go_back_from: int | None = None
-        self._no_validation = NoValidation()
+        self._val_period: int | float | None = None  # to be put back
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._seen_step = trainer.global_step
-        if trainer.is_global_zero:
-            self.records.go_on_after(self.records.lines)
+        super().on_train_start(trainer, pl_module)
+        self.records.open(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._no_validation.next_batch(trainer)
+        if self._val_period is not None:
+            trainer.val_check_batch, self._val_period = self._val_period, None
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step == self._seen_step:
-            return
-        self._seen_step = step
-        logged = step == 1 or step >= trainer.max_steps
-        read_anyway = logged or any(step % period == 0 for period in self.periods)
-        self._settle(trainer, pl_module, wait=read_anyway)
+    def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """On a GPU a step's figures are read one step late, but for those that somebody waits for anyway."""
+        step, settings = trainer.global_step, self.settings
+        saved_or_validated = step % settings.val_every == 0 or step % settings.save_every == 0
+        self._settle(trainer, pl_module, saved_or_validated or is_logged(step, settings.log_every, trainer.max_steps))
         if self._go_back_from is not None:
-            self._rewind(trainer, pl_module)
+            self._rewind(trainer, pl_module, self._go_back_from)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -89,15 +74,15 @@ class BadSteps(pl.Callback):
         self._settle(trainer, pl_module, wait=True)
         if not _all_finite(pl_module):
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
-        if self.on_bad_step == "rewind":
+        if self.settings.on_bad_step == "rewind":
             self.in_a_row = 0
         checkpoint["bad_steps"] = {"total": pl_module.bad_steps, "in_a_row": self.in_a_row, "lines": self.records.lines}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        saved = checkpoint.get("bad_steps")  # one who goes back still knows what happened
-        if saved is not None and not self._rewinding:
+        saved = checkpoint.get("bad_steps")
+        if saved is not None and not self.has_begun:  # one who goes back still knows what happened
             pl_module.bad_steps = saved["total"]
             self.in_a_row, self.records.lines = saved["in_a_row"], saved["lines"]
 
@@ -107,44 +92,54 @@ class BadSteps(pl.Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for figures in pl_module.settle_steps(wait):
             if figures.is_finite:
-                self.in_a_row = self.in_a_row if self.on_bad_step == "rewind" else 0
+                self.in_a_row = self.in_a_row if self.settings.on_bad_step == "rewind" else 0
             elif scaler is None or scaler.get_scale() < _LEAST_SCALE:
                 self._take(trainer, pl_module, figures)
 
     def _take(self, trainer: pl.Trainer, pl_module: LanguageModelModule, figures: StepFigures) -> None:
         pl_module.bad_steps += 1
         self.in_a_row += 1
-        loss = pl_module.mean_over_ranks(figures.loss_sum, figures.count)
-        kind = "gradient" if math.isfinite(loss) else "loss"
+        action, most = self.settings.on_bad_step, self.settings.max_bad_steps
+        loss = Totals((figures.loss_sum,), figures.count).over(pl_module.sum_over_ranks).loss
+        kind, value = ("gradient", figures.grad_norm) if math.isfinite(loss) else ("loss", loss)
         if trainer.is_global_zero:
-            self.records.add(figures, trainer.datamodule, kind=kind, loss=loss, action=self.on_bad_step)  # type: ignore[attr-defined]
-        value = figures.grad_norm if kind == "gradient" else loss
+            self.records.add(figures, trainer, kind=kind, loss=loss, action=action)
         what = f"step {figures.step}: the {kind} is {value}, its update is left out ({self.records.file})"
-        if self.on_bad_step == "stop":
+        if action == "stop":
             raise UserError(f"{what}; {self._how_to_go_on()}, or trainer.on_bad_step=skip goes on without it")
-        if self.in_a_row > self.most_in_a_row:
-            raise UserError(f"{what}; more than trainer.max_bad_steps={self.most_in_a_row} {self._how_to_go_on()}")
+        if self.in_a_row > most:
+            raise UserError(f"{what}; more than trainer.max_bad_steps={most} {self._how_to_go_on()}")
         notice(what)
-        if self.on_bad_step == "rewind":
+        if action == "rewind":
             self._go_back_from = figures.step
 
-    def _rewind(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        left, self._go_back_from = self._go_back_from, None
+    def _rewind(self, trainer: pl.Trainer, pl_module: pl.LightningModule, left: int) -> None:
+        """Put training back to the last checkpoint, all but the position in the data: the loader reads on.
+
+        What is restored is what a resumed run restores, by the same code: weights, optimizer, schedule, scaler,
+        callbacks, random states, sums of a later log row, the count of steps. Rows of ``metrics.csv`` after it go. The
+        step that is gone back to was validated when it was made: not again at the end of this batch.
+        """
+        self._go_back_from = None
         file = self._last_saved(trainer)
         if file is None:
             raise UserError(f"trainer.on_bad_step=rewind: no checkpoint to go back to from step {left}; use skip")
-        self._rewinding = True
-        rewind(trainer, pl_module, file)
-        self._rewinding = False
-        self._seen_step = trainer.global_step
-        self._no_validation.until_next_batch(trainer)
+        restore(trainer, file)
+        pl_module.on_train_start()
+        self.seen_step = trainer.global_step
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, TrainMetrics | RandomState | Checkpoints):
+                callback.on_train_start(trainer, pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLogger):
+                logger.go_back(trainer.global_step)
+        self._val_period, trainer.val_check_batch = trainer.val_check_batch, math.inf
         notice(f"back to step {trainer.global_step} from {left}; what was read since then is not read again")
 
     def _last_saved(self, trainer: pl.Trainer) -> Path | None:
         """Of the files there may be, that of the state this training saved last, or was resumed from: a run that was
         resumed from an earlier checkpoint has later ones, which are of no account."""
-        checkpoints = next(c for c in trainer.callbacks if isinstance(c, Checkpoints))  # type: ignore[attr-defined]
-        step = checkpoints.last_saved_step(trainer)
+        step = self.checkpoints.last_saved_step(trainer)
         folder = self.run / CHECKPOINTS
         files = [folder / LAST_CHECKPOINT, step_file(folder, step), *([self.resumed_from] if self.resumed_from else [])]
         return next((file for file in files if file.is_file() and Resumed(file).step == step), None)

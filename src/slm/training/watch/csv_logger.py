@@ -24,12 +24,12 @@ class CsvLogger(Logger):
     """One row a step; metrics logged for the same step share its row.
 
     Every row is on disk as soon as it is logged. A new column, or a row of an earlier step, makes the file anew. Rows
-    that cannot be written (a full disk) wait in memory and are written with the first one that can.
-
-    Args:
-        file: the table.
-        keep_until: of an older one rows after this step are dropped, which are made again; None starts a new one.
+    that cannot be written (a full disk) wait in memory and are written with the first one that can. Of an older table
+    rows after step `keep_until` are dropped, which are made again; None starts a new one.
     """
+
+    name = "csv"
+    version = ""
 
     def __init__(self, file: Path, keep_until: int | None = None) -> None:
         super().__init__()
@@ -41,14 +41,6 @@ class CsvLogger(Logger):
         self._end: int | None = None  # bytes of the file with them
         self._is_stale = True  # there is more to write than rows at the end
         self._failing = False
-
-    @property
-    def name(self) -> str:
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -81,8 +73,7 @@ class CsvLogger(Logger):
         if self._failing:
             self._write()
         if self._failing:
-            steps = sorted(self._open_rows)
-            notice(f"{self.file}: the rows of steps {steps[0]} to {steps[-1]} are lost")
+            notice(f"{self.file}: the rows of steps {min(self._open_rows)} to {max(self._open_rows)} are lost")
 
     def _write(self) -> None:
         if self._settled is not None and not self.file.is_file():
@@ -97,10 +88,10 @@ class CsvLogger(Logger):
             if not self._failing:
                 notice(f"{self.file} cannot be written ({error.strerror}); its rows wait in memory until it can")
             self._failing = True
-            return
-        if self._failing:
-            notice(f"{self.file} is written again; no row was lost")
-        self._failing = False
+        else:
+            if self._failing:
+                notice(f"{self.file} is written again; no row was lost")
+            self._failing = False
 
     def _append(self) -> None:
         """Write over what a failure, or the open row before it was completed, left behind the settled ones."""
@@ -130,12 +121,10 @@ class CsvLogger(Logger):
 
     def _rows_that_stay(self) -> list[Row]:
         if self._settled is not None:
-            with self.file.open("rb") as table:
-                return _read(io.StringIO(table.read(self._settled).decode(), newline=""))[1]
+            return _read(self.file.read_bytes()[: self._settled])[1]
         if self._keep_until is None or not self.file.is_file():
             return []
-        whole = self.file.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last row
-        columns, rows = _read(io.StringIO(whole.decode(), newline=""))
+        columns, rows = _read(self.file.read_bytes().rpartition(b"\n")[0])  # a kill may have cut the last row
         self._columns = [*columns, *(name for name in self._columns if name not in columns)]
         return [row for row in rows if int(row[STEP]) <= self._keep_until]
 
@@ -153,11 +142,18 @@ def _lines(rows: Iterable[Row], columns: list[str]) -> bytes:
 
 def read_metrics(file: Path) -> tuple[list[str], list[Row]]:
     """Column names and rows of a ``metrics.csv``; places where nothing was logged are empty."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        return _read(lines)
+    return _read(file.read_bytes())
 
 
-def _read(lines: Iterable[str]) -> tuple[list[str], list[Row]]:
-    reader = csv.DictReader(lines)
+def say_what_is_made_again(table: Path, resumed_step: int) -> None:
+    """Rows of ``metrics.csv`` that are of after the checkpoint go."""
+    steps = [int(row[STEP]) for row in read_metrics(table)[1] if row[STEP].isdecimal()] if table.is_file() else []
+    if later := [step for step in steps if step > resumed_step]:
+        rows = f"{len(later)} row{'s' * (len(later) > 1)}"
+        notice(f"{table} goes to step {max(later)}: {rows} of after step {resumed_step} are dropped and made again")
+
+
+def _read(table: bytes) -> tuple[list[str], list[Row]]:
+    reader = csv.DictReader(io.StringIO(table.decode(), newline=""))
     rows = list(reader)
     return list(reader.fieldnames or [STEP]), rows

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 
 from slm.progress import Progress
+from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import PlannedStop
 from slm.training.watch.train_metrics import TrainMetrics
 
@@ -18,11 +19,8 @@ from slm.training.watch.train_metrics import TrainMetrics
 class Pace:
     """Means of this session: of a step, without the first one, which compiles and fills caches; of a validation.
 
-    A mean over the last half minute, as bars have it, is off tenfold where a validation is most of that.
-
-    Args:
-        val_every: period of validation in optimizer steps.
-        clock: seconds.
+    A mean over the last half minute, as bars have it, is off tenfold where a validation is most of that. Validation
+    comes every `val_every` optimizer steps; the clock gives seconds.
     """
 
     def __init__(self, val_every: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -63,7 +61,7 @@ def _mean(counted: tuple[int, float]) -> float:
     return counted[1] / counted[0] if counted[0] else 0.0
 
 
-class RunProgress(ProgressBar):
+class RunProgress(StepCallback, ProgressBar):
     """Step, training loss, validation loss, tokens a second and the time left; with no terminal, a line whenever
     metrics were logged."""
 
@@ -72,7 +70,6 @@ class RunProgress(ProgressBar):
         self.console = Console(stderr=True)
         self._shown: Progress | None = None
         self._val_loss: float | None = None
-        self._shown_step = -1
 
     def disable(self) -> None:
         self.console.quiet = True
@@ -85,23 +82,18 @@ class RunProgress(ProgressBar):
         self.console.print(*args, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         self._metrics = next(c for c in trainer.callbacks if isinstance(c, TrainMetrics))  # type: ignore[attr-defined]
         self._planned = next(c for c in trainer.callbacks if isinstance(c, PlannedStop))  # type: ignore[attr-defined]
         self._pace = Pace(self._planned.val_every)
-        self._shown_step = trainer.global_step
         self._last_step = min(trainer.max_steps, self._planned.last_step)
-        self._shown = Progress(_words, self._last_step, self._left, trainer.global_step, self.console)
+        self._shown = Progress("step {}/{}".format, self._last_step, self._left, trainer.global_step, self.console)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step == self._shown_step or self._shown is None:
-            return
-        self._shown_step = step
+    def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step, figures = trainer.global_step, self._figures()
         self._pace.step(step)
-        figures = self._figures()
-        self._shown.update(step, figures, line=figures if self._metrics.latest_step == step else None)
+        if self._shown is not None:
+            self._shown.update(step, figures, line=figures if self._metrics.latest_step == step else None)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pace.validation_begins()
@@ -135,7 +127,3 @@ class RunProgress(ProgressBar):
         if latest:
             parts.append(f"{latest['speed/tokens_per_s']:,.0f} tokens/s")
         return "  ".join(parts)
-
-
-def _words(step: int, last_step: int) -> str:
-    return f"step {step}/{last_step}"

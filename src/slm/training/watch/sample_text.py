@@ -13,20 +13,17 @@ from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
 from slm.models.contract import CausalLM
 from slm.tokenizers.base import Tokenizer
+from slm.training.config import SampleSettings
 from slm.training.lit_module import LanguageModelModule
-from slm.training.watch.settings import SampleSettings
 
 SAMPLES_FILE = "samples.txt"
 
 
 class SampleText(pl.Callback):
     """Shows a continuation of `prompt`, or an answer (`TaskData.chat`), on the terminal, and adds it to ``samples.txt``
-    of the run.
+    of the run; `settings` are those of `SampleSettings`.
 
     Sampling draws from a generator of its own, so that training is the same with and without it.
-
-    Args:
-        **settings: those of `SampleSettings`.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -69,8 +66,7 @@ class SampleText(pl.Callback):
         with file.open("a", encoding="utf-8") as out:
             out.write(f"--- step {trainer.global_step}\n{text}\n")
             self._size = out.tell()
-        bar = trainer.progress_bar_callback
-        if bar is not None:
+        if (bar := trainer.progress_bar_callback) is not None:
             bar.print(f"--- sample at step {trainer.global_step}\n{text}\n---")
 
     def _written(self, module: LanguageModelModule, **changes: Any) -> str:

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from slm.data.batches.datamodule import WindowDataModule
+import pytorch_lightning as pl
+
 from slm.files.writing import new_file
 from slm.notices import notice
 from slm.training.figures import StepFigures
@@ -16,26 +17,26 @@ from slm.training.figures import StepFigures
 class StepLog:
     """A file in the run folder, which is not there before its first line."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.lines = 0
+    def __init__(self, name: str) -> None:
+        self.file = Path(name)
+        self.lines = 0  # that it has; before it is opened, those of the checkpoint that is gone on from
 
-    def go_on_after(self, lines: int) -> None:
-        """Keep the first `lines` lines: those of the checkpoint that is gone on from."""
-        self.lines = lines
-        if self.file.is_file():
-            kept = self.file.read_bytes().splitlines(keepends=True)[:lines]
+    def open(self, trainer: pl.Trainer) -> None:
+        """In the trainer's folder; of what is there the first `lines` stay."""
+        self.file = Path(trainer.default_root_dir) / self.file.name
+        if trainer.is_global_zero and self.file.is_file():
+            kept = self.file.read_bytes().splitlines(keepends=True)[: self.lines]
             with new_file(self.file) as out:
                 out.write(b"".join(kept))
 
-    def add(self, figures: StepFigures, data: WindowDataModule, **more: Any) -> None:
-        """Write a line of a step whose samples came from `data`, and `more`; where that fails it is said instead."""
+    def add(self, figures: StepFigures, trainer: pl.Trainer, **more: Any) -> None:
+        """Write a line of a step, and `more`; where that fails it is said instead."""
         facts = {
             "step": figures.step,
             **more,
             "grad_norm": figures.grad_norm,
             "positions": list(figures.positions),
-            "samples": data.samples_at(*figures.positions),
+            "samples": trainer.datamodule.samples_at(*figures.positions),  # type: ignore[attr-defined]
         }
         told = {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in facts.items()}
         line = json.dumps(told, allow_nan=False)  # which has no numbers that are not finite

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from slm.models.facts import training_flops_per_token
 from slm.training.lightning_seams import is_logged
+from slm.training.lit_module import LanguageModelModule
 
 LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
 """Beside what the module itself says, and ``speed/*``."""
@@ -32,13 +33,13 @@ class TrainMetrics(pl.Callback):
         self.total_s = 0.0
         self.total_tokens = 0
         self._logged_step = 0
-        self._peak_flops: float | None = None
+        self._started = self._paused_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._logged_step = trainer.global_step
         device = pl_module.device
-        if device.type == "cuda":
-            self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision)
+        on_cuda = device.type == "cuda"
+        self._peak_flops = get_available_flops(device, trainer.precision_plugin.precision) if on_cuda else None
         self._flops_per_token = training_flops_per_token(pl_module.model)  # type: ignore[arg-type]
         self._reset(trainer)
 
@@ -46,8 +47,7 @@ class TrainMetrics(pl.Callback):
         self._paused_at = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if hasattr(self, "_started"):
-            self._started += time.perf_counter() - self._paused_at
+        self._started += time.perf_counter() - self._paused_at
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -62,23 +62,25 @@ class TrainMetrics(pl.Callback):
         step = trainer.global_step
         if step == self._logged_step or not is_logged(step, self.log_every, trainer.max_steps):
             return
-        steps = step - self._logged_step
-        self._logged_step = step
-        # reading the loss waits for the device, so the clock below covers finished work
-        metrics: dict[str, Any] = pl_module.take_train_metrics()  # type: ignore[operator]
+        assert isinstance(pl_module, LanguageModelModule)
+        assert pl_module.grad_norm is not None
+        means = pl_module.take_train_metrics()  # `BadSteps` waited for the device, so the clock covers finished work
         seconds = time.perf_counter() - self._started
-        metrics["train/lr"] = self._lr
-        if pl_module.grad_norm is not None:
-            metrics["train/grad_norm"] = float(pl_module.grad_norm)  # type: ignore[arg-type]
-        metrics["train/tokens"] = pl_module.tokens_trained
-        metrics["speed/tokens_per_s"] = self._tokens / seconds
-        metrics["speed/step_ms"] = 1000 * seconds / steps
-        metrics["speed/data_wait_percent"] = 100 * (_waited(trainer) - self._waited_before) / seconds
+        metrics = {
+            **means,
+            "train/lr": self._lr,
+            "train/grad_norm": float(pl_module.grad_norm),
+            "train/tokens": pl_module.tokens_trained,
+            "speed/tokens_per_s": self._tokens / seconds,
+            "speed/step_ms": 1000 * seconds / (step - self._logged_step),
+            "speed/data_wait_percent": 100 * (_waited(trainer) - self._waited_before) / seconds,
+        }
         if pl_module.bad_steps:
             metrics["train/bad_steps"] = pl_module.bad_steps
         if self._peak_flops:
             peak = self._peak_flops * trainer.world_size
             metrics["speed/mfu_percent"] = 100 * self._flops_per_token * self._tokens / seconds / peak
+        self._logged_step = step
         self.total_s += seconds
         self.total_tokens += self._tokens
         self.latest, self.latest_step = metrics, step
