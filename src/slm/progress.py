@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
+from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as LiveBar
 from rich.table import Column
 from rich.text import Text
 
+from slm.notices import notice
+
+_LINE_EVERY_S = 30.0
 Words = Callable[[int, int], str]  # of a count and its total: ``step 3/10``
 Left = Callable[[], float | None]  # seconds until the end; None while there is nothing to tell by
 
@@ -56,3 +64,28 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = self._left()
         return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")
+
+
+@contextmanager
+def byte_progress(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A function that is told how many more bytes are done (`advance`), or how many are, of how many (`completed`,
+    `total`), and shows them."""
+    is_seen = sys.stderr.isatty()
+    sizes = (bars.DownloadColumn(), bars.TransferSpeedColumn())
+    times = (TimeElapsedColumn(), "left", bars.TimeRemainingColumn())
+    columns = ("{task.description}", BarColumn(), *sizes, *times)
+    with LiveBar(*columns, console=Console(stderr=True), disable=not is_seen) as bar:
+        bar.add_task(escape(what), total=total)
+        (task,) = bar.tasks
+        told = time.monotonic()
+
+        def report(advance: int | None = None, *, completed: int | None = None, total: int | None = None) -> None:
+            nonlocal told
+            bar.update(task.id, advance=advance, completed=completed, total=total)
+            if not is_seen and time.monotonic() - told >= _LINE_EVERY_S:
+                told = time.monotonic()
+                of = "" if task.total is None else f" of {task.total / 1e6:,.0f}"
+                left = "no end in sight" if task.time_remaining is None else f"{task.time_remaining:,.0f} s left"
+                notice(f"{what} {task.completed / 1e6:,.0f}{of} MB  {(task.speed or 0) / 1e6:.1f} MB/s  {left}")
+
+        yield report

@@ -18,10 +18,11 @@ from pydantic import ByteSize, Strict
 
 from slm.errors import UserError
 from slm.fetch.content import check_content
-from slm.fetch.download import Wanted, claimed, fetch, progress_bar, writing
+from slm.fetch.download import Wanted, claimed, fetch, writing
 from slm.fetch.http import Access
 from slm.files.reading import digest_of
 from slm.files.writing import new_file
+from slm.progress import byte_progress
 from slm.schema import FORBID_EXTRA, Flag, Text
 
 MANIFEST = "manifest.json"
@@ -72,7 +73,7 @@ def crawl(config: CrawlConfig) -> Crawled:
         with claimed(target, config.url, wait=False) as part:
             _refuse_existing(target, config.overwrite)  # another process may have been faster
             remote = fetch(wanted, part)
-            with progress_bar(f"checking {target.name}") as report:
+            with byte_progress(f"checking {target.name}") as report:
                 check_content(part.file, target.name, remote, report)
             digest = digest_of(part.file)
             saved = Crawled(target, part.size, digest, target.exists() and digest_of(target) == digest)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from slm.errors import UserError
 from slm.fetch.http import Access, Answer, ConnectionBrokenError, get
 from slm.files.reading import digest_of
 from slm.files.writing import flush_file
+from slm.progress import byte_progress
 
 _PAUSE_S = 0.5  # after a try; each of those in a row that bring nothing new waits twice as long as the one before
 _VAIN_TRIES = 4
 _MOST_TRIES = 100  # however much each of them brings: a server that breaks off after every byte is not worth more
 _LONGEST_WAIT_S = 60  # a server that asks for more (Retry-After) is not waited for
 
-Report = Callable[[int, int | None], None]  # is told (bytes so far, bytes in all if known)
+Report = Callable[..., None]  # see `slm.progress.byte_progress`
 
 
 class BrokenOffError(UserError):
@@ -197,7 +197,7 @@ def fetch(wanted: Wanted, part: PartialFile) -> Answer:
         BrokenOffError: no connection lasts; UserError as `download`, OSError where `part` cannot be written.
     """
     try:
-        with progress_bar(part.target.name) as report:
+        with byte_progress(part.target.name) as report:
             remote = _persist(wanted, part, report)
     except ConnectionBrokenError as broken:
         said = f"cannot download {wanted.url} ({broken}{part.kept_note})"
@@ -268,7 +268,7 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
             for block in answer.blocks:
                 out.write(block)
                 done += len(block)
-                report(done, whole)
+                report(completed=done, total=whole)
                 if whole is None or done > whole:
                     wanted.check_size(done, " or more")
                 if whole is not None and done > whole:
@@ -280,15 +280,3 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
     if cut:
         where = "before its end" if whole is None else f"at {done} of {whole} bytes"
         raise ConnectionBrokenError(f"it broke off {where}")
-
-
-@contextlib.contextmanager
-def progress_bar(name: str) -> Iterator[Report]:
-    """A function that is told (bytes so far, bytes in all) and shows them if stderr is a terminal."""
-    from rich import console, markup, progress
-
-    columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
-    place, hidden = console.Console(stderr=True), not sys.stderr.isatty()
-    with progress.Progress("{task.description}", progress.BarColumn(), *columns, console=place, disable=hidden) as bar:
-        task = bar.add_task(markup.escape(name), total=None)
-        yield lambda done, whole: bar.update(task, completed=done, total=whole)

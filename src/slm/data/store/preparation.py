@@ -6,8 +6,6 @@ import glob
 import hashlib
 import os
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,7 +18,7 @@ from slm.data.config import CorpusConfig
 from slm.data.documents.source import Source
 from slm.data.faults import Faults
 from slm.data.store.data_card import write_card
-from slm.data.store.processes import Processes, Report, StoppedError
+from slm.data.store.processes import Processes, StoppedError
 from slm.data.store.scan import Scan, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
@@ -29,12 +27,12 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import UNFINISHED
 from slm.notices import notice
+from slm.progress import byte_progress
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from slm.tokenizers.load import load_tokenizer
 
 MakeTokenizer = Callable[[Iterable[str]], Tokenizer]
 """From the texts that are trained on, which it may iterate at most once."""
-_LINE_EVERY_S = 30.0
 _GOES_ON = "what is finished is kept, the same again goes on from there"
 
 
@@ -65,7 +63,7 @@ class Preparation:
 
     def scan(self, folder: Path) -> Scan:
         """The first pass; its outcome is kept in `folder`."""
-        with _progress("reading", sum(unit.size for unit in self.units)) as report:
+        with byte_progress("reading", sum(unit.size for unit in self.units)) as report:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
         if not any(len(records) for records in found.records):
             told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
@@ -79,7 +77,7 @@ class Preparation:
         return select(found.records, self.corpus.filters, self.corpus.val_fraction)
 
     def training_texts(self, selection: Selection) -> Iterator[str]:
-        with _progress("fitting the tokenizer", selection.n_bytes) as report:
+        with byte_progress("fitting the tokenizer", selection.n_bytes) as report:
             for unit, chosen in zip(self.units, selection.units, strict=True):
                 for split, document in chosen.of(unit, Faults(self.corpus.reading.on_bad)):
                     if split == "train":
@@ -106,7 +104,7 @@ class Preparation:
         left = [task for task in tasks if task.unit.number not in done]
         if done:
             notice(f"going on: {len(done)} of {len(tasks)} shards are there already")
-        with _progress("tokenizing", selection.n_bytes) as report:
+        with byte_progress("tokenizing", selection.n_bytes) as report:
             report(sum(shard[split]["bytes"] for shard in done.values() for split in shard))
             for index, written in self.processes.run(left, report):
                 done[left[index].unit.number] = written
@@ -201,31 +199,3 @@ def _remove_others(folder: Path, own: Path) -> None:
         if other != own and other.is_dir() and {entry.name for entry in other.iterdir()} <= {"store", "work"}:
             notice(f"removed '{other}', begun from other text or with other settings")
             shutil.rmtree(other)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Report]:
-    """How many of `total` bytes are done, on stderr: a bar in a terminal, a line now and then elsewhere."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    is_seen = sys.stderr.isatty()
-    columns = (
-        *("{task.description}", bars.BarColumn(), bars.DownloadColumn(), bars.TransferSpeedColumn()),
-        *(bars.TimeElapsedColumn(), "left", bars.TimeRemainingColumn()),
-    )
-    with bars.Progress(*columns, console=Console(stderr=True), disable=not is_seen) as bar:
-        bar.add_task(what, total=total)
-        (task,) = bar.tasks
-        told = time.monotonic()
-
-        def report(n: int) -> None:
-            nonlocal told
-            bar.advance(task.id, n)
-            if not is_seen and time.monotonic() - told >= _LINE_EVERY_S:
-                told = time.monotonic()
-                mb = f"{task.completed / 1e6:,.0f} of {total / 1e6:,.0f} MB  {(task.speed or 0) / 1e6:.1f} MB/s"
-                left = "no end in sight" if task.time_remaining is None else f"{task.time_remaining:,.0f} s left"
-                notice(f"{what} {mb}  {left}")
-
-        yield report
