@@ -125,7 +125,7 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     faults = Faults(on_bad)
     for task in tasks:
         notes = read_json_object(task.notes)
-        faults.merge(Faults.from_dict(notes["faults"]))
+        faults.merge(notes["faults"])
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
