@@ -134,10 +134,8 @@ def _contents(of_parts: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _repeated(contents: np.ndarray) -> np.ndarray:
     """(n,) bool: an equal one stands before it."""
-    order = np.lexsort((contents[:, 1], contents[:, 0]))  # stable: equal ones stay in their order
-    ordered = contents[order]
-    repeated = np.zeros(len(contents), bool)
-    repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
+    repeated = np.ones(len(contents), bool)
+    repeated[np.unique(contents.view("S16"), return_index=True)[1]] = False  # of equal ones, the first
     return repeated
 
 
