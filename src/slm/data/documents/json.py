@@ -152,24 +152,21 @@ class JsonFile(RecordSource, FileSource):
             raise text.fault("Extra data")
 
     def _decoded(self, faults: Faults) -> Iterator[str]:
-        strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
-        offset = 0
+        offset, cut = 0, b""  # a character's bytes ahead of the next piece
         for piece in pieces(self.file):
-            raw = piece.removeprefix(BYTE_ORDER_MARK) if offset == 0 else piece
-            pending = strict.getstate()
+            raw = cut + (piece if offset else piece.removeprefix(BYTE_ORDER_MARK))
+            offset += len(piece)
             try:
-                text = strict.decode(raw)
+                text, n_decoded = codecs.utf_8_decode(raw)
             except UnicodeDecodeError as error:
-                place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
-                words = f"'{self.file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
+                place = offset - len(raw) + error.start
+                words = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {place})"
                 if not faults.replaces:
                     raise BrokenFileError("not_utf8", words) from None
                 faults.add("not_utf8", f"{self.name}@{place}", words)
-                lenient.setstate(pending)
-                text = lenient.decode(raw)
-                strict.setstate(lenient.getstate())
+                text, n_decoded = codecs.utf_8_decode(raw, "replace")
+            cut = raw[n_decoded:]
             yield text
-            offset += len(piece)
 
 
 class _Text:
