@@ -37,17 +37,17 @@ WHOLE = "all"  # of an opened store: the splits one after another; of a single t
 
 
 class ShardedTokens:
-    """The tokens of several files, of at least one each, one after another: what `WindowDataset` asks of an array."""
+    """The tokens of files, of at least one each, one after another, mapped: what `WindowDataset` asks of an array."""
 
     def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._arguments = files, lengths, dtype
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._starts = self._ends - lengths
-        self._shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
+        self.shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.shards else 0
 
     def __reduce__(self) -> Any:
         """To a process that is not forked go the paths, not the tokens."""
@@ -55,17 +55,17 @@ class ShardedTokens:
 
     def __getitem__(self, where: np.ndarray) -> np.ndarray:
         """The tokens at positions `where`, of any shape, each in ``0 .. len - 1``."""
-        if len(self._shards) == 1:
-            return self._shards[0][where]
+        if len(self.shards) == 1:
+            return self.shards[0][where]
         shard_of = np.searchsorted(self._ends, where, side="right")
         found = np.empty(where.shape, self.dtype)
         for shard in np.unique(shard_of).tolist():
             here = shard_of == shard
-            found[here] = self._shards[shard][where[here] - self._starts[shard]]
+            found[here] = self.shards[shard][where[here] - self._starts[shard]]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.concatenate(self._shards).astype(dtype or self.dtype, copy=False)
+        return np.concatenate([np.empty(0, self.dtype), *self.shards]).astype(dtype or self.dtype, copy=False)
 
     def tolist(self) -> list[int]:
         return np.asarray(self).tolist()
@@ -122,15 +122,11 @@ class TokenStore:
                 _check_size(others_file(file), 8 * others)
         return cls(folder, {**meta, WHOLE: whole}, load_tokenizer(folder))
 
-    def tokens(self, split: str) -> np.ndarray | ShardedTokens:
+    def tokens(self, split: str) -> ShardedTokens:
         """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
-        shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
-        if not shards:
-            return np.empty(0, dtype)
+        shards = self.meta[split]["shards"]
         files = [self.folder / shard["file"] for shard in shards]
-        if len(files) == 1:
-            return np.memmap(files[0], dtype=dtype, mode="r")
-        return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
+        return ShardedTokens(files, [shard["tokens"] for shard in shards], np.dtype(self.meta["dtype"]))
 
     def token_bytes(self, split: str) -> TokenBytes:
         """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte. Of a store
