@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, default_convert
 from slm.data.batches.mixture import MixtureStore, Store
 from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
 from slm.data.batches.pairs import PairDataset
-from slm.data.batches.samples import PackedSamples, PaddedSamples, SampleSet, SampleWindows
+from slm.data.batches.samples import SampleSet, SampleWindows
 from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
@@ -202,9 +202,10 @@ class InstructionDataModule(WindowDataModule):
     ) -> None:
         inputs = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
         super().__init__(hashlib.sha256(" ".join(inputs).encode()).hexdigest(), *arguments, **others)
-        windows = partial(PackedSamples, seed=self.seed) if packing else PaddedSamples
+        packed_by = self.seed if packing else None
         self.datasets = {
-            split: windows(part, self.seq_len, counted=split == self.eval_split) for split, part in samples.items()
+            split: SampleWindows(part, self.seq_len, packed_by, counted=split == self.eval_split)
+            for split, part in samples.items()
         }
 
 
