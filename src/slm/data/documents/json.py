@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,11 @@ class JsonlFile(RecordSource, FileSource):
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Blank lines are no records; a line longer than ``max_record_bytes`` is never held."""
+        # of a span the first line is another's, if only its end: the one that holds the byte before
+        at, end = max(0, span.start - 1), sys.maxsize if span == WHOLE else span.end
+        lines = _lines(pieces(self.file, at), at, end, self.reading.max_record_bytes)
         try:
-            for offset, line in self._lines(span):
+            for offset, line in islice(lines, int(span.start > 0), None):
                 if line is None:
                     self.too_long(f"@{offset}", faults)
                 elif line.strip() and (values := self._values(line, offset, faults)) is not None:
@@ -43,15 +48,6 @@ class JsonlFile(RecordSource, FileSource):
 
     def where(self, place: str) -> str:
         return f"line {line_number(self.file, int(place[1:])):,} of '{self.file}'"
-
-    def _lines(self, span: Span) -> Iterator[tuple[int, bytes | None]]:
-        limit = self.reading.max_record_bytes
-        if span.start == 0:
-            yield from _lines(pieces(self.file), 0, None if span == WHOLE else span.end, limit)
-        else:  # the line that holds the byte before the span is another's, even if nothing of it is left but its end
-            lines = _lines(pieces(self.file, span.start - 1), span.start - 1, span.end, limit)
-            next(lines, None)
-            yield from lines
 
     def _values(self, line: bytes, offset: int, faults: Faults) -> dict[str, Any] | None:
         """The line's object; None, and a fault counted, if it holds none."""
@@ -76,7 +72,7 @@ class JsonlFile(RecordSource, FileSource):
         return None
 
 
-def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`. `source`
     is what comes from byte `at` on, in pieces."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
@@ -88,7 +84,7 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
                 yield begin, (bytes(held) + row if held else row) if size <= limit else None
             begin, size, told = begin + size + 1, 0, False
             held.clear()
-            if end is not None and begin >= end:
+            if begin >= end:
                 return
         read += len(piece)
         size += len(rest)
@@ -99,7 +95,7 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
             if not told:  # at once: its end may be gigabytes away
                 yield begin, None
                 told = True
-            if end is not None and read >= end:  # whatever follows begins in a later span
+            if read >= end:  # whatever follows begins in a later span
                 break
     if size and not told:
         yield begin, bytes(held)

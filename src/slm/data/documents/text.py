@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
@@ -41,10 +40,11 @@ class TextFile(FileSource):
         size = self.size() if self.file.is_file() else 0
         start = self._cut_in_file(span.start) if span.start else 0
         end = self._cut_in_file(span.end) if span.end < size else size
-        yield _Part(_bytes(self.file, start, end - start), start, begins=start == 0, ends=end == size)
+        yield _Part(b"".join(pieces(self.file, start, end - start)), start, begins=start == 0, ends=end == size)
 
     def _cut_in_file(self, place: int) -> int:
-        return place - _BEFORE + _cut(_bytes(self.file, place - _BEFORE, _BEFORE + self.searched), _BEFORE)
+        start = place - _BEFORE
+        return start + _cut(b"".join(pieces(self.file, start, _BEFORE + self.searched)), _BEFORE)
 
     def _stream(self) -> Iterator[_Part]:
         held, offset, broken = bytearray(), 0, None
@@ -91,16 +91,6 @@ class TextFile(FileSource):
             what = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {offset})"
             faults.add("not_utf8", f"{self.name}@{offset}", what)
         return raw.decode(errors="replace").replace("\0", "\ufffd") if faults.replaces else None
-
-
-def _bytes(file: Path, start: int, size: int) -> bytes:
-    found = []
-    for piece in pieces(file, start):
-        found.append(piece[:size])
-        size -= len(piece)
-        if size <= 0:
-            break
-    return b"".join(found)
 
 
 def _cut(around: bytes, at: int) -> int:
