@@ -13,8 +13,7 @@ from slm.chat.records import Message, Pair, RecordError, conversation_of, pair_o
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.pairs import PairTokens, TooLong, fitted, tokenized
 from slm.data.config import CorpusConfig, Reading
-from slm.data.corpora import conversation_files
-from slm.data.corpora import pairs as pair_files
+from slm.data.corpora import CONVERSATION_FILES, PAIR_FILES, text
 from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
@@ -69,12 +68,12 @@ def read_pairs(
 
 def _conversations(corpus: CorpusConfig, name: Literal["path", "val_path"], faults: Faults) -> list[Conversation]:
     made = partial(conversation_of, form=corpus.settings.get("form", "auto"))
-    files = conversation_files(corpus.settings[name])
+    files = text(corpus.settings[name], CONVERSATION_FILES)
     return [found for _, found in _read(files, corpus.reading, made, "no_conversation", faults)]
 
 
 def _pairs(path: str | list[str], reading: Reading, faults: Faults) -> Iterator[tuple[str, Pair]]:
-    for place, pair in _read(pair_files(path), reading, pair_of, "no_pair", faults):
+    for place, pair in _read(text(path, PAIR_FILES), reading, pair_of, "no_pair", faults):
         if pair.chosen == pair.rejected:
             faults.note("same_answers", place)
         else:
