@@ -11,7 +11,7 @@ from annotated_types import Gt, Lt
 from pydantic import Strict
 
 from slm.data.faults import OnBad
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, refuse
 from slm.registry import CORPORA, READERS
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together
 
@@ -141,8 +141,7 @@ def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> No
     if kind not in known:
         raise UserError(f"{where}.kind: there is no '{kind}'{did_you_mean(kind, known)} (known: {', '.join(known)})")
     takes = own[kind] if kind in own else CORPORA.get(kind)
-    if problems := call_problems(takes, settings, where):
-        raise UserError("\n".join(problems))
+    refuse(call_problems(takes, settings, where))
 
 
 def _prepared(path: str) -> None: ...  # their signatures say what such data takes
