@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from slm.data.config import AUTO, Reading
 from slm.data.documents.compression import COMPRESSED, is_compressed
@@ -19,6 +19,7 @@ from slm.errors import UserError
 from slm.files.reading import digest_of, is_unicode, with_replacements
 from slm.registry import READERS
 
+T = TypeVar("T")
 PART_SIZE = 8 << 20
 """Bytes of a file, or characters of a record's text, that a part has at least; it has less than twice as many."""
 SEARCHED = 1 << 16  # how far a good place to cut is looked for
@@ -65,6 +66,20 @@ class Span(NamedTuple):
 
 
 WHOLE = Span(0, -1)  # of what can only be read from its beginning to its end: compressed files, JSON arrays, streams
+
+
+def grouped(items: Iterable[T], size_of: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+    """Adjacent items, in groups of the size `enough` or just above it; the last one may be smaller."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size >= enough:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 class Record(NamedTuple):
