@@ -58,12 +58,8 @@ class Crawled:
 
 def crawl(config: CrawlConfig) -> Crawled:
     """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it, an array.
-
-    Raises:
-        UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
-            except where a connection broke off: what came is kept under a hidden name, and the next call for the same
-            url and filename goes on from there.
-    """
+    `UserError`: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then
+    but where a connection broke off: the next call for the same url and filename goes on from what came."""
     target = place_of(config.out, config.category, config.filename)
     mend = f"check url, or put the file at {target} yourself"
     access = Access(mend, config.timeout, config.allow_private, to_https=True)
@@ -100,10 +96,8 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _recording(folder: Path, entry: dict[str, Any]) -> Iterator[None]:
-    """Put `entry` in place of an older one about the same file, once the block has put the file there.
-
-    The new manifest is on the disk before the block begins, so that a full disk is found out ahead of it.
-    """
+    """Put `entry` in place of an older one about the same file, once the block has put the file there. The new manifest
+    is on the disk before the block begins, so that a full disk is found out ahead of it."""
     lock = folder / f".{MANIFEST}.lock"
     with FileLock(lock):  # another process that has a line to add waits
         try:

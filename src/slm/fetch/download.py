@@ -116,11 +116,9 @@ class PartialFile:
 
 @contextlib.contextmanager
 def claimed(target: Path, url: str, wait: bool = True) -> Iterator[PartialFile]:
-    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends.
-
-    It stays after `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Where somebody else fills it, `wait`
-    until nobody does; else raise `UserError`.
-    """
+    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends,
+    but for `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Where somebody else fills it, `wait` until
+    nobody does; else raise `UserError`."""
     lock = target.with_name(f".{target.name}.lock")
     part = PartialFile(target, url)
     with _made_folder(target.parent):
@@ -158,17 +156,13 @@ def _made_folder(folder: Path) -> Iterator[None]:
 
 
 def download(url: str, target: Path, *, sha256: str | None, size: int | None = None, mend: str) -> None:
-    """Fetch `url` into `target`; nothing is done where `target` has the wanted size and checksum already.
+    """Fetch `url` into `target`, unless it has the wanted size (in bytes) and checksum (in hex), where known, already.
 
-    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Size (in
-    bytes) and checksum (in hex) are None where they are not known; they are also held against what the server says
-    (Content-Length, Content-MD5). Where it says no length and closes the connection early (HTTP/1.0), only `size` or
-    `sha256` can tell. `mend` is what the user can do instead, for the messages.
-
-    Raises:
-        UserError: it cannot be reached, is not there, breaks off again and again, is redirected to another scheme or
-            without end, has another size or checksum, or cannot be written. `target` is as it was before; only what
-            came over a connection that broke is kept for the next call, as it is on Ctrl-C.
+    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Where the
+    server says no length and closes the connection early (HTTP/1.0), only `size` or `sha256` can tell. `mend` is what
+    the user can do instead, for the messages. `UserError`: it cannot be reached, is not there, breaks off again and
+    again, is redirected to another scheme or without end, has another size or checksum (also than the server says), or
+    cannot be written. `target` is then as it was; what came over a connection that broke, or until Ctrl-C, is kept.
     """
     wanted = Wanted(url, Access(mend), sha256, size)
     with writing(target):
@@ -192,10 +186,7 @@ def writing(target: Path) -> Iterator[None]:
 
 def fetch(wanted: Wanted, part: PartialFile) -> Answer:
     """Fill `part` with the wanted bytes, going on with those it holds; gives what the server says of the file.
-
-    Raises:
-        BrokenOffError: no connection lasts; UserError as `download`, OSError where `part` cannot be written.
-    """
+    `BrokenOffError`: no connection lasts; `UserError` as `download`, OSError where `part` cannot be written."""
     try:
         with byte_progress(part.target.name) as report:
             remote = _persist(wanted, part, report)
