@@ -90,7 +90,7 @@ class RunProgress(ProgressBar):
         self._pace = Pace(self._planned.val_every)
         self._shown_step = trainer.global_step
         self._last_step = min(trainer.max_steps, self._planned.last_step)
-        self._shown = Progress(_words, self._last_step, self._left, trainer.global_step, self.console)
+        self._shown = Progress("step", self._last_step, self._left, trainer.global_step, self.console)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -135,7 +135,3 @@ class RunProgress(ProgressBar):
         if latest:
             parts.append(f"{latest['speed/tokens_per_s']:,.0f} tokens/s")
         return "  ".join(parts)
-
-
-def _words(step: int, last_step: int) -> str:
-    return f"step {step}/{last_step}"
