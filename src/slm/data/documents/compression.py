@@ -63,11 +63,8 @@ def line_number(file: Path, offset: int) -> int:
 
 def _opened(file: Path) -> io.BufferedReader:
     ending = file.suffix.lower()
-    if ending == ".gz":
-        return cast(io.BufferedReader, gzip.open(file))
-    if ending == ".zst":
-        return cast(io.BufferedReader, _zstd().open(file))
-    return file.open("rb")
+    opened: Any = gzip.open if ending == ".gz" else _zstd().open if ending == ".zst" else open
+    return cast(io.BufferedReader, opened(file, "rb"))
 
 
 def _zstd() -> Any:
