@@ -70,8 +70,7 @@ class CorpusConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
-        """From the flat YAML node, where the corpus's own settings stand beside the common ones; `UserError` has a line
-        a problem, all of them at once."""
+        """From the flat YAML node, the corpus's own settings beside the common ones; `UserError` has all problems."""
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
         filters = _of(values, _names(Filters)) if reads_text else {}

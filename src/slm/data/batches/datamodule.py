@@ -63,8 +63,8 @@ def _without_labels(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal and Slurm signal all processes of a run. If the loaders died of it, the run could not finish its step:
-    so a loader heeds SIGTERM from the run alone, which ends its loaders so."""
+    """A terminal and Slurm signal all processes of a run, which needs its loaders to finish its step: so a loader heeds
+    the run's own SIGTERM alone."""
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

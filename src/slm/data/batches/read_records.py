@@ -100,8 +100,7 @@ def _key(messages: Sequence[Message]) -> bytes:
 
 
 def _split(found: Sequence[T], keys: Sequence[bytes], fraction: float) -> tuple[list[T], list[T]]:
-    """Hold out about `fraction`: what has the smallest keys, so that equal keys stay together and a record more moves
-    few others."""
+    """Hold out about `fraction`, the smallest keys: equal ones stay together, and a record more moves few others."""
     wanted = max(1, round(fraction * len(keys)))
     border = sorted(keys)[min(wanted, len(keys)) - 1] if keys else b""
     parts: tuple[list[T], list[T]] = ([], [])

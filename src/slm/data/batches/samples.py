@@ -1,5 +1,4 @@
-"""Conversations to token ids in memory, as a template writes them, and these to windows: labels are shifted here, as
-`windows.py` shifts those of running text."""
+"""Conversations to token ids in memory, as a template writes them, and these to windows, where labels are shifted."""
 
 from __future__ import annotations
 

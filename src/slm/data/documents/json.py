@@ -26,8 +26,7 @@ _WORDS = {list: "an array", str: "a string", type(None): "null"}
 
 @register_reader("jsonl")
 class JsonlFile(RecordSource, FileSource):
-    """A record a line, which belongs to the span in which it begins. Records are named by the byte at which their line
-    begins."""
+    """A record a line, named by the byte at which that begins, and of the span in which it does."""
 
     def spans(self) -> list[Span]:
         return self.byte_spans()
@@ -73,8 +72,8 @@ class JsonlFile(RecordSource, FileSource):
 
 
 def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`. `source`
-    is what comes from byte `at` on, in pieces."""
+    """Lines that begin before `end`, each with its first byte's place; None for one longer than `limit`. `source` is
+    what comes from byte `at` on."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")
@@ -112,8 +111,7 @@ def json_file(file: Path, name: str, reading: Reading) -> JsonFile | JsonlFile:
 
 
 class JsonFile(RecordSource, FileSource):
-    """An array of records, named by their number. What follows a fault of the syntax cannot be told apart and is left
-    out."""
+    """An array of records, named by their number. What follows a fault of the syntax is left out."""
 
     def spans(self) -> list[Span]:
         return [WHOLE]

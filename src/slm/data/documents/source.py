@@ -1,5 +1,4 @@
-"""What a corpus consists of: sources, which give documents, span by span; what those have in common that are files, and
-those whose documents are a field of records; and where a text that is too long to be held is cut."""
+"""What a corpus consists of: sources, of files or of records, which give documents span by span, long ones in parts."""
 
 from __future__ import annotations
 
@@ -97,8 +96,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """JSON types that change when the content may have changed, told without reading it; `UserError` if it is not
-        there."""
+        """JSON types that change when the content may have, told without reading it; `UserError` if it is missing."""
 
     def size(self) -> int | None:
         """Bytes, for the progress and for units of work of like size; None for what is no file."""
@@ -145,7 +143,7 @@ class FileSource(Source):
             raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
 
     def size(self) -> int:
-        return self.file.stat().st_size
+        return self.file.stat().st_size if self.file.is_file() else 0  # it is missed when it is read
 
     def sha256(self) -> str:
         return digest_of(self.file)
@@ -154,7 +152,7 @@ class FileSource(Source):
         """Of a file that can be read from any place on; the last is the longest, so that none can be empty."""
         if is_compressed(self.file):
             return [WHOLE]
-        size = self.size() if self.file.is_file() else 0
+        size = self.size()
         starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]
         return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
 

@@ -89,8 +89,7 @@ class _Out:
         self._others: list[np.ndarray] = []  # (2, k): where they are, and their bytes
 
     def write(self, document: Document, ids: np.ndarray) -> int:
-        """The document's ids, what stands before a text where it begins, and the end of text where it ends; returns the
-        bytes of its text."""
+        """The ids, with what stands before a text where it begins and its end where it ends; gives the text's bytes."""
         of = self._tokenizer
         begin = of.begin_ids if document.begins else ()
         end = (of.eos_id,) if document.ends else ()

@@ -109,8 +109,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Open a store; `UserError` if it is missing, damaged, of another format, or a file has not the size that was
-        written."""
+        """`UserError` if it is missing, damaged, of another format, or a file has not the size that was written."""
         meta = _read_meta(folder)
         counts = ("tokens", "bytes", "documents")
         whole: dict[str, Any] = {key: sum(meta[split][key] for split in SPLITS) for key in counts}
@@ -150,8 +149,7 @@ class TokenStore:
 def meta_of(
     shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """What ``meta.json`` says of a store of these `shards`, of which `slm.data.store.shard.write_shard` told, with so
-    many documents in each split."""
+    """What ``meta.json`` says of these shards, as `slm.data.store.shard.write_shard` tells of each, and `documents`."""
     meta: dict[str, Any] = {
         "format": FORMAT,
         "dtype": token_dtype(tokenizer.vocab_size).name,
