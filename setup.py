@@ -8,5 +8,10 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages("src"), "slm.conf"],
     package_dir={"": "src", "slm.conf": "conf"},
-    package_data={"slm.conf": ["**/*.yaml"], "slm.models.kernels": ["*.c", "*.h"], "slm.suggest": ["*.txt"]},
+    package_data={
+        "slm.chat": ["*.jinja"],
+        "slm.conf": ["**/*.yaml"],
+        "slm.models.kernels": ["*.c", "*.h"],
+        "slm.suggest": ["*.txt"],
+    },
 )

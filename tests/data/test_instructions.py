@@ -36,13 +36,13 @@ def test_a_share_is_held_out_and_equal_records_stay_together(tmp_path: Path) -> 
     """A record more moves few others from one part to the other; JSON and JSON Lines are read alike."""
     records = [{"prompt": f"q{i % 150}", "response": "a"} for i in range(300)]
     parts = read_conversations(corpus(write(tmp_path / "a.jsonl", records), val_fraction=0.2), Faults())
-    prompts = [{talk[0]["content"] for talk in part} for part in (parts.train, parts.val)]
+    prompts = [{talk[0]["content"] for talk in part} for part in (parts["train"], parts["val"])]
     assert not prompts[0] & prompts[1]
-    assert (len(parts.train), len(parts.val)) == (240, 60)
+    assert (len(parts["train"]), len(parts["val"])) == (240, 60)
     again = read_conversations(corpus(write(tmp_path / "a.json", records), val_fraction=0.2), Faults())
     assert again == parts
     more = write(tmp_path / "b.jsonl", [*records, {"prompt": "new", "response": "a"}])
-    moved = {talk[0]["content"] for talk in read_conversations(corpus(more, val_fraction=0.2), Faults()).val}
+    moved = {talk[0]["content"] for talk in read_conversations(corpus(more, val_fraction=0.2), Faults())["val"]}
     assert len(moved ^ prompts[1]) <= 2
 
 
@@ -50,7 +50,7 @@ def test_a_file_of_its_own_is_the_validation_part(tmp_path: Path) -> None:
     train = write(tmp_path / "t.jsonl", [{"prompt": "q", "response": "a"}])
     val = write(tmp_path / "v.jsonl", [{"messages": [ASKED, ANSWERED]}])
     parts = read_conversations(corpus(train, val_path=str(val)), Faults())
-    assert (parts.train, parts.val) == ([[ASKED, ANSWERED]], [[ASKED, ANSWERED]])
+    assert (parts["train"], parts["val"]) == ([[ASKED, ANSWERED]], [[ASKED, ANSWERED]])
 
 
 def test_bad_records_are_refused_with_their_line_or_counted(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_bad_records_are_refused_with_their_line_or_counted(tmp_path: Path) -> N
     assert "\n" not in str(e.value)
     faults = Faults("skip")
     parts = read_conversations(corpus(file, on_bad="skip"), faults)
-    assert len(parts.train) + len(parts.val) == 20
+    assert len(parts["train"]) + len(parts["val"]) == 20
     assert (faults.counts["no_conversation"], faults.counts["bad_json"]) == (1, 1)
 
 

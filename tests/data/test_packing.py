@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from slm.data.batches.samples import PackedSamples, PaddedSamples, SampleSet, pack
+from slm.data.batches.samples import SampleSet, SampleWindows, pack
 from slm.models.config import ModelConfig
 from slm.models.modules.build import build_model
 
@@ -78,7 +78,7 @@ def test_windows_are_full_on_real_lengths() -> None:
     lengths = stdlib_lengths()
     assert len(lengths) > 300
     for seq_len in (512, 1024):
-        assert PackedSamples(sample_set(lengths), seq_len, seed=1).filled > 0.95
+        assert SampleWindows(sample_set(lengths), seq_len, seed=1).filled > 0.95
 
 
 def model(kind: str = "learned", **shape: Any) -> Any:
@@ -103,8 +103,8 @@ def model(kind: str = "learned", **shape: Any) -> Any:
 def test_a_packed_sample_is_as_it_is_alone(kind: str, shape: dict[str, Any]) -> None:
     """Logits and loss within 1e-5, whatever stands beside it."""
     samples = sample_set([5, 30, 18, 2, 9, 40, 3, 12])
-    packed = PackedSamples(samples, T, seed=3)
-    alone = PaddedSamples(samples, T)
+    packed = SampleWindows(samples, T, seed=3)
+    alone = SampleWindows(samples, T)
     made = model(kind, **shape)
     assert max(map(len, packed.windows)) > 2
     batch = packed.__getitems__(np.arange(len(packed)))
@@ -139,10 +139,10 @@ def test_a_loader_that_is_not_forked_gets_shared_memory() -> None:
     samples = sample_set([20_000, 3])
     _, values = samples.__reduce__()
     assert sum(isinstance(value, torch.Tensor) for value in values) == 4
-    again = pickle.loads(pickle.dumps(PackedSamples(samples, 30_000, seed=0)))
-    batch, other = (packed.__getitems__([0]) for packed in (again, PackedSamples(samples, 30_000, seed=0)))
+    again = pickle.loads(pickle.dumps(SampleWindows(samples, 30_000, seed=0)))
+    batch, other = (packed.__getitems__([0]) for packed in (again, SampleWindows(samples, 30_000, seed=0)))
     assert all(torch.equal(batch[name], other[name]) for name in batch)
-    assert again.text_bytes([0]) == PackedSamples(samples, 30_000, seed=0).text_bytes([0])
+    assert again.text_bytes([0]) == SampleWindows(samples, 30_000, seed=0).text_bytes([0])
 
 
 def test_what_is_learnt_is_the_successor() -> None:
@@ -153,11 +153,11 @@ def test_what_is_learnt_is_the_successor() -> None:
         np.array([1, 2, 3, 4, 5], dtype=np.int32),
         np.array([0, 3, 5]),
     )
-    batch = PackedSamples(samples, 4, seed=0).__getitems__([0])
+    batch = SampleWindows(samples, 4, seed=0).__getitems__([0])
     assert batch["input_ids"].tolist() == [[7, 8, 5, 0]]
     assert batch["labels"].tolist() == [[8, 9, 6, -100]]
-    assert PackedSamples(samples, 4, seed=0).text_bytes([0]) == 2 + 3 + 5
+    assert SampleWindows(samples, 4, seed=0).text_bytes([0]) == 2 + 3 + 5
     assert batch["positions"].tolist() == [[0, 1, 0, 0]]
-    batch = PaddedSamples(samples, 8).__getitems__([1, 0])
+    batch = SampleWindows(samples, 8).__getitems__([1, 0])
     assert batch["input_ids"].tolist() == [[5] + [0] * 7, [7, 8] + [0] * 6]
     assert batch["labels"].tolist() == [[6] + [-100] * 7, [8, 9] + [-100] * 6]

@@ -12,9 +12,10 @@ import torch
 from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.data.batches.pairs import PairDataset, fingerprint, fitted, tokenized
-from slm.data.batches.read_records import PairSplits, read_pairs
+from slm.data.batches.pairs import PairDataset, PairTokens, fingerprint, fitted, tokenized
+from slm.data.batches.read_records import read_pairs
 from slm.data.config import CorpusConfig
+from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.tokenizers.byte import ByteTokenizer
 
@@ -79,9 +80,11 @@ def write(file: Path, records: list[Any]) -> str:
     return str(file)
 
 
-def read(renderer: ChatRenderer, path: str, longest: int = 64, **settings: Any) -> PairSplits:
+def read(
+    renderer: ChatRenderer, path: str, faults: Faults, longest: int = 64, **settings: Any
+) -> tuple[list[PairTokens], list[PairTokens]]:
     values = {"kind": "pairs", "cache_dir": "unused", "path": path, "val_fraction": 0.2, **settings}
-    return read_pairs(CorpusConfig.from_dict(values), renderer, longest, "drop")
+    return read_pairs(CorpusConfig.from_dict(values), faults, renderer, longest, "drop")
 
 
 def record(i: int, **changes: Any) -> dict[str, Any]:
@@ -93,22 +96,21 @@ def test_left_out_is_counted_and_no_prompt_is_in_both_splits(renderer: ChatRende
     records += [record(90, rejected="yes 90"), record(91, chosen="x" * 99), {"prompt": "x"}, record(92, chosen="")]
     path = write(tmp_path / "pairs.jsonl", records)
     with pytest.raises(UserError, match=r"pairs.jsonl' has no field 'chosen' .*set data.on_bad=skip"):
-        read(renderer, path)
-    splits = read(renderer, path, on_bad="skip")
-    assert splits.faults.counts == {"no_pair": 2, "same_answers": 1, "long_pair": 1}
-    assert len(splits.train) + len(splits.val) == 40
-    assert 8 <= len(splits.val) <= 9
-    prompts = [
-        {bytes(p.chosen.ids[: p.chosen.learnt.argmax()].tolist()) for p in part} for part in (splits.train, splits.val)
-    ]
+        read(renderer, path, Faults())
+    faults = Faults("skip")
+    train, val = read(renderer, path, faults)
+    assert faults.counts == {"no_pair": 2, "same_answers": 1, "long_pair": 1}
+    assert len(train) + len(val) == 40
+    assert 8 <= len(val) <= 9
+    prompts = [{bytes(p.chosen.ids[: p.chosen.learnt.argmax()].tolist()) for p in part} for part in (train, val)]
     assert not prompts[0] & prompts[1]
 
 
 def test_validation_files(renderer: ChatRenderer, tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", [record(i) for i in range(10)])
-    splits = read(renderer, path, val_path=write(tmp_path / "val.jsonl", [record(50)]))
-    assert (len(splits.train), len(splits.val)) == (10, 1)
+    train, val = read(renderer, path, Faults(), val_path=write(tmp_path / "val.jsonl", [record(50)]))
+    assert (len(train), len(val)) == (10, 1)
     with pytest.raises(UserError, match=r"the prompt of val.jsonl@0 is one of data.path too"):
-        read(renderer, path, val_path=write(tmp_path / "val.jsonl", [record(3, chosen="other")]))
+        read(renderer, path, Faults(), val_path=write(tmp_path / "val.jsonl", [record(3, chosen="other")]))
     with pytest.raises(UserError, match=r"data.path: no pair is left \(pairs longer than data.seq_len, left out: 10"):
-        read(renderer, path, longest=8)
+        read(renderer, path, Faults(), longest=8)

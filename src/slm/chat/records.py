@@ -77,21 +77,15 @@ def _conversation(found: Any) -> list[Message]:
 
 
 def _question_and_answer(values: Mapping[str, Any], form: Form) -> list[Message]:
-    if form == "alpaca":
-        asked, answer = _alpaca(values), "output"
-    else:
-        asked = {"role": "user", "content": _text(values, "prompt")}
-        answer = "completion" if "completion" in values and "response" not in values else "response"
+    asked, answer = ("instruction", "output") if form == "alpaca" else ("prompt", "response")
+    if answer == "response" and answer not in values and "completion" in values:
+        answer = "completion"
+    question = {"role": "user", "content": _text(values, asked)}
+    if form == "alpaca" and values.get("input"):  # apart, too, for templates that give each its heading
+        question |= {"instruction": question["content"], "input": _text(values, "input")}
+        question["content"] += f"\n\n{question['input']}"
     system = [{"role": "system", "content": _text(values, "system")}] if values.get("system") else []
-    return [*system, asked, {"role": "assistant", "content": _text(values, answer)}]
-
-
-def _alpaca(values: Mapping[str, Any]) -> Message:
-    instruction = _text(values, "instruction")
-    if not values.get("input"):
-        return {"role": "user", "content": instruction}
-    given = _text(values, "input")  # both stand in the message apart, too, for templates that give each its heading
-    return {"role": "user", "content": f"{instruction}\n\n{given}", "instruction": instruction, "input": given}
+    return [*system, question, {"role": "assistant", "content": _text(values, answer)}]
 
 
 def _prompt(value: Any) -> tuple[Message, ...]:

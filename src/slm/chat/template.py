@@ -19,35 +19,6 @@ _CHATML = (
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
 
-# A message may carry `instruction` and `input` apart, as records of Alpaca's form do; then the input has a heading.
-_ALPACA = r"""
-{%- if messages[0]['role'] != 'system' -%}
-    {%- if messages[0]['input'] -%}
-        {{ 'Below is an instruction that describes a task, paired with an input that provides further context. ' }}
-    {%- else -%}
-        {{ 'Below is an instruction that describes a task. ' }}
-    {%- endif -%}
-    {{ 'Write a response that appropriately completes the request.\n\n' }}
-{%- endif -%}
-{%- for message in messages -%}
-    {%- if message['role'] == 'system' -%}
-        {{ message['content'] + '\n\n' }}
-    {%- elif message['role'] == 'user' -%}
-        {%- if message['input'] -%}
-            {{ '### Instruction:\n' + message['instruction'] + '\n\n### Input:\n' + message['input'] + '\n\n' }}
-        {%- else -%}
-            {{ '### Instruction:\n' + message['content'] + '\n\n' }}
-        {%- endif -%}
-    {%- elif message['role'] == 'assistant' -%}
-        {{ '### Response:\n' + message['content'] + eos_token }}
-        {%- if not loop.last -%}{{ '\n\n' }}{%- endif -%}
-    {%- else -%}
-        {{ raise_exception('alpaca knows the roles system, user and assistant; got ' + message['role']) }}
-    {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '### Response:\n' }}{%- endif -%}
-"""
-
 
 @dataclass(frozen=True)
 class ChatTemplate:
@@ -67,8 +38,10 @@ def chatml(tokenizer: Tokenizer) -> ChatTemplate:
 @register_template("alpaca")
 def alpaca(tokenizer: Tokenizer) -> ChatTemplate:
     """Stanford's (Taori et al. 2023): headings in plain text, so no vocabulary needs new tokens; the end of text ends
-    each response."""
-    return ChatTemplate(_beginning(tokenizer) + _ALPACA.strip())
+    each response. A message may carry `instruction` and `input` apart, as records of its form do; then the input has a
+    heading."""
+    source = Path(__file__).with_name("alpaca.jinja").read_text(encoding="utf-8")
+    return ChatTemplate(_beginning(tokenizer) + source.strip())
 
 
 @register_template("hf")

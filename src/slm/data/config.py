@@ -11,7 +11,7 @@ from annotated_types import Gt, Lt
 from pydantic import Strict
 
 from slm.data.faults import OnBad
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, refuse
 from slm.registry import CORPORA, READERS
 from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text, call_problems, checked, together
 
@@ -70,8 +70,7 @@ class CorpusConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
-        """From the flat YAML node, where the corpus's own settings stand beside the common ones; `UserError` has a line
-        a problem, all of them at once."""
+        """From the flat YAML node, the corpus's own settings beside the common ones; `UserError` has all problems."""
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
         filters = _of(values, _names(Filters)) if reads_text else {}
@@ -141,8 +140,7 @@ def _check_settings(kind: object, settings: Mapping[str, Any], where: str) -> No
     if kind not in known:
         raise UserError(f"{where}.kind: there is no '{kind}'{did_you_mean(kind, known)} (known: {', '.join(known)})")
     takes = own[kind] if kind in own else CORPORA.get(kind)
-    if problems := call_problems(takes, settings, where):
-        raise UserError("\n".join(problems))
+    refuse(call_problems(takes, settings, where))
 
 
 def _prepared(path: str) -> None: ...  # their signatures say what such data takes

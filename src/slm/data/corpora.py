@@ -40,8 +40,8 @@ _INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
 _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
 # of Python's own: tests are repetitive, the rest is not source
 _LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
-_CONVERSATIONS = ["*.json", "*.jsonl"]
-_PAIRS = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
+CONVERSATION_FILES = ["*.json", "*.jsonl"]
+PAIR_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -105,18 +105,13 @@ def datasets(
 @register_corpus("instructions")
 def instructions(path: str | list[str], val_path: str | list[str] | None = None, form: Form = "auto") -> list[Path]:
     """Conversations: the files of both parts, training first."""
-    return [*conversation_files(path), *(conversation_files(val_path) if val_path else [])]
-
-
-def conversation_files(path: str | list[str]) -> list[Path]:
-    """The files of conversations that `path` (a file, a folder, a glob, or several) names, sorted."""
-    return text(path, _CONVERSATIONS)
+    return [*text(path, CONVERSATION_FILES), *(text(val_path, CONVERSATION_FILES) if val_path else [])]
 
 
 @register_corpus("pairs")
 def pairs(path: str | list[str], val_path: str | list[str] | None = None) -> list[Path]:
     """Better and worse answers to a prompt: the files of training; those of validation stand apart."""
-    return text(path, _PAIRS)
+    return text(path, PAIR_FILES)
 
 
 def find_files(path: str, patterns: list[str]) -> list[Path]:

@@ -60,30 +60,20 @@ class Faults:
 
     def note(self, kind: str, place: str) -> None:
         """Count what is never refused: nothing is lost with it, or a setting says so."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        places = self.places.setdefault(kind, [])
-        if len(places) < PLACES_KEPT:
-            places.append(place)
+        self.merge({kind: {"count": 1, "places": [place]}})
 
-    def merge(self, other: Faults) -> None:
-        """Add what another process found; its places come after those that are here."""
-        for kind, count in other.counts.items():
-            self.counts[kind] = self.counts.get(kind, 0) + count
+    def merge(self, found: Mapping[str, Any]) -> None:
+        """Add what the `as_dict` of another process says; its places come after those that are here."""
+        for kind, entry in found.items():
+            self.counts[kind] = self.counts.get(kind, 0) + entry["count"]
             places = self.places.setdefault(kind, [])
-            places += other.places[kind][: PLACES_KEPT - len(places)]
+            places += entry["places"][: PLACES_KEPT - len(places)]
 
     def as_dict(self) -> dict[str, Any]:
-        """Kind -> ``count`` and the first ``places``, in JSON types; `from_dict` is the inverse."""
+        """Kind -> ``count`` and the first ``places``, in JSON types."""
         return {
             kind: {"count": self.counts[kind], "places": self.places[kind]} for kind in KINDS if kind in self.counts
         }
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any], on_bad: OnBad = "refuse") -> Faults:
-        faults = cls(on_bad)
-        faults.counts = {kind: entry["count"] for kind, entry in found.items()}
-        faults.places = {kind: list(entry["places"]) for kind, entry in found.items()}
-        return faults
 
     def lines(self) -> list[str]:
         """A line a kind for people: how many, and where the first are."""

@@ -57,7 +57,7 @@ def _blocks(file: Path, report: Report) -> Iterator[bytes]:
             content.seek(0)
         while block := content.read(_BLOCK):
             yield block
-            report(content.tell(), whole)
+            report(completed=content.tell(), total=whole)
 
 
 def _looks_like(file: Path) -> str | None:

@@ -18,10 +18,11 @@ from pydantic import ByteSize, Strict
 
 from slm.errors import UserError
 from slm.fetch.content import check_content
-from slm.fetch.download import Wanted, claimed, fetch, progress_bar, writing
+from slm.fetch.download import Wanted, claimed, fetch, writing
 from slm.fetch.http import Access
 from slm.files.reading import digest_of
 from slm.files.writing import new_file
+from slm.progress import byte_progress
 from slm.schema import FORBID_EXTRA, Flag, Text
 
 MANIFEST = "manifest.json"
@@ -57,12 +58,8 @@ class Crawled:
 
 def crawl(config: CrawlConfig) -> Crawled:
     """Save ``config.url`` as ``out/category/filename`` and record it in the ``manifest.json`` beside it, an array.
-
-    Raises:
-        UserError: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then;
-            except where a connection broke off: what came is kept under a hidden name, and the next call for the same
-            url and filename goes on from there.
-    """
+    `UserError`: the place, the server, or what came is refused, or the file cannot be written. Nothing is left then
+    but where a connection broke off: the next call for the same url and filename goes on from what came."""
     target = place_of(config.out, config.category, config.filename)
     mend = f"check url, or put the file at {target} yourself"
     access = Access(mend, config.timeout, config.allow_private, to_https=True)
@@ -72,7 +69,7 @@ def crawl(config: CrawlConfig) -> Crawled:
         with claimed(target, config.url, wait=False) as part:
             _refuse_existing(target, config.overwrite)  # another process may have been faster
             remote = fetch(wanted, part)
-            with progress_bar(f"checking {target.name}") as report:
+            with byte_progress(f"checking {target.name}") as report:
                 check_content(part.file, target.name, remote, report)
             digest = digest_of(part.file)
             saved = Crawled(target, part.size, digest, target.exists() and digest_of(target) == digest)
@@ -99,10 +96,8 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _recording(folder: Path, entry: dict[str, Any]) -> Iterator[None]:
-    """Put `entry` in place of an older one about the same file, once the block has put the file there.
-
-    The new manifest is on the disk before the block begins, so that a full disk is found out ahead of it.
-    """
+    """Put `entry` in place of an older one about the same file, once the block has put the file there. The new manifest
+    is on the disk before the block begins, so that a full disk is found out ahead of it."""
     lock = folder / f".{MANIFEST}.lock"
     with FileLock(lock):  # another process that has a line to add waits
         try:

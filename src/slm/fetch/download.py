@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from slm.errors import UserError
 from slm.fetch.http import Access, Answer, ConnectionBrokenError, get
 from slm.files.reading import digest_of
 from slm.files.writing import flush_file
+from slm.progress import byte_progress
 
 _PAUSE_S = 0.5  # after a try; each of those in a row that bring nothing new waits twice as long as the one before
 _VAIN_TRIES = 4
 _MOST_TRIES = 100  # however much each of them brings: a server that breaks off after every byte is not worth more
 _LONGEST_WAIT_S = 60  # a server that asks for more (Retry-After) is not waited for
 
-Report = Callable[[int, int | None], None]  # is told (bytes so far, bytes in all if known)
+Report = Callable[..., None]  # see `slm.progress.byte_progress`
 
 
 class BrokenOffError(UserError):
@@ -116,11 +116,9 @@ class PartialFile:
 
 @contextlib.contextmanager
 def claimed(target: Path, url: str, wait: bool = True) -> Iterator[PartialFile]:
-    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends.
-
-    It stays after `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Where somebody else fills it, `wait`
-    until nobody does; else raise `UserError`.
-    """
+    """The part of `target` that came from `url`, ours alone for the length of the block; it goes when the block ends,
+    but for `BrokenOffError` and Ctrl-C, if the rest of it can be asked for. Where somebody else fills it, `wait` until
+    nobody does; else raise `UserError`."""
     lock = target.with_name(f".{target.name}.lock")
     part = PartialFile(target, url)
     with _made_folder(target.parent):
@@ -158,17 +156,13 @@ def _made_folder(folder: Path) -> Iterator[None]:
 
 
 def download(url: str, target: Path, *, sha256: str | None, size: int | None = None, mend: str) -> None:
-    """Fetch `url` into `target`; nothing is done where `target` has the wanted size and checksum already.
+    """Fetch `url` into `target`, unless it has the wanted size (in bytes) and checksum (in hex), where known, already.
 
-    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Size (in
-    bytes) and checksum (in hex) are None where they are not known; they are also held against what the server says
-    (Content-Length, Content-MD5). Where it says no length and closes the connection early (HTTP/1.0), only `size` or
-    `sha256` can tell. `mend` is what the user can do instead, for the messages.
-
-    Raises:
-        UserError: it cannot be reached, is not there, breaks off again and again, is redirected to another scheme or
-            without end, has another size or checksum, or cannot be written. `target` is as it was before; only what
-            came over a connection that broke is kept for the next call, as it is on Ctrl-C.
+    A broken connection is taken up where it broke, a few times now, and by the next call for the same `url`. Where the
+    server says no length and closes the connection early (HTTP/1.0), only `size` or `sha256` can tell. `mend` is what
+    the user can do instead, for the messages. `UserError`: it cannot be reached, is not there, breaks off again and
+    again, is redirected to another scheme or without end, has another size or checksum (also than the server says), or
+    cannot be written. `target` is then as it was; what came over a connection that broke, or until Ctrl-C, is kept.
     """
     wanted = Wanted(url, Access(mend), sha256, size)
     with writing(target):
@@ -192,12 +186,9 @@ def writing(target: Path) -> Iterator[None]:
 
 def fetch(wanted: Wanted, part: PartialFile) -> Answer:
     """Fill `part` with the wanted bytes, going on with those it holds; gives what the server says of the file.
-
-    Raises:
-        BrokenOffError: no connection lasts; UserError as `download`, OSError where `part` cannot be written.
-    """
+    `BrokenOffError`: no connection lasts; `UserError` as `download`, OSError where `part` cannot be written."""
     try:
-        with progress_bar(part.target.name) as report:
+        with byte_progress(part.target.name) as report:
             remote = _persist(wanted, part, report)
     except ConnectionBrokenError as broken:
         said = f"cannot download {wanted.url} ({broken}{part.kept_note})"
@@ -268,7 +259,7 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
             for block in answer.blocks:
                 out.write(block)
                 done += len(block)
-                report(done, whole)
+                report(completed=done, total=whole)
                 if whole is None or done > whole:
                     wanted.check_size(done, " or more")
                 if whole is not None and done > whole:
@@ -280,15 +271,3 @@ def _append(answer: Answer, wanted: Wanted, part: PartialFile, whole: int | None
     if cut:
         where = "before its end" if whole is None else f"at {done} of {whole} bytes"
         raise ConnectionBrokenError(f"it broke off {where}")
-
-
-@contextlib.contextmanager
-def progress_bar(name: str) -> Iterator[Report]:
-    """A function that is told (bytes so far, bytes in all) and shows them if stderr is a terminal."""
-    from rich import console, markup, progress
-
-    columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
-    place, hidden = console.Console(stderr=True), not sys.stderr.isatty()
-    with progress.Progress("{task.description}", progress.BarColumn(), *columns, console=place, disable=hidden) as bar:
-        task = bar.add_task(markup.escape(name), total=None)
-        yield lambda done, whole: bar.update(task, completed=done, total=whole)

@@ -82,10 +82,9 @@ class Answer:
 def get(url: str, headers: Mapping[str, str], access: Access) -> Iterator[Answer]:
     """The answer to a GET: of status 2xx, or 416 where a Range was asked for that the file does not reach.
 
-    Raises:
-        UserError: no such address can be asked, a redirect leads to another scheme than that of `url` or has no end,
-            a refusal (404, …), a certificate that does not hold, an address that is not public.
-        ConnectionBrokenError: no connection, also later while the content is read, or an answer that may pass (503, …).
+    `UserError`: no such address can be asked, a redirect leads to another scheme than that of `url` or has no end, a
+    refusal (404, …), a certificate that does not hold, an address that is not public. `ConnectionBrokenError`: no
+    connection, also later while the content is read, or an answer that may pass (503, …).
     """
     if not url.isprintable():
         raise UserError(f"url must be made of printable characters; got {url!r}")
@@ -159,11 +158,8 @@ def _pool(url: httpx2.URL, access: Access, network: Network) -> httpcore2.Connec
 
 
 class Network(httpcore2.SyncBackend):
-    """Connects where `access` allows it, and gives up if no answer comes in time, or less than 1 KiB a second.
-
-    A timeout of the socket alone is about one receive: a server that sends a byte now and then, or header lines
-    without end, would hold us for ever.
-    """
+    """Connects where `access` allows it, and gives up if no answer comes in time, or less than 1 KiB a second. The
+    socket's own timeout is about one receive: a byte, or a header line, now and then would hold us for ever."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -246,14 +242,9 @@ def web_url(text: str, schemes: tuple[str, ...], here: httpx2.URL | None = None)
 
 
 def public_addresses(host: str, port: int) -> list[str]:
-    """The IP addresses that `host` stands for, in any spelling that the system takes (``127.1``, ``0x7f000001``).
-
-    Whoever connects to these very addresses cannot be led elsewhere by a name server that answers differently when it
-    is asked again ("DNS rebinding").
-
-    Raises:
-        NotPublicError: one of them is not public; OSError where the name is unknown.
-    """
+    """The IP addresses that `host` stands for, in any spelling that the system takes (``127.1``, ``0x7f000001``): who
+    connects to these very ones cannot be led elsewhere by a name server that answers otherwise when it is asked again
+    ("DNS rebinding"). `NotPublicError`: one of them is not public; OSError where the name is unknown."""
     found = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in found:
         if kind := why_not_public(address):
@@ -262,11 +253,9 @@ def public_addresses(host: str, port: int) -> list[str]:
 
 
 def why_not_public(address: str) -> str | None:
-    """What an IPv4 or IPv6 address is, if it is none of a public server: ``"a loopback address"``; else None.
-
-    An IPv4 address that travels inside an IPv6 one (6to4, NAT64) is judged as what it is; in the form ``::ffff:…`` it
-    is refused, since no name server has a reason to say it so.
-    """
+    """What an IPv4 or IPv6 address is, if it is none of a public server: ``"a loopback address"``; else None. An IPv4
+    address that travels inside an IPv6 one (6to4, NAT64) is judged as what it is; in the form ``::ffff:…`` it is
+    refused, since no name server has a reason to say it so."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:

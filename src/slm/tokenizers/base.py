@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from slm.errors import UserError
+from slm.files.writing import new_file
 from slm.tokenizers.text_bytes import PlacedIds, stretched
 
 if TYPE_CHECKING:
@@ -204,8 +205,9 @@ class Tokenizer(ABC):
         )
 
     def save(self, folder: Path) -> None:
-        """Write ``slm_tokenizer.json`` into an existing `folder`."""
-        (folder / TOKENIZER_FILE).write_text(self._json(self.state()), encoding="utf-8")
+        """Write ``slm_tokenizer.json`` into an existing `folder`, whole or not at all."""
+        with new_file(folder / TOKENIZER_FILE) as out:
+            out.write(self._json(self.state()).encode())
 
     @property
     def fingerprint(self) -> str:

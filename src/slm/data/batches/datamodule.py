@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, default_convert
 from slm.data.batches.mixture import MixtureStore, Store
 from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatches, window_at
 from slm.data.batches.pairs import PairDataset
-from slm.data.batches.samples import PackedSamples, PaddedSamples, SampleSet, SampleWindows
+from slm.data.batches.samples import SampleSet, SampleWindows
 from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, MixtureWindows, WindowDataset, Windows
 from slm.errors import UserError
 
@@ -63,8 +63,8 @@ def _without_labels(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal and Slurm signal all processes of a run. If the loaders died of it, the run could not finish its step:
-    so a loader heeds SIGTERM from the run alone, which ends its loaders so."""
+    """A terminal and Slurm signal all processes of a run, which needs its loaders to finish its step: so a loader heeds
+    the run's own SIGTERM alone."""
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -202,9 +202,10 @@ class InstructionDataModule(WindowDataModule):
     ) -> None:
         inputs = [vocabulary, str(packing), *(part.fingerprint for part in samples.values())]
         super().__init__(hashlib.sha256(" ".join(inputs).encode()).hexdigest(), *arguments, **others)
-        windows = partial(PackedSamples, seed=self.seed) if packing else PaddedSamples
+        packed_by = self.seed if packing else None
         self.datasets = {
-            split: windows(part, self.seq_len, counted=split == self.eval_split) for split, part in samples.items()
+            split: SampleWindows(part, self.seq_len, packed_by, counted=split == self.eval_split)
+            for split, part in samples.items()
         }
 
 

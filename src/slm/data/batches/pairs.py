@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slm.chat.records import Pair
 from slm.chat.renderer import ChatRenderer
-from slm.data.batches.samples import PaddedSamples, SampleSet, Tokens
+from slm.data.batches.samples import SampleSet, SampleWindows, Tokens
 from slm.data.batches.windows import Indices, Windows
 
 TooLong = Literal["drop", "cut_prompt"]
@@ -68,14 +68,14 @@ class PairDataset(Windows):
     """Batches of pairs, the chosen answers first.
 
     A batch of B pairs has ``input_ids`` and ``labels``, (2 B, T) int64: rows ``0 .. B - 1`` are the chosen answers,
-    each after its prompt, rows ``B .. 2 B - 1`` the rejected ones, in the same order, all padded as `PaddedSamples`
+    each after its prompt, rows ``B .. 2 B - 1`` the rejected ones, in the same order, all padded as `SampleWindows`
     are. Labels are -100 but for the answer's tokens. With a `reference`, (n, 2) fp32, its log-probabilities of the
     answers, chosen and rejected, batches have these as ``reference``, (2 B,). No pair is longer than ``seq_len + 1``.
     """
 
     def __init__(self, pairs: Sequence[PairTokens], seq_len: int, reference: Tensor | None = None) -> None:
         # pair i is samples 2 i and 2 i + 1
-        self.rows = PaddedSamples(SampleSet.of([answer for pair in pairs for answer in pair]), seq_len)
+        self.rows = SampleWindows(SampleSet.of([answer for pair in pairs for answer in pair]), seq_len)
         self.seq_len = seq_len
         self.reference = reference
 

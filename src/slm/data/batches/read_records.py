@@ -7,14 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from slm.chat.records import Message, Pair, RecordError, conversation_of, pair_of
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.pairs import PairTokens, TooLong, fitted, tokenized
 from slm.data.config import CorpusConfig, Reading
-from slm.data.corpora import conversation_files
-from slm.data.corpora import pairs as pair_files
+from slm.data.corpora import CONVERSATION_FILES, PAIR_FILES, text
 from slm.data.documents.source import file_sources
 from slm.data.faults import Faults
 from slm.errors import UserError
@@ -23,49 +22,33 @@ Conversation = Sequence[Message]
 T = TypeVar("T")
 
 
-class Conversations(NamedTuple):
-    """Those of training and of validation, each in the order of the files."""
-
-    train: list[Conversation]
-    val: list[Conversation]
-
-
-class PairSplits(NamedTuple):
-    """Pairs of training and of validation, of which no prompt is in both; and what was left out."""
-
-    train: list[PairTokens]
-    val: list[PairTokens]
-    faults: Faults
-
-
-def read_conversations(corpus: CorpusConfig, faults: Faults) -> Conversations:
-    """All conversations of a corpus of the kind ``instructions``; `faults` is told of what is none. Without
-    ``val_path`` the share `val_fraction` is held out, by the conversations' hashes. Raises `UserError` if files are
-    missing, a part would be empty, or a fault is refused."""
+def read_conversations(
+    corpus: CorpusConfig, faults: Faults, part: Literal["train", "val", "all"] | None = None
+) -> dict[str, list[Conversation]]:
+    """The conversations of a corpus of the kind ``instructions``, in the order of the files: of "train" and of "val",
+    or of one `part` alone ("all": both in one); `faults` is told of what is none. Without ``val_path`` the share
+    `val_fraction` is held out, by the conversations' hashes. Raises `UserError` if files are missing, a part would be
+    empty, or a fault is refused."""
+    val_path = corpus.settings.get("val_path")
+    if part == "val" and val_path:  # the other files are of no use to it
+        return {part: _conversations(corpus, "val_path", faults)}
     train = _conversations(corpus, "path", faults)
-    if corpus.settings.get("val_path"):
-        parts = Conversations(train, _conversations(corpus, "val_path", faults))
+    if val_path:
+        val = _conversations(corpus, "val_path", faults)
     else:
-        parts = Conversations(*_split(train, list(map(_key, train)), corpus.val_fraction))
-    for name, part in (("training", parts.train), ("validation", parts.val)):
-        if not part:
+        train, val = _split(train, list(map(_key, train)), corpus.val_fraction)
+    for name, found in (("training", train), ("validation", val)):
+        if not found:
             raise UserError(f"data: there is no conversation for {name}; give more records, or data.val_path")
-    return parts
+    return {"train": train, "val": val} if part is None else {part: {"train": train, "val": val}.get(part, train + val)}
 
 
-def read_part(corpus: CorpusConfig, part: Literal["train", "val", "all"], faults: Faults) -> list[Conversation]:
-    """As `read_conversations`, of one part, or both: files of no use to it are not read."""
-    if part == "val" and corpus.settings.get("val_path"):
-        return _conversations(corpus, "val_path", faults)
-    parts = read_conversations(corpus, faults)
-    return {"train": parts.train, "val": parts.val, "all": [*parts.train, *parts.val]}[part]
-
-
-def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, policy: TooLong) -> PairSplits:
-    """All pairs of a corpus of the kind ``pairs``, as tokens, at most `longest` a conversation. Without ``val_path``
-    the share `val_fraction` is held out, by the prompts' hashes. Raises `UserError` if a record is no pair, and these
-    are refused, or if a split has no pair."""
-    faults = Faults(corpus.reading.on_bad)
+def read_pairs(
+    corpus: CorpusConfig, faults: Faults, renderer: ChatRenderer, longest: int, policy: TooLong
+) -> tuple[list[PairTokens], list[PairTokens]]:
+    """The pairs of a corpus of the kind ``pairs``, of training and of validation, as tokens, at most `longest` a
+    conversation; no prompt is in both. Without ``val_path`` the share `val_fraction` is held out, by the prompts'
+    hashes. Raises `UserError` if a record is no pair, and these are refused, or if a part has no pair."""
     val_path = corpus.settings.get("val_path")
     train = list(_pairs(corpus.settings["path"], corpus.reading, faults))
     keys = [_key(pair.prompt) for _, pair in train]
@@ -80,17 +63,17 @@ def read_pairs(corpus: CorpusConfig, renderer: ChatRenderer, longest: int, polic
         if not part:
             found = f" ({'; '.join(faults.lines())})" if faults.counts else ""
             raise UserError(f"{name}: no pair is left{found}; give more, or a longer data.seq_len")
-    return PairSplits(splits[0], splits[1], faults)
+    return splits[0], splits[1]
 
 
 def _conversations(corpus: CorpusConfig, name: Literal["path", "val_path"], faults: Faults) -> list[Conversation]:
     made = partial(conversation_of, form=corpus.settings.get("form", "auto"))
-    files = conversation_files(corpus.settings[name])
+    files = text(corpus.settings[name], CONVERSATION_FILES)
     return [found for _, found in _read(files, corpus.reading, made, "no_conversation", faults)]
 
 
 def _pairs(path: str | list[str], reading: Reading, faults: Faults) -> Iterator[tuple[str, Pair]]:
-    for place, pair in _read(pair_files(path), reading, pair_of, "no_pair", faults):
+    for place, pair in _read(text(path, PAIR_FILES), reading, pair_of, "no_pair", faults):
         if pair.chosen == pair.rejected:
             faults.note("same_answers", place)
         else:
@@ -117,8 +100,7 @@ def _key(messages: Sequence[Message]) -> bytes:
 
 
 def _split(found: Sequence[T], keys: Sequence[bytes], fraction: float) -> tuple[list[T], list[T]]:
-    """Hold out about `fraction`: what has the smallest keys, so that equal keys stay together and a record more moves
-    few others."""
+    """Hold out about `fraction`, the smallest keys: equal ones stay together, and a record more moves few others."""
     wanted = max(1, round(fraction * len(keys)))
     border = sorted(keys)[min(wanted, len(keys)) - 1] if keys else b""
     parts: tuple[list[T], list[T]] = ([], [])

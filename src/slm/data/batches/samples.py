@@ -1,5 +1,4 @@
-"""Conversations to token ids in memory, as a template writes them, and these to windows: labels are shifted here, as
-`windows.py` shifts those of running text."""
+"""Conversations to token ids in memory, as a template writes them, and these to windows, where labels are shifted."""
 
 from __future__ import annotations
 
@@ -143,12 +142,17 @@ def _trimmed(sample: Tokens, loss_on: LossOn) -> Tokens:
 
 
 class SampleWindows(Windows):
-    """Windows of whole samples, none of them longer than one; `windows` names the samples of each."""
+    """Windows of whole samples, none of them longer than one; `windows` names the samples of each.
 
-    def __init__(
-        self, samples: SampleSet, seq_len: int, windows: Sequence[Sequence[int]] | np.ndarray, counted: bool
-    ) -> None:
-        self.samples, self.seq_len, self.windows, self.counted = samples, seq_len, windows, counted
+    With a `seed`, which is of the packing, several samples share a window. A batch has ``input_ids``, ``labels`` and
+    ``positions``, (B, T) int64 each. Positions begin at 0 with each sample, by which a model knows where one begins;
+    behind the last each is 0 and has the label -100. Without, a sample has a row, padded at its end, where nothing sees
+    it, to the batch's longest, rounded up to 8 where `seq_len` has room for that; and a batch has no positions.
+    """
+
+    def __init__(self, samples: SampleSet, seq_len: int, seed: int | None = None, counted: bool = False) -> None:
+        self.samples, self.seq_len, self.counted, self.is_packed = samples, seq_len, counted, seed is not None
+        self.windows = np.arange(len(samples))[:, None] if seed is None else pack(samples.lengths, seq_len, seed)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -161,8 +165,11 @@ class SampleWindows(Windows):
     def text_bytes(self, indices: Indices) -> float:
         return float(sum(self.samples.text_bytes(sample) for i in indices for sample in self.windows[i]))
 
-    def _laid_out(self, indices: Indices, length: int) -> dict[str, Tensor]:
-        """The samples of each window one after another, in rows of `length`."""
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        length = self.seq_len
+        if not self.is_packed:
+            longest = int(self.samples.lengths[np.asarray(indices)].max())
+            length = min(length, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
         shape = (len(indices), length)
         ids, labels, positions = (np.full(shape, empty, dtype=np.int64) for empty in (0, IGNORE_INDEX, 0))
         for row, window in enumerate(indices):
@@ -173,34 +180,8 @@ class SampleWindows(Windows):
                 ids[row, start:end] = tokens[:-1]
                 labels[row, start:end] = np.where(learnt[1:], tokens[1:], IGNORE_INDEX)
                 positions[row, start:end] = np.arange(end - start)
-        batch = {"input_ids": ids, "labels": labels, "positions": positions}
+        batch = {"input_ids": ids, "labels": labels, **({"positions": positions} if self.is_packed else {})}
         return {name: torch.from_numpy(array) for name, array in batch.items()}
-
-
-class PackedSamples(SampleWindows):
-    """Several samples share a window. A batch has ``input_ids``, ``labels`` and ``positions``, (B, T) int64 each.
-    Positions begin at 0 with each sample, by which a model knows where one begins; behind the last each is 0 and has
-    the label -100. `seed` is of the packing."""
-
-    def __init__(self, samples: SampleSet, seq_len: int, seed: int, counted: bool = False) -> None:
-        super().__init__(samples, seq_len, pack(samples.lengths, seq_len, seed), counted)
-
-    def batch(self, indices: Indices) -> dict[str, Tensor]:
-        return self._laid_out(indices, self.seq_len)
-
-
-class PaddedSamples(SampleWindows):
-    """A sample a row, padded at its end, where nothing sees it, to the batch's longest, rounded up to 8 where `seq_len`
-    has room for that. A batch has ``input_ids`` and ``labels``, (B, T) int64 each."""
-
-    def __init__(self, samples: SampleSet, seq_len: int, counted: bool = False) -> None:
-        super().__init__(samples, seq_len, np.arange(len(samples))[:, None], counted)
-
-    def batch(self, indices: Indices) -> dict[str, Tensor]:
-        longest = int(self.samples.lengths[np.asarray(indices)].max())
-        batch = self._laid_out(indices, min(self.seq_len, -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE))
-        del batch["positions"]
-        return batch
 
 
 def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:

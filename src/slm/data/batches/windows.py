@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,13 +56,6 @@ class WindowDataset(Windows):
             raise UserError(f"data: a split of {len(tokens)} token(s) has nothing to predict; give more text")
         self.tokens, self.seq_len, self.token_bytes = tokens, seq_len, token_bytes
         self.counted = token_bytes is not None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What goes to a loader process that is not forked: of a mapped file its path."""
-        tokens = self.tokens
-        if isinstance(tokens, np.memmap) and tokens.filename is not None:
-            tokens = ShardedTokens([Path(tokens.filename)], [len(tokens)], tokens.dtype)
-        return {**self.__dict__, "tokens": tokens}
 
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.seq_len)

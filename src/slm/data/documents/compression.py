@@ -35,15 +35,15 @@ def is_compressed(file: Path) -> bool:
     return file.suffix.lower() in COMPRESSED
 
 
-def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
-    """The content from (decompressed) byte `start` on, a MiB or less at a time. Raises `BrokenFileError` if it cannot
-    be opened, or its compressed content is damaged or ends too early; what comes before has been given out.
-    `UserError`: what reads ``.zst`` is not installed."""
+def pieces(file: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
+    """The content from (decompressed) byte `start` on, at most `size` bytes, a MiB or less at a time. Raises
+    `BrokenFileError` if it cannot be opened, or its compressed content is damaged or ends too early; what comes before
+    has been given out. `UserError`: what reads ``.zst`` is not installed."""
     try:
         with _opened(file) as stream:
             stream.seek(start)
             most, total = max(_NO_BOMB, _MOST_GROWTH * file.stat().st_size), start
-            while piece := stream.read1(_PIECE):  # `read` would lose what comes before a break
+            while piece := stream.read1(min(_PIECE, start + size - total)):  # `read` would lose what precedes a break
                 yield piece
                 total += len(piece)
                 if total > most:
@@ -58,22 +58,13 @@ def pieces(file: Path, start: int = 0) -> Iterator[bytes]:
 
 def line_number(file: Path, offset: int) -> int:
     """Of the line that byte `offset` is on, counted from 1."""
-    lines, left = 1, offset
-    for piece in pieces(file):
-        lines += piece.count(b"\n", 0, left)
-        left -= len(piece)
-        if left <= 0:
-            break
-    return lines
+    return 1 + sum(piece.count(b"\n") for piece in pieces(file, size=offset))
 
 
 def _opened(file: Path) -> io.BufferedReader:
     ending = file.suffix.lower()
-    if ending == ".gz":
-        return cast(io.BufferedReader, gzip.open(file))
-    if ending == ".zst":
-        return cast(io.BufferedReader, _zstd().open(file))
-    return file.open("rb")
+    opened: Any = gzip.open if ending == ".gz" else _zstd().open if ending == ".zst" else open
+    return cast(io.BufferedReader, opened(file, "rb"))
 
 
 def _zstd() -> Any:

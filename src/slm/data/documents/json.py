@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,18 @@ _WORDS = {list: "an array", str: "a string", type(None): "null"}
 
 @register_reader("jsonl")
 class JsonlFile(RecordSource, FileSource):
-    """A record a line, which belongs to the span in which it begins. Records are named by the byte at which their line
-    begins."""
+    """A record a line, named by the byte at which that begins, and of the span in which it does."""
 
     def spans(self) -> list[Span]:
         return self.byte_spans()
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Blank lines are no records; a line longer than ``max_record_bytes`` is never held."""
+        # of a span the first line is another's, if only its end: the one that holds the byte before
+        at, end = max(0, span.start - 1), sys.maxsize if span == WHOLE else span.end
+        lines = _lines(pieces(self.file, at), at, end, self.reading.max_record_bytes)
         try:
-            for offset, line in self._lines(span):
+            for offset, line in islice(lines, int(span.start > 0), None):
                 if line is None:
                     self.too_long(f"@{offset}", faults)
                 elif line.strip() and (values := self._values(line, offset, faults)) is not None:
@@ -43,15 +47,6 @@ class JsonlFile(RecordSource, FileSource):
 
     def where(self, place: str) -> str:
         return f"line {line_number(self.file, int(place[1:])):,} of '{self.file}'"
-
-    def _lines(self, span: Span) -> Iterator[tuple[int, bytes | None]]:
-        limit = self.reading.max_record_bytes
-        if span.start == 0:
-            yield from _lines(pieces(self.file), 0, None if span == WHOLE else span.end, limit)
-        else:  # the line that holds the byte before the span is another's, even if nothing of it is left but its end
-            lines = _lines(pieces(self.file, span.start - 1), span.start - 1, span.end, limit)
-            next(lines, None)
-            yield from lines
 
     def _values(self, line: bytes, offset: int, faults: Faults) -> dict[str, Any] | None:
         """The line's object; None, and a fault counted, if it holds none."""
@@ -76,9 +71,9 @@ class JsonlFile(RecordSource, FileSource):
         return None
 
 
-def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that begin before `end`, each with the byte at which it begins; None for one longer than `limit`. `source`
-    is what comes from byte `at` on, in pieces."""
+def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that begin before `end`, each with its first byte's place; None for one longer than `limit`. `source` is
+    what comes from byte `at` on."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")
@@ -88,7 +83,7 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
                 yield begin, (bytes(held) + row if held else row) if size <= limit else None
             begin, size, told = begin + size + 1, 0, False
             held.clear()
-            if end is not None and begin >= end:
+            if begin >= end:
                 return
         read += len(piece)
         size += len(rest)
@@ -99,7 +94,7 @@ def _lines(source: Iterator[bytes], at: int, end: int | None, limit: int) -> Ite
             if not told:  # at once: its end may be gigabytes away
                 yield begin, None
                 told = True
-            if end is not None and read >= end:  # whatever follows begins in a later span
+            if read >= end:  # whatever follows begins in a later span
                 break
     if size and not told:
         yield begin, bytes(held)
@@ -116,8 +111,7 @@ def json_file(file: Path, name: str, reading: Reading) -> JsonFile | JsonlFile:
 
 
 class JsonFile(RecordSource, FileSource):
-    """An array of records, named by their number. What follows a fault of the syntax cannot be told apart and is left
-    out."""
+    """An array of records, named by their number. What follows a fault of the syntax is left out."""
 
     def spans(self) -> list[Span]:
         return [WHOLE]
@@ -152,24 +146,21 @@ class JsonFile(RecordSource, FileSource):
             raise text.fault("Extra data")
 
     def _decoded(self, faults: Faults) -> Iterator[str]:
-        strict, lenient = (codecs.getincrementaldecoder("utf-8")(errors) for errors in ("strict", "replace"))
-        offset = 0
+        offset, cut = 0, b""  # a character's bytes ahead of the next piece
         for piece in pieces(self.file):
-            raw = piece.removeprefix(BYTE_ORDER_MARK) if offset == 0 else piece
-            pending = strict.getstate()
+            raw = cut + (piece if offset else piece.removeprefix(BYTE_ORDER_MARK))
+            offset += len(piece)
             try:
-                text = strict.decode(raw)
+                text, n_decoded = codecs.utf_8_decode(raw)
             except UnicodeDecodeError as error:
-                place = offset + len(piece) - len(raw) - len(pending[0]) + error.start
-                words = f"'{self.file}' is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {place})"
+                place = offset - len(raw) + error.start
+                words = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {place})"
                 if not faults.replaces:
                     raise BrokenFileError("not_utf8", words) from None
                 faults.add("not_utf8", f"{self.name}@{place}", words)
-                lenient.setstate(pending)
-                text = lenient.decode(raw)
-                strict.setstate(lenient.getstate())
+                text, n_decoded = codecs.utf_8_decode(raw, "replace")
+            cut = raw[n_decoded:]
             yield text
-            offset += len(piece)
 
 
 class _Text:

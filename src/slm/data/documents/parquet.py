@@ -8,7 +8,7 @@ from pathlib import Path
 from slm.data.config import Reading
 from slm.data.documents.compression import BrokenFileError
 from slm.data.documents.parquet_process import LEAST_MEMORY, MEMORY_OF_RECORDS, ask
-from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
+from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span, grouped
 from slm.data.faults import Faults
 from slm.extras import check_installed
 from slm.registry import register_reader
@@ -29,13 +29,8 @@ class ParquetFile(RecordSource, FileSource):
             (groups,) = ask("groups", self.file, memory=self.memory)
         except BrokenFileError:
             return [WHOLE]
-        spans, start, size = [], 0, 0
-        for i, n_bytes in enumerate(groups):
-            size += n_bytes
-            if size >= self.span_bytes or i + 1 == len(groups):
-                spans.append(Span(start, i + 1))
-                start, size = i + 1, 0
-        return spans or [Span(0, 0)]
+        adjacent = grouped(range(len(groups)), groups.__getitem__, self.span_bytes)
+        return [Span(numbers[0], numbers[-1] + 1) for numbers in adjacent] or [Span(0, 0)]
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """A few rows are held at a time, so that a row group may be larger than memory. `UserError` if there is no such

@@ -1,9 +1,4 @@
-"""A process that reads Parquet files for this one, in no more memory than it is given.
-
-A few bytes of such a file may stand for gigabytes (a page says itself how long it will be, a string is repeated by a
-number), and Arrow takes the memory before anybody can ask; some damaged files end the process that reads them. Where
-the system can hold a process to a size (Linux), this costs the one process; the file's error is one line.
-"""
+"""A process that reads Parquet files for this one, in no more memory than it is given (why: docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""What a corpus consists of: sources, which give documents, span by span; what those have in common that are files, and
-those whose documents are a field of records; and where a text that is too long to be held is cut."""
+"""What a corpus consists of: sources, of files or of records, which give documents span by span, long ones in parts."""
 
 from __future__ import annotations
 
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from slm.data.config import AUTO, Reading
 from slm.data.documents.compression import COMPRESSED, is_compressed
@@ -19,6 +18,7 @@ from slm.errors import UserError
 from slm.files.reading import digest_of, is_unicode, with_replacements
 from slm.registry import READERS
 
+T = TypeVar("T")
 PART_SIZE = 8 << 20
 """Bytes of a file, or characters of a record's text, that a part has at least; it has less than twice as many."""
 SEARCHED = 1 << 16  # how far a good place to cut is looked for
@@ -67,6 +67,20 @@ class Span(NamedTuple):
 WHOLE = Span(0, -1)  # of what can only be read from its beginning to its end: compressed files, JSON arrays, streams
 
 
+def grouped(items: Iterable[T], size_of: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+    """Adjacent items, in groups of the size `enough` or just above it; the last one may be smaller."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size >= enough:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 class Record(NamedTuple):
     """Fields, and where they are, unique in the source: "@1024" (byte), "#7" (number, from 0)."""
 
@@ -82,8 +96,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """JSON types that change when the content may have changed, told without reading it; `UserError` if it is not
-        there."""
+        """JSON types that change when the content may have, told without reading it; `UserError` if it is missing."""
 
     def size(self) -> int | None:
         """Bytes, for the progress and for units of work of like size; None for what is no file."""
@@ -130,7 +143,7 @@ class FileSource(Source):
             raise UserError(f"data.path: cannot read '{self.file}' ({error.strerror})") from error
 
     def size(self) -> int:
-        return self.file.stat().st_size
+        return self.file.stat().st_size if self.file.is_file() else 0  # it is missed when it is read
 
     def sha256(self) -> str:
         return digest_of(self.file)
@@ -139,7 +152,7 @@ class FileSource(Source):
         """Of a file that can be read from any place on; the last is the longest, so that none can be empty."""
         if is_compressed(self.file):
             return [WHOLE]
-        size = self.size() if self.file.is_file() else 0
+        size = self.size()
         starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]
         return [Span(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
 

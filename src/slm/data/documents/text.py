@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
@@ -38,32 +37,29 @@ class TextFile(FileSource):
             faults.add(error.kind, self.name, str(error))
 
     def _span(self, span: Span) -> Iterator[_Part]:
-        size = self.size() if self.file.is_file() else 0
+        size = self.size()
         start = self._cut_in_file(span.start) if span.start else 0
         end = self._cut_in_file(span.end) if span.end < size else size
-        yield _Part(_bytes(self.file, start, end - start), start, begins=start == 0, ends=end == size)
+        yield _Part(b"".join(pieces(self.file, start, end - start)), start, begins=start == 0, ends=end == size)
 
     def _cut_in_file(self, place: int) -> int:
-        return place - _BEFORE + _cut(_bytes(self.file, place - _BEFORE, _BEFORE + self.searched), _BEFORE)
+        start = place - _BEFORE
+        return start + _cut(b"".join(pieces(self.file, start, _BEFORE + self.searched)), _BEFORE)
 
     def _stream(self) -> Iterator[_Part]:
-        held, offset, broken = bytearray(), 0, None
-        source = pieces(self.file)
-        while True:
-            try:
-                piece = next(source, b"")
-            except BrokenFileError as error:
-                piece, broken = b"", error
-            held += piece
-            # a cut at k * span_bytes is made if the file has (k + 1) * span_bytes
-            while offset + len(held) >= (target := (offset // self.span_bytes + 1) * self.span_bytes) + self.span_bytes:
-                window = target - _BEFORE - offset
-                cut = window + _cut(bytes(held[window : window + _BEFORE + self.searched]), _BEFORE)
-                yield _Part(bytes(held[:cut]), offset, begins=offset == 0, ends=False)
-                del held[:cut]
-                offset += cut
-            if not piece:
-                break
+        held, offset, step, broken = bytearray(), 0, self.span_bytes, None
+        try:
+            for piece in pieces(self.file):
+                held += piece
+                # a cut at k * step is made if the file has (k + 1) * step
+                while offset + len(held) >= (target := (offset // step + 1) * step) + step:
+                    window = target - _BEFORE - offset
+                    cut = window + _cut(bytes(held[window : window + _BEFORE + self.searched]), _BEFORE)
+                    yield _Part(bytes(held[:cut]), offset, begins=offset == 0, ends=False)
+                    del held[:cut]
+                    offset += cut
+        except BrokenFileError as error:
+            broken = error
         if held or broken is None:
             yield _Part(bytes(held), offset, begins=offset == 0, ends=True)
         if broken is not None:
@@ -91,16 +87,6 @@ class TextFile(FileSource):
             what = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {offset})"
             faults.add("not_utf8", f"{self.name}@{offset}", what)
         return raw.decode(errors="replace").replace("\0", "\ufffd") if faults.replaces else None
-
-
-def _bytes(file: Path, start: int, size: int) -> bytes:
-    found = []
-    for piece in pieces(file, start):
-        found.append(piece[:size])
-        size -= len(piece)
-        if size <= 0:
-            break
-    return b"".join(found)
 
 
 def _cut(around: bytes, at: int) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
 from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
+from slm.data.store.scan import Scan
+from slm.data.store.selection import Selection
 from slm.data.store.token_store import FORMAT, TokenStore, cached_store
 from slm.errors import UserError
 from slm.registry import CORPORA, TOKENIZERS
@@ -61,22 +64,25 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
                 "give the text itself (data=text data.path=…)"
             )
         return store
-    cache = _cache(corpus)
-    cache.mkdir(parents=True, exist_ok=True)
-    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as scanned:
-        preparation = Preparation(corpus, corpus_sources(corpus), processes)
-        found = preparation.scan(Path(scanned))
-        key = _short(f"{FORMAT} {tokenizer.fingerprint} {content_key(found, preparation.select(found))}")
-        return cached_store(
-            cache / f"{corpus.kind}-{key}", lambda place: preparation.make(place, key, lambda _: tokenizer)
-        )
+    with _scanned(corpus) as (preparation, found, selection):
+        key = _short(f"{FORMAT} {tokenizer.fingerprint} {content_key(found, selection)}")
+        folder = _cache(corpus) / f"{corpus.kind}-{key}"
+        return cached_store(folder, lambda place: preparation.make(place, key, lambda _: tokenizer))
 
 
 def training_texts(corpus: CorpusConfig) -> Iterator[str]:
     """What a corpus gives to train on, read when it is asked for."""
-    with Processes("auto") as processes, tempfile.TemporaryDirectory(prefix="slm.scan.") as scanned:
+    with _scanned(corpus) as (preparation, _, selection):
+        yield from preparation.training_texts(selection)
+
+
+@contextmanager
+def _scanned(corpus: CorpusConfig) -> Iterator[tuple[Preparation, Scan, Selection]]:
+    cache = _cache(corpus)
+    cache.mkdir(parents=True, exist_ok=True)
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as folder:
         preparation = Preparation(corpus, corpus_sources(corpus), processes)
-        yield from preparation.training_texts(preparation.select(preparation.scan(Path(scanned))))
+        yield preparation, *preparation.scan(Path(folder))
 
 
 def corpus_sources(corpus: CorpusConfig) -> list[Source]:

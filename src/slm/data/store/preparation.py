@@ -6,13 +6,11 @@ import glob
 import hashlib
 import os
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,7 +18,7 @@ from slm.data.config import CorpusConfig
 from slm.data.documents.source import Source
 from slm.data.faults import Faults
 from slm.data.store.data_card import write_card
-from slm.data.store.processes import Processes, Report, StoppedError
+from slm.data.store.processes import Processes, StoppedError
 from slm.data.store.scan import Scan, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
@@ -29,22 +27,13 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import UNFINISHED
 from slm.notices import notice
+from slm.progress import byte_progress
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from slm.tokenizers.load import load_tokenizer
 
 MakeTokenizer = Callable[[Iterable[str]], Tokenizer]
 """From the texts that are trained on, which it may iterate at most once."""
-_LINE_EVERY_S = 30.0
 _GOES_ON = "what is finished is kept, the same again goes on from there"
-
-
-class _PartialStore(NamedTuple):
-    """A store on its way: a hidden folder beside its place that the next try, with the same inputs, goes on from.
-    .NAME.KEY.partial/store becomes NAME .NAME.KEY.partial/work what is not to stay: the scan, and a note for each
-    finished shard .NAME.making held while somebody makes NAME"""
-
-    store: Path
-    work: Path
 
 
 class Preparation:
@@ -58,14 +47,14 @@ class Preparation:
         """Make the store `folder`, or go on with making it, unless a kill left it there whole; the `key` is another one
         for other text or other settings. `UserError`: there is nothing in the text, or a fault that is refused;
         `StoppedError`: something else broke, what is finished is kept."""
-        with _partial_store(folder, key) as partial:
-            if not any((place / META_FILE).is_file() for place in (folder, partial.store)):
-                self._fill(partial, self.scan(partial.work / "scan"), make_tokenizer)
+        with _partial_store(folder, key) as (store, work):
+            if not any((place / META_FILE).is_file() for place in (folder, store)):
+                self._fill(store, work, make_tokenizer)
         return TokenStore.open(folder)
 
-    def scan(self, folder: Path) -> Scan:
-        """The first pass; its outcome is kept in `folder`."""
-        with _progress("reading", sum(unit.size for unit in self.units)) as report:
+    def scan(self, folder: Path) -> tuple[Scan, Selection]:
+        """The first pass, whose outcome is kept in `folder`, and what follows from it."""
+        with byte_progress("reading", sum(unit.size for unit in self.units)) as report:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
         if not any(len(records) for records in found.records):
             told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
@@ -73,40 +62,37 @@ class Preparation:
             raise UserError(f"data.path: there is no text in '{self.sources[0].place}'{more}{told}")
         for line in found.faults.lines():
             notice(f"data: {line}")
-        return found
-
-    def select(self, found: Scan) -> Selection:
-        return select(found.records, self.corpus.filters, self.corpus.val_fraction)
+        return found, select(found.records, self.corpus.filters, self.corpus.val_fraction)
 
     def training_texts(self, selection: Selection) -> Iterator[str]:
-        with _progress("fitting the tokenizer", selection.n_bytes) as report:
+        with byte_progress("fitting the tokenizer", selection.n_bytes) as report:
             for unit, chosen in zip(self.units, selection.units, strict=True):
                 for split, document in chosen.of(unit, Faults(self.corpus.reading.on_bad)):
                     if split == "train":
                         yield document.text
                     report(len(document.text))
 
-    def _fill(self, partial: _PartialStore, found: Scan, make_tokenizer: MakeTokenizer) -> None:
-        selection = self.select(found)
-        if not (partial.store / TOKENIZER_FILE).is_file():
-            _save(make_tokenizer(self.training_texts(selection)), partial)
-        tokenizer = load_tokenizer(partial.store)
-        meta = meta_of(self._shards(partial, selection, tokenizer), selection.documents, tokenizer)
-        write_card(partial.store, self._card(found, selection, meta, tokenizer))
-        write_meta(partial.store, meta)  # last: it says that all is there
+    def _fill(self, store: Path, work: Path, make_tokenizer: MakeTokenizer) -> None:
+        found, selection = self.scan(work / "scan")
+        if not (store / TOKENIZER_FILE).is_file():
+            make_tokenizer(self.training_texts(selection)).save(store)
+        tokenizer = load_tokenizer(store)
+        shards = self._shards(store, work / "shards", selection, tokenizer)
+        meta = meta_of(shards, selection.documents, tokenizer)
+        write_card(store, self._card(found, selection, meta, tokenizer))
+        write_meta(store, meta)  # last: it says that all is there
 
-    def _shards(self, partial: _PartialStore, selection: Selection, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-        sent, on_bad = SentTokenizer(tokenizer, partial.store), self.corpus.reading.on_bad
-        notes = partial.work / "shards"
+    def _shards(self, store: Path, notes: Path, selection: Selection, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+        sent, on_bad = SentTokenizer(tokenizer, store), self.corpus.reading.on_bad
         tasks = [
-            ShardTask(unit, chosen, on_bad, sent, partial.store, notes / f"{unit.number:05d}.json")
+            ShardTask(unit, chosen, on_bad, sent, store, notes / f"{unit.number:05d}.json")
             for unit, chosen in zip(self.units, selection.units, strict=True)
         ]
         done = {task.unit.number: read_json_object(task.notes) for task in tasks if task.notes.is_file()}
         left = [task for task in tasks if task.unit.number not in done]
         if done:
             notice(f"going on: {len(done)} of {len(tasks)} shards are there already")
-        with _progress("tokenizing", selection.n_bytes) as report:
+        with byte_progress("tokenizing", selection.n_bytes) as report:
             report(sum(shard[split]["bytes"] for shard in done.values() for split in shard))
             for index, written in self.processes.run(left, report):
                 done[left[index].unit.number] = written
@@ -138,18 +124,10 @@ def content_key(found: Scan, selection: Selection) -> str:
     return digest.hexdigest()
 
 
-def _save(tokenizer: Tokenizer, partial: _PartialStore) -> None:
-    """Whole or not at all."""
-    folder = partial.work / "tokenizer"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    tokenizer.save(folder)
-    os.replace(folder / TOKENIZER_FILE, partial.store / TOKENIZER_FILE)
-
-
 @contextmanager
-def _partial_store(folder: Path, key: str) -> Iterator[_PartialStore]:
-    """What is there of the store `folder` so far; when the block ends without an error it becomes `folder`.
+def _partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
+    """``.NAME.KEY.partial/store``, what is there of the store `folder` so far, and ``work`` beside it, what is not to
+    stay (the scan, a note for each finished shard). When the block ends without an error the store becomes `folder`.
 
     What was begun with other inputs is removed. After a `UserError` nothing stays, since with what mends it the inputs
     are others; after a `StoppedError` (the disk is full, or a file can no longer be read or written), Ctrl-C, a kill,
@@ -159,16 +137,19 @@ def _partial_store(folder: Path, key: str) -> Iterator[_PartialStore]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.making")
     root = folder.with_name(f".{folder.name}.{key}.partial")
-    partial = _PartialStore(root / "store", root / "work")
+    store, work = root / "store", root / "work"
     try:
         with FileLock(lock, timeout=0):
             try:
                 _remove_others(folder, root)
-                _begin(partial)
-                yield partial
+                for place in (store, work, work / "scan", work / "shards"):
+                    place.mkdir(parents=True, exist_ok=True)
+                    for file in place.glob(f"*{UNFINISHED}"):  # what a killed process was writing
+                        file.unlink(missing_ok=True)
+                yield store, work
                 if not folder.is_dir():
-                    shutil.rmtree(partial.work)
-                    os.replace(partial.store, folder)
+                    shutil.rmtree(work)
+                    os.replace(store, folder)
                 shutil.rmtree(root)
             except StoppedError as error:
                 raise StoppedError(f"{error}; {_GOES_ON}") from error
@@ -188,44 +169,8 @@ def _partial_store(folder: Path, key: str) -> Iterator[_PartialStore]:
         raise UserError(f"another process is making '{folder}'; wait for it, or name another folder") from None
 
 
-def _begin(partial: _PartialStore) -> None:
-    """Make what is missing; what a killed process was writing goes."""
-    for folder in (partial.store, partial.work, partial.work / "scan", partial.work / "shards"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.glob(f"*{UNFINISHED}"):
-            file.unlink(missing_ok=True)
-
-
 def _remove_others(folder: Path, own: Path) -> None:
     for other in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
         if other != own and other.is_dir() and {entry.name for entry in other.iterdir()} <= {"store", "work"}:
             notice(f"removed '{other}', begun from other text or with other settings")
             shutil.rmtree(other)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Report]:
-    """How many of `total` bytes are done, on stderr: a bar in a terminal, a line now and then elsewhere."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    is_seen = sys.stderr.isatty()
-    columns = (
-        *("{task.description}", bars.BarColumn(), bars.DownloadColumn(), bars.TransferSpeedColumn()),
-        *(bars.TimeElapsedColumn(), "left", bars.TimeRemainingColumn()),
-    )
-    with bars.Progress(*columns, console=Console(stderr=True), disable=not is_seen) as bar:
-        bar.add_task(what, total=total)
-        (task,) = bar.tasks
-        told = time.monotonic()
-
-        def report(n: int) -> None:
-            nonlocal told
-            bar.advance(task.id, n)
-            if not is_seen and time.monotonic() - told >= _LINE_EVERY_S:
-                told = time.monotonic()
-                mb = f"{task.completed / 1e6:,.0f} of {total / 1e6:,.0f} MB  {(task.speed or 0) / 1e6:.1f} MB/s"
-                left = "no end in sight" if task.time_remaining is None else f"{task.time_remaining:,.0f} s left"
-                notice(f"{what} {mb}  {left}")
-
-        yield report

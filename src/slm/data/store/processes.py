@@ -37,8 +37,8 @@ class Task(Protocol):
 
 
 class Processes(AbstractContextManager["Processes"]):
-    """Does tasks, several at a time, in processes that are started when first needed and live until `close`: `wanted`,
-    or one a processor. With one, or for a single task, this process works."""
+    """Does tasks in `wanted` processes, or one a processor, that are started when first needed and live until `close`.
+    With one, or for a single task, this process works."""
 
     def __init__(self, wanted: NumProcesses) -> None:
         from loky import cpu_count

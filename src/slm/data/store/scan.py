@@ -7,12 +7,13 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from slm.data.documents.source import PART_SIZE, Document, Source, Span
+from slm.data.documents.source import PART_SIZE, Document, Source, Span, grouped
 from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Processes, Report
 from slm.files.reading import read_json_object
@@ -58,16 +59,10 @@ def units_of(sources: Sequence[Source]) -> list[Unit]:
         each = PART_SIZE if size is None else size // len(spans)  # what is no file has spans of about that size
         sized += [(Piece(number, source, span, first=i == 0), each) for i, span in enumerate(spans)]
     enough = max(UNIT_BYTES, sum(size for _, size in sized) // MOST_UNITS)
-    units: list[Unit] = []
-    pieces: list[Piece] = []
-    held = 0
-    for i, (piece, size) in enumerate(sized):
-        pieces.append(piece)
-        held += size
-        if held >= enough or i + 1 == len(sized):
-            units.append(Unit(len(units), tuple(pieces), held))
-            pieces, held = [], 0
-    return units
+    return [
+        Unit(number, tuple(piece for piece, _ in group), sum(size for _, size in group))
+        for number, group in enumerate(grouped(sized, itemgetter(1), enough))
+    ]
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     faults = Faults(on_bad)
     for task in tasks:
         notes = read_json_object(task.notes)
-        faults.merge(Faults.from_dict(notes["faults"]))
+        faults.merge(notes["faults"])
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")

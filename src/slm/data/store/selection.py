@@ -71,7 +71,9 @@ def select(records: Sequence[np.ndarray], filters: Filters, val_fraction: float)
     dropped[chars == 0] = _EMPTY
     if filters.dedupe:
         left = np.flatnonzero(dropped == 0)
-        dropped[left[_repeated(_contents(_column(records, "content"), starts)[left])]] = _DUPLICATE
+        contents = _contents(_column(records, "content"), starts)[left].view("S16")
+        dropped[left] = _DUPLICATE
+        dropped[left[np.unique(contents, return_index=True)[1]]] = 0  # of equal ones, the first stays
     kept = np.flatnonzero(dropped == 0)
     reasons = {reason: int((dropped == code).sum()) for code, reason in _REASONS.items()}
     if not len(kept):
@@ -130,15 +132,6 @@ def _contents(of_parts: np.ndarray, starts: np.ndarray) -> np.ndarray:
         digest = hashlib.blake2b(of_parts[starts[i] : ends[i]].tobytes(), digest_size=16).digest()
         contents[i] = np.frombuffer(digest, "<u8")
     return contents
-
-
-def _repeated(contents: np.ndarray) -> np.ndarray:
-    """(n,) bool: an equal one stands before it."""
-    order = np.lexsort((contents[:, 1], contents[:, 0]))  # stable: equal ones stay in their order
-    ordered = contents[order]
-    repeated = np.zeros(len(contents), bool)
-    repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
-    return repeated
 
 
 def _cut(parts: np.ndarray, part_chars: np.ndarray, fraction: float) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from slm.data.documents.source import Document
+from slm.data.documents.source import Document, grouped
 from slm.data.faults import Faults, OnBad
 from slm.data.store.processes import Report
 from slm.data.store.scan import Unit
@@ -72,14 +72,10 @@ def write_shard(
     files = {split: folder / f"{split}_{number:05d}.bin" for split in SPLIT_NAMES.values()}
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(new_file(file)), tokenizer) for split, file in files.items()}
-        for batch in _batches(documents):
+        for batch in grouped(documents, lambda marked: len(marked[1].text), _BATCH_CHARACTERS):
             arrays = tokenizer.encode_arrays([document.text for _, document in batch])
             report(sum(outs[split].write(document, ids) for (split, document), ids in zip(batch, arrays, strict=True)))
-    for split, file in files.items():
-        if not outs[split].n_tokens:
-            file.unlink()
-        outs[split].write_others(file)
-    return {split: {"file": files[split].name, **out.counts()} for split, out in outs.items()}
+    return {split: out.finish(files[split]) for split, out in outs.items()}
 
 
 class _Out:
@@ -93,8 +89,7 @@ class _Out:
         self._others: list[np.ndarray] = []  # (2, k): where they are, and their bytes
 
     def write(self, document: Document, ids: np.ndarray) -> int:
-        """The document's ids, what stands before a text where it begins, and the end of text where it ends; returns the
-        bytes of its text."""
+        """The ids, with what stands before a text where it begins and its end where it ends; gives the text's bytes."""
         of = self._tokenizer
         begin = of.begin_ids if document.begins else ()
         end = (of.eos_id,) if document.ends else ()
@@ -112,26 +107,12 @@ class _Out:
         self._n_bytes += n_bytes
         return n_bytes
 
-    def write_others(self, file: Path) -> None:
-        """Beside the tokens' `file`, those whose bytes their ids do not tell; nothing where there are none."""
+    def finish(self, file: Path) -> dict[str, Any]:
+        """Remove the tokens' `file` if it has none; write beside it those whose bytes their ids do not tell, if any."""
+        if not self.n_tokens:
+            file.unlink()
         if self._n_others:
             with new_file(others_file(file)) as out:
                 out.write(np.concatenate(self._others, axis=1).astype("<u4").tobytes())
-
-    def counts(self) -> dict[str, Any]:
         counts = {"tokens": self.n_tokens, "bytes": self._n_bytes, "others": self._n_others}
-        return {**counts, "sha256": self._digest.hexdigest()}
-
-
-def _batches(documents: Iterable[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    """Groups, so that a tokenizer can work on several at once."""
-    batch: list[tuple[str, Document]] = []
-    size = 0
-    for marked in documents:
-        batch.append(marked)
-        size += len(marked[1].text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        return {"file": file.name, **counts, "sha256": self._digest.hexdigest()}

@@ -37,17 +37,17 @@ WHOLE = "all"  # of an opened store: the splits one after another; of a single t
 
 
 class ShardedTokens:
-    """The tokens of several files, of at least one each, one after another: what `WindowDataset` asks of an array."""
+    """The tokens of files, of at least one each, one after another, mapped: what `WindowDataset` asks of an array."""
 
     def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._arguments = files, lengths, dtype
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._starts = self._ends - lengths
-        self._shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
+        self.shards = [np.memmap(file, dtype=dtype, mode="r") for file in files]
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.shards else 0
 
     def __reduce__(self) -> Any:
         """To a process that is not forked go the paths, not the tokens."""
@@ -55,17 +55,17 @@ class ShardedTokens:
 
     def __getitem__(self, where: np.ndarray) -> np.ndarray:
         """The tokens at positions `where`, of any shape, each in ``0 .. len - 1``."""
-        if len(self._shards) == 1:
-            return self._shards[0][where]
+        if len(self.shards) == 1:
+            return self.shards[0][where]
         shard_of = np.searchsorted(self._ends, where, side="right")
         found = np.empty(where.shape, self.dtype)
         for shard in np.unique(shard_of).tolist():
             here = shard_of == shard
-            found[here] = self._shards[shard][where[here] - self._starts[shard]]
+            found[here] = self.shards[shard][where[here] - self._starts[shard]]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.concatenate(self._shards).astype(dtype or self.dtype, copy=False)
+        return np.concatenate([np.empty(0, self.dtype), *self.shards]).astype(dtype or self.dtype, copy=False)
 
     def tolist(self) -> list[int]:
         return np.asarray(self).tolist()
@@ -109,8 +109,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Open a store; `UserError` if it is missing, damaged, of another format, or a file has not the size that was
-        written."""
+        """`UserError` if it is missing, damaged, of another format, or a file has not the size that was written."""
         meta = _read_meta(folder)
         counts = ("tokens", "bytes", "documents")
         whole: dict[str, Any] = {key: sum(meta[split][key] for split in SPLITS) for key in counts}
@@ -122,15 +121,11 @@ class TokenStore:
                 _check_size(others_file(file), 8 * others)
         return cls(folder, {**meta, WHOLE: whole}, load_tokenizer(folder))
 
-    def tokens(self, split: str) -> np.ndarray | ShardedTokens:
+    def tokens(self, split: str) -> ShardedTokens:
         """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
-        shards, dtype = self.meta[split]["shards"], np.dtype(self.meta["dtype"])
-        if not shards:
-            return np.empty(0, dtype)
+        shards = self.meta[split]["shards"]
         files = [self.folder / shard["file"] for shard in shards]
-        if len(files) == 1:
-            return np.memmap(files[0], dtype=dtype, mode="r")
-        return ShardedTokens(files, [shard["tokens"] for shard in shards], dtype)
+        return ShardedTokens(files, [shard["tokens"] for shard in shards], np.dtype(self.meta["dtype"]))
 
     def token_bytes(self, split: str) -> TokenBytes:
         """How many bytes of UTF-8 text each token stands for: what turns nats per token into bits per byte. Of a store
@@ -154,8 +149,7 @@ class TokenStore:
 def meta_of(
     shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """What ``meta.json`` says of a store of these `shards`, of which `slm.data.store.shard.write_shard` told, with so
-    many documents in each split."""
+    """What ``meta.json`` says of these shards, as `slm.data.store.shard.write_shard` tells of each, and `documents`."""
     meta: dict[str, Any] = {
         "format": FORMAT,
         "dtype": token_dtype(tokenizer.vocab_size).name,

@@ -81,6 +81,7 @@ class Dpo(Task):
         from slm.data.batches.datamodule import PairDataModule
         from slm.data.batches.pairs import PairDataset, fingerprint
         from slm.data.batches.read_records import read_pairs
+        from slm.data.faults import Faults
         from slm.training.tasks.preferences.losses import Likelihood
         from slm.training.tasks.preferences.module import PreferenceModule, without_dropout
         from slm.training.tasks.preferences.reference import find_reference, keep_reference
@@ -88,14 +89,15 @@ class Dpo(Task):
         began = time.perf_counter()
         tokenizer = self._tokenizer(inputs)
         seq_len = inputs.data.seq_len  # the last token of all is a label alone
-        splits = read_pairs(inputs.data.corpus, inputs.renderer(tokenizer), seq_len + 1, self.too_long)
-        parts = {"train": splits.train, "val": splits.val, "all": [*splits.train, *splits.val]}
+        corpus, faults = inputs.data.corpus, Faults(inputs.data.corpus.reading.on_bad)
+        train, val = read_pairs(corpus, faults, inputs.renderer(tokenizer), seq_len + 1, self.too_long)
+        parts = {"train": train, "val": val, "all": [*train, *val]}
         read = ("train", "val") if inputs.part is None else (inputs.part,)
         datasets = {name: PairDataset(parts[name], seq_len) for name in read}
         datamodule = PairDataModule(datasets, fingerprint(parts["all"]), **inputs.windows)
         loss, reference = self._loss_beside(inputs, datamodule.fingerprint)
         counts = {name: len(parts[name]) for name in ("train", "val")}
-        said = said_of_faults(splits.faults.lines(), tokenizer, inputs)
+        said = said_of_faults(faults.lines(), tokenizer, inputs)
         if inputs.part is None:
             found = f"{counts['train']:,} training and {counts['val']:,} validation pairs"
             said = [f"data {found}; ready in {time.perf_counter() - began:.1f} s", *said]
@@ -108,7 +110,7 @@ class Dpo(Task):
             datamodule,
             tokenizer,
             "\n".join(said),
-            {**report, "faults": splits.faults.as_dict()},
+            {**report, "faults": faults.as_dict()},
             make_module=partial(module, preference=loss, sft_weight=self.sft_weight),
             prepare=partial(find_reference, datamodule, inputs, counts) if reference != "none" else None,
             keep=partial(keep_reference, datasets) if reference != "none" else None,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from slm.data.batches.datamodule import InstructionDataModule
     from slm.data.batches.read_records import Conversation
     from slm.data.batches.samples import SampleSet
-    from slm.data.faults import Faults
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
 
@@ -60,13 +59,14 @@ class Sft(Task):
     def data(self, inputs: TaskInputs) -> TaskData:
         """Conversations in the template, cut to windows, packed; and the questions of those that validation reads."""
         from slm.data.batches.datamodule import InstructionDataModule
+        from slm.data.batches.read_records import read_conversations
         from slm.data.faults import Faults
         from slm.training.answers import Answers, questions_of
 
         began = time.perf_counter()
         self._check_model(inputs.model)
         faults = Faults(inputs.data.corpus.reading.on_bad)
-        parts = _read(inputs, faults)
+        parts = read_conversations(inputs.data.corpus, faults, inputs.part)
         tokenizer = self._tokenizer(inputs, parts)
         renderer = inputs.renderer(tokenizer)
         samples = {name: self._samples(part, name, renderer, inputs) for name, part in parts.items()}
@@ -149,15 +149,6 @@ class Sft(Task):
         renderer = ChatRenderer(with_template(ByteTokenizer(), kind, self.template_file))
         for conversation in conversations:
             yield from renderer.plain_texts(conversation)
-
-
-def _read(inputs: TaskInputs, faults: Faults) -> Parts:
-    from slm.data.batches.read_records import read_conversations, read_part
-
-    if inputs.part is not None:
-        return {inputs.part: read_part(inputs.data.corpus, inputs.part, faults)}
-    parts = read_conversations(inputs.data.corpus, faults)
-    return {"train": parts.train, "val": parts.val}
 
 
 def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:

@@ -87,7 +87,7 @@ class RunProgress(StepCallback, ProgressBar):
         self._planned = next(c for c in trainer.callbacks if isinstance(c, PlannedStop))  # type: ignore[attr-defined]
         self._pace = Pace(self._planned.val_every)
         self._last_step = min(trainer.max_steps, self._planned.last_step)
-        self._shown = Progress("step {}/{}".format, self._last_step, self._left, trainer.global_step, self.console)
+        self._shown = Progress("step", self._last_step, self._left, trainer.global_step, self.console)
 
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step, figures = trainer.global_step, self._figures()
