@@ -30,10 +30,10 @@ from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.graphed_step import GraphedSteps
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.library import library
 from slm.models.kernels.products import product_few
-from slm.models.modules.build import build_model
 from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face import family_of
 

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.prepared import prepare_for_inference
-from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
