@@ -20,10 +20,10 @@ from slm.weights.hugging_face import read_hugging_face
 from slm.weights.openai_release import (
     HPARAMS_FILE,
     RELEASES,
-    TensorFlowCheckpoint,
     fetch_release,
     gpt2_tf_table,
     read_hparams,
+    tensorflow_checkpoint,
 )
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
@@ -102,11 +102,9 @@ def open_source(source: Source) -> Pretrained:
     facts: dict[str, Any] = {"source": source.name or str(source.folder), "format": source.format}
     if source.format == "gpt2_tf":
         config = read_hparams(source.folder)
-        opened = Pretrained(config, gpt2_tf_table(config), TensorFlowCheckpoint(source.folder), tokenizer, facts)
+        opened = Pretrained(config, gpt2_tf_table(config), tensorflow_checkpoint(source.folder), tokenizer, facts)
     else:
-        theirs = read_hugging_face(source.folder)
-        facts = {**facts, **sampling_in(source.folder)}
-        opened = Pretrained(theirs.config, theirs.table, theirs.tensors(), tokenizer, facts)
+        opened = Pretrained(*read_hugging_face(source.folder), tokenizer, {**facts, **sampling_in(source.folder)})
     if not is_missing(tokenizer) and tokenizer.vocab_size > opened.config.vocab_size:
         raise UserError(
             f"{source.folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
@@ -121,7 +119,7 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / BUNDLE_CONFIG).is_file() and "model_type" in read_json_object(folder / BUNDLE_CONFIG):
         return Source("hf", folder)
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
-        TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
+        tensorflow_checkpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
 
 

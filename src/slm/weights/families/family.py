@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor
-
 from slm.models.config import ModelConfig
 from slm.weights.foreign_config import ForeignConfig, foreign_scaling
-from slm.weights.name_table import Entry, their_tensors
+from slm.weights.name_table import Entry
 
 Values = dict[str, Any]
 
@@ -89,9 +87,6 @@ class Family:
             values.update({base: rotary["base"], "rope_scaling": foreign_scaling(rotary["scaling"])})
             values.update({fraction: rotary["fraction"]} if fraction else {})
         return {**values, **self.write_more(config)}
-
-    def write_tensors(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return their_tensors(self.table(config), weights, config.vocab_size)
 
 
 def with_bias(ours: str, theirs: str, bias: bool, **how: Any) -> list[Entry]:
