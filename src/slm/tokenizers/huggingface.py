@@ -13,13 +13,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
-from slm.tokenizers.spelling import (
-    bytes_of_tokens,
-    has_all_bytes,
-    is_byte_level,
-    spells_bytes,
-    spells_bytes_after_a_space,
-)
+from slm.tokenizers.spelling import bytes_of_tokens, has_all_bytes, is_byte_level, keeps_text
 from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
@@ -121,8 +115,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
 
     @functools.cached_property
     def _keeps_text(self) -> bool:
-        kept = spells_bytes if self._is_byte_level else spells_bytes_after_a_space
-        return kept(self._backend)
+        return keeps_text(self._backend)
 
     def spells_exactly(self) -> bool:
         return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
@@ -133,7 +126,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         if too_many == 1 and self._keeps_text and not self._is_byte_level:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
-        if too_many == 0 and (self._keeps_text or self._spell(text, ids)):
+        if too_many == 0 and (self._keeps_text or (self._is_byte_level and self._spelling(ids) == text.encode())):
             return found
         with breakdowns_refused():
             encoding = self._backend.encode(text, add_special_tokens=False)
@@ -141,8 +134,8 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
             return stretched(found, size)
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
-    def _spell(self, text: str, ids: np.ndarray) -> bool:
-        return self._is_byte_level and b"".join([self._token_bytes[i] for i in ids.tolist()]) == text.encode()
+    def _spelling(self, ids: np.ndarray) -> bytes:
+        return b"".join([self._token_bytes[i] for i in ids.tolist()])
 
     def stream_decoder(self) -> StreamDecoder:
         return self.decoder_after(())
@@ -156,10 +149,8 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         """Those of `ids` on which the text of later ones depends."""
         specials = frozenset(self.special_tokens.values())
         last = max((place for place, token_id in enumerate(ids) if token_id in specials), default=-1)
-        if last < 0:
-            return list(ids)
         behind = list(ids[last + 1 :])
-        return behind if behind or self._begins_anew else [self._id_with_text()]
+        return behind if behind or last < 0 or self._begins_anew else [self._id_with_text()]
 
     @functools.cached_property
     def _begins_anew(self) -> bool:
@@ -211,7 +202,11 @@ class RenderedEncoder:
         added, model = state["added_tokens"], state["model"]
         state["added_tokens"] = [token for token in added if not token["special"]]
         state["post_processor"] = None
-        model["vocab"] = self._respelt(model["vocab"])
+        vocab = model["vocab"]  # may have special tokens that its algorithm finds in a text (Unigram's, a list, has)
+        if isinstance(vocab, list):
+            model["vocab"] = [[self._spelt.get(token, token), score] for token, score in vocab]
+        else:
+            model["vocab"] = {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
         model["unk_token"] = self._spelt.get(model.get("unk_token"), model.get("unk_token"))
         self._copy = tokenizers.Tokenizer.from_str(json.dumps(state))
         traits = {token["content"]: token for token in added if token["special"]}
@@ -219,12 +214,6 @@ class RenderedEncoder:
         their_id = self._copy.token_to_id
         self._id_of = {their_id(self._spelt[token]): token_id for token, token_id in special_tokens.items()}
         self._id_of.update({their_id(token["content"]): token["id"] for token in state["added_tokens"]})
-
-    def _respelt(self, vocab: Any) -> Any:
-        """A model's own table, which may have special tokens that its algorithm finds in a text (Unigram's has)."""
-        if isinstance(vocab, list):
-            return [[self._spelt.get(token, token), score] for token, score in vocab]
-        return {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
 
     def encode(self, parts: Sequence[str]) -> PlacedIds:
         """As `Tokenizer.encode_parts`."""
@@ -243,23 +232,9 @@ def _like(traits: Mapping[str, bool] | None, spelling: str) -> tokenizers.AddedT
     return tokenizers.AddedToken(spelling, special=True, **kept)
 
 
-def _keep_forks_quiet() -> None:
-    """Make a forked child (a loader worker) encode on one thread without the warning of versions up to 0.22; the parent
-    stays parallel, and a value of the user's own is left alone."""
-    variable = "TOKENIZERS_PARALLELISM"
-    set_here: list[bool] = []
-
-    def before() -> None:
-        set_here.append(variable not in os.environ)
-        if set_here[-1]:
-            os.environ[variable] = "false"
-
-    def after_in_parent() -> None:
-        if set_here.pop():
-            del os.environ[variable]
-
-    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-        os.register_at_fork(before=before, after_in_parent=after_in_parent)
-
-
-_keep_forks_quiet()
+if hasattr(os, "register_at_fork") and "TOKENIZERS_PARALLELISM" not in os.environ:
+    # so that a forked child (a loader's) encodes on one thread, of which versions up to 0.22 warn; the parent does not
+    os.register_at_fork(
+        before=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"),
+        after_in_parent=lambda: os.environ.pop("TOKENIZERS_PARALLELISM", None),
+    )

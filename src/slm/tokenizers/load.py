@@ -19,8 +19,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
     state = read_json_object(path)
-    kind = state.pop("kind", None)
-    added = state.pop(ADDED_TOKENS, None)
+    kind, added = state.pop("kind", None), state.pop(ADDED_TOKENS, None)
     if not isinstance(kind, str):
         raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
     from_state = TOKENIZERS.get(kind).from_state

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from slm.models.kernels.activation import KINDS, WIDTH, activate
-from slm.models.kernels.library import has, library
+from slm.models.kernels.activation import KINDS, activate
+from slm.models.kernels.library import WIDTH, has, is_half, is_readable, library
 from slm.models.kernels.products import (
     product_few,
     product_int4,
@@ -78,9 +78,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _choose(self) -> None:
-        weight, half = self._weight, self._weight.dtype == torch.bfloat16
-        readable = weight.is_contiguous() and weight.device.type == "cpu" and (half or weight.dtype == torch.float32)
-        self.native = readable and library() is not None
+        weight, half = self._weight, is_half(self._weight)
+        self.native = weight.is_contiguous() and is_readable(weight) and library() is not None
         self._tiles = self.native and half and takes_tiles(weight)
         self._reordered = half and not self.native and not self.shared
         if self._reordered:

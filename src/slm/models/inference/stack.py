@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
 from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library, place
+from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, is_readable, library, place
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.transformer import MLP, GatedMLP, LayerNorm, MultiHeadAttention, RMSNorm
 
 _MOST_ROWS = 64  # with more, torch's own products are faster
-_WIDTH = 16  # numbers that the kernels take at a time
 
 
 class StackedStep(nn.Module):
@@ -98,9 +97,8 @@ class Stack:
     @classmethod
     def of(cls, blocks: nn.ModuleList, x: Tensor) -> Stack | None:
         """For hidden states like `x`; None if a part of a block is none that the kernels know."""
-        if library() is None or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
-            return None
-        return cls(blocks, x.dtype) if all(_is_known(block, x.dtype) for block in blocks) else None
+        served = library() is not None and is_readable(x) and all(_is_known(block, x.dtype) for block in blocks)
+        return cls(blocks, x.dtype) if served else None
 
     def __call__(self, x: Tensor, rotation: Rotation | None, cache: KVCache) -> Tensor:
         """Hidden states (B, 1, C) ahead of the last norm; the cache holds the new keys and values, not yet counted."""
@@ -188,7 +186,7 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
         and all(type(norm) in (LayerNorm, RMSNorm) for norm in norms)
         and all(parameter.dtype == dtype for norm in norms for parameter in norm.parameters())
         and all(_has_kernel(layer, dtype) for layer in layers)
-        and all(size % _WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
+        and all(size % WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
     )
 
 

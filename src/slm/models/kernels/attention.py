@@ -10,9 +10,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slm.models.contract import compute_dtype
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, is_half, library, place
-
-_WIDTH = 16  # numbers that the kernels take at a time
+from slm.models.kernels.library import (
+    INT,
+    LONG,
+    POINTER,
+    WIDTH,
+    compiled,
+    fields,
+    has,
+    is_half,
+    is_readable,
+    library,
+    place,
+)
 
 
 class _Prompt(ctypes.Structure):
@@ -29,10 +39,9 @@ def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend_prompt` can read these."""
     return (
         library() is not None
-        and q.device.type == "cpu"
-        and q.dtype in (torch.float32, torch.bfloat16)
+        and is_readable(q)
         and q.dtype == k.dtype == v.dtype
-        and q.shape[-1] % _WIDTH == 0
+        and q.shape[-1] % WIDTH == 0
         and q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         and q.numel() > 0
         and not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
@@ -73,7 +82,7 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return (
         q.device.type == "cpu"
         and q.shape[2] == k.shape[2]
-        and q.shape[-1] % _WIDTH == 0
+        and q.shape[-1] % WIDTH == 0
         and (dtype := compute_dtype(q)) in (torch.float32, torch.bfloat16)
         and (torch.is_autocast_enabled("cpu") or k.dtype == v.dtype == dtype)
         and not torch.compiler.is_compiling()

@@ -18,13 +18,10 @@ from slm.registry import ACTIVATIONS, ATTENTIONS, MLPS, NORMS
 class LayerNorm(nn.LayerNorm):
     """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016)."""
 
-    def __init__(self, dim: int, eps: float, bias: bool) -> None:
-        super().__init__(dim, eps=eps, bias=bias)
-
 
 @NORMS.register("rms_norm")
 class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4); it has no bias."""
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4), whatever `bias` says."""
 
     def __init__(self, dim: int, eps: float, bias: bool) -> None:
         super().__init__(dim, eps=eps)
