@@ -8,8 +8,7 @@ from slm.tokenizers.base import StreamDecoder
 
 
 class WithoutLead(StreamDecoder):
-    """Another decoder's text without the `lead` it may begin with: the white space that a chat template, or a
-    vocabulary, has ahead of every answer."""
+    """Another decoder's text without the `lead` it may begin with: a chat template's white space ahead of an answer."""
 
     def __init__(self, decoder: StreamDecoder, lead: str) -> None:
         self._decoder = decoder
@@ -35,8 +34,7 @@ class WithoutLead(StreamDecoder):
 
 
 class StopStrings:
-    """Holds back what might be the beginning of a string of `stop`, wherever a token's border falls, and cuts the text
-    before one."""
+    """Cuts a text before a string of `stop`, and holds back what might begin one, wherever a token's border falls."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stop = list(stop)
@@ -57,7 +55,6 @@ class StopStrings:
         return text[: len(text) - kept]
 
     def flush(self) -> str:
-        """What was held back, now that nothing follows."""
         held, self._held = self._held, ""
         return held
 

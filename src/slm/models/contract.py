@@ -1,5 +1,4 @@
-"""What the rest of `slm` asks of a registered model, and its modules of a cache; and one made from its configuration.
-`GPT` is one; yours may be another."""
+"""What the rest of `slm` asks of a registered model (`GPT` is one; yours may be another), and how one is built."""
 
 from __future__ import annotations
 
@@ -18,10 +17,8 @@ Positions = slice | Tensor
 
 
 class CausalLM(Protocol):
-    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights.
-
-    A saved model is laid out on the meta device before it takes its weights: buffers are made in ``init_weights()``.
-    """
+    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights. A saved model is laid
+    out on the meta device before it takes its weights: buffers are made in ``init_weights()``."""
 
     config: ModelConfig
 

@@ -30,9 +30,7 @@ _MOST_IDS = 1 << 22  # no vocabulary has four million; tables as long as the lar
 def ids_up_to(largest: int) -> int:
     """The size of a vocabulary whose largest id is `largest`, or `UserError`."""
     if not 0 <= largest < _MOST_IDS:
-        raise UserError(
-            f"the vocabulary has the token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged"
-        )
+        raise UserError(f"the vocabulary has token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged")
     return largest + 1
 
 

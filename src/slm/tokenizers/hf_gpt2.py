@@ -65,13 +65,20 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
                 f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
                 "set tokenizer.eos_token to one in its vocabulary"
             )
-        ends = end_ids(folder)
+        ends: list[int | None] = [*end_ids(folder)]
         if files_eos is not None and template is not None and files_eos != eos:
             named["eos_token"] = files_eos  # what its template calls so
             ends.append(backend.token_to_id(files_eos))
         pad = named.get("pad_token")
-        more = {"special_names": named, "chat_template": template, "also_ends": dict.fromkeys(ends)}
-        return cls(backend, eos, None if pad == files_eos else pad, published_ids=published_ids(folder), **more)
+        return cls(
+            backend,
+            eos,
+            None if pad == files_eos else pad,
+            special_names=named,
+            chat_template=template,
+            also_ends=dict.fromkeys(end for end in ends if end is not None),
+            published_ids=published_ids(folder),
+        )
 
 
 def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: str | None) -> list[str]:

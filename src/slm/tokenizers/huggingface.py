@@ -126,7 +126,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         if too_many == 1 and self._keeps_text and not self._is_byte_level:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
-        if too_many == 0 and (self._keeps_text or (self._is_byte_level and self._spelling(ids) == text.encode())):
+        if too_many == 0 and (self._keeps_text or self._spells(ids, text)):
             return found
         with breakdowns_refused():
             encoding = self._backend.encode(text, add_special_tokens=False)
@@ -134,8 +134,8 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
             return stretched(found, size)
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
-    def _spelling(self, ids: np.ndarray) -> bytes:
-        return b"".join([self._token_bytes[i] for i in ids.tolist()])
+    def _spells(self, ids: np.ndarray, text: str) -> bool:
+        return self._is_byte_level and b"".join([self._token_bytes[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
         return self.decoder_after(())
@@ -143,7 +143,11 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
         if self._is_byte_level:
             return super().stream_decoder()
-        return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
+        # In a vocabulary with byte fallback a byte that no UTF-8 holds unsettles all text, since a run of byte tokens
+        # decodes to characters only if the whole run is valid; elsewhere any id that has text.
+        no_byte = self._backend.token_to_id("<0xFF>")
+        unsettling_id = self._id_with_text() if no_byte is None else no_byte
+        return PrefixStreamDecoder(self, unsettling_id, self._context(ids))
 
     def _context(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` on which the text of later ones depends."""
@@ -160,12 +164,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
 
     def _id_with_text(self) -> int:
         return next(i for i in range(self.vocab_size) if self.decode([i]).strip())
-
-    def _unsettling_id(self) -> int:
-        """In a vocabulary with byte fallback a byte that no UTF-8 holds, since a run of byte tokens decodes to
-        characters only if the whole run is valid; elsewhere, any id that has text."""
-        byte_id: int | None = self._backend.token_to_id("<0xFF>")
-        return self._id_with_text() if byte_id is None else byte_id
 
     def state(self) -> dict[str, Any]:
         tokens = {"eos_token": self._eos_token, "pad_token": self._pad_token}
@@ -209,8 +207,10 @@ class RenderedEncoder:
             model["vocab"] = {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
         model["unk_token"] = self._spelt.get(model.get("unk_token"), model.get("unk_token"))
         self._copy = tokenizers.Tokenizer.from_str(json.dumps(state))
-        traits = {token["content"]: token for token in added if token["special"]}
-        self._copy.add_special_tokens([_like(traits.get(token), spelt) for token, spelt in self._spelt.items()])
+        names = ("single_word", "lstrip", "rstrip", "normalized")
+        traits = {token["content"]: {name: token[name] for name in names} for token in added if token["special"]}
+        respelt = {spelt: traits.get(token, {}) for token, spelt in self._spelt.items()}
+        self._copy.add_special_tokens([tokenizers.AddedToken(s, special=True, **kept) for s, kept in respelt.items()])
         their_id = self._copy.token_to_id
         self._id_of = {their_id(self._spelt[token]): token_id for token, token_id in special_tokens.items()}
         self._id_of.update({their_id(token["content"]): token["id"] for token in state["added_tokens"]})
@@ -225,11 +225,6 @@ class RenderedEncoder:
         ids = [self._id_of.get(token_id, token_id) for token_id in encoding.ids]
         places = np.interp(np.array(encoding.offsets, dtype=np.float64).reshape(-1, 2), here, there).astype(np.int64)
         return PlacedIds(ids, places[:, 0].tolist(), places[:, 1].tolist())
-
-
-def _like(traits: Mapping[str, bool] | None, spelling: str) -> tokenizers.AddedToken:
-    kept = {name: traits[name] for name in ("single_word", "lstrip", "rstrip", "normalized")} if traits else {}
-    return tokenizers.AddedToken(spelling, special=True, **kept)
 
 
 if hasattr(os, "register_at_fork") and "TOKENIZERS_PARALLELISM" not in os.environ:

@@ -10,7 +10,6 @@ import functools
 import itertools
 import operator
 import random
-import re
 from collections.abc import Iterator
 
 import regex
@@ -70,15 +69,10 @@ def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
 
 @functools.cache
 def _ranges(charset: str) -> str:
-    everything = _all_characters()
-    runs = [match.span() for match in regex.finditer(f"(?:{charset})+", everything)]
-    spelt = [(ord(everything[start]), ord(everything[end - 1])) for start, end in runs]
-    return "[" + "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in spelt) + "]" if spelt else "(?!)"
-
-
-@functools.cache
-def _all_characters() -> str:
-    return re.sub("[\ud800-\udfff]", "", "".join(map(chr, range(0x110000))))
+    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    runs = [match.group() for match in regex.finditer(f"(?:{charset})+", everything)]
+    spelt = [rf"\x{{{ord(run[0]):X}}}-\x{{{ord(run[-1]):X}}}" for run in runs]
+    return f"[{''.join(spelt)}]" if spelt else "(?!)"
 
 
 def check_export(tokenizer: Tokenizer, exported: tokenizers.Tokenizer, setting: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,10 @@ _SPACE = "\u2581"  # SentencePiece's
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def _characters() -> str:
-    """`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = iter(range(0x100, 0x200))
-    return "".join(chr(byte if byte in visible else next(hidden)) for byte in range(256))
-
-
-CHARACTERS = _characters()
+# of each byte, `bytes_to_unicode` in openai/gpt-2 `src/encoder.py`: those that are not visible come from 0x100 on
+_VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_HIDDEN = itertools.count(0x100)
+CHARACTERS = "".join(chr(byte if byte in _VISIBLE else next(_HIDDEN)) for byte in range(256))
 _BYTE_OF_CODE_POINT = {ord(character): byte for byte, character in enumerate(CHARACTERS)}
 
 
@@ -104,11 +101,10 @@ def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str
     return part[several] if part["type"] == "Sequence" else [part]
 
 
-def _cut_bytes(cutters: Sequence[Mapping[str, Any]]) -> bool:
-    kept = all(
-        one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in cutters[:-1]
-    )
-    return bool(cutters) and kept and cutters[-1]["type"] == "ByteLevel" and not cutters[-1]["add_prefix_space"]
+def _cut_bytes(steps: Sequence[Mapping[str, Any]]) -> bool:
+    *before, last = steps or [{"type": None}]
+    cut = all(one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in before)
+    return cut and last["type"] == "ByteLevel" and not last["add_prefix_space"]
 
 
 def _spells_spaces(step: Mapping[str, Any]) -> bool:

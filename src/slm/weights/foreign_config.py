@@ -28,7 +28,7 @@ class ForeignConfig:
     _prefix: str = ""
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default` where it is missing or null."""
+        """`default` stands for null too."""
         value = self.values.get(key)
         return default if value is None else value
 
@@ -52,7 +52,6 @@ class ForeignConfig:
             self._note(key, f"(only {allowed!r} can be followed)")
 
     def activation(self, key: str, default: str) -> str:
-        """Our name of the activation."""
         name = self.get(key, default)
         if not isinstance(name, str) or name not in _ACTIVATIONS:
             self._note(key, f"(known: {', '.join(_ACTIVATIONS)})")

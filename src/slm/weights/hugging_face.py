@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slm.errors import UserError
@@ -84,27 +83,15 @@ def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
             f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
             "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
         )
-    source = safetensors_in(folder)
     known = {name for entry in table for name in entry.theirs}
 
     def their_name(name: str) -> str | None:
         full = family.base_prefix + name
         if name in known or full in known:
             return name if name in known else full
-        if name == family.head:
-            _check_tied(source, name, table[0].theirs[0], family.base_prefix)
         return None if name == family.head or name.endswith(family.buffers) else name
 
-    return source.renamed(their_name)
-
-
-def _check_tied(source: TensorSource, head: str, embedding: str, prefix: str) -> None:
-    stored = embedding if embedding in source.shapes else embedding.removeprefix(prefix)
-    if stored in source.shapes and not torch.equal(source.read(head), source.read(stored)):
-        raise UserError(
-            f"{source.where}: '{head}' differs from '{stored}', though {CONFIG_FILE} ties them; "
-            "correct tie_word_embeddings"
-        )
+    return safetensors_in(folder).renamed(their_name)
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -189,9 +176,8 @@ def _model_card(
 
 
 def _rows(values: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"| {key} | {json.dumps(value) if isinstance(value, dict) else value} |" for key, value in values.items()
-    )
+    shown = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return "\n".join(f"| {key} | {value} |" for key, value in shown.items())
 
 
 def _token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:

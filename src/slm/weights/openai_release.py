@@ -24,7 +24,7 @@ from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.gpt2 import gpt2
 from slm.weights.foreign_config import ForeignConfig
-from slm.weights.name_table import SAME, TRANSPOSED, Entry, Layout
+from slm.weights.name_table import SAME, TRANSPOSED, Entry, Layout, Table
 from slm.weights.pretrained import stored_config
 from slm.weights.tensor_source import StoredTensor, TensorSource
 from slm.weights.tf_reader import CHECKPOINT_FILE
@@ -100,6 +100,12 @@ def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
         raise UserError(f"{file} is not that of {name}: {', '.join(wrong)}; delete it and name another mirror")
 
 
+def read_release(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
+    """The shape, and the variables under the table's names; `UserError` if a file is missing or damaged."""
+    config = read_hparams(folder)
+    return config, gpt2_tf_table(config), tensorflow_checkpoint(folder)
+
+
 def read_hparams(folder: Path) -> ModelConfig:
     """The shape that ``hparams.json`` gives; `UserError` if it is missing or damaged."""
     file = folder / HPARAMS_FILE
@@ -134,12 +140,8 @@ def tensorflow_checkpoint(folder: Path) -> TensorSource:
     reader = _Reader(folder)
     stored = {}
     for name, (kind, shape) in reader.answer().items():
-        if kind not in _DTYPES:
-            raise UserError(
-                f"the checkpoint in '{folder}' is not of GPT-2's layout: '{name}' is {kind}, "
-                f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
-            )
-        stored[name] = StoredTensor(tuple(shape), _DTYPES[kind], partial(reader.read, name, shape, _DTYPES[kind]))
+        dtype = _DTYPES.get(kind, kind)
+        stored[name] = StoredTensor(tuple(shape), dtype, partial(reader.read, name, shape, dtype))
     return TensorSource(str(folder), stored)
 
 

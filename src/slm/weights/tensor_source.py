@@ -60,10 +60,8 @@ class TensorSource:
         old: dict[str, str] = {}
         for name in self.stored:
             new = rule(name)
-            if new in old:
+            if new and old.setdefault(new, name) != name:
                 raise UserError(f"{self.where} holds '{new}' twice, as '{old[new]}' and as '{name}'")
-            if new:
-                old[new] = name
         return TensorSource(self.where, {new: self.stored[name] for new, name in old.items()})
 
 
@@ -85,10 +83,7 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> TensorSourc
     shards = sorted(set(places.values()))
     if any(Path(shard).name != shard for shard in shards):
         raise UserError(f"{index} names a shard outside its folder; fetch it again")
-    stored = _stored_in([folder / shard for shard in shards])
-    for missing in sorted(places.keys() - stored.keys()):
-        raise UserError(f"{index} lists '{missing}' in {places[missing]}, which does not hold it; fetch both again")
-    return TensorSource(str(index), stored)
+    return TensorSource(str(index), _stored_in([folder / shard for shard in shards]))
 
 
 def _stored_in(files: Iterable[Path]) -> dict[str, StoredTensor]:
@@ -96,8 +91,6 @@ def _stored_in(files: Iterable[Path]) -> dict[str, StoredTensor]:
     for file in files:
         with _opened(file) as content:
             for name in content.keys():  # noqa: SIM118  # no mapping, it only has this method
-                if name in stored:
-                    raise UserError(f"{file} holds '{name}', which another shard holds too; fetch both again")
                 tensor = content.get_slice(name)
                 kind = tensor.get_dtype()
                 read = partial(_read, file, name)

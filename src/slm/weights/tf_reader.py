@@ -51,7 +51,7 @@ def _answers(folder: Path) -> Iterator[Any]:
     yield {name: (dtypes[name].name, shapes[name]) for name in sorted(shapes)}
     while True:
         array = np.ascontiguousarray(reader.get_tensor(pickle.load(sys.stdin.buffer)))
-        yield pickle.PickleBuffer(array.reshape(-1).view(np.uint8))
+        yield pickle.PickleBuffer(array.reshape(-1).view(np.uint8).data)
 
 
 def _prefix(tensorflow: Any, folder: Path) -> Path:

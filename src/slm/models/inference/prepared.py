@@ -45,22 +45,18 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         model.to(torch.bfloat16)
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
     for parent in [module for module in transformer.modules() if type(module) is not nn.Linear]:
-        _prepare(parent, quantize)
+        if isinstance(parent, Transformer):
+            parent.decode_step = StackedStep().train(parent.training)
+        if isinstance(parent, MultiHeadAttention):
+            parent.prepared = True
+        for name, child in list(parent.named_children()):
+            if name == "activation" and (kind := kind_of(child)) is not None:
+                parent.activation = NativeActivation(child, kind)
+            if type(child) is nn.Linear:
+                setattr(parent, name, _replaced(child, quantize))
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
     model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
-
-
-def _prepare(parent: nn.Module, mode: str | None) -> None:
-    if isinstance(parent, Transformer):
-        parent.decode_step = StackedStep().train(parent.training)
-    if isinstance(parent, MultiHeadAttention):
-        parent.prepared = True
-    for name, child in list(parent.named_children()):
-        if name == "activation" and (kind := kind_of(child)) is not None:
-            parent.activation = NativeActivation(child, kind)
-        if type(child) is nn.Linear:
-            setattr(parent, name, _replaced(child, mode))
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:

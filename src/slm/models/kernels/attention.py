@@ -10,19 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slm.models.contract import compute_dtype
-from slm.models.kernels.library import (
-    INT,
-    LONG,
-    POINTER,
-    WIDTH,
-    compiled,
-    fields,
-    has,
-    is_half,
-    is_readable,
-    library,
-    place,
-)
+from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, is_half, place, serves
 
 
 class _Prompt(ctypes.Structure):
@@ -38,8 +26,7 @@ class _Prompt(ctypes.Structure):
 def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend_prompt` can read these."""
     return (
-        library() is not None
-        and is_readable(q)
+        serves(q)
         and q.dtype == k.dtype == v.dtype
         and q.shape[-1] % WIDTH == 0
         and q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
@@ -101,7 +88,7 @@ def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (_readable(x) for x in (q, k, v))
+        q, k, v = (_with_even_steps(x) for x in (q, k, v))
         batch, heads, length, dim = q.shape
         out = q.new_empty(batch, length, heads * dim)
         norms = torch.empty(batch, heads, length, dtype=torch.float32)
@@ -119,8 +106,8 @@ class _Attention(torch.autograd.Function):
         return tuple(grad.transpose(1, 2) for grad in grads)
 
 
-def _readable(x: Tensor) -> Tensor:
-    # with a head's numbers side by side and even steps, as two bf16 numbers are read at once
+def _with_even_steps(x: Tensor) -> Tensor:
+    # and a head's numbers side by side, as two bf16 numbers are read at once
     return x if x.stride(-1) == 1 and not any(step % 2 for step in x.stride()[:3]) else x.contiguous()
 
 

@@ -93,9 +93,9 @@ def is_half(tensor: Tensor) -> bool:
     return tensor.dtype == torch.bfloat16
 
 
-def is_readable(tensor: Tensor) -> bool:
-    """Whether it holds numbers that the kernels know, on the CPU."""
-    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+def serves(tensor: Tensor) -> bool:
+    """Whether there are kernels, and they know numbers like these: fp32 or bf16 on the CPU."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16) and library() is not None
 
 
 def _compiler() -> str:

@@ -226,9 +226,8 @@ class Transformer(nn.Module):
             decoded = self.decode_step(self.blocks, x, rotation, cache)
         if decoded is None:
             decoded, mask = x, self._mask(x, cache, positions)
-            added: list[Tensor | None] = [*values] if values else [None] * len(self.blocks)
-            for block, value in zip(self.blocks, added, strict=True):
-                given = (decoded, x, rotation, mask, cache, value)
+            for layer, block in enumerate(self.blocks):
+                given = (decoded, x, rotation, mask, cache, values and values[layer])
                 if self.recompute and torch.is_grad_enabled():
                     decoded = checkpoint(block, *given, use_reentrant=False)
                 elif cache is None:

@@ -66,10 +66,7 @@ class Family:
 
     def write_config(self, config: ModelConfig) -> Values:
         """The ``config.json`` of our model, but for token ids and dtype: what it cannot say shows when read back."""
-        values = {setting.theirs: getattr(config.modules.transformer, setting.ours) for setting in self.settings}
-        for setting in self.settings:
-            if setting.kind == "activation" and values[setting.theirs] == "gelu_tanh":
-                values[setting.theirs] = self.gelu_tanh
+        settings = {setting.theirs: getattr(config.modules.transformer, setting.ours) for setting in self.settings}
         values = {
             "architectures": [self.architecture],
             "model_type": self.model_type,
@@ -78,14 +75,13 @@ class Family:
             "initializer_range": 0.02,
             "use_cache": True,
             self.length[0]: config.params.max_seq_len,
-            **values,
+            **{name: self.gelu_tanh if value == "gelu_tanh" else value for name, value in settings.items()},
             **self.written,
         }
         if self.rotary:
             rotary = config.to_dict()["modules"]["position_embedding"]["rotary"]
-            base, fraction, *_ = (*self.rotary, None)
-            values.update({base: rotary["base"], "rope_scaling": foreign_scaling(rotary["scaling"])})
-            values.update({fraction: rotary["fraction"]} if fraction else {})
+            values.update(zip(self.rotary[:2], (rotary["base"], rotary["fraction"]), strict=False))
+            values["rope_scaling"] = foreign_scaling(rotary["scaling"])
         return {**values, **self.write_more(config)}
 
 
