@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,6 @@ _ACTIVATIONS = {
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"},
     **{"silu": "silu", "swish": "silu", "relu": "relu", "relu2": "relu2"},
 }
-_SHOWN = 40  # characters of a value in a message
 
 
 @dataclass
@@ -114,18 +114,16 @@ class ForeignConfig:
     def _above_zero(self, kind: Any, key: str, default: Any, expected: str) -> Any:
         """The value, or None, noted, if it is not `expected`."""
         value = self.get(key, default)
+        if isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
+            return value
         if value is None:
             self.problems.append(f"{self._prefix}{key} (missing)")
-        elif isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= sys.float_info.max:
-            self._note(key, f"({expected} is expected)")
         else:
-            return value
+            self._note(key, f"({expected} is expected)")
         return None
 
     def _note(self, key: str, why: str) -> None:
-        value = repr(self.get(key))
-        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-        self.problems.append(f"{self._prefix}{key}={shown} {why}")
+        self.problems.append(f"{self._prefix}{key}={reprlib.repr(self.get(key))} {why}")
 
 
 def foreign_scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
