@@ -74,20 +74,15 @@ class _Row:
 
 @dataclass
 class Engine:
-    """Writes any number of texts, as many at a time as there are rows; the model is in eval mode.
+    """Writes any number of texts, as many at a time as there are rows. A text is the same whatever is written beside
+    it: its tokens depend on its prompt, its seed and the settings alone (to the rounding of other products)."""
 
-    A text is the same whatever is written beside it: its tokens depend on its prompt, its seed and the settings alone
-    (to the rounding of products of other sizes). `eos_id` stands for an empty prompt and, as `end_ids`, ends a text if
-    ``stop_at_eos``. Ids from `vocab_size` on never come (a tokenizer may have fewer than the model). With `steps` texts
-    are decoded by one of fixed shapes, where there is one.
-    """
-
-    model: CausalLM
+    model: CausalLM  # in eval mode
     settings: GenerationConfig
-    eos_id: int
-    vocab_size: int | None = None
+    eos_id: int  # stands for an empty prompt and, as `end_ids`, ends a text if ``stop_at_eos``
+    vocab_size: int | None = None  # ids from here on never come: a tokenizer may have fewer than the model
     end_ids: Iterable[int] = ()
-    steps: GraphedSteps | None = None
+    steps: GraphedSteps | None = None  # where one of them fits, it decodes
 
     def __post_init__(self) -> None:
         self._ends = frozenset((self.eos_id, *self.end_ids)) if self.settings.stop_at_eos else frozenset()
@@ -121,7 +116,8 @@ class Engine:
         n_rows = min(self.settings.batch_size, len(waiting))
         longest = max(len(row.prompt) + row.n_new for row in waiting)
         room = min(longest - 1, self._max_seq_len)  # the last new token is never read
-        step = self.steps and self.steps.lease(self.model, self.settings, n_rows, room, self.vocab_size)
+        shape = (n_rows, room, self.vocab_size)
+        step = None if self.steps is None else self.steps.lease(self.model, self.settings, *shape)
         try:
             cache = self.model.make_cache(n_rows, room) if step is None else step.cache
             yield from self._write(waiting, cache, n_rows, step)

@@ -24,9 +24,7 @@ Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 class HuggingFaceTokenizer(ByteTableTokenizer):
     """Text to ids by the Rust library, whose `backend` is taken over; ids to text by exact bytes if it is byte-level.
-
-    Without `begin_ids` they are what the backend puts there. A `pad_token` that ends texts is none.
-    """
+    Without `begin_ids` they are what the backend puts there. A `pad_token` that ends texts is none."""
 
     def __init__(
         self,

@@ -133,10 +133,8 @@ class RegexTokenizer(PieceTokenizer):
         min_frequency: Annotated[int, Ge(1)] = 2,
         pattern: str = DEFAULT_PATTERN,
     ) -> RegexTokenizer:
-        """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points.
-
-        Of `max_vocab_size` ids 3 are special; from a `min_frequency` of 2 on `<unk>` has something to learn from.
-        """
+        """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points. Of
+        `max_vocab_size` ids 3 are special; from a `min_frequency` of 2 on `<unk>` has something to learn from."""
         compiled = _compile(pattern)
         counts: Counter[str] = Counter()
         for text in texts:

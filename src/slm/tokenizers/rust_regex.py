@@ -1,8 +1,6 @@
-"""A regular expression of Python's `regex` or of tiktoken, in the dialect of the library `tokenizers`.
-
-There, Oniguruma reads classes (``\\w`` holds "²", and each engine has the Unicode of its year) and ``{1,3}+``, no
-possessive repetition, otherwise without a word. What else it does (``^`` begins any line) is found by trying.
-"""
+"""A regular expression of Python's `regex` or of tiktoken, in the dialect of the library `tokenizers`: Oniguruma reads
+classes (``\\w`` holds "²", each engine has the Unicode of its year) and ``{1,3}+``, no possessive repetition, otherwise
+without a word. What else it does (``^`` begins any line) is found by trying."""
 
 from __future__ import annotations
 

@@ -40,9 +40,7 @@ def write_bundle(
     quantize: str | None = None,
 ) -> None:
     """Write a bundle beside `folder` and rename it into place: an older one is replaced whole, or stays (`OSError`).
-
-    `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the state dict is of its model.
-    """
+    `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the `weights` are of its model."""
     with new_folder(folder) as partial:
         said = {"facts": dict(facts), "quantize": quantize, "has_tokenizer": not is_missing(tokenizer)}
         content = {"format": FORMAT, "model": config.to_dict(), **said}

@@ -56,11 +56,9 @@ def shape_values(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str | None) -> ModelConfig:
-    """The shape to train: that of the weights, `source`, with what training decides taken from `given`.
-
-    That is the configuration's `model`: whole, and then it must be the same shape, or without a name, and then only
-    what it sets is taken. `extend` is the method for a `max_seq_len` beyond the weights'.
-    """
+    """The shape to train: that of the weights, `source`, with what training decides taken from `given`, the
+    configuration's `model`: whole, and then it must be the same shape, or without a name, and then only what it sets is
+    taken. `extend` is the method for a `max_seq_len` beyond the weights'."""
     values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
     wanted_len = values["params"]["max_seq_len"]
     config = ModelConfig.from_dict(values)

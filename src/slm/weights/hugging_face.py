@@ -17,8 +17,7 @@ from slm.models.config import ModelConfig
 from slm.registry import FAMILIES
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import GENERATION_FILE, save_huggingface
-from slm.weights.families.family import Family
-from slm.weights.foreign_config import ForeignConfig
+from slm.weights.families.family import Family, ForeignConfig
 from slm.weights.name_table import Table, their_tensors
 from slm.weights.own_sampling import their_sampling
 from slm.weights.pretrained import stored_config

@@ -42,12 +42,9 @@ class Source:
 
 
 def find_source(name: str | Path, format: Format | None = None, mirror: str | None = None) -> Source:
-    """The model that `name` means: `UserError` if there is none, or of another than the wanted `format`.
-
-    `name` is a run folder (its best model), a bundle, a Hugging Face folder, a folder with GPT-2's released files; else
-    one of OpenAI's releases (``gpt2-124m`` …), downloaded from its server or the base URL `mirror`; else a name on the
-    Hugging Face hub.
-    """
+    """The model of a run folder (its best), a bundle, a Hugging Face folder or one with GPT-2's released files; else
+    one of OpenAI's releases (``gpt2-124m`` …), downloaded from its server or the base URL `mirror`; else of that name
+    on the Hugging Face hub. `UserError` if there is none, or of another than the wanted `format`."""
     source = _found(str(name), mirror)
     if format not in (None, source.format):
         raise UserError(f"'{name}' is of the format {source.format}, not {format}; leave format out")

@@ -22,8 +22,8 @@ from slm.errors import UserError
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
+from slm.weights.families.family import ForeignConfig
 from slm.weights.families.gpt2 import gpt2
-from slm.weights.foreign_config import ForeignConfig
 from slm.weights.name_table import SAME, TRANSPOSED, Entry, Layout, Table
 from slm.weights.pretrained import stored_config
 from slm.weights.tensor_source import StoredTensor, TensorSource

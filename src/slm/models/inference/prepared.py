@@ -17,13 +17,10 @@ MODES = ("int8", "int4")
 
 
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
-    """Replace the matrices of the transformer and of the head, in place; embeddings and norms stay.
-
-    Without quantization nothing changes but the order of numbers in memory, and only where that is faster. A layer
-    whose inputs no group of 4-bit weights divides gets 8 bits. 4-bit models compute in bf16.
-
-    Raises `UserError` where there is no such mode, the device has no kernel for it, or the model no transformer.
-    """
+    """Replace the matrices of the transformer and of the head, in place. Without quantization nothing changes but the
+    order of numbers in memory, and only where that is faster. A layer whose inputs no group of 4-bit weights divides
+    gets 8 bits; 4-bit models compute in bf16. Raises `UserError` where there is no such mode, the device has no kernel
+    for it, or the model no transformer."""
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
