@@ -46,11 +46,9 @@ class ByteTableTokenizer(Tokenizer):
 
 
 class PrefixStreamDecoder(StreamDecoder):
-    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
-
-    Decodes a window of recent ids with and without `unsettling_id` after it, which changes all text that any id could;
-    what both begin with is certain. (`DecodeStream` of `tokenizers` gives out characters that a later byte takes back.)
-    """
+    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's): what a window of
+    recent ids begins with, with and without `unsettling_id` after it, which changes all text that any id could, is
+    certain. (`DecodeStream` of `tokenizers` gives out characters that a later byte takes back.)"""
 
     _WINDOW = 16  # ids kept, at least: enough for any strip or prefix rule at the start of a text to be past
 

@@ -90,14 +90,11 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
             mend=f"name a mirror of these files, or put your copy of {file} into {place}",
         )
         if file == HPARAMS_FILE:
-            _check_hparams(place / file, name, release.hparams)
+            found, expected = read_json_object(place / file), release.hparams.items()
+            if wrong := [f"{key} {found.get(key)} (expected {n})" for key, n in expected if found.get(key) != n]:
+                words = f"is not that of {name}: {', '.join(wrong)}; delete it and name another mirror"
+                raise UserError(f"{place / file} {words}")
     return place
-
-
-def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
-    found = read_json_object(file)
-    if wrong := [f"{key} {found.get(key)} (expected {n})" for key, n in expected.items() if found.get(key) != n]:
-        raise UserError(f"{file} is not that of {name}: {', '.join(wrong)}; delete it and name another mirror")
 
 
 def read_release(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
