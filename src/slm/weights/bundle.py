@@ -82,7 +82,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing := sorted({"model", "facts", "format"} - content.keys()):
         raise UserError(f"{file} is not a bundle's: it has no '{missing[0]}'")
     if (version := content["format"]) != FORMAT:
-        raise UserError(f"{file} has bundle format {version}, not {FORMAT}; read it with the version that wrote it")
+        raise UserError(f"{file} has bundle format {version}, expected {FORMAT}; read it by the version that wrote it")
     if (quantize := content.get("quantize")) not in (None, *MODES):
         raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
     return content
