@@ -31,12 +31,13 @@ from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.graphed_step import GraphedSteps
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.library import library
 from slm.models.kernels.products import product_few
-from slm.models.modules.build import build_model
 from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face import family_of
+from slm.weights.name_table import their_tensors
 
 PROMPT, NEW, PREFILL = 32, 128, 512
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -79,7 +80,11 @@ class Theirs:
         family = family_of(config)
         with tempfile.TemporaryDirectory() as folder:  # the names in their files are not always those of their modules
             Path(folder, "config.json").write_text(json.dumps(family.write_config(config)))
-            save_file(family.write_tensors(config, weights), Path(folder, "model.safetensors"), {"format": "pt"})
+            save_file(
+                their_tensors(family.table(config), weights, config.vocab_size),
+                Path(folder, "model.safetensors"),
+                {"format": "pt"},
+            )
             model, said = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True
             )

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from slm.cli.composition import CONF, VERSION_BASE
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.weights.bundle import write_bundle
 from slm.weights.fine_tuning import shape_values

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_loss, build_model
+from slm.models.contract import build_loss, build_model
 from slm.training.optim.optimizers import parameter_groups
 from slm.training.process import keep_freed_memory
 

@@ -56,7 +56,7 @@ def slm_config(arguments: argparse.Namespace) -> Any:
 
 def slm(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     """As `slm-train` makes a step; what Lightning adds, `train_overhead.py` measures."""
-    from slm.models.modules.build import build_loss, build_model
+    from slm.models.contract import build_loss, build_model
     from slm.training.compiled import compiled_parts
     from slm.training.process import keep_freed_memory
 
@@ -78,7 +78,7 @@ def slm(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
 
 def plain(arguments: argparse.Namespace) -> tuple[nn.Module, LOSS]:
     """The same modules as one would write the loop by hand: all logits, PyTorch's cross-entropy, no kernels."""
-    from slm.models.modules.build import build_model
+    from slm.models.contract import build_model
 
     model = build_model(slm_config(arguments))
     return model, lambda ids, labels: cross_entropy(model(ids).flatten(0, 1), labels.flatten())

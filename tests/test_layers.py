@@ -40,7 +40,6 @@ FLOORS = (
     "models.meta_arch",
     "models",
     "chat",
-    "weights.foreign_config",
     "weights.tensor_source",
     "weights.name_table",
     "weights.families",

@@ -13,7 +13,7 @@ from torch import nn
 from slm import extras, registry
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.registry import ACTIVATIONS, CORPORA, LOSSES, MODELS, NORMS, POSITION_EMBEDDINGS, TOKENIZERS, Registry
 
 ALL = [MODELS, NORMS, ACTIVATIONS, POSITION_EMBEDDINGS, LOSSES, TOKENIZERS, CORPORA]

@@ -10,7 +10,7 @@ from chat_vocabularies import VOCABULARIES, published
 
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.generation.shown_text import WithoutLead
+from slm.generation.language_model import WithoutLead
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer

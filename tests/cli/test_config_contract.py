@@ -206,7 +206,7 @@ def test_recipes_decide_the_same_things() -> None:
 
 def test_the_speedrun_is_within_its_budget_of_parameters() -> None:
     """0.81 M with the 65 characters of Tiny Shakespeare."""
-    from slm.models.modules.build import build_model
+    from slm.models.contract import build_model
 
     config = RunConfig.from_dict(composed("experiment=speedrun_shakespeare_cpu")).model.with_vocab_size(65)
     assert sum(p.numel() for p in build_model(config).parameters()) <= 810_000

@@ -29,7 +29,7 @@ from slm.generation.repl.loop import InteractivePrompt
 from slm.generation.repl.session import Conversation
 from slm.generation.repl.terminal import visible
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.hf_files import save_huggingface

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from slm.data.batches.samples import SampleSet, SampleWindows, pack
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 
 T, VOCAB = 48, 40
 
@@ -129,7 +129,7 @@ def test_a_packed_sample_is_as_it_is_alone(kind: str, shape: dict[str, Any]) -> 
 
 
 def made_loss(made: Any, hidden: torch.Tensor, labels: torch.Tensor) -> float:
-    from slm.models.modules.build import build_loss
+    from slm.models.contract import build_loss
 
     return build_loss(made.config)(hidden, made.head_weight, labels, VOCAB).item()
 

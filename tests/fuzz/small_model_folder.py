@@ -13,7 +13,7 @@ import torch
 from released_gpt2 import VOCAB, write_vocabulary
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.bpe import BpeTokenizer
 from slm.tokenizers.pieces import SimpleTokenizer
 from slm.training.run.checkpoint_io import write_checkpoint

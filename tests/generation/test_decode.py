@@ -14,7 +14,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.weights.bundle import write_bundle
 from slm.weights.open_model import find_bundle

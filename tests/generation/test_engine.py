@@ -16,10 +16,9 @@ from torch import nn
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Request, Token
-from slm.generation.language_model import LanguageModel
-from slm.generation.shown_text import StopStrings
+from slm.generation.language_model import LanguageModel, StopStrings
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.models.modules.embeddings import RotaryPositions
 from slm.tokenizers.byte import ByteTokenizer
 

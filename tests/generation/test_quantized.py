@@ -17,9 +17,9 @@ from torch import nn
 import slm
 from slm.errors import UserError
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.layers import GROUP, Int4Linear, Int8Linear, PackedLinear, four_bits, packs
 from slm.models.inference.prepared import prepare_for_inference
-from slm.models.modules.build import build_model
 from slm.weights.bundle import write_bundle
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 
 VOCAB_SIZE, PADDED, MAX_SEQ_LEN, DIM = 29, 32, 12, 16
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.registry import ACTIVATIONS, NORMS, POSITION_EMBEDDINGS
 
 Make = Callable[..., nn.Module]

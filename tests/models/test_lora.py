@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slm.errors import UserError
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.models.modules.lora import LoraLinear, add_lora, base_names, merged_state
 from slm.training.optim.optimizers import parameter_groups
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.facts import summarize, training_flops_per_token
-from slm.models.modules.build import build_model
 
 
 @pytest.mark.parametrize("tie", [True, False])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels import library as native
@@ -27,7 +28,6 @@ from slm.models.kernels.products import (
     takes_tiles,
 )
 from slm.models.modules import fused
-from slm.models.modules.build import build_model
 from slm.models.modules.transformer import MLP
 from slm.registry import ACTIVATIONS
 

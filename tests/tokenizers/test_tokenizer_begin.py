@@ -16,7 +16,7 @@ from slm.generation.config import GenerationConfig
 from slm.generation.engine import Engine, Request, Token
 from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.tokenizers.load import load_tokenizer

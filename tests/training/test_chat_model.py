@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import slm
 from slm.chat.renderer import ChatRenderer
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.extended import ExtendedTokenizer
 from slm.weights.bundle import write_bundle

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.pieces import SimpleTokenizer
 from slm.weights.bundle import write_bundle

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 from slm.data.batches.datamodule import InstructionDataModule
 from slm.data.batches.samples import SampleSet
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.training.figures import text_metrics
 from slm.training.lit_module import LanguageModelModule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.training.optim import muon
 from slm.training.optim.left_out import leave_finding, takes_finding
 from slm.training.optim.muon import Muon, orthogonalized

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.training.process import FrozenGarbage
 
 

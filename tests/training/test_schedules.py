@@ -12,7 +12,7 @@ import torch
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.schema import checked
 from slm.training.config import SCHEDULES, SchedulerConfig, TrainerConfig
 from slm.training.optim.optimizers import parameter_groups

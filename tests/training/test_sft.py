@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from slm.chat.renderer import ChatRenderer
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.load import load_tokenizer
 from slm.weights.bundle import write_bundle

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.models.modules.embeddings import PositionEmbedding
 from slm.registry import POSITION_EMBEDDINGS
 from slm.tokenizers.byte import ByteTokenizer

@@ -21,7 +21,7 @@ from slm.models.config import ModelConfig
 from slm.models.modules.losses import CrossEntropy
 from slm.weights.fine_tuning import shape_values
 from slm.weights.hugging_face import family_of, read_hugging_face
-from slm.weights.name_table import check_tensors, load_tensors, widest_dtype
+from slm.weights.name_table import check_tensors, load_tensors, their_tensors, widest_dtype
 from slm.weights.pretrained import lay_out, take_weights
 
 transformers = pytest.importorskip("transformers", reason="the extra slm[hf] is not installed")
@@ -94,17 +94,17 @@ def their_model(settings: dict[str, Any], seed: int = 0) -> nn.Module:
 
 def loaded(folder: Path, dtype: torch.dtype | None = None) -> nn.Module:
     """The model of a Hugging Face folder, without its tokenizer."""
-    theirs = read_hugging_face(folder)
-    source = theirs.tensors()
-    model = lay_out(theirs.config)
-    check_tensors(theirs.table, model.state_dict(), source, theirs.config.vocab_size)
-    dtype = dtype or widest_dtype(theirs.table, source)
-    take_weights(
-        model,
-        load_tensors(theirs.table, model.state_dict(), source, dtype, torch.device("cpu")),
-        torch.device("cpu"),
-    )
+    config, table, source = read_hugging_face(folder)
+    model = lay_out(config)
+    check_tensors(table, model.state_dict(), source, config.vocab_size)
+    dtype = dtype or widest_dtype(table, source)
+    weights = load_tensors(table, model.state_dict(), source, dtype, torch.device("cpu"))
+    take_weights(model, weights, torch.device("cpu"))
     return model.eval()
+
+
+def written(config: ModelConfig, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return their_tensors(family_of(config).table(config), weights, config.vocab_size)
 
 
 def preset(name: str) -> ModelConfig:
@@ -150,7 +150,7 @@ def assert_same(theirs: nn.Module, ours: nn.Module) -> None:
     loss = CrossEntropy()(ours.hidden_states(ids), ours.head_weight, labels, VOCAB)
     (loss / labels.numel()).backward()
     family = family_of(ours.config)
-    mine = family.write_tensors(ours.config, {name: p.grad for name, p in ours.named_parameters()})
+    mine = written(ours.config, {name: p.grad for name, p in ours.named_parameters()})
     for name, parameter in stored_parameters(theirs, family.head):
         assert (mine[name] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm() + 1e-8, name
 
@@ -170,7 +170,7 @@ def test_a_family_in_and_out_again(case: str, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     ours = loaded(tmp_path)
     assert_same(theirs, ours)
-    back = family_of(ours.config).write_tensors(ours.config, ours.state_dict())
+    back = written(ours.config, ours.state_dict())
     stored = load_file(tmp_path / "model.safetensors")
     assert back.keys() == stored.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in stored.items())
@@ -184,7 +184,7 @@ def test_a_presets_shape_is_its_models(name: str, tmp_path: Path) -> None:
     assert sum(p.numel() for p in full.parameters()) == PRESETS[name]
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(config_of(config))
-    mine = family_of(config).write_tensors(config, full.state_dict())
+    mine = written(config, full.state_dict())
     stored = stored_parameters(theirs, family_of(config).head)
     assert {name: tensor.shape for name, tensor in mine.items()} == {name: p.shape for name, p in stored}
 

@@ -113,11 +113,6 @@ def test_a_wrong_shape_is_found_before_the_weights_travel(mirror: Mirror, tmp_pa
     assert mirror.asked == ["/tiny/hparams.json"]
 
 
-def test_a_name_that_is_none_is_told_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no GPT-2 'gpt2-124'; did you mean 'gpt2-124m'\? \(known: .*gpt2-1558m"):
-        fetch_release("gpt2-124", tmp_path)
-
-
 def test_the_pinned_sizes_are_four_bytes_a_parameter() -> None:
     """From the shapes alone: embeddings, twelve tensors a block, the final norm."""
     for release in RELEASES.values():

@@ -67,7 +67,6 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str | Prompt) -> Prompt:
-        """A plain text is a prompt with nothing of its own."""
         return cls(prompt) if isinstance(prompt, str) else prompt
 
 

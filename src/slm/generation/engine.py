@@ -74,20 +74,15 @@ class _Row:
 
 @dataclass
 class Engine:
-    """Writes any number of texts, as many at a time as there are rows; the model is in eval mode.
+    """Writes any number of texts, as many at a time as there are rows. A text is the same whatever is written beside
+    it: its tokens depend on its prompt, its seed and the settings alone (to the rounding of other products)."""
 
-    A text is the same whatever is written beside it: its tokens depend on its prompt, its seed and the settings alone
-    (to the rounding of products of other sizes). `eos_id` stands for an empty prompt and, as `end_ids`, ends a text if
-    ``stop_at_eos``. Ids from `vocab_size` on never come (a tokenizer may have fewer than the model). With `steps` texts
-    are decoded by one of fixed shapes, where there is one.
-    """
-
-    model: CausalLM
+    model: CausalLM  # in eval mode
     settings: GenerationConfig
-    eos_id: int
-    vocab_size: int | None = None
+    eos_id: int  # stands for an empty prompt and, as `end_ids`, ends a text if ``stop_at_eos``
+    vocab_size: int | None = None  # ids from here on never come: a tokenizer may have fewer than the model
     end_ids: Iterable[int] = ()
-    steps: GraphedSteps | None = None
+    steps: GraphedSteps | None = None  # where one of them fits, it decodes
 
     def __post_init__(self) -> None:
         self._ends = frozenset((self.eos_id, *self.end_ids)) if self.settings.stop_at_eos else frozenset()
@@ -121,8 +116,8 @@ class Engine:
         n_rows = min(self.settings.batch_size, len(waiting))
         longest = max(len(row.prompt) + row.n_new for row in waiting)
         room = min(longest - 1, self._max_seq_len)  # the last new token is never read
-        lease = self.steps.lease if self.steps is not None else lambda *_: None
-        step = lease(self.model, self.settings, n_rows, room, self.vocab_size)
+        shape = (n_rows, room, self.vocab_size)
+        step = None if self.steps is None else self.steps.lease(self.model, self.settings, *shape)
         try:
             cache = self.model.make_cache(n_rows, room) if step is None else step.cache
             yield from self._write(waiting, cache, n_rows, step)
@@ -161,19 +156,12 @@ class Engine:
             for place in range(len(rows)):
                 if self._slides and cache.lengths[place] == cache.max_len:
                     cache.forget(place, max(1, cache.max_len // 2))
-            tokens, logits = self._decode(tokens, rows, cache, step)
-
-    def _decode(
-        self, tokens: Tensor, rows: list[_Row], cache: KVCache, step: GraphedStep | None
-    ) -> tuple[Tensor, Tensor]:
-        # the next tokens (B,), and the logits they were drawn from (B, V)
-        if step is None:
-            logits = decode_one(self.model, tokens, cache)
-        else:
-            drawn, logits = step(tokens, self._uniforms(rows) if step.draws else [])
-            if step.draws:
-                return drawn, logits
-        return self._sample(logits, rows), logits
+            if step is None:
+                logits = decode_one(self.model, tokens, cache)
+            else:
+                tokens, logits = step(tokens, self._uniforms(rows) if step.draws else [])
+            if step is None or not step.draws:
+                tokens = self._sample(logits, rows)
 
     def _prefill(self, new: list[_Row], cache: KVCache, rows: list[_Row]) -> Tensor:
         # those of like length together; logits (n, V)
@@ -218,10 +206,10 @@ class Engine:
         known, longest, given = self.model.config.vocab_size, self._max_seq_len, request.prompt_ids
         if unknown := [token_id for token_id in given if not 0 <= token_id < known]:
             return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"
-        if len(given) < longest or self._slides:
-            return None
-        taken = f"this model takes {longest}, one of them new: shorten the prompt to {longest - 1}"
-        return f"the prompt has {len(given)} tokens; {taken}"
+        if len(given) >= longest and not self._slides:
+            taken = f"this model takes {longest}, one of them new: shorten the prompt to {longest - 1}"
+            return f"the prompt has {len(given)} tokens; {taken}"
+        return None
 
     def _row(self, index: int, request: Request) -> _Row:
         if (problem := self.problem(request)) is not None:

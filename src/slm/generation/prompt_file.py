@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,12 +87,11 @@ def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
 
 
 def _asked(line: str | bytes) -> str | None:
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         prompt: str = json.loads(line)["prompt"]
         prompt.encode()  # JSON can spell half a surrogate pair, which is no text
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return prompt
+        return prompt
+    return None
 
 
 def _begins(line: bytes, prompt: str) -> bool:

@@ -34,13 +34,8 @@ def next_tokens(logits: Tensor, settings: GenerationConfig, uniforms: Tensor | N
 
 def has_rules(settings: GenerationConfig) -> bool:
     """Whether `adjusted` changes anything."""
-    return bool(
-        settings.logit_bias
-        or settings.repetition_penalty != 1
-        or settings.presence_penalty
-        or settings.frequency_penalty
-        or settings.no_repeat_ngram
-    )
+    off_by_0 = (settings.presence_penalty, settings.frequency_penalty, settings.no_repeat_ngram)
+    return bool(settings.logit_bias) or settings.repetition_penalty != 1 or any(off_by_0)
 
 
 def adjusted(

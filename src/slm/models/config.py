@@ -68,7 +68,7 @@ class RotaryScaling(_Strict):
     attention_factor: PositiveFloat | None = None  # yarn's, of cosines and sines; None for ``0.1 ln(factor) + 1``
 
     def __post_init__(self) -> None:
-        if self.kind in ("llama3", "yarn") and self.original_max_seq_len is None:
+        if self.kind != "linear" and self.original_max_seq_len is None:
             raise ValueError(f"scaling of kind {self.kind} needs original_max_seq_len, the length trained for")
         if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
             raise ValueError("high_freq_factor must be above low_freq_factor")
@@ -228,11 +228,9 @@ class ModelConfig(_Strict):
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding and the head."""
-        multiple = self.params.vocab_multiple
-        return -(-self.vocab_size // multiple) * multiple
+        return -(-self.vocab_size // self.params.vocab_multiple) * self.params.vocab_multiple
 
     def with_vocab_size(self, vocab_size: int) -> ModelConfig:
-        """The same shape for a tokenizer of `vocab_size` tokens."""
         return replace(self, params=replace(self.params, vocab_size=vocab_size))
 
     def to_dict(self) -> dict[str, Any]:

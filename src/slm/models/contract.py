@@ -1,23 +1,24 @@
-"""What the rest of `slm` asks of a registered model, and its modules of a cache. `GPT` is one; yours may be another."""
+"""What the rest of `slm` asks of a registered model (`GPT` is one; yours may be another), and how one is built."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from slm.errors import UserError
 from slm.models.config import ModelConfig
+from slm.registry import LOSSES, MODELS
 
 Positions = slice | Tensor
 """Where tokens stand: a slice for all rows alike, or (B, T) int64."""
 
 
 class CausalLM(Protocol):
-    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights.
-
-    A saved model is laid out on the meta device before it takes its weights: buffers are made in ``init_weights()``.
-    """
+    """An `nn.Module` with these methods; ``from_config(config)`` makes one with fresh weights. A saved model is laid
+    out on the meta device before it takes its weights: buffers are made in ``init_weights()``."""
 
     config: ModelConfig
 
@@ -44,6 +45,25 @@ class CausalLM(Protocol):
     ) -> Tensor:
         """Logits (B, T, V); with `return_hidden` what `hidden_states` gives, for a loss that takes `head_weight`.
         Training calls the model so and not by its methods: the hooks of FSDP2 and of torch.compile sit at the call."""
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """The registered model `config.name`, with fresh weights on torch's default device. Raises `UserError` where a loss
+    cannot have its hidden states."""
+    model: nn.Module = MODELS.get(config.name).from_config(config)
+    takes = inspect.signature(model.forward).parameters.values()
+    if not any(p.name == "return_hidden" or p.kind is p.VAR_KEYWORD for p in takes):
+        raise UserError(
+            f"the model '{config.name}' ({type(model).__qualname__}): its forward has no argument return_hidden; add "
+            "return_hidden=False and, where it is true, return self.hidden_states(…) in place of logits"
+        )
+    return model
+
+
+def build_loss(config: ModelConfig) -> nn.Module:
+    """The training loss; see `slm.models.modules.losses` for what it takes."""
+    loss, softcap = config.modules.loss, config.modules.output_projection.softcap
+    return LOSSES.get(loss.kind)(ignore_index=loss.ignore_index, softcap=softcap)
 
 
 class Cache(Protocol):

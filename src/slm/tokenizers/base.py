@@ -31,9 +31,7 @@ _MOST_IDS = 1 << 22  # no vocabulary has four million; tables as long as the lar
 def ids_up_to(largest: int) -> int:
     """The size of a vocabulary whose largest id is `largest`, or `UserError`."""
     if not 0 <= largest < _MOST_IDS:
-        raise UserError(
-            f"the vocabulary has the token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged"
-        )
+        raise UserError(f"the vocabulary has token id {largest:,}; allowed are 0 to {_MOST_IDS - 1:,}: it is damaged")
     return largest + 1
 
 
@@ -88,10 +86,8 @@ class Tokenizer(ABC):
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:
-        """Make one, fitted on `texts`, read once at most, if the kind has something to fit; `UserError` without any.
-
-        A kind names its settings, keyword-only, in place of `args` and `settings`, which let type checkers allow that.
-        """
+        """Make one, fitted on `texts`, read once at most, if the kind has something to fit; `UserError` without any. A
+        kind names its settings, keyword-only, in place of `args` and `settings`, which let type checkers allow that."""
         raise NotImplementedError
 
     @classmethod
@@ -133,11 +129,9 @@ class Tokenizer(ABC):
         return stretched(self.bytes_of_id[ids], len(text.encode()))
 
     def encode_parts(self, parts: Sequence[str]) -> PlacedIds:
-        """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``.
-
-        `parts` are in turn text, perhaps empty, in which what spells a special token is text, and the spelling of one
-        that is meant. No border but a special token's cuts what is encoded.
-        """
+        """Ids of a text that a chat template wrote, each with its place in ``"".join(parts)``: in turn text, perhaps
+        empty, in which what spells a special token is text, and the spelling of one that is meant. No border but a
+        special token's cuts what is encoded."""
         placed, done = PlacedIds(), 0
         for number, part in enumerate(parts):
             ids = [self.special_tokens[part]] if number % 2 else self.encode(part)
@@ -195,10 +189,8 @@ class Tokenizer(ABC):
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         """A new tokenizer of the Rust library with this vocabulary; `UserError` if its terms cannot say it exactly.
-
-        Without special tokens added it gives the ids of `encode`, and skipping them the text of `decode`. One
-        difference is meant: text that spells a special token is that token (unless ``encode_special_tokens`` is True).
-        """
+        Without special tokens added it gives the ids of `encode`, and skipping them the text of `decode`, but that text
+        which spells a special token is that token (unless ``encode_special_tokens`` is True)."""
         raise UserError(
             f"tokenizer={self.kind} cannot be exported to Hugging Face's form: "
             f"{type(self).__name__} has no method to_huggingface"

@@ -69,10 +69,8 @@ class BpeTokenizer(HuggingFaceTokenizer):
 
 
 def even_sample(texts: Iterable[str], budget_bytes: int) -> list[str]:
-    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8.
-
-    Each draws a priority (seeded), and the lowest that fit are kept, so that all parts have the same chance.
-    """
+    """Chunks of `texts` in their order, at most `budget_bytes` (>= `MIN_BUDGET_BYTES`) of UTF-8. Each draws a priority
+    (seeded), and the lowest that fit are kept, so that all parts have the same chance."""
     priorities = random.Random(0)
     kept: list[tuple[float, int, str, int]] = []  # a heap: (-priority, position, chunk, bytes)
     kept_bytes = 0

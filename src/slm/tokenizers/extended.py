@@ -94,11 +94,8 @@ class ExtendedTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
-        return {
-            **self.inner.state(),
-            **{key: value for key, value in extras.items() if value},
-            ADDED_TOKENS: self.added,
-        }
+        said = {key: value for key, value in extras.items() if value}
+        return {**self.inner.state(), **said, ADDED_TOKENS: self.added}
 
 
 class _WithoutAdded(StreamDecoder):

@@ -93,11 +93,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def save_huggingface(tokenizer: Tokenizer, folder: Path, max_seq_len: int) -> None:
-    """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json`` into `folder`.
-
-    What `AutoTokenizer` makes of them is what `Tokenizer.to_huggingface`, which may refuse, says (the difference is its
-    ``split_special_tokens``); with ``add_special_tokens=True`` it adds what the vocabulary's own files asked for.
-    """
+    """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json`` into `folder`: what
+    `AutoTokenizer` makes of them is what `Tokenizer.to_huggingface`, which may refuse, says (the difference is its
+    ``split_special_tokens``); with ``add_special_tokens=True`` it adds what the vocabulary's own files asked for."""
     backend = tokenizer.to_huggingface()
     names = dict(tokenizer.special_names)  # as they came, else the ends and the padding that are in use
     for name, token_id in (("eos_token", tokenizer.eos_id), ("pad_token", tokenizer.pad_id)):

@@ -43,12 +43,10 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
 
     @classmethod
     def create(cls, texts: Iterable[str], *, name: str = "gpt2", eos_token: str | None = None) -> HfGpt2Tokenizer:
-        """The tokenizer called `name`; `texts` is not read.
-
-        That is a folder (with a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``, or what `transformers`
-        can convert), a ``tokenizer.json``, or else a name on the Hugging Face hub. `eos_token` ends a text; by default
-        the one its files name, or a common one: also where they name what ends a turn, as those of chat models do.
-        """
+        """The tokenizer of a folder (with a ``tokenizer.json``, GPT-2's ``encoder.json`` and ``vocab.bpe``, or what
+        `transformers` can convert), of a ``tokenizer.json``, or else of that name on the Hugging Face hub. `eos_token`
+        ends a text; by default the one its files name, or a common one: also where they name what ends a turn, as those
+        of chat models do. `texts` is not read."""
         path = Path(name).expanduser()
         if not path.exists():
             here = f"tokenizer.name '{name}' is not a local folder or file"

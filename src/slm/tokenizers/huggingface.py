@@ -13,13 +13,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
-from slm.tokenizers.spelling import (
-    bytes_of_tokens,
-    has_all_bytes,
-    is_byte_level,
-    spells_bytes,
-    spells_bytes_after_a_space,
-)
+from slm.tokenizers.spelling import bytes_of_tokens, has_all_bytes, is_byte_level, keeps_text
 from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
@@ -30,9 +24,7 @@ Self = TypeVar("Self", bound="HuggingFaceTokenizer")
 
 class HuggingFaceTokenizer(ByteTableTokenizer):
     """Text to ids by the Rust library, whose `backend` is taken over; ids to text by exact bytes if it is byte-level.
-
-    Without `begin_ids` they are what the backend puts there. A `pad_token` that ends texts is none.
-    """
+    Without `begin_ids` they are what the backend puts there. A `pad_token` that ends texts is none."""
 
     def __init__(
         self,
@@ -121,8 +113,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
 
     @functools.cached_property
     def _keeps_text(self) -> bool:
-        kept = spells_bytes if self._is_byte_level else spells_bytes_after_a_space
-        return kept(self._backend)
+        return keeps_text(self._backend)
 
     def spells_exactly(self) -> bool:
         return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
@@ -133,7 +124,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         if too_many == 1 and self._keeps_text and not self._is_byte_level:
             found[0] -= 1  # the space that this vocabulary puts before every text
             return found
-        if too_many == 0 and (self._keeps_text or self._spell(text, ids)):
+        if too_many == 0 and (self._keeps_text or self._spells(ids, text)):
             return found
         with breakdowns_refused():
             encoding = self._backend.encode(text, add_special_tokens=False)
@@ -141,7 +132,7 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
             return stretched(found, size)
         return by_ends(text, [end for _, end in encoding.offsets], found)
 
-    def _spell(self, text: str, ids: np.ndarray) -> bool:
+    def _spells(self, ids: np.ndarray, text: str) -> bool:
         return self._is_byte_level and b"".join([self._token_bytes[i] for i in ids.tolist()]) == text.encode()
 
     def stream_decoder(self) -> StreamDecoder:
@@ -150,16 +141,18 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
     def decoder_after(self, ids: Sequence[int]) -> StreamDecoder:
         if self._is_byte_level:
             return super().stream_decoder()
-        return PrefixStreamDecoder(self, self._unsettling_id(), self._context(ids))
+        # In a vocabulary with byte fallback a byte that no UTF-8 holds unsettles all text, since a run of byte tokens
+        # decodes to characters only if the whole run is valid; elsewhere any id that has text.
+        no_byte = self._backend.token_to_id("<0xFF>")
+        unsettling_id = self._id_with_text() if no_byte is None else no_byte
+        return PrefixStreamDecoder(self, unsettling_id, self._context(ids))
 
     def _context(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` on which the text of later ones depends."""
         specials = frozenset(self.special_tokens.values())
         last = max((place for place, token_id in enumerate(ids) if token_id in specials), default=-1)
-        if last < 0:
-            return list(ids)
         behind = list(ids[last + 1 :])
-        return behind if behind or self._begins_anew else [self._id_with_text()]
+        return behind if behind or last < 0 or self._begins_anew else [self._id_with_text()]
 
     @functools.cached_property
     def _begins_anew(self) -> bool:
@@ -169,12 +162,6 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
 
     def _id_with_text(self) -> int:
         return next(i for i in range(self.vocab_size) if self.decode([i]).strip())
-
-    def _unsettling_id(self) -> int:
-        """In a vocabulary with byte fallback a byte that no UTF-8 holds, since a run of byte tokens decodes to
-        characters only if the whole run is valid; elsewhere, any id that has text."""
-        byte_id: int | None = self._backend.token_to_id("<0xFF>")
-        return self._id_with_text() if byte_id is None else byte_id
 
     def state(self) -> dict[str, Any]:
         tokens = {"eos_token": self._eos_token, "pad_token": self._pad_token}
@@ -211,20 +198,20 @@ class RenderedEncoder:
         added, model = state["added_tokens"], state["model"]
         state["added_tokens"] = [token for token in added if not token["special"]]
         state["post_processor"] = None
-        model["vocab"] = self._respelt(model["vocab"])
+        vocab = model["vocab"]  # may have special tokens that its algorithm finds in a text (Unigram's, a list, has)
+        if isinstance(vocab, list):
+            model["vocab"] = [[self._spelt.get(token, token), score] for token, score in vocab]
+        else:
+            model["vocab"] = {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
         model["unk_token"] = self._spelt.get(model.get("unk_token"), model.get("unk_token"))
         self._copy = tokenizers.Tokenizer.from_str(json.dumps(state))
-        traits = {token["content"]: token for token in added if token["special"]}
-        self._copy.add_special_tokens([_like(traits.get(token), spelt) for token, spelt in self._spelt.items()])
+        names = ("single_word", "lstrip", "rstrip", "normalized")
+        traits = {token["content"]: {name: token[name] for name in names} for token in added if token["special"]}
+        respelt = {spelt: traits.get(token, {}) for token, spelt in self._spelt.items()}
+        self._copy.add_special_tokens([tokenizers.AddedToken(s, special=True, **kept) for s, kept in respelt.items()])
         their_id = self._copy.token_to_id
         self._id_of = {their_id(self._spelt[token]): token_id for token, token_id in special_tokens.items()}
         self._id_of.update({their_id(token["content"]): token["id"] for token in state["added_tokens"]})
-
-    def _respelt(self, vocab: Any) -> Any:
-        """A model's own table, which may have special tokens that its algorithm finds in a text (Unigram's has)."""
-        if isinstance(vocab, list):
-            return [[self._spelt.get(token, token), score] for token, score in vocab]
-        return {self._spelt.get(token, token): token_id for token, token_id in vocab.items()}
 
     def encode(self, parts: Sequence[str]) -> PlacedIds:
         """As `Tokenizer.encode_parts`."""
@@ -238,28 +225,9 @@ class RenderedEncoder:
         return PlacedIds(ids, places[:, 0].tolist(), places[:, 1].tolist())
 
 
-def _like(traits: Mapping[str, bool] | None, spelling: str) -> tokenizers.AddedToken:
-    kept = {name: traits[name] for name in ("single_word", "lstrip", "rstrip", "normalized")} if traits else {}
-    return tokenizers.AddedToken(spelling, special=True, **kept)
-
-
-def _keep_forks_quiet() -> None:
-    """Make a forked child (a loader worker) encode on one thread without the warning of versions up to 0.22; the parent
-    stays parallel, and a value of the user's own is left alone."""
-    variable = "TOKENIZERS_PARALLELISM"
-    set_here: list[bool] = []
-
-    def before() -> None:
-        set_here.append(variable not in os.environ)
-        if set_here[-1]:
-            os.environ[variable] = "false"
-
-    def after_in_parent() -> None:
-        if set_here.pop():
-            del os.environ[variable]
-
-    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-        os.register_at_fork(before=before, after_in_parent=after_in_parent)
-
-
-_keep_forks_quiet()
+if hasattr(os, "register_at_fork") and "TOKENIZERS_PARALLELISM" not in os.environ:
+    # so that a forked child (a loader's) encodes on one thread, of which versions up to 0.22 warn; the parent does not
+    os.register_at_fork(
+        before=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"),
+        after_in_parent=lambda: os.environ.pop("TOKENIZERS_PARALLELISM", None),
+    )

@@ -15,12 +15,9 @@ from slm.tokenizers.extended import ExtendedTokenizer
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that `Tokenizer.save` wrote into `folder`; `UserError` if it is missing or damaged."""
-    path = Path(folder) / TOKENIZER_FILE
-    if not path.is_file():
-        raise UserError(f"no tokenizer in {folder}: {TOKENIZER_FILE} is missing")
+    path = _saved_in(folder)
     state = read_json_object(path)
-    kind = state.pop("kind", None)
-    added = state.pop(ADDED_TOKENS, None)
+    kind, added = state.pop("kind", None), state.pop(ADDED_TOKENS, None)
     if not isinstance(kind, str):
         raise UserError(f"{path} is not a saved tokenizer (it names no kind); make the run or bundle again")
     from_state = TOKENIZERS.get(kind).from_state
@@ -30,6 +27,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             ends = [int(token_id) for token_id in state.get("also_ends", ())]
             return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
     return tokenizer
+
+
+def _saved_in(folder: Path) -> Path:
+    if not (file := folder / TOKENIZER_FILE).is_file():
+        mend = "give a token store, or the folder model/ of a run"
+        raise UserError(f"no tokenizer in '{folder}': {TOKENIZER_FILE} is missing; {mend}")
+    return file
 
 
 @register_tokenizer("saved")
@@ -44,13 +48,7 @@ class SavedTokenizer(Tokenizer):
 
     @classmethod
     def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
-        file = Path(path).expanduser() / TOKENIZER_FILE
-        if not file.is_file():
-            raise UserError(
-                f"tokenizer.path: no tokenizer in '{path}': {TOKENIZER_FILE} is missing; "
-                "give a token store, or the folder model/ of a run"
-            )
-        return [file]
+        return [_saved_in(Path(path).expanduser())]
 
 
 class _Missing:

@@ -43,16 +43,13 @@ class PieceTokenizer(ByteTableTokenizer):
     def split(self, text: str) -> Sequence[str]:
         """The pieces of `text`, one for each of its ids."""
 
-    @abstractmethod
-    def _rust_regex(self) -> tokenizers.Regex: ...
-
-    def to_huggingface(self) -> tokenizers.Tokenizer:
+    def _exported(self, cutter: tokenizers.Regex) -> tokenizers.Tokenizer:
         # Only the model knows the unknown token. `transformers` makes whatever it is told to be an ``unk_token``
         # special, and special tokens leave nothing in decoded text; here an unknown piece leaves U+FFFD.
         unk, eos, pad = (_unlike(self._pieces, name) for name in ("<unk>", "<|endoftext|>", "<|pad|>"))
         vocab = {text: i for i, text in enumerate((unk, eos, pad, *self._pieces))}
         backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=unk))
-        backend.pre_tokenizer = pre_tokenizers.Split(self._rust_regex(), behavior="isolated")
+        backend.pre_tokenizer = pre_tokenizers.Split(cutter, behavior="isolated")
         backend.decoder = decoders.Replace(unk, _REPLACEMENT)
         backend.add_special_tokens([eos, pad])
         return backend
@@ -108,8 +105,8 @@ class SimpleTokenizer(PieceTokenizer):
     def split(self, text: str) -> str:
         return text
 
-    def _rust_regex(self) -> tokenizers.Regex:
-        return tokenizers.Regex(r"[\s\S]")
+    def to_huggingface(self) -> tokenizers.Tokenizer:
+        return self._exported(tokenizers.Regex(r"[\s\S]"))
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> SimpleTokenizer:
@@ -136,10 +133,8 @@ class RegexTokenizer(PieceTokenizer):
         min_frequency: Annotated[int, Ge(1)] = 2,
         pattern: str = DEFAULT_PATTERN,
     ) -> RegexTokenizer:
-        """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points.
-
-        Of `max_vocab_size` ids 3 are special; from a `min_frequency` of 2 on `<unk>` has something to learn from.
-        """
+        """Fit on `texts`: their most frequent pieces, equally frequent ones in the order of their code points. Of
+        `max_vocab_size` ids 3 are special; from a `min_frequency` of 2 on `<unk>` has something to learn from."""
         compiled = _compile(pattern)
         counts: Counter[str] = Counter()
         for text in texts:
@@ -164,11 +159,8 @@ class RegexTokenizer(PieceTokenizer):
     def _ends(self, text: str, ids: Sequence[int]) -> list[int]:
         return list(itertools.accumulate(map(len, self.split(text))))
 
-    def _rust_regex(self) -> tokenizers.Regex:
-        return rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True)
-
     def to_huggingface(self) -> tokenizers.Tokenizer:
-        backend = super().to_huggingface()
+        backend = self._exported(rust_regex(self._pattern.pattern, "tokenizer.pattern", spell_sets=True))
         check_export(self, backend, "tokenizer.pattern")
         return backend
 

@@ -1,8 +1,6 @@
-"""A regular expression of Python's `regex` or of tiktoken, in the dialect of the library `tokenizers`.
-
-There, Oniguruma reads classes (``\\w`` holds "²", and each engine has the Unicode of its year) and ``{1,3}+``, no
-possessive repetition, otherwise without a word. What else it does (``^`` begins any line) is found by trying.
-"""
+"""A regular expression of Python's `regex` or of tiktoken, in the dialect of the library `tokenizers`: Oniguruma reads
+classes (``\\w`` holds "²", each engine has the Unicode of its year) and ``{1,3}+``, no possessive repetition, otherwise
+without a word. What else it does (``^`` begins any line) is found by trying."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ import functools
 import itertools
 import operator
 import random
-import re
 from collections.abc import Iterator
 
 import regex
@@ -70,15 +67,10 @@ def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
 
 @functools.cache
 def _ranges(charset: str) -> str:
-    everything = _all_characters()
-    runs = [match.span() for match in regex.finditer(f"(?:{charset})+", everything)]
-    spelt = [(ord(everything[start]), ord(everything[end - 1])) for start, end in runs]
-    return "[" + "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in spelt) + "]" if spelt else "(?!)"
-
-
-@functools.cache
-def _all_characters() -> str:
-    return re.sub("[\ud800-\udfff]", "", "".join(map(chr, range(0x110000))))
+    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    runs = [match.group() for match in regex.finditer(f"(?:{charset})+", everything)]
+    spelt = [rf"\x{{{ord(run[0]):X}}}-\x{{{ord(run[-1]):X}}}" for run in runs]
+    return f"[{''.join(spelt)}]" if spelt else "(?!)"
 
 
 def check_export(tokenizer: Tokenizer, exported: tokenizers.Tokenizer, setting: str) -> None:

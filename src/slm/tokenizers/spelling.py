@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,10 @@ _SPACE = "\u2581"  # SentencePiece's
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def _characters() -> str:
-    """`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = iter(range(0x100, 0x200))
-    return "".join(chr(byte if byte in visible else next(hidden)) for byte in range(256))
-
-
-CHARACTERS = _characters()
+# of each byte, `bytes_to_unicode` in openai/gpt-2 `src/encoder.py`: those that are not visible come from 0x100 on
+_VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_HIDDEN = itertools.count(0x100)
+CHARACTERS = "".join(chr(byte if byte in _VISIBLE else next(_HIDDEN)) for byte in range(256))
 _BYTE_OF_CODE_POINT = {ord(character): byte for byte, character in enumerate(CHARACTERS)}
 
 
@@ -72,35 +69,30 @@ def _plain(token: str) -> bytes:
     return token.removeprefix("##").replace(_SPACE, " ").encode()
 
 
-def spells_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the bytes of any text are those of its tokens, but for bytes that the vocabulary lacks: one of GPT-2's
-    kind that normalises nothing and puts nothing in front."""
+def keeps_text(backend: tokenizers.Tokenizer) -> bool:
+    """Whether the bytes of any text are those of its tokens. Of GPT-2's kind: but for bytes that the vocabulary lacks,
+    where it normalises nothing and puts nothing in front. Of SentencePiece's: but for a space in front of a text."""
     found: dict[str, Any] = json.loads(backend.to_str())
-    return found["normalizer"] is None and _is_whole(found, ()) and _cuts_bytes(found["pre_tokenizer"] or {"type": ""})
+    model, alphabet = found["model"], [f"<0x{byte:02X}>" for byte in range(256)]
+    normalizers = _steps(found["normalizer"], "normalizers")
+    cutters = _steps(found["pre_tokenizer"], "pretokenizers")
+    if is_byte_level(backend):
+        steps_keep, alphabet = not normalizers and _cut_bytes(cutters), []
+    else:
+        steps_keep = model.get("byte_fallback") is True and all(map(_spells_spaces, [*normalizers, *cutters]))
+    return (
+        steps_keep
+        and model["type"] == "BPE"
+        and not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and all(byte in model["vocab"] for byte in alphabet)
+        # added tokens take no space from beside them
+        and not any(added["lstrip"] or added["rstrip"] for added in found["added_tokens"] if not added["special"])
+    )
 
 
 def has_all_bytes(backend: tokenizers.Tokenizer) -> bool:
     """Whether a byte-level vocabulary lacks none: SmolLM2's has no U+0004, say, and drops it without a word."""
     return all(backend.token_to_id(character) is not None for character in CHARACTERS)
-
-
-def spells_bytes_after_a_space(backend: tokenizers.Tokenizer) -> bool:
-    """The same of one of SentencePiece's kind, but that a space may be put in front of a text."""
-    found: dict[str, Any] = json.loads(backend.to_str())
-    steps = [*_steps(found["normalizer"], "normalizers"), *_steps(found["pre_tokenizer"], "pretokenizers")]
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    return found["model"].get("byte_fallback") is True and _is_whole(found, bytes_) and all(map(_spells_spaces, steps))
-
-
-def _is_whole(found: Mapping[str, Any], alphabet: Sequence[str]) -> bool:
-    """Whether the model can write every byte, and added tokens take no space from beside them."""
-    model = found["model"]
-    return (
-        model["type"] == "BPE"
-        and not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
-        and all(character in model["vocab"] for character in alphabet)
-        and not any(added["lstrip"] or added["rstrip"] for added in found["added_tokens"] if not added["special"])
-    )
 
 
 def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str, Any]]:
@@ -109,13 +101,10 @@ def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str
     return part[several] if part["type"] == "Sequence" else [part]
 
 
-def _cuts_bytes(cutter: Mapping[str, Any]) -> bool:
-    *before, last = _steps(cutter, "pretokenizers")
-    return (
-        last["type"] == "ByteLevel"
-        and not last["add_prefix_space"]
-        and all(one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in before)
-    )
+def _cut_bytes(steps: Sequence[Mapping[str, Any]]) -> bool:
+    *before, last = steps or [{"type": None}]
+    cut = all(one["type"] == "Digits" or (one["type"] == "Split" and one["behavior"] != "Removed") for one in before)
+    return cut and last["type"] == "ByteLevel" and not last["add_prefix_space"]
 
 
 def _spells_spaces(step: Mapping[str, Any]) -> bool:

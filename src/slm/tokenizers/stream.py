@@ -21,8 +21,7 @@ class ByteStreamDecoder(StreamDecoder):
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        (checked,) = self._tokenizer.check_ids([token_id])
-        return self._utf8.decode(self._token_bytes[checked])
+        return self._utf8.decode(self._token_bytes[self._tokenizer.check_ids([token_id])[0]])
 
     def flush(self) -> str:
         text = self._utf8.decode(b"", final=True)
@@ -47,11 +46,9 @@ class ByteTableTokenizer(Tokenizer):
 
 
 class PrefixStreamDecoder(StreamDecoder):
-    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's).
-
-    Decodes a window of recent ids with and without `unsettling_id` after it, which changes all text that any id could;
-    what both begin with is certain. (`DecodeStream` of `tokenizers` gives out characters that a later byte takes back.)
-    """
+    """For decoders whose text of an id depends on its neighbours (SentencePiece's, WordPiece's): what a window of
+    recent ids begins with, with and without `unsettling_id` after it, which changes all text that any id could, is
+    certain. (`DecodeStream` of `tokenizers` gives out characters that a later byte takes back.)"""
 
     _WINDOW = 16  # ids kept, at least: enough for any strip or prefix rule at the start of a text to be past
 
@@ -68,23 +65,17 @@ class PrefixStreamDecoder(StreamDecoder):
         certain = common_prefix(text, unsettled).rstrip("\ufffd")
         piece = certain[self._given :]
         self._given = max(self._given, len(certain))
-        if certain == text:
-            self._shorten()
+        if certain == text and len(self._window) >= 2 * self._WINDOW:  # so that a push costs the same at any length
+            context = self._window[-self._WINDOW :]
+            shown = self._tokenizer.decode(context)
+            if shown.strip():
+                self._window, self._given = context, len(shown)
         return piece
 
     def flush(self) -> str:
         piece = self._tokenizer.decode(self._window)[self._given :]
         self._window, self._given = [], 0
         return piece
-
-    def _shorten(self) -> None:
-        """Forget all but the context, once all text is given out, so that a push costs the same at any length."""
-        if len(self._window) < 2 * self._WINDOW:
-            return
-        context = self._window[-self._WINDOW :]
-        text = self._tokenizer.decode(context)
-        if text.strip():
-            self._window, self._given = context, len(text)
 
 
 def common_prefix(text: str, other: str) -> str:

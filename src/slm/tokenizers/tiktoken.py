@@ -116,17 +116,15 @@ def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
     Until a token is made no merge reaches over its ends, so in every text it is made as its own bytes alone are. If
     those do not end in it, it is made in no text, has no pair, and can only be a whole piece (`ignore_merges`).
     """
-    pairs = (_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__))
-    return [pair for pair in pairs if pair is not None]
-
-
-def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
-    """What is left of `token` before its last merge, or None if its bytes do not merge to it."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        known = [(ranks[pair], i) for i in range(len(parts) - 1) if (pair := parts[i] + parts[i + 1]) in ranks]
-        if not known:
-            return None
-        _, i = min(known)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return (parts[0], parts[1]) if len(parts) == 2 else None
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            known = [(ranks[pair], i) for i in range(len(parts) - 1) if (pair := parts[i] + parts[i + 1]) in ranks]
+            if not known:
+                break
+            _, i = min(known)
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            merges.append((parts[0], parts[1]))
+    return merges

@@ -8,7 +8,7 @@ from torch import nn
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.modules.build import build_model
+from slm.models.contract import build_model
 from slm.models.modules.lora import add_lora
 from slm.notices import notice
 from slm.tokenizers.base import Tokenizer

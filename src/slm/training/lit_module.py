@@ -18,8 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from slm.data.batches.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
-from slm.models.contract import CausalLM
-from slm.models.modules.build import build_loss
+from slm.models.contract import CausalLM, build_loss
 from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics

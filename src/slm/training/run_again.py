@@ -26,7 +26,7 @@ from slm.weights.bundle import open_bundle
 from slm.weights.open_model import Source, find_bundle
 from slm.weights.own_sampling import SAMPLING
 from slm.weights.pretrained import PUBLISHED_DTYPE, Pretrained
-from slm.weights.tensor_source import TensorsInMemory
+from slm.weights.tensor_source import tensors_in_memory
 
 
 def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretra
         content = read_checkpoint(file)
     except UserError as error:
         raise UserError(str(error).replace("resume: ", "checkpoint: ", 1)) from None
-    tensors = TensorsInMemory(_weights(run, opened, content), str(file))
+    tensors = tensors_in_memory(_weights(run, opened, content), str(file))
     facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
     return replace(opened, tensors=tensors, facts={**facts, "step": content["global_step"], "checkpoint": file.name})
 

@@ -29,7 +29,6 @@ from slm.weights.tensor_source import safetensors_in
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = 1
-_HAS_TOKENIZER = "has_tokenizer"  # said only where there is none
 
 
 def write_bundle(
@@ -41,13 +40,10 @@ def write_bundle(
     quantize: str | None = None,
 ) -> None:
     """Write a bundle beside `folder` and rename it into place: an older one is replaced whole, or stays (`OSError`).
-
-    `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the state dict is of its model.
-    """
+    `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the `weights` are of its model."""
     with new_folder(folder) as partial:
-        content = {"format": FORMAT, "model": config.to_dict(), "facts": dict(facts), "quantize": quantize}
-        if is_missing(tokenizer):
-            content[_HAS_TOKENIZER] = False
+        said = {"facts": dict(facts), "quantize": quantize, "has_tokenizer": not is_missing(tokenizer)}
+        content = {"format": FORMAT, "model": config.to_dict(), **said}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         _save_weights(weights, partial / WEIGHTS_FILE)
         shutil.copymode(partial / CONFIG_FILE, partial / WEIGHTS_FILE)  # safetensors makes it its owner's alone
@@ -72,7 +68,7 @@ def open_bundle(folder: Path) -> Pretrained:
     """Read all of a bundle but its weights; `UserError` if a file is missing or damaged."""
     content = _read_config(folder / CONFIG_FILE)
     config = stored_config(content["model"], f"{folder / CONFIG_FILE}: model")
-    is_whole = content.get(_HAS_TOKENIZER) is not False
+    is_whole = content.get("has_tokenizer", True)
     tokenizer = load_tokenizer(folder) if is_whole else missing_tokenizer(str(folder))
     tensors = safetensors_in(folder, WEIGHTS_FILE)
     opened = Pretrained(config, (), tensors, tokenizer, content["facts"], content.get("quantize"))
@@ -86,9 +82,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing := sorted({"model", "facts", "format"} - content.keys()):
         raise UserError(f"{file} is not a bundle's: it has no '{missing[0]}'")
     if (version := content["format"]) != FORMAT:
-        raise UserError(
-            f"{file} has bundle format {version}, expected {FORMAT}; read it with the version that wrote it"
-        )
+        raise UserError(f"{file} has bundle format {version}, expected {FORMAT}; read it by the version that wrote it")
     if (quantize := content.get("quantize")) not in (None, *MODES):
         raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
     return content

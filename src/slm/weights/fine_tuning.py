@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from slm.errors import UserError
-from slm.models.config import ModelConfig, RotaryConfig, RotaryScaling
+from slm.models.config import ModelConfig, RotaryScaling
 from slm.schema import FORBID_EXTRA, Count, Flag, PositiveFloat, Probability, Text
 
 _SHOWN = 4
@@ -56,11 +56,9 @@ def shape_values(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str | None) -> ModelConfig:
-    """The shape to train: that of the weights, `source`, with what training decides taken from `given`.
-
-    That is the configuration's `model`: whole, and then it must be the same shape, or without a name, and then only
-    what it sets is taken. `extend` is the method for a `max_seq_len` beyond the weights'.
-    """
+    """The shape to train: that of the weights, `source`, with what training decides taken from `given`, the
+    configuration's `model`: whole, and then it must be the same shape, or without a name, and then only what it sets is
+    taken. `extend` is the method for a `max_seq_len` beyond the weights'."""
     values = _overlaid(source.to_dict(), given) if given.get("name") is None else dict(given)
     wanted_len = values["params"]["max_seq_len"]
     config = ModelConfig.from_dict(values)
@@ -85,7 +83,7 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
     return _extended(config, source.params.max_seq_len, wanted_len, extend)
 
 
-def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None) -> ModelConfig:
+def _extended(config: ModelConfig, trained: int, wanted: int, method: Any) -> ModelConfig:
     position = config.modules.position_embedding
     free = position.kind in ("none", "sinusoidal")  # functions of the position, at any length
     if wanted <= trained or (free and method is None):
@@ -109,19 +107,17 @@ def _extended(config: ModelConfig, trained: int, wanted: int, method: str | None
             f"model.extend_positions={method}: the weights' rotary positions are scaled already "
             f"({position.rotary.scaling.kind}); set model.params.max_seq_len to at most {trained}"
         )
-    if method == "ntk" and config.modules.rotary_dim <= 2:
+    dim = config.modules.rotary_dim
+    if method == "ntk" and dim <= 2:
         raise UserError("model.extend_positions=ntk: heads that turn only one pair have no base to change; take linear")
-    rotary = _scaled(position.rotary, str(method), wanted / trained, trained, config.modules.rotary_dim)
+    factor, changed = wanted / trained, {}
+    if method == "ntk":  # the longest wave grows by the factor, the shortest stays (Peng et al. 2023, section 3.1)
+        changed["base"] = position.rotary.base * factor ** (dim / (dim - 2))
+    else:
+        changed["scaling"] = RotaryScaling(method, factor, trained if method == "yarn" else None)
+    rotary = replace(position.rotary, **changed)
     modules = replace(config.modules, position_embedding=replace(position, rotary=rotary))
     return replace(config, modules=modules)
-
-
-def _scaled(rotary: RotaryConfig, method: str, factor: float, trained: int, dim: int) -> RotaryConfig:
-    if method == "ntk":  # the longest wave grows by the factor, the shortest stays (Peng et al. 2023, section 3.1)
-        return replace(rotary, base=rotary.base * factor ** (dim / (dim - 2)))
-    original = trained if method == "yarn" else None
-    kind: Any = method
-    return replace(rotary, scaling=RotaryScaling(kind=kind, factor=factor, original_max_seq_len=original))
 
 
 def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

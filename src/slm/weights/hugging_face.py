@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slm.errors import UserError
@@ -19,12 +17,11 @@ from slm.models.config import ModelConfig
 from slm.registry import FAMILIES
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import GENERATION_FILE, save_huggingface
-from slm.weights.families.family import Family
-from slm.weights.foreign_config import ForeignConfig
-from slm.weights.name_table import Table
+from slm.weights.families.family import Family, ForeignConfig
+from slm.weights.name_table import Table, their_tensors
 from slm.weights.own_sampling import their_sampling
 from slm.weights.pretrained import stored_config
-from slm.weights.tensor_source import SafetensorsFiles, safetensors_in
+from slm.weights.tensor_source import TensorSource, safetensors_in
 
 CONFIG_FILE = "config.json"
 _CARD = """\
@@ -57,50 +54,9 @@ model = AutoModelForCausalLM.from_pretrained("{title}")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
-@dataclass(frozen=True)
-class HuggingFaceModel:
-    """A folder that `transformers` would load: its family, and our shape of the same model."""
-
-    folder: Path
-    family: Family
-    config: ModelConfig
-
-    @property
-    def table(self) -> Table:
-        return self.family.table(self.config)
-
-    def tensors(self) -> SafetensorsFiles:
-        """Its weights under the table's names: base prefix added where the file lacks it, buffers left out."""
-        _refuse_pickles(self.folder)
-        source = safetensors_in(self.folder)
-        known = {name for entry in self.table for name in entry.theirs}
-        prefix = self.family.base_prefix
-
-        def rule(name: str) -> str | None:
-            full = prefix + name if name not in known and prefix + name in known else name
-            is_buffer = full not in known and name.endswith(self.family.buffers)
-            return None if is_buffer or self._is_the_tied_head(source, full, known) else full
-
-        source.rename(rule)
-        return source
-
-    def _is_the_tied_head(self, source: SafetensorsFiles, name: str, known: set[str]) -> bool:
-        """Whether this is the embedding, stored a second time."""
-        if name != self.family.head or name in known:
-            return False
-        embedding = self.table[0].theirs[0]
-        names = (embedding, embedding.removeprefix(self.family.base_prefix))
-        stored = next((n for n in names if n in source.shapes), None)
-        if stored is not None and not torch.equal(source.read(name), source.read(stored)):
-            raise UserError(
-                f"{source.where}: '{name}' differs from '{stored}', though {CONFIG_FILE} ties them; "
-                "correct tie_word_embeddings"
-            )
-        return True
-
-
-def read_hugging_face(folder: Path) -> HuggingFaceModel:
-    """Read ``config.json``; `UserError` if slm has no table for its family, or no model for what it asks."""
+def read_hugging_face(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
+    """What `transformers` would load from `folder`, in our shape, and its weights under the table's names; `UserError`
+    if slm has no table for its family, no model for what it asks, or no way to read its weights."""
     file = folder / CONFIG_FILE
     values = read_json_object(file)
     model_type = values.get("model_type")
@@ -113,7 +69,28 @@ def read_hugging_face(folder: Path) -> HuggingFaceModel:
     theirs = ForeignConfig(values, str(file))
     ours = family.read_config(theirs)
     theirs.stop_if_any()
-    return HuggingFaceModel(folder, family, stored_config(ours, f"{file}: model"))
+    config = stored_config(ours, f"{file}: model")
+    table = family.table(config)
+    return config, table, _tensors(folder, family, table)
+
+
+def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
+    """The base prefix is added where a file lacks it; buffers, and a tied head stored a second time, are left out."""
+    pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
+    if pickled and not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
+        raise UserError(
+            f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
+            "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
+        )
+    known = {name for entry in table for name in entry.theirs}
+
+    def their_name(name: str) -> str | None:
+        full = family.base_prefix + name
+        if name in known or full in known:
+            return name if name in known else full
+        return None if name == family.head or name.endswith(family.buffers) else name
+
+    return safetensors_in(folder).renamed(their_name)
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -153,15 +130,6 @@ def _said(config: ModelConfig) -> dict[str, Any]:
     return values
 
 
-def _refuse_pickles(folder: Path) -> None:
-    pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
-    if pickled and not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
-        raise UserError(
-            f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
-            "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
-        )
-
-
 def write_hugging_face(
     folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
 ) -> None:
@@ -170,7 +138,7 @@ def write_hugging_face(
     from huggingface_hub import save_torch_state_dict  # only here, since models are opened more often than exported
 
     family = family_of(config)
-    tensors = family.write_tensors(config, weights)
+    tensors = their_tensors(family.table(config), weights, config.vocab_size)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     theirs = {**family.write_config(config), **_token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
     generation = {**(their_sampling(facts) or {"_from_model_config": True}), **_token_ids(tokenizer, GENERATION_FILE)}
@@ -207,9 +175,8 @@ def _model_card(
 
 
 def _rows(values: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"| {key} | {json.dumps(value) if isinstance(value, dict) else value} |" for key, value in values.items()
-    )
+    shown = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return "\n".join(f"| {key} | {value} |" for key, value in shown.items())
 
 
 def _token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:

@@ -6,25 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.tokenizers.base import Tokenizer
+from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_files import from_hub
 from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
 from slm.weights.hugging_face import read_hugging_face
-from slm.weights.openai_release import (
-    HPARAMS_FILE,
-    RELEASES,
-    TensorFlowCheckpoint,
-    fetch_release,
-    gpt2_tf_table,
-    read_hparams,
-)
+from slm.weights.openai_release import HPARAMS_FILE, RELEASES, fetch_release, read_release, tensorflow_checkpoint
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
 from slm.weights.tf_reader import CHECKPOINT_FILE
@@ -48,12 +42,9 @@ class Source:
 
 
 def find_source(name: str | Path, format: Format | None = None, mirror: str | None = None) -> Source:
-    """The model that `name` means: `UserError` if there is none, or of another than the wanted `format`.
-
-    `name` is a run folder (its best model), a bundle, a Hugging Face folder, a folder with GPT-2's released files; else
-    one of OpenAI's releases (``gpt2-124m`` …), downloaded from its server or the base URL `mirror`; else a name on the
-    Hugging Face hub.
-    """
+    """The model of a run folder (its best), a bundle, a Hugging Face folder or one with GPT-2's released files; else
+    one of OpenAI's releases (``gpt2-124m`` …), downloaded from its server or the base URL `mirror`; else of that name
+    on the Hugging Face hub. `UserError` if there is none, or of another than the wanted `format`."""
     source = _found(str(name), mirror)
     if format not in (None, source.format):
         raise UserError(f"'{name}' is of the format {source.format}, not {format}; leave format out")
@@ -99,14 +90,9 @@ def open_source(source: Source) -> Pretrained:
     if source.format == "slm":
         return open_bundle(source.folder)
     tokenizer = _given_tokenizer(source.folder)
-    facts: dict[str, Any] = {"source": source.name or str(source.folder), "format": source.format}
-    if source.format == "gpt2_tf":
-        config = read_hparams(source.folder)
-        opened = Pretrained(config, gpt2_tf_table(config), TensorFlowCheckpoint(source.folder), tokenizer, facts)
-    else:
-        theirs = read_hugging_face(source.folder)
-        facts = {**facts, **sampling_in(source.folder)}
-        opened = Pretrained(theirs.config, theirs.table, theirs.tensors(), tokenizer, facts)
+    read = read_release if source.format == "gpt2_tf" else read_hugging_face
+    facts = {"source": source.name or str(source.folder), "format": source.format, **sampling_in(source.folder)}
+    opened = Pretrained(*read(source.folder), tokenizer, facts)
     if not is_missing(tokenizer) and tokenizer.vocab_size > opened.config.vocab_size:
         raise UserError(
             f"{source.folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
@@ -121,13 +107,11 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / BUNDLE_CONFIG).is_file() and "model_type" in read_json_object(folder / BUNDLE_CONFIG):
         return Source("hf", folder)
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
-        TensorFlowCheckpoint(folder)  # says what is missing, or why a pickle is not read
+        tensorflow_checkpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
 
 
 def _given_tokenizer(folder: Path) -> Tokenizer:
-    from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
-
     if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
         return missing_tokenizer(str(folder))
-    return HfGpt2Tokenizer.create((), name=str(folder))
+    return build_tokenizer("hf_gpt2", {"name": str(folder)}, ())

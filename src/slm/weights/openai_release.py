@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
-from slm.weights.families.gpt2 import MATRICES, NORMS, gpt2
-from slm.weights.foreign_config import ForeignConfig
-from slm.weights.name_table import SAME, Entry, Layout
+from slm.weights.families.family import ForeignConfig
+from slm.weights.families.gpt2 import gpt2
+from slm.weights.name_table import SAME, TRANSPOSED, Entry, Layout, Table
 from slm.weights.pretrained import stored_config
+from slm.weights.tensor_source import StoredTensor, TensorSource
 from slm.weights.tf_reader import CHECKPOINT_FILE
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
@@ -75,9 +77,6 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     downloaded from OpenAI's server or the base URL `mirror`."""
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
-    if name not in RELEASES:
-        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
-
     release = RELEASES[name]
     cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"  # as `conf/data/*.yaml` have it
     place = (cache if folder is None else folder).expanduser() / release.folder
@@ -91,20 +90,17 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
             mend=f"name a mirror of these files, or put your copy of {file} into {place}",
         )
         if file == HPARAMS_FILE:
-            _check_hparams(place / file, name, release.hparams)
+            found, expected = read_json_object(place / file), release.hparams.items()
+            if wrong := [f"{key} {found.get(key)} (expected {n})" for key, n in expected if found.get(key) != n]:
+                words = f"is not that of {name}: {', '.join(wrong)}; delete it and name another mirror"
+                raise UserError(f"{place / file} {words}")
     return place
 
 
-def _check_hparams(file: Path, name: str, expected: Mapping[str, int]) -> None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [
-            f"{key} {found.get(key)} (expected {need})" for key, need in expected.items() if found.get(key) != need
-        ]
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it to have it fetched again") from error
-    if wrong:
-        raise UserError(f"{file} is not that of {name}: {', '.join(wrong)}; delete it and name another mirror")
+def read_release(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
+    """The shape, and the variables under the table's names; `UserError` if a file is missing or damaged."""
+    config = read_hparams(folder)
+    return config, gpt2_tf_table(config), tensorflow_checkpoint(folder)
 
 
 def read_hparams(folder: Path) -> ModelConfig:
@@ -122,88 +118,64 @@ def read_hparams(folder: Path) -> ModelConfig:
 
 
 def gpt2_tf_table(config: ModelConfig) -> list[Entry]:
-    """OpenAI's variable names (openai/gpt-2 `src/model.py`)."""
-    table = [
-        Entry("token_embedding.weight", ("model/wte",), padded=True),
-        Entry("position_embedding.weight", ("model/wpe",)),
-    ]
-    for layer in range(config.modules.transformer.n_layers):
-        ours, theirs = f"transformer.blocks.{layer}", f"model/h{layer}"
-        for name, our_name in MATRICES.items():  # Hugging Face took OpenAI's names, with dots for slashes
-            their_name = f"{theirs}/{name.replace('.', '/')}"
-            table.append(Entry(f"{ours}.{our_name}.weight", (f"{their_name}/w",), _CONV1D))
-            table.append(Entry(f"{ours}.{our_name}.bias", (f"{their_name}/b",), SAME))
-        for name, our_name in NORMS.items():
-            table += _norm(f"{ours}.{our_name}", f"{theirs}/{name}")
-    return [*table, *_norm("transformer.final_norm", "model/ln_f")]
+    """OpenAI's variable names (openai/gpt-2 `src/model.py`), which Hugging Face took with dots for slashes: there
+    ``transformer.h.0.attn.c_attn.weight``, here ``model/h0/attn/c_attn/w``."""
+    table = []
+    for entry in gpt2().table(config):
+        is_matrix = entry.layout is TRANSPOSED
+        path, _, kind = entry.theirs[0].replace("transformer.", "model.").replace(".h.", ".h").rpartition(".")
+        end = "" if "embedding" in entry.ours else "/b" if kind == "bias" else "/w" if is_matrix else "/g"
+        name = path.replace(".", "/") + end
+        table.append(replace(entry, theirs=(name,), layout=_CONV1D if is_matrix else SAME))
+    return table
 
 
-def _norm(ours: str, theirs: str) -> list[Entry]:
-    return [Entry(f"{ours}.weight", (f"{theirs}/g",)), Entry(f"{ours}.bias", (f"{theirs}/b",))]
+def tensorflow_checkpoint(folder: Path) -> TensorSource:
+    """All variables, an optimizer's too, of a folder with ``checkpoint`` and the files it names (``model.ckpt.*``)."""
+    _refuse_other_folders(folder)
+    check_installed("tensorflow", "tf", f"the TensorFlow checkpoint in '{folder}'")
+    reader = _Reader(folder)
+    stored = {}
+    for name, (kind, shape) in reader.answer().items():
+        dtype = _DTYPES.get(kind, kind)
+        stored[name] = StoredTensor(tuple(shape), dtype, partial(reader.read, name, shape, dtype))
+    return TensorSource(str(folder), stored)
 
 
-class TensorFlowCheckpoint:
-    """A folder with ``checkpoint`` and the files it names (``model.ckpt.*``): all variables, an optimizer's too.
-
-    TensorFlow, which verifies the CRC-32C of each, runs in a process of its own: damaged files end it by a `CHECK` more
-    often than by an error. The tensors come through a pipe, so that only one at a time is in memory twice.
-    """
+class _Reader:
+    """TensorFlow, which verifies the CRC-32C of each variable, in a process of its own: damaged files end it by a
+    `CHECK` more often than by an error. The tensors come through a pipe, so that only one is in memory twice."""
 
     def __init__(self, folder: Path) -> None:
-        self.where = str(folder)
-        _refuse_other_folders(folder)
-        check_installed("tensorflow", "tf", f"the TensorFlow checkpoint in '{folder}'")
-        self._process: Any = _reading(folder)
-        weakref.finalize(self, _end, self._process, os.getpid())
-        variables: Mapping[str, tuple[str, list[int]]] = self._answer()["variables"]
-        for name, (kind, _) in variables.items():
-            if kind not in _DTYPES:
-                raise UserError(
-                    f"the checkpoint in '{folder}' is not of GPT-2's layout: '{name}' is {kind}, "
-                    f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
-                )
-        self.shapes: Mapping[str, tuple[int, ...]] = {name: tuple(shape) for name, (_, shape) in variables.items()}
-        self.dtypes: Mapping[str, torch.dtype] = {name: _DTYPES[kind] for name, (kind, _) in variables.items()}
+        self.folder = folder
+        # a program of its own and no child of `multiprocessing`, which would import the main module again
+        self.process: Any = subprocess.Popen(
+            [sys.executable, "-c", "from slm.weights.tf_reader import main; main()", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # Ctrl-C is for us
+        )
+        weakref.finalize(self, _end, self.process, os.getpid())
 
-    def read(self, name: str) -> Tensor:
-        """The variable, in its own dtype, on the CPU; the memory is the caller's."""
+    def read(self, name: str, shape: list[int], dtype: torch.dtype) -> Tensor:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(name).encode() + b"\n")
-            self._process.stdin.flush()
-        n_bytes: int = self._answer()["bytes"]
-        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
-        content = tensor.reshape(-1).view(torch.uint8).numpy().data
-        if n_bytes != len(content) or self._process.stdout.readinto(content) != n_bytes:
-            raise self._damaged(_how_it_ended(self._process))
-        return tensor
+            pickle.dump(name, self.process.stdin)
+            self.process.stdin.flush()
+        return torch.frombuffer(self.answer(), dtype=dtype).view(shape)
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"error": _how_it_ended(self._process)}
-        if "error" in answer:
-            raise self._damaged(answer["error"])
+    def answer(self) -> Any:
+        try:
+            answer = pickle.load(self.process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            self.process.kill()  # where it only closed its pipe
+            status = self.process.wait()
+            end = signal.Signals(-status).name if status < 0 else f"status {status}"
+            answer = f"TensorFlow's reader ended with {end}"
+        if isinstance(answer, Exception | str):
+            raise UserError(f"the checkpoint in '{self.folder}' is damaged or not whole ({answer}); fetch it again")
         return answer
-
-    def _damaged(self, reason: str) -> UserError:
-        return UserError(f"the checkpoint in '{self.where}' is damaged or not whole ({reason}); fetch it again")
-
-
-def _reading(folder: Path) -> subprocess.Popen[bytes]:
-    """A program of its own and no child of `multiprocessing`, which would import the main module again."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from slm.weights.tf_reader import main; main()", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
-        start_new_session=True,  # Ctrl-C is for us
-    )
-
-
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
-    process.kill()  # where it only closed its pipe
-    status = process.wait()
-    return f"TensorFlow's reader ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
 
 
 def _end(process: subprocess.Popen[bytes], pid: int) -> None:

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
+from slm.models.contract import build_model
 from slm.models.inference.prepared import prepare_for_inference
-from slm.models.modules.build import build_model
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.weights.name_table import Table, check_tensors, load_tensors, widest_dtype
@@ -114,8 +114,11 @@ def fine_tuned_model(start: Pretrained, config: ModelConfig, grow: str | None, n
     for name in TOKEN_ROWS:
         if name in weights:
             weights[name] = _with_token_rows(weights[name][:known], config, grow, new)
-    if _POSITION_ROWS in weights:
-        weights[_POSITION_ROWS] = _with_positions(weights[_POSITION_ROWS], config.params.max_seq_len)
+    if (rows := weights.get(_POSITION_ROWS)) is not None:
+        length = config.params.max_seq_len
+        if length > len(rows):  # the extension ``linear``
+            rows = interpolate(rows.t()[None], size=length, mode="linear", align_corners=True)[0].t().contiguous()
+        weights[_POSITION_ROWS] = rows[:length]
     take_weights(model, weights, torch.device("cpu"))
     return model.train()
 
@@ -146,10 +149,3 @@ def _with_token_rows(rows: Tensor, config: ModelConfig, grow: str | None, new: r
         if grow == "normal":
             result[new.start : new.stop] += torch.randn_like(result[new.start : new.stop]) * known.std(dim=0)
     return result
-
-
-def _with_positions(rows: Tensor, length: int) -> Tensor:
-    """Learned positions (T, C) at another length: cut, or interpolated (the extension ``linear``)."""
-    if length <= len(rows):
-        return rows[:length]
-    return interpolate(rows.t()[None], size=length, mode="linear", align_corners=True)[0].t().contiguous()

@@ -1,17 +1,16 @@
-"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release` and ends with it.
-
-Answers are lines of JSON: first ``{"variables": {name: [dtype, shape]}}``, then to each name asked for (a line of JSON,
-too) ``{"bytes": n}`` and the bytes themselves. ``{"error": …}`` is the last.
-"""
+"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release` and ends with it. Answers are pickles:
+first ``{name: (dtype, shape)}`` of all variables, then of each name asked for (a pickle, too) the bytes; an exception
+is the last."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
+import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from slm.files.reading import bounded_text
 
@@ -24,12 +23,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what TensorFlow prints is no answer
     try:
-        _serve(Path(sys.argv[1]), answers)
+        for answer in _answers(Path(sys.argv[1])):
+            pickle.dump(answer, answers, protocol=5)
+            answers.flush()
     except Exception as error:  # TensorFlow raises OpError, IndexError, ValueError, RuntimeError, …
-        _say(answers, error=" ".join(str(error).split()))
+        pickle.dump(ValueError(" ".join(str(error).split())), answers)
+        answers.flush()
 
 
-def _serve(folder: Path, answers: BinaryIO) -> None:
+def _answers(folder: Path) -> Iterator[Any]:
     import numpy as np
 
     tensorflow = importlib.import_module("tensorflow")
@@ -44,12 +46,10 @@ def _serve(folder: Path, answers: BinaryIO) -> None:
     elements = {name: int(np.prod(shape, dtype=object)) for name, shape in shapes.items()}
     if sum(elements[name] * dtypes[name].size for name in shapes) > sum(file.stat().st_size for file in files[1:]):
         raise ValueError("its variables are larger than its data")  # ahead of taking memory for them
-    _say(answers, variables={name: [dtypes[name].name, shapes[name]] for name in sorted(shapes)})
-    for name in map(json.loads, sys.stdin):
-        array = np.ascontiguousarray(reader.get_tensor(name))
-        _say(answers, bytes=array.nbytes)
-        answers.write(array.reshape(-1).view(np.uint8).data)
-        answers.flush()
+    yield {name: (dtypes[name].name, shapes[name]) for name in sorted(shapes)}
+    while True:
+        array = np.ascontiguousarray(reader.get_tensor(pickle.load(sys.stdin.buffer)))
+        yield pickle.PickleBuffer(array.reshape(-1).view(np.uint8).data)
 
 
 def _prefix(tensorflow: Any, folder: Path) -> Path:
@@ -60,8 +60,3 @@ def _prefix(tensorflow: Any, folder: Path) -> Path:
     if not name:
         raise ValueError(f"{CHECKPOINT_FILE} names no files")
     return folder / name
-
-
-def _say(answers: BinaryIO, **content: Any) -> None:
-    answers.write(json.dumps(content).encode() + b"\n")
-    answers.flush()

@@ -18,9 +18,6 @@ class KVCache:
 
     lengths: list[int]  # positions filled, for each row in use; the rows in use are the first ones
     offsets: list[int]  # positions that each has forgotten: its next token stands at length + offset
-    _in_step: bool
-    _longest: int
-    _places: Tensor
 
     def __init__(self, shape: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype) -> None:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
@@ -69,7 +66,6 @@ class KVCache:
 
     @property
     def max_len(self) -> int:
-        """Positions that a row has room for."""
         return self.keys.shape[3]
 
     def keep(self, n_rows: int) -> None:
@@ -80,9 +76,8 @@ class KVCache:
         """The rows ``start .. stop - 1`` as an empty cache of their own, in the same memory."""
         part = object.__new__(KVCache)
         part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        n_rows = stop - start
-        part._written = [part.max_len] * n_rows
-        part._set([0] * n_rows, [0] * n_rows)
+        part._written = [part.max_len] * (stop - start)
+        part._set([0] * (stop - start), [0] * (stop - start))
         return part
 
     def append(self, lengths: list[int]) -> None:
@@ -93,15 +88,14 @@ class KVCache:
 
     def drop(self, row: int) -> None:
         """Take a row out of use: the last one in use moves into its place."""
-        last = len(self.lengths) - 1
-        lengths, offsets = self.lengths, self.offsets
-        if row != last:
-            n = lengths[last]
+        *lengths, n = self.lengths
+        *offsets, offset = self.offsets
+        if row != len(lengths):
             for store in (self.keys, self.values):
-                store[:, row, :, :n] = store[:, last, :, :n]
-            lengths[row], offsets[row] = lengths[last], offsets[last]
+                store[:, row, :, :n] = store[:, len(lengths), :, :n]
+            lengths[row], offsets[row] = n, offset
             self._written[row] = max(self._written[row], n)
-        self._set(lengths[:last], offsets[:last])
+        self._set(lengths, offsets)
 
     def forget(self, row: int, n_tokens: int) -> None:
         """Let a row forget its oldest positions; the others keep theirs (only relative positions allow that)."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from slm.models.kernels.activation import KINDS, WIDTH, activate
-from slm.models.kernels.library import has, library
+from slm.models.kernels.activation import KINDS, activate
+from slm.models.kernels.library import WIDTH, has, is_half, serves
 from slm.models.kernels.products import (
+    multiplies,
     product_few,
     product_int4,
     product_int8,
     product_tiles,
-    serves,
     takes_tiles,
     widened_int4,
 )
@@ -53,7 +53,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n_rows = x.numel() // x.shape[-1]
-        if self.native and serves(x, self.in_features, self._weight, self.bias):
+        if self.native and multiplies(x, self.in_features, self._weight, self.bias):
             if self._tiles:
                 return product_tiles(x, self._weight, self.bias)
             if n_rows <= _OUR_ROWS:
@@ -78,9 +78,8 @@ class PackedLinear(nn.Module):
         return self
 
     def _choose(self) -> None:
-        weight, half = self._weight, self._weight.dtype == torch.bfloat16
-        readable = weight.is_contiguous() and weight.device.type == "cpu" and (half or weight.dtype == torch.float32)
-        self.native = readable and library() is not None
+        weight, half = self._weight, is_half(self._weight)
+        self.native = weight.is_contiguous() and serves(weight)
         self._tiles = self.native and half and takes_tiles(weight)
         self._reordered = half and not self.native and not self.shared
         if self._reordered:
@@ -120,8 +119,8 @@ class NativeActivation(nn.Module):
         self._is_faster = KINDS[kind] in _FASTER
 
     def forward(self, x: Tensor) -> Tensor:
-        readable = not x.numel() % WIDTH and x.is_contiguous() and serves(x, x.shape[-1])
-        if self._is_faster and readable and library() is not None:
+        readable = not x.numel() % WIDTH and x.is_contiguous() and multiplies(x, x.shape[-1])
+        if self._is_faster and readable:
             activate(self.kind, x, None, x)
             return x
         return self.source(x)
@@ -175,7 +174,7 @@ class Int8Linear(_QuantizedLinear):
             y = linear(x, self.codes.to(x.dtype)) * self.scale.to(x.dtype)
             return y if self.bias is None else y + self.bias
         few = x.numel() <= _OUR_INT8_ROWS * self.in_features
-        if few and has("int8") and serves(x, self.in_features, self.bias):
+        if few and has("int8") and multiplies(x, self.in_features, self.bias):
             return product_int8(x, self.codes, self.scale, self.totals, self.bias)
         return self._exact(x.reshape(-1, self.in_features)).view(*x.shape[:-1], -1)
 
@@ -216,7 +215,7 @@ class Int4Linear(_QuantizedLinear):
         self.register_buffer("scales_and_offsets", torch.stack([scale, offset], dim=-1).to(torch.bfloat16))
 
     def forward(self, x: Tensor) -> Tensor:
-        if has("int4") and serves(x, self.in_features, self.bias):
+        if has("int4") and multiplies(x, self.in_features, self.bias):
             if x.dim() < 3 or x.shape[-2] == 1:
                 return product_int4(x, self.codes, self.scales_and_offsets, self.bias)
             # with the rows of a prompt, weights in bf16 cost less to make than 4-bit products

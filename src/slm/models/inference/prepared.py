@@ -17,13 +17,10 @@ MODES = ("int8", "int4")
 
 
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
-    """Replace the matrices of the transformer and of the head, in place; embeddings and norms stay.
-
-    Without quantization nothing changes but the order of numbers in memory, and only where that is faster. A layer
-    whose inputs no group of 4-bit weights divides gets 8 bits. 4-bit models compute in bf16.
-
-    Raises `UserError` where there is no such mode, the device has no kernel for it, or the model no transformer.
-    """
+    """Replace the matrices of the transformer and of the head, in place. Without quantization nothing changes but the
+    order of numbers in memory, and only where that is faster. A layer whose inputs no group of 4-bit weights divides
+    gets 8 bits; 4-bit models compute in bf16. Raises `UserError` where there is no such mode, the device has no kernel
+    for it, or the model no transformer."""
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
@@ -45,22 +42,18 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         model.to(torch.bfloat16)
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
     for parent in [module for module in transformer.modules() if type(module) is not nn.Linear]:
-        _prepare(parent, quantize)
+        if isinstance(parent, Transformer):
+            parent.decode_step = StackedStep().train(parent.training)
+        if isinstance(parent, MultiHeadAttention):
+            parent.prepared = True
+        for name, child in list(parent.named_children()):
+            if name == "activation" and (kind := kind_of(child)) is not None:
+                parent.activation = NativeActivation(child, kind)
+            if type(child) is nn.Linear:
+                setattr(parent, name, _replaced(child, quantize))
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
     model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
-
-
-def _prepare(parent: nn.Module, mode: str | None) -> None:
-    if isinstance(parent, Transformer):
-        parent.decode_step = StackedStep().train(parent.training)
-    if isinstance(parent, MultiHeadAttention):
-        parent.prepared = True
-    for name, child in list(parent.named_children()):
-        if name == "activation" and (kind := kind_of(child)) is not None:
-            parent.activation = NativeActivation(child, kind)
-        if type(child) is nn.Linear:
-            setattr(parent, name, _replaced(child, mode))
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:

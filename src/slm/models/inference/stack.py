@@ -11,28 +11,26 @@ from torch import Tensor, nn
 from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
 from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, library, place
+from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, place, serves
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.transformer import MLP, GatedMLP, LayerNorm, MultiHeadAttention, RMSNorm
 
 _MOST_ROWS = 64  # with more, torch's own products are faster
-_WIDTH = 16  # numbers that the kernels take at a time
 
 
 class StackedStep(nn.Module):
     """The `decode_step` of a `Transformer`: a `Stack`, made anew when weights move; it is a module to hear of that."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stack: Stack | None = None
-        self._made_for: torch.dtype | None = None
+    stack: Stack | None = None  # also where a part of a block is none that the kernels know
+    _made_for: torch.dtype | None = None
 
     def forward(self, blocks: nn.ModuleList, x: Tensor, rotation: Rotation | None, cache: Cache) -> Tensor | None:
         few = x.shape[1] == 1 and x.shape[0] <= _MOST_ROWS
         if not few or self.training or torch.is_grad_enabled() or not isinstance(cache, KVCache):
             return None
         if self._made_for != x.dtype:
-            self._made_for, self.stack = x.dtype, Stack.of(blocks, x)
+            known = serves(x) and all(_is_known(block, x.dtype) for block in blocks)
+            self._made_for, self.stack = x.dtype, Stack(blocks, x.dtype) if known else None
         return None if self.stack is None else self.stack(x, rotation, cache)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -72,7 +70,7 @@ class _Step(ctypes.Structure):
 
 
 class Stack:
-    """The blocks of a `Transformer` as the C kernels want them; it holds addresses of their weights."""
+    """The blocks of a `Transformer`, all `_is_known`, as the C kernels want them: addresses of their weights."""
 
     def __init__(self, blocks: nn.ModuleList, dtype: torch.dtype) -> None:
         first: Any = blocks[0]
@@ -82,7 +80,6 @@ class Stack:
         self._blocks = (_Block * len(blocks))(*(self._block(block) for block in blocks))
         n_heads, n_kv_heads, _ = attention.heads
         self._step = _Step(
-            blocks=ctypes.addressof(self._blocks),
             n_blocks=len(blocks),
             dim=attention.out_proj.out_features,
             heads=n_heads,
@@ -95,13 +92,6 @@ class Stack:
             half=dtype == torch.bfloat16,
         )
 
-    @classmethod
-    def of(cls, blocks: nn.ModuleList, x: Tensor) -> Stack | None:
-        """For hidden states like `x`; None if a part of a block is none that the kernels know."""
-        if library() is None or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
-            return None
-        return cls(blocks, x.dtype) if all(_is_known(block, x.dtype) for block in blocks) else None
-
     def __call__(self, x: Tensor, rotation: Rotation | None, cache: KVCache) -> Tensor:
         """Hidden states (B, 1, C) ahead of the last norm; the cache holds the new keys and values, not yet counted."""
         x = x.clone(memory_format=torch.contiguous_format)
@@ -109,7 +99,16 @@ class Stack:
         step = _Step.from_buffer_copy(self._step)  # copies: several threads may decode with one model
         blocks = type(self._blocks).from_buffer_copy(self._blocks)
         step.blocks = ctypes.addressof(blocks)
-        if not self._fits(cache, x):
+        layers, rows, heads, room, dim = cache.keys.shape
+        fits = (
+            cache.keys.dtype == x.dtype
+            and cache.keys.device == x.device
+            and len(cache.lengths) == x.shape[0] <= rows
+            and layers >= len(self._blocks)
+            and (heads, dim) == (self._step.kv_heads, self._step.head_dim)
+            and max(cache.lengths) < room
+        )
+        if not fits:
             raise ValueError("the cache has no room for these tokens, or it is another model's")
         step.rows, step.x, step.lengths = x.shape[0], x.data_ptr(), lengths.data_ptr()
         keys, values = cache.keys, cache.values
@@ -127,30 +126,12 @@ class Stack:
             raise MemoryError(f"no memory to decode {x.shape[0]} rows")
         return x
 
-    def _fits(self, cache: KVCache, x: Tensor) -> bool:
-        layers, rows, heads, room, dim = cache.keys.shape
-        return (
-            cache.keys.dtype == x.dtype
-            and cache.keys.device == x.device
-            and len(cache.lengths) == x.shape[0] <= rows
-            and layers >= len(self._blocks)
-            and (heads, dim) == (self._step.kv_heads, self._step.head_dim)
-            and max(cache.lengths) < room
-        )
-
     def _block(self, block: Any) -> _Block:
         attention, mlp = block.attention, block.mlp
-        return _Block(
-            attention_norm=self._norm(block.attention_norm),
-            q_norm=self._norm(attention.q_norm),
-            k_norm=self._norm(attention.k_norm),
-            mlp_norm=self._norm(block.mlp_norm),
-            qkv=self._linear(attention.qkv),
-            out=self._linear(attention.out_proj),
-            gate=self._linear(mlp.gate_proj) if isinstance(mlp, GatedMLP) else _Linear(),
-            up=self._linear(mlp.up_proj),
-            down=self._linear(mlp.down_proj),
-        )
+        norms = (block.attention_norm, attention.q_norm, attention.k_norm, block.mlp_norm)
+        gate = mlp.gate_proj if isinstance(mlp, GatedMLP) else None
+        linears = (attention.qkv, attention.out_proj, gate, mlp.up_proj, mlp.down_proj)
+        return _Block(*map(self._norm, norms), *map(self._linear, linears))
 
     def _norm(self, norm: Any) -> _Norm:
         if norm is None:
@@ -160,14 +141,16 @@ class Stack:
         return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
 
     def _linear(self, layer: Any) -> _Linear:
-        tensors: list[Tensor | None]
+        if layer is None:
+            return _Linear()
+        tensors: tuple[Tensor | None, ...]
         if isinstance(layer, Int8Linear):
-            kind, tensors = 1, [layer.codes, layer.scale, layer.totals]
+            kind, tensors = 1, (layer.codes, layer.scale, layer.totals, layer.bias)
         elif isinstance(layer, Int4Linear):
-            kind, tensors = 2, [layer.codes, layer.scales_and_offsets, None]
+            kind, tensors = 2, (layer.codes, layer.scales_and_offsets, None, layer.bias)
         else:
-            kind, tensors = 0, [layer.plain_weight, None, None]
-        return _Linear(*map(self._place, [*tensors, layer.bias]), layer.out_features, layer.in_features, kind)
+            kind, tensors = 0, (layer.plain_weight, None, None, layer.bias)
+        return _Linear(*map(self._place, tensors), layer.out_features, layer.in_features, kind)
 
     def _place(self, tensor: Tensor | None) -> int | None:
         self._kept.append(tensor)  # a reason for it to stay
@@ -188,7 +171,7 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
         and all(type(norm) in (LayerNorm, RMSNorm) for norm in norms)
         and all(parameter.dtype == dtype for norm in norms for parameter in norm.parameters())
         and all(_has_kernel(layer, dtype) for layer in layers)
-        and all(size % _WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
+        and all(size % WIDTH == 0 for size in (attention.head_dim, layers[1].out_features, layers[2].out_features))
     )
 
 

@@ -13,7 +13,6 @@ from torch.nn.functional import linear
 from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, place
 
 KINDS = ("gelu", "gelu_tanh", "relu", "relu2", "silu")  # in the order of activation.c
-WIDTH = 16  # numbers that the kernel takes at a time
 
 
 class _Activation(ctypes.Structure):

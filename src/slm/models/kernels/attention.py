@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slm.models.contract import compute_dtype
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, has, is_half, library, place
-
-_WIDTH = 16  # numbers that the kernels take at a time
+from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, is_half, place, serves
 
 
 class _Prompt(ctypes.Structure):
@@ -28,11 +26,9 @@ class _Prompt(ctypes.Structure):
 def serves_prompt(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend_prompt` can read these."""
     return (
-        library() is not None
-        and q.device.type == "cpu"
-        and q.dtype in (torch.float32, torch.bfloat16)
+        serves(q)
         and q.dtype == k.dtype == v.dtype
-        and q.shape[-1] % _WIDTH == 0
+        and q.shape[-1] % WIDTH == 0
         and q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         and q.numel() > 0
         and not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
@@ -73,7 +69,7 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return (
         q.device.type == "cpu"
         and q.shape[2] == k.shape[2]
-        and q.shape[-1] % _WIDTH == 0
+        and q.shape[-1] % WIDTH == 0
         and (dtype := compute_dtype(q)) in (torch.float32, torch.bfloat16)
         and (torch.is_autocast_enabled("cpu") or k.dtype == v.dtype == dtype)
         and not torch.compiler.is_compiling()
@@ -92,7 +88,7 @@ def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (_readable(x) for x in (q, k, v))
+        q, k, v = (_with_even_steps(x) for x in (q, k, v))
         batch, heads, length, dim = q.shape
         out = q.new_empty(batch, length, heads * dim)
         norms = torch.empty(batch, heads, length, dtype=torch.float32)
@@ -110,8 +106,8 @@ class _Attention(torch.autograd.Function):
         return tuple(grad.transpose(1, 2) for grad in grads)
 
 
-def _readable(x: Tensor) -> Tensor:
-    # with a head's numbers side by side and even steps, as two bf16 numbers are read at once
+def _with_even_steps(x: Tensor) -> Tensor:
+    # and a head's numbers side by side, as two bf16 numbers are read at once
     return x if x.stride(-1) == 1 and not any(step % 2 for step in x.stride()[:3]) else x.contiguous()
 
 

@@ -44,14 +44,11 @@ def _has_triton() -> bool:
 def cross_entropy_(
     logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
 ) -> Tensor:
-    """Negative log-likelihoods (n,) in nats, fp32; computed in fp32 whatever the logits are.
-
-    The `logits` (n, V') are contiguous; columns from `vocab_size` on are padding; the others are bent to
-    ``softcap * tanh(logits / softcap)``. With a gradient they are overwritten by that of the likelihoods' sum:
-    softmax - onehot, times the slope of the soft cap. `labels` (n,) int64 are negative where nothing is learnt. One
-    that is no token is an `IndexError` on the CPU; a GPU, which to refuse it would have to be waited for, makes nan of
-    the likelihood and the gradient.
-    """
+    """Negative log-likelihoods (n,) in nats, fp32; computed in fp32 whatever the logits are. The `logits` (n, V') are
+    contiguous; columns from `vocab_size` on are padding; the others are bent to ``softcap * tanh(logits / softcap)``.
+    With a gradient they are overwritten by that of the likelihoods' sum: softmax - onehot, times the slope of the soft
+    cap. `labels` (n,) int64 are negative where nothing is learnt. One that is no token is an `IndexError` on the CPU; a
+    GPU, which to refuse it would have to be waited for, makes nan of the likelihood and the gradient."""
     labels = labels.contiguous()
     nll = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
     if logits.is_cuda:

@@ -22,6 +22,7 @@ from slm.notices import notice
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-fPIC")
 _TIMEOUT_S = 120
 
+WIDTH = 16  # numbers that a kernel takes at a time
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _ARGUMENTS = {
     "product_few": "ppppillli",
@@ -88,8 +89,13 @@ def place(tensor: Tensor | None) -> int | None:
 
 
 def is_half(tensor: Tensor) -> bool:
-    """Whether it holds bf16 numbers; the kernels know these and those of fp32."""
+    """Whether it holds bf16 numbers."""
     return tensor.dtype == torch.bfloat16
+
+
+def serves(tensor: Tensor) -> bool:
+    """Whether there are kernels, and they know numbers like these: fp32 or bf16 on the CPU."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16) and library() is not None
 
 
 def _compiler() -> str:

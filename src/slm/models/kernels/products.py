@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slm.models.kernels.library import compiled, has, is_half, library, place
+from slm.models.kernels.library import compiled, has, is_half, place, serves
 
 
 def product_few(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -40,11 +40,10 @@ def widened_int4(codes: Tensor, scales_and_offsets: Tensor) -> Tensor:
     return weight
 
 
-def serves(x: Tensor, in_features: int, *others: Tensor | None) -> bool:
+def multiplies(x: Tensor, in_features: int, *others: Tensor | None) -> bool:
     """Whether the kernels can read `x` (..., in_features), and the others, which must have its dtype."""
     return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
+        serves(x)
         and x.shape[-1] == in_features
         and x.numel() > 0
         and not x.requires_grad
@@ -70,11 +69,10 @@ def _product(
 
 def largest_places(logits: Tensor) -> Tensor:
     """(B, V) to (B,) int64: where the largest of each row stands; of equals the first, as `torch.max` may not give."""
-    found = library() if logits.device.type == "cpu" and logits.stride(1) == 1 else None
-    if found is None or logits.dtype not in (torch.float32, torch.bfloat16):
+    if not serves(logits) or logits.stride(1) != 1:
         return logits.max(dim=-1).indices  # on a CPU two to four times as fast as argmax
     rows, n = logits.shape
     places = torch.empty(rows, dtype=torch.int64)
-    given = (logits.data_ptr(), places.data_ptr(), is_half(logits), rows, n, logits.stride(0), torch.get_num_threads())
-    found.largest_places(*given)
+    sizes = (rows, n, logits.stride(0), torch.get_num_threads())
+    compiled().largest_places(logits.data_ptr(), places.data_ptr(), is_half(logits), *sizes)
     return places

@@ -147,23 +147,17 @@ def frequencies(config: RotaryConfig, dim: int) -> tuple[Tensor, float]:
         return frequency, 1.0
     if scaling.kind == "linear":
         return frequency / scaling.factor, 1.0
-    if scaling.kind == "llama3":
-        return _llama3(frequency, scaling), 1.0
-    return _yarn(frequency, scaling, config.base, dim)
-
-
-def _llama3(frequency: Tensor, scaling: RotaryScaling) -> Tensor:
-    """Long waves scaled whole, short ones not, those between in proportion (Dubey et al. 2024, Llama 3.1's code)."""
     assert scaling.original_max_seq_len is not None
+    if scaling.kind == "yarn":
+        return _yarn(frequency, scaling, scaling.original_max_seq_len, config.base, dim)
+    # long waves scaled whole, short ones not, those between in proportion (Dubey et al. 2024, Llama 3.1's code)
     turns = scaling.original_max_seq_len / (2 * math.pi / frequency)
     kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
-    return (1 - kept) * frequency / scaling.factor + kept * frequency
+    return (1 - kept) * frequency / scaling.factor + kept * frequency, 1.0
 
 
-def _yarn(frequency: Tensor, scaling: RotaryScaling, base: float, dim: int) -> tuple[Tensor, float]:
+def _yarn(frequency: Tensor, scaling: RotaryScaling, original: int, base: float, dim: int) -> tuple[Tensor, float]:
     """NTK-by-parts with a temperature on attention (Peng et al. 2023, YaRN, definitions 1 and 2, eq. 22)."""
-    assert scaling.original_max_seq_len is not None
-    original = scaling.original_max_seq_len
 
     def pair_that_turns(times: float) -> float:
         return dim * math.log(original / (times * 2 * math.pi)) / (2 * math.log(base))

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from slm.models.contract import compute_dtype
-from slm.models.kernels.activation import KINDS, WIDTH, ActivatedProduct
+from slm.models.kernels.activation import KINDS, ActivatedProduct
 from slm.models.kernels.attention import attend_prompt, serves_prompt, serves_training, train_attention
 from slm.models.kernels.cross_entropy import cross_entropy_, has_cross_entropy
-from slm.models.kernels.library import library
+from slm.models.kernels.library import WIDTH, library, serves
 from slm.registry import ACTIVATIONS
 
 # Logits held at a time. Large chunks make fast products, and so do whole tiles of rows; these keep head and loss of
@@ -65,9 +65,8 @@ def _serves(x: Tensor, activation: nn.Module, projection: nn.Module) -> bool:
     # not where somebody watches the non-linearity or the projection
     return (
         not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
+        and serves(x)
         and x.numel() % WIDTH == 0
-        and x.dtype in (torch.float32, torch.bfloat16)
         and type(projection) is nn.Linear
         and x.dtype == compute_dtype(projection.weight)
         and not any(

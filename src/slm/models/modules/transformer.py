@@ -18,13 +18,10 @@ from slm.registry import ACTIVATIONS, ATTENTIONS, MLPS, NORMS
 class LayerNorm(nn.LayerNorm):
     """(x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016)."""
 
-    def __init__(self, dim: int, eps: float, bias: bool) -> None:
-        super().__init__(dim, eps=eps, bias=bias)
-
 
 @NORMS.register("rms_norm")
 class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4); it has no bias."""
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4), whatever `bias` says."""
 
     def __init__(self, dim: int, eps: float, bias: bool) -> None:
         super().__init__(dim, eps=eps)
@@ -229,9 +226,8 @@ class Transformer(nn.Module):
             decoded = self.decode_step(self.blocks, x, rotation, cache)
         if decoded is None:
             decoded, mask = x, self._mask(x, cache, positions)
-            added: list[Tensor | None] = [*values] if values else [None] * len(self.blocks)
-            for block, value in zip(self.blocks, added, strict=True):
-                given = (decoded, x, rotation, mask, cache, value)
+            for layer, block in enumerate(self.blocks):
+                given = (decoded, x, rotation, mask, cache, values and values[layer])
                 if self.recompute and torch.is_grad_enabled():
                     decoded = checkpoint(block, *given, use_reentrant=False)
                 elif cache is None:

@@ -7,13 +7,13 @@ from slm.registry import register_family
 from slm.weights.families.family import Family, Setting, whole_table, with_bias
 from slm.weights.name_table import SAME, TRANSPOSED, Entry
 
-MATRICES = {
+_MATRICES = {
     "attn.c_attn": "attention.qkv",
     "attn.c_proj": "attention.out_proj",
     "mlp.c_fc": "mlp.up_proj",
     "mlp.c_proj": "mlp.down_proj",
 }
-NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
+_NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}
 _SETTINGS = (
     Setting("n_embd", "dim", "count", 768),
     Setting("n_layer", "n_layers", "count", 12),
@@ -29,8 +29,8 @@ def _table(config: ModelConfig) -> list[Entry]:
     for layer in range(config.modules.transformer.n_layers):
         ours, theirs = f"transformer.blocks.{layer}", f"transformer.h.{layer}"
         for kind, layout in (("weight", TRANSPOSED), ("bias", SAME)):
-            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",), layout) for t, o in MATRICES.items()]
-        for their_name, our_name in NORMS.items():
+            table += [Entry(f"{ours}.{o}.{kind}", (f"{theirs}.{t}.{kind}",), layout) for t, o in _MATRICES.items()]
+        for their_name, our_name in _NORMS.items():
             table += with_bias(f"{ours}.{our_name}", f"{theirs}.{their_name}", True)
     table += with_bias("transformer.final_norm", "transformer.ln_f", True)
     return whole_table(config, "transformer.wte.weight", table, "lm_head.weight")

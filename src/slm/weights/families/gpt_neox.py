@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from slm.models.config import ModelConfig
 from slm.registry import register_family
 from slm.weights.families.family import Family, Setting, whole_table, with_bias
@@ -31,14 +29,10 @@ _SETTINGS = (
 
 def _by_head(n_heads: int, head_dim: int) -> Layout:
     """Theirs holds query, key and value of one head together; ours all queries, all keys, all values."""
-
-    def to_ours(theirs: Tensor) -> Tensor:
-        return theirs.unflatten(0, (n_heads, 3, head_dim)).transpose(0, 1).flatten(0, 2)
-
-    def to_theirs(ours: Tensor) -> Tensor:
-        return ours.unflatten(0, (3, n_heads, head_dim)).transpose(0, 1).flatten(0, 2)
-
-    return Layout(to_ours, to_theirs)
+    return Layout(
+        lambda theirs: theirs.unflatten(0, (n_heads, 3, head_dim)).transpose(0, 1).flatten(0, 2),
+        lambda ours: ours.unflatten(0, (3, n_heads, head_dim)).transpose(0, 1).flatten(0, 2),
+    )
 
 
 def _table(config: ModelConfig) -> list[Entry]:

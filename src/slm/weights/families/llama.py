@@ -6,8 +6,7 @@ from typing import Any
 
 from slm.models.config import ModelConfig
 from slm.registry import register_family
-from slm.weights.families.family import Family, Setting, whole_table, with_bias
-from slm.weights.foreign_config import ForeignConfig
+from slm.weights.families.family import Family, ForeignConfig, Setting, whole_table, with_bias
 from slm.weights.name_table import Entry
 
 
