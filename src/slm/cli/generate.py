@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import checked_values, model_source, reject_unknown
+from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError, did_you_mean, refuse
 from slm.notices import notice
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.generation.config import GenerationConfig, Prompt
     from slm.generation.language_model import LanguageModel
 
 _CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16", "float16")}
 
 
-def generate(cfg: DictConfig) -> None:
-    """The Hydra task."""
-    values, settings = _checked(cfg)
+def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
+    """The command's task."""
     if lost := [text for text in settings.stop if re.fullmatch(r"(\\[ntr])+", text)]:
         shown = f"""generation.stop='["{lost[0]}"]'"""
         notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
@@ -90,20 +87,16 @@ def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -
     return settings
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
+def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.generation.config import settled
     from slm.schema import together
 
     keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
-
-    def check(values: dict[str, Any]) -> GenerationConfig:
-        return together(
-            lambda: settled(values["generation"], {}, "generation"),
-            lambda: reject_unknown(values, keys),
-            lambda: _check_choices(values),
-        )[0]
-
-    return checked_values(cfg, check)
+    return together(
+        lambda: settled(values["generation"], {}, "generation"),
+        lambda: reject_unknown(values, keys),
+        lambda: _check_choices(values),
+    )[0]
 
 
 def _check_choices(values: Mapping[str, Any]) -> None:

@@ -238,7 +238,7 @@ def _refused(command: Command, composition: Composition, settings: Sequence[str]
     try:
         cfg = composition.composed(settings)
         if not OmegaConf.select(cfg, "model.weights", throw_on_missing=False):  # to look at them may take a download
-            command.check(cfg)
+            command.checked(cfg)
     except UserError as error:
         return _with_nearest(str(error), known).splitlines()
     except _OF_HYDRA as error:

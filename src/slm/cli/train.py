@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command, as_typed, quoted, read
-from slm.cli.given_model import checked_values
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,15 +22,12 @@ _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the 
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 
-def train(cfg: DictConfig) -> float:
-    """The Hydra task: check, train, print the run folder, return the best validation loss (nats per token)."""
+def train(composed: dict[str, Any], config: RunConfig) -> float:
+    """Train, print the run folder, return the best validation loss (nats per token), which a sweeper may minimise."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     job = HydraConfig.get()
-    folder, here = Path(job.runtime.output_dir), Path.cwd()
-    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
-    composed, config = _checked(cfg)
     minimised = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
     if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
@@ -47,10 +43,17 @@ def train(cfg: DictConfig) -> float:
     return result.val_loss
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
+def _place(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
+    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
+
+
+def _checked(values: dict[str, Any]) -> RunConfig:
     from slm.training.start import run_config
 
-    return checked_values(cfg, run_config)
+    return run_config(values)
 
 
 def _with_what_follows(arguments: list[str]) -> list[str]:
@@ -140,7 +143,7 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = partial(run_app, Command("train", train, _checked, _with_what_follows, paths=_PATHS))
+main = partial(run_app, Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS))
 
 if __name__ == "__main__":
     main()
