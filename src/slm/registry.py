@@ -47,11 +47,12 @@ class Registry:
             importlib.import_module(self._builtin[name])
         return self._entries[name]
 
-    def check(self, name: str) -> None:
-        """Raise `UserError` unless `name` exists; imports nothing."""
+    def check(self, name: str) -> str:
+        """`name`, which must exist, or `UserError`; imports nothing."""
         if name not in self:
             known = self.names()
             raise UserError(f"no {self.kind} is called '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
+        return name
 
     def names(self) -> list[str]:
         """All known names, sorted; imports nothing."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
-    from slm.chat.renderer import ChatRenderer
     from slm.data.batches.datamodule import WindowDataModule
     from slm.data.config import CorpusConfig, DataConfig
+    from slm.data.faults import Faults
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany
@@ -35,16 +35,6 @@ _READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
 
 Part = Literal["train", "val", "all"]
 """Which part of the data a finished model is scored on."""
-
-
-def _template(name: str) -> str:
-    if name != AUTO:
-        TEMPLATES.check(name)
-    return name
-
-
-TemplateName = Annotated[Text, AfterValidator(_template)]
-"""A chat template of the registry, or ``auto``, which each task reads in its own way."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +74,6 @@ class TaskInputs:
         """What every `WindowDataModule` takes of this; a model that is scored has no use for loader processes."""
         own = {"num_workers": self.data.num_workers} if self.part is None else {"eval_split": self.part}
         return {"seq_len": self.data.seq_len, "batch_size": self.batch_size, "seed": self.seed, **own}
-
-    def renderer(self, tokenizer: Tokenizer) -> ChatRenderer:
-        """Conversations as ids, in the tokenizer's template."""
-        from slm.chat.renderer import ChatRenderer
-
-        return ChatRenderer(tokenizer, self.template_time)
 
 
 @dataclass(frozen=True)
@@ -151,10 +135,33 @@ class Task(ABC):
         return fine_tuning_lr(width)
 
 
-def said_of_faults(lines: list[str], tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
+@dataclass(frozen=True)
+class ChatTask(Task):
+    """A task on messages.
+
+    Attributes:
+        template: how a conversation is written: a chat template of the registry, or ``auto``: the file's or the
+            tokenizer's own where there is one, else `default_template`.
+        template_file: for ``hf``: a Jinja file in place of the tokenizer's own template.
+    """
+
+    default_template: ClassVar[str]
+    template: Annotated[Text, AfterValidator(lambda name: name if name == AUTO else TEMPLATES.check(name))] = AUTO
+    template_file: Text | None = None
+
+    def in_template(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer with the template, and the tokens that this needs."""
+        from slm.chat.template import with_template
+
+        own = tokenizer.chat_template is not None or self.template_file is not None
+        kind = ("hf" if own else self.default_template) if self.template == AUTO else self.template
+        return with_template(tokenizer, kind, self.template_file)
+
+
+def said_of_faults(faults: Faults, tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
     """What is to be said of the data beside the counts: what was left out, and that the time stands still where the
     chat template writes it, in all sessions of a run."""
-    said = [f"data: {line}" for line in lines]
+    said = [f"data: {line}" for line in faults.lines()]
     if inputs.part is None and "strftime_now" in (tokenizer.chat_template or ""):
         date = f"{inputs.template_time:%d %b %Y}"
         said.append(f"the chat template writes the date; in this run it is {date} to the end, resumed or not")
