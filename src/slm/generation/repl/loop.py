@@ -62,10 +62,8 @@ class InteractivePrompt:
                 return
             except BrokenPipeError:
                 raise
-            except UserError as error:
-                say(str(error))
             except Exception as error:  # whatever it is (no memory left, say), the session goes on
-                say(f"{type(error).__name__}: {error}")
+                say(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
     def write(self, prompt: str, chat: bool) -> Iterator[Exchange]:
         """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way. In a

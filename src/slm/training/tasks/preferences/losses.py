@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge, Lt
@@ -58,12 +58,8 @@ class PairLogProbs:
         return self.rejected / self.rejected_tokens
 
 
-@dataclass(frozen=True)
-class PairLosses:
-    """Attributes:
-    losses: (B,), to be made small.
-    chosen_rewards, rejected_rewards: (B,), what the loss takes for the worth of each answer.
-    """
+class PairLosses(NamedTuple):
+    """(B,) each: what is to be made small, and what the loss takes for the worth of each answer."""
 
     losses: Tensor
     chosen_rewards: Tensor
