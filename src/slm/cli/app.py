@@ -68,11 +68,9 @@ def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
         raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
     elsewhere = line.has(*_CHECKED_BY_HYDRA) or any(one.startswith("hydra.searchpath=") for one in line.settings)
     if typed.unknown or (line.settings and not elsewhere):
-        from slm.cli.composition import Composition
         from slm.cli.mistakes import find_mistakes
 
-        composition = Composition(command.config_name, line.config_dir)
-        problems += find_mistakes(command, composition, command.quoted(line), typed.unknown, line.is_multirun)
+        problems += find_mistakes(command, replace(line, unknown=typed.unknown))
     refuse(problems)
     return line
 
@@ -152,12 +150,8 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of
 
 
 def _let_ranks_follow(program: str, line: CommandLine, command: Command) -> bool:
-    """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with; whether it is
-    one of a multirun.
-
-    It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
-    multirun what this job is, in this job's folder.
-    """
+    """Whether this job is one of a multirun. Lightning starts further ranks by `sys.argv` again, in `hydra.run.dir`:
+    they must read what the user typed, and in a multirun what this job is, in this job's folder."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import open_dict, read_write

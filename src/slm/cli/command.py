@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.help import groups_of
 from slm.errors import UserError, refuse
 
 if TYPE_CHECKING:
@@ -72,10 +70,6 @@ class Command:
     # keys whose values need no quotes for Hydra: taken as they are typed (but for a multirun, where a comma sweeps)
     literal: Collection[str] = ()
     paths: Collection[str] = ()  # the same, but ``null`` and a list, ``[a,b]``, keep their meaning
-
-    @functools.cached_property
-    def groups(self) -> list[str]:
-        return groups_of(self.config_name)
 
     def checked(self, cfg: DictConfig) -> tuple[dict[str, Any], Any]:
         """The settings, resolved and plain, and what `check` makes of them; `UserError` with all that is wrong."""

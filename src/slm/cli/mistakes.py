@@ -15,9 +15,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from slm.cli.command import Command
+from slm.cli.command import Command, CommandLine
 from slm.cli.composition import PLUGIN, Composition, explain
-from slm.cli.help import choices
+from slm.cli.help import choices, groups_of
 from slm.cli.nearest_setting import Vocabulary, dotted, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
 from slm.suggest.nearest import not_here
@@ -51,20 +51,13 @@ class _Typed:
         self.problem, self.instead = "\n".join(dict.fromkeys(lines)), list(instead)
 
 
-def find_mistakes(
-    command: Command,
-    composition: Composition,
-    settings: Sequence[str],
-    flags: Sequence[tuple[str, str]],
-    multirun: bool,
-) -> list[str]:
-    """A line for each mistake, in the order in which they were typed; if there are any, also for the values.
-
-    The `settings` are as Hydra reads them; of `flags`, which do not exist, each is given as it was typed and as the
-    setting it looks like. What is wrong is put as it was probably meant, or left out, so that values can be checked.
-    """
-    typed = [*(_Typed(text, flag, [text]) for flag, text in flags), *(_Typed(text, None, [text]) for text in settings)]
-    known = _check(typed, command, composition, multirun)
+def find_mistakes(command: Command, line: CommandLine) -> list[str]:
+    """A line for each mistake, in the order in which they were typed; if there are any, also for the values. What is
+    wrong is put as it was probably meant, or left out, so that these can be checked."""
+    composition = Composition(command.config_name, line.config_dir)
+    words = [*line.unknown, *((None, text) for text in command.quoted(line))]
+    typed = [_Typed(text, flag, [text]) for flag, text in words]
+    known = _check(typed, command, composition, line.is_multirun)
     lines = [one.problem for one in typed if one.problem]
     if not lines:
         return []
@@ -99,7 +92,7 @@ def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:
     if not _UNKNOWN_KEY.search(message):
         return message
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    groups = {group: choices(group) for group in command.groups}
+    groups = {group: choices(group) for group in groups_of(command.config_name)}
     return _with_nearest(message, Vocabulary(dict(dotted(values)), groups))
 
 
@@ -123,23 +116,19 @@ def _parsed(one: _Typed, parser: OverridesParser, multirun: bool) -> list[Overri
             "commas is quoted twice: '\"a,b\"'"
         )
         return []
-    texts = [f"{key}={value}" for value in _swept(override)]
+    if override.is_interval_sweep():
+        values = [str(cast(IntervalSweep, override.value()).start)]
+    else:
+        values = list(islice(override.sweep_string_iterator(), None if override.is_choice_sweep() else 1))
+    texts = [f"{key}={value}" for value in values]
     one.instead = texts[:1]
     return parser.parse_overrides(texts)
 
 
-def _swept(override: Override) -> list[str]:
-    if override.is_interval_sweep():
-        return [str(cast(IntervalSweep, override.value()).start)]
-    values = override.sweep_string_iterator()
-    return list(values if override.is_choice_sweep() else islice(values, 1))
-
-
 def _groups(command: Command, composition: Composition, overrides: Sequence[Override]) -> dict[str, list[str]]:
-    """Of the command's groups and of those that are not ours."""
     keys = {override.key_or_group for override in overrides}
     others = [key for key in keys if not key.startswith("hydra") and not choices(key)]
-    found = {group: composition.options(group) for group in [*command.groups, *others]}
+    found = {group: composition.options(group) for group in [*groups_of(command.config_name), *others]}
     return {group: names for group, names in found.items() if names}
 
 

@@ -15,10 +15,9 @@ from slm.schema import Count, together, value_problems
 
 if TYPE_CHECKING:
     from slm.data.config import CorpusConfig
-    from slm.data.store.processes import NumProcesses
 
 
-def prepare(values: dict[str, Any], settings: tuple[CorpusConfig, NumProcesses]) -> None:
+def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
     """The command's task."""
     from slm.data.config import MIXTURE_KIND, STORE_KIND
     from slm.data.store.data_card import CARD_FILE, summary_lines
@@ -26,7 +25,6 @@ def prepare(values: dict[str, Any], settings: tuple[CorpusConfig, NumProcesses])
     from slm.files.reading import read_json_object
     from slm.notices import notice
 
-    corpus, num_processes = settings
     if corpus.kind == STORE_KIND:
         raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
     if corpus.kind == MIXTURE_KIND:
@@ -41,7 +39,7 @@ def prepare(values: dict[str, Any], settings: tuple[CorpusConfig, NumProcesses])
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
-    prepare_store(corpus, values["tokenizer"], out, num_processes)
+    prepare_store(corpus, values["tokenizer"], out, values["num_processes"])
     card = read_json_object(out / CARD_FILE)
     for line in summary_lines(card):
         notice(line)
@@ -49,20 +47,18 @@ def prepare(values: dict[str, Any], settings: tuple[CorpusConfig, NumProcesses])
     print(json.dumps({"out": str(out), **{key: card[key] for key in told}, **card["tokenizer"]}))
 
 
-def _checked(values: dict[str, Any]) -> tuple[CorpusConfig, NumProcesses]:
+def _checked(values: dict[str, Any]) -> CorpusConfig:
     from slm.data.config import CorpusConfig
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
 
     import_plugins(values["plugins"])
-    num_processes = values["num_processes"]
-    corpus, *_ = together(
+    return together(
         lambda: CorpusConfig.from_dict(values["data"]),
-        lambda: refuse(value_problems(Count | Literal["auto"], num_processes, "num_processes")),
+        lambda: refuse(value_problems(Count | Literal["auto"], values["num_processes"], "num_processes")),
         lambda: reject_unknown(values, {"out", "data", "tokenizer", "plugins", "num_processes"}),
         lambda: refuse(tokenizer_problems(values["tokenizer"])),
-    )
-    return corpus, num_processes
+    )[0]
 
 
 main = partial(run_app, Command("prepare", prepare, _checked, paths=("out", "data.path")))

@@ -56,10 +56,6 @@ def _checked(values: dict[str, Any]) -> RunConfig:
     return run_config(values)
 
 
-def _with_what_follows(arguments: list[str]) -> list[str]:
-    return _with_implied(_with_recorded(_sweep_folder(arguments)))
-
-
 def _key(argument: str) -> str:
     return argument.partition("=")[0]
 
@@ -69,38 +65,36 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
     unless others are named."""
     keys = set(map(_key, arguments))
     groups = ("model", "tokenizer") if "model.weights" in keys else ()
-    chosen = [f"{group}=pretrained" for group in groups if group not in keys]
-    by_passes = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
-    return [*chosen, *(["trainer.max_steps=null"] if by_passes else []), *arguments]
+    implied = [f"{group}=pretrained" for group in groups if group not in keys]
+    if "trainer.max_epochs" in keys and "trainer.max_steps" not in keys:
+        implied.append("trainer.max_steps=null")
+    return [*implied, *arguments]
 
 
-def _sweep_folder(arguments: list[str]) -> list[str]:
+def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        return arguments
+        return _with_implied(_with_recorded(arguments))
     renamed = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
-    return renamed
+    return _with_implied(renamed)
 
 
 def _with_recorded(arguments: list[str]) -> list[str]:
-    """The command line of a resumed run: what the run was started with, then what is new.
-
-    ``resume=PATH`` goes on in that run's folder with its own settings. ``resume=auto`` does so for
-    the folder ``run_dir`` if that is given, else for the newest run started with the same settings;
-    where there is none, a new run starts. In a sweep each job looks in its own folder.
-    """
+    """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
+    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one; in a sweep
+    each job looks in its own folder."""
     from slm.masking import masked_argument
     from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
     line = read(arguments)
     given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     resume = given.get("resume")
-    if resume in (None, "null", "") or line.is_multirun:
+    if resume in (None, "null", ""):
         return arguments
     if resume == "auto":
         same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
@@ -118,11 +112,8 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 
 
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
-    """What of the command line that `run` was started with is to be repeated beside what is `typed`.
-
-    Raises:
-        UserError: the record is damaged; a setting could run code that is not known; or a secret in it is masked.
-    """
+    """What of the command line that `run` was started with is to be repeated beside what is `typed`; `UserError` if the
+    record is damaged, a setting could run code that is not known, or a secret in it is masked."""
     from slm.masking import MASK
     from slm.training.run.folder import from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings
