@@ -32,25 +32,14 @@ from slm.weights.pretrained import Pretrained, check_same_tokens
 def evaluate(
     opened: Pretrained,
     settings: EvaluationConfig,
-    data: Mapping[str, Any],
-    own_task: Mapping[str, Any] | None,
-    task_changes: Mapping[str, Any],
-    run: Path | None,
+    data: Mapping[str, Any],  # where its ``seq_len`` is None, windows are the model's longest, at most 1,024
+    own_task: Mapping[str, Any] | None,  # settings of the task that trained the model; None where nobody knows
+    task_changes: Mapping[str, Any],  # of these, or of those of the task that reads the data
+    run: Path | None,  # the folder of the run that made the model
 ) -> dict[str, Any]:
-    """Score a model by the task that reads the data, as training validates.
-
-    Args:
-        opened: the model.
-        settings: how it is scored.
-        data: the configuration's `data`; where its ``seq_len`` is None, windows are the model's longest, at most 1,024.
-        own_task: the settings of the task that trained the model; None where nobody knows.
-        task_changes: of its settings, or of those of the task that reads the data.
-        run: the folder of the run that made the model; None for a model without one.
-
-    Returns:
-        The figures that training calls ``val/…``, and ``scored_tokens``, the ``scored_bytes`` of text that those stand
-        for, ``split``, the task's report and ``seq_len``; quantized also ``loss_unquantized`` and ``loss_change``.
-    """
+    """Score a model as training validates, by the task that reads the data: the figures that training calls ``val/…``,
+    ``scored_tokens``, the ``scored_bytes`` of text that those stand for, ``split``, the task's report and ``seq_len``;
+    quantized also ``loss_unquantized`` and ``loss_change``."""
     if settings.eos_token is not None:
         opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
     read = _data(data, opened.config.params.max_seq_len)

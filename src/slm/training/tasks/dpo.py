@@ -26,29 +26,21 @@ _OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
 @register_task("dpo")
 @dataclass(frozen=True)
 class Dpo(ChatTask):
-    """Settings of preference tuning.
-
-    Attributes:
-        loss: of the registry: ``dpo`` and ``ipo`` with a reference, ``orpo`` and ``simpo`` without.
-        beta, label_smoothing, per_token, gamma: the loss's own; None for its default, or where it has no such thing.
-        settings: of a loss that others registered, what else it takes.
-        sft_weight: of the chosen answers' NLL per token beside the loss.
-        template, template_file: of `ChatTask`; without one of their own ``alpaca``.
-        too_long: what becomes of a pair longer than a window: ``drop`` it, or ``cut_prompt``, at its beginning.
-    """
+    """Settings of preference tuning."""
 
     __pydantic_config__ = FORBID_EXTRA
     rows_a_sample: ClassVar[int] = 2
     scores: ClassVar[bool] = True
     default_template: ClassVar[str] = "alpaca"
     loss: Annotated[Text, AfterValidator(PREFERENCE_LOSSES.check)] = "dpo"
+    # the loss's own; None for its default, or where it has no such thing
     beta: PositiveFloat | None = None
     label_smoothing: Probability | None = None
     per_token: Flag | None = None
     gamma: NonNegativeFloat | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    sft_weight: NonNegativeFloat = 0.0
-    too_long: Literal["drop", "cut_prompt"] = "drop"
+    settings: dict[str, Any] = field(default_factory=dict)  # of a loss that others registered, what else it takes
+    sft_weight: NonNegativeFloat = 0.0  # of the chosen answers' NLL per token beside the loss
+    too_long: Literal["drop", "cut_prompt"] = "drop"  # of a pair longer than a window
 
     def check(self, corpus: CorpusConfig) -> None:
         if corpus.kind != PREFERENCES:

@@ -23,25 +23,16 @@ if TYPE_CHECKING:
 @register_task("sft")
 @dataclass(frozen=True)
 class Sft(ChatTask):
-    """Settings of instruction tuning.
-
-    Attributes:
-        template, template_file: of `ChatTask`; without one of their own ``chatml``.
-        loss_on: learn the ``responses`` alone, or ``all`` tokens.
-        too_long: what becomes of a conversation longer than a window: ``drop`` it, keep the tokens at its start or end,
-            or ``refuse``. It is counted.
-        packing: several conversations share a window, each seeing itself alone; else each has a row of its own.
-        answers: questions of the validation part that are answered at each validation, the likeliest token each time,
-            and compared with the reference; 0 for none.
-        max_answer_tokens: the longest answer.
-    """
+    """Settings of instruction tuning."""
 
     __pydantic_config__ = FORBID_EXTRA
     scores: ClassVar[bool] = True
     default_template: ClassVar[str] = "chatml"
     loss_on: Literal["responses", "all"] = "responses"
+    # what becomes of a conversation longer than a window, which is counted: its start or end may stay
     too_long: Literal["drop", "keep_start", "keep_end", "refuse"] = "drop"
-    packing: Flag = True
+    packing: Flag = True  # several conversations share a window, each seeing itself alone; else each has its own row
+    # questions answered at each validation, the likeliest token each time, and compared with the reference
     answers: NonNegativeInt = 32
     max_answer_tokens: Count = 128
 

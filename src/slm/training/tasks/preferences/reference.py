@@ -25,13 +25,10 @@ from slm.notices import notice
 from slm.training.tasks.task import TaskInputs
 from slm.training.through_head import has_plain_head, log_probs_through_head
 
-REFERENCE_FILE = "reference.safetensors"
-"""In the run folder: a resumed run cannot ask weights that it no longer has."""
-
+REFERENCE_FILE = "reference.safetensors"  # in the run folder: a resumed run cannot ask weights that it no longer has
 _CHECKSUM = "sha256"  # of the tensors, in the file's metadata
 
-Found = Mapping[str, Tensor]
-"""By the split's name, (n, 2) fp32: log-probabilities of the chosen and the rejected answers."""
+Found = Mapping[str, Tensor]  # split -> (n, 2) fp32: log-probabilities of the chosen and the rejected answers
 
 
 def answer_log_probs(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
