@@ -23,10 +23,8 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make the decorated class or function known as `name`; `UserError` if that is taken.
-
-        Defining the same thing again (a module reloaded, a notebook's cell run twice) replaces it.
-        """
+        """Decorator: make the decorated class or function known as `name`; `UserError` if that is taken. The same thing
+        defined again (a module reloaded, a notebook's cell run twice) replaces the first."""
 
         def add(entry: T) -> T:
             here = entry.__module__

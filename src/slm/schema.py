@@ -111,10 +111,8 @@ def _fields_at(cls: type, location: list[Any]) -> list[str]:
 
 
 def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> list[str]:
-    """What is wrong with `values`, of the dotted name `where`, as keyword arguments of `function`: a line a problem.
-
-    Its annotations carry types and ranges; the program itself passes the first `given` arguments.
-    """
+    """What is wrong with `values`, called `where`, as keyword arguments of `function`: a line a problem. Annotations
+    carry types and ranges; the program itself passes the first `given` arguments."""
     parameters = list(inspect.signature(function).parameters.values())[given:]
     hints = typing.get_type_hints(function, include_extras=True)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

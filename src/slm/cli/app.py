@@ -119,7 +119,7 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     sys.argv = [program, *line.flags, *command.quoted(line)]
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
-        hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **VERSION_BASE)(guarded)()
+        hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, version_base=VERSION_BASE)(guarded)()
     except OSError as error:
         if started or error.filename is None:
             raise

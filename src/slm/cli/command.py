@@ -157,11 +157,9 @@ def _value(flag: str, value: str) -> str:
 
 
 def with_escapes(argument: str, as_they_are: Collection[str]) -> str:
-    r"""`key=value` in Hydra's grammar, which takes ``"\n"`` for a backslash and an n, with what it means.
-
-    The rule is YAML's: in double quotes ``\n``, ``\t``, ``\r``, ``\\`` and ``\"`` stand for a character,
-    in single quotes and in none a backslash is itself. The values of the keys `as_they_are` have no escapes.
-    """
+    r"""`key=value` in Hydra's grammar, which takes ``"\n"`` for a backslash and an n, with what it means in YAML: in
+    double quotes ``\n``, ``\t``, ``\r``, ``\\`` and ``\"`` stand for a character, in single quotes and in none a
+    backslash is itself. The values of the keys `as_they_are` have no escapes."""
     key, separator, value = argument.partition("=")
     return argument if key.lstrip("+") in as_they_are else key + separator + _STRING.sub(_unescaped, value)
 

@@ -26,7 +26,7 @@ from slm.cli.help import choices
 from slm.errors import UserError
 
 CONF = "slm.conf"
-VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 has one behaviour alone
+VERSION_BASE = "1.3"
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
@@ -59,7 +59,7 @@ class Composition:
 
     @functools.cached_property
     def loader(self) -> ConfigLoader:
-        with hydra.initialize_config_module(CONF, **VERSION_BASE):  # the loader is of use behind it, too
+        with hydra.initialize_config_module(CONF, version_base=VERSION_BASE):  # the loader is of use behind it, too
             return GlobalHydra.instance().config_loader()
 
     def options(self, group: str) -> list[str]:

@@ -36,10 +36,8 @@ _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
 
 class SweepTable(Callback):
-    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures.
-
-    It is written anew after every job, so that a job that fails takes no other's row with it.
-    """
+    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures; written anew
+    after every job, so that a job that fails takes no other's row with it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = [str(key) for key in config.hydra.sweeper.get("params") or {}]  # that the sweeper's own settings name

@@ -33,8 +33,7 @@ class InteractivePrompt:
             return
         for line in sys.stdin:
             try:
-                for _ in self.write(line.rstrip("\n"), self.commands.chatting):
-                    pass
+                list(self.write(line.rstrip("\n"), self.commands.chatting))
             except UserError as error:
                 print(flush=True)
                 print(error, file=sys.stderr)
@@ -115,14 +114,15 @@ class InteractivePrompt:
                 raise
         print(flush=True)
         logprobs = completion.logprobs if completion else None
+        new_tokens = completion.new_tokens if completion else len(pieces)
         return Exchange(
             **about,
             text="".join(pieces),
             finish_reason=completion.finish_reason if completion else "interrupted",
             prompt_tokens=len(ids),
-            new_tokens=completion.new_tokens if completion else len(pieces),
+            new_tokens=new_tokens,
             seconds_to_first_token=first,
-            seconds=last,
+            tokens_per_second=(new_tokens - 1) / (last - first) if last > first else 0.0,
             mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
         )
 

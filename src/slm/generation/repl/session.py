@@ -86,15 +86,10 @@ class Exchange:
     prompt_tokens: int  # what the model read, an earlier conversation included
     new_tokens: int
     seconds_to_first_token: float  # from the call on
-    seconds: float  # to the last token
+    tokens_per_second: float  # of those after the first
     mean_logprob: float | None = None  # of the text's tokens, in nats; None unless asked for
     chat: bool = False  # the prompt is a message of a conversation
     system: str | None = None  # what stood ahead of that
-
-    @property
-    def tokens_per_second(self) -> float:
-        later = self.seconds - self.seconds_to_first_token
-        return (self.new_tokens - 1) / later if later > 0 else 0.0
 
     @property
     def figures(self) -> str:

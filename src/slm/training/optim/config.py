@@ -11,17 +11,7 @@ from annotated_types import Lt
 from pydantic import Strict
 
 from slm.errors import UserError
-from slm.schema import (
-    Count,
-    Flag,
-    Fraction,
-    NonNegativeFloat,
-    PositiveFloat,
-    Probability,
-    checked,
-    unknown_key,
-    value_problems,
-)
+from slm.schema import Count, Flag, NonNegativeFloat, PositiveFloat, Probability, checked, unknown_key, value_problems
 from slm.training.config import AUTO, steps_of
 from slm.training.watch.settings import LossWatchSettings, SampleSettings
 
@@ -137,7 +127,7 @@ class _Ranges:
     weight_decay: NonNegativeFloat = 0.0
     eps: PositiveFloat = 1e-8
     betas: tuple[Probability, Probability] = (0.9, 0.999)
-    alpha: Fraction = 0.99
+    alpha: Probability = 0.99
     momentum: Probability | None = None
     dampening: Probability = 0.0
     nesterov: Flag = False

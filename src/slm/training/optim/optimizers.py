@@ -27,7 +27,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = Fals
         {"params": vectors, "weight_decay": 0.0},
     ]
     if by_role:
-        hidden = _hidden(model)
+        head = getattr(model, "head_weight", None)
+        linear = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+        hidden = {id(weight) for weight in linear if weight is not head}
         groups = [
             {"params": [p for p in matrices if id(p) in hidden], "weight_decay": weight_decay, "role": HIDDEN},
             {"params": [p for p in matrices if id(p) not in hidden], "weight_decay": weight_decay, "role": TABLE},
@@ -37,10 +39,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = Fals
 
 
 def say_unread(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
-    """Say which of its settings no parameter takes that is trained.
-
-    An optimizer that treats parameters by what they do has ``settings_of_roles``: role -> names of settings.
-    """
+    """Say which of its settings no parameter takes that is trained. An optimizer that treats parameters by what they do
+    has ``settings_of_roles``: role -> names of settings."""
     groups = optimizer.param_groups
     of_roles: Mapping[str, tuple[str, ...]] = getattr(optimizer, "settings_of_roles", {})
     taken = {name for group in groups for name in of_roles.get(group.get("role", ""), ())}
@@ -49,13 +49,6 @@ def say_unread(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
         unread.append("weight_decay")
     if unread:
         notice(f"optimizer: nothing that is trained takes {', '.join(unread)}; what they are set to changes nothing")
-
-
-def _hidden(model: nn.Module) -> set[int]:
-    """The weights of linear layers, the head's left out."""
-    head = getattr(model, "head_weight", None)
-    weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
-    return {id(weight) for weight in weights if weight is not head}
 
 
 def contagious(loss: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError, refuse
 from slm.registry import PREFERENCE_LOSSES, register_task
-from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, PositiveFloat, Probability, Text, call_problems
+from slm.schema import Flag, NonNegativeFloat, PositiveFloat, Probability, Text, call_problems
 from slm.training.optim.config import preference_lr
 from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
 
@@ -28,7 +28,6 @@ _OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
 class Dpo(ChatTask):
     """Settings of preference tuning."""
 
-    __pydantic_config__ = FORBID_EXTRA
     rows_a_sample: ClassVar[int] = 2
     scores: ClassVar[bool] = True
     default_template: ClassVar[str] = "alpaca"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
-from slm.schema import FORBID_EXTRA
 from slm.training.tasks.task import Task, TaskData, TaskInputs
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 class Pretrain(Task):
     """It has no settings: what is read and how it is cut is `data`'s matter."""
 
-    __pydantic_config__ = FORBID_EXTRA
     scores: ClassVar[bool] = True
 
     def check(self, corpus: CorpusConfig) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from slm.data.config import CONVERSATIONS, CorpusConfig
 from slm.errors import UserError
 from slm.registry import MODELS, register_task
-from slm.schema import FORBID_EXTRA, Count, Flag, NonNegativeInt
+from slm.schema import Count, Flag, NonNegativeInt
 from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 class Sft(ChatTask):
     """Settings of instruction tuning."""
 
-    __pydantic_config__ = FORBID_EXTRA
     scores: ClassVar[bool] = True
     default_template: ClassVar[str] = "chatml"
     loss_on: Literal["responses", "all"] = "responses"
@@ -51,16 +50,13 @@ class Sft(ChatTask):
 
         began = time.perf_counter()
         self._check_model(inputs.model)
-        corpus, seq_len = inputs.data.corpus, inputs.data.seq_len
+        part, corpus, seq_len = inputs.part, inputs.data.corpus, inputs.data.seq_len
         faults = Faults(corpus.reading.on_bad)
-        if inputs.part is None:
-            parts = read_conversations(corpus, faults)._asdict()
-        else:
-            parts = {inputs.part: read_part(corpus, inputs.part, faults)}
+        parts = {part: read_part(corpus, part, faults)} if part else read_conversations(corpus, faults)._asdict()
         tokenizer = self._tokenizer(inputs, parts)
         renderer = ChatRenderer(tokenizer, inputs.template_time)
         samples = {
-            name: make_samples(part, renderer, seq_len, self.too_long, self.loss_on) for name, part in parts.items()
+            name: make_samples(found, renderer, seq_len, self.too_long, self.loss_on) for name, found in parts.items()
         }
         if empty := next((name for name, made in samples.items() if not len(made)), None):
             raise UserError(
@@ -68,7 +64,7 @@ class Sft(ChatTask):
                 "in it; raise data.seq_len (and model.params.max_seq_len), or set task.too_long=keep_end"
             )
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, **inputs.windows)
-        asked_of = inputs.part or "val"
+        asked_of = part or "val"
         questions = questions_of(
             (parts[asked_of][number] for number in samples[asked_of].kept),
             renderer,
@@ -77,13 +73,13 @@ class Sft(ChatTask):
         )
         callbacks = (Answers(questions, self.max_answer_tokens, inputs.answers_file),) if questions else ()
         said = said_of_faults(faults, tokenizer, inputs)
-        if inputs.part is None:
+        if part is None:
             report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
             if self.packing:
                 report["filled"] = round(datamodule.datasets["train"].filled, 4)
             said = [_said(report, tokenizer, time.perf_counter() - began), *said]
         else:
-            report = {"loss_on": self.loss_on, **samples[inputs.part].report(), "answered": len(questions)}
+            report = {"loss_on": self.loss_on, **samples[part].report(), "answered": len(questions)}
         return TaskData(datamodule, tokenizer, "\n".join(said), {**report, "faults": faults.as_dict()}, callbacks)
 
     def _check_model(self, model: ModelConfig) -> None:

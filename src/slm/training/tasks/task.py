@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
-from slm.schema import Text, checked
+from slm.schema import FORBID_EXTRA, Text, checked
 from slm.training.optim.config import fine_tuning_lr
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class TaskData:
 class Task(ABC):
     """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives."""
 
+    __pydantic_config__ = FORBID_EXTRA
     rows_a_sample: ClassVar[int] = 1  # that the model is given for one sample of the data
     scores: ClassVar[bool] = False  # whether `data` knows what to do with `TaskInputs.part`; one of yours need not
 

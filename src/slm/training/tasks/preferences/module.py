@@ -57,16 +57,9 @@ class PreferenceModule(LanguageModelModule):
 def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
     """(B, k) in the order of `PreferenceModule.figure_names`."""
     margin = found.chosen_rewards - found.rejected_rewards
-    columns = (
-        losses,
-        0.5 * (margin.sign() + 1),
-        0.5 * ((pairs.chosen - pairs.rejected).sign() + 1),
-        found.chosen_rewards,
-        found.rejected_rewards,
-        margin,
-        pairs.chosen_mean,
-        pairs.rejected_mean,
-    )
+    right, likelier = (0.5 * (gap.sign() + 1) for gap in (margin, pairs.chosen - pairs.rejected))
+    rewards, per_token = (found.chosen_rewards, found.rejected_rewards), (pairs.chosen_mean, pairs.rejected_mean)
+    columns = (losses, right, likelier, *rewards, margin, *per_token)
     return torch.stack([column.float() for column in columns], dim=1)
 
 
