@@ -30,7 +30,8 @@ class Registry:
             here = entry.__module__
             owner = self._builtin.get(name, here)
             if name in self._entries:
-                here, owner = (f"{e.__module__}.{e.__qualname__}" for e in (entry, self._entries[name]))
+                both: list[Any] = [entry, self._entries[name]]
+                here, owner = (f"{one.__module__}.{one.__qualname__}" for one in both)
             if owner != here:
                 raise UserError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
             self._entries[name] = entry
@@ -83,8 +84,7 @@ _READERS = _in("slm.data.documents.{}", "text parquet") | _in("slm.data.document
 READERS = Registry("data format", _READERS)
 TEMPLATES = Registry("chat template", _in("slm.chat.template", "alpaca chatml hf"))
 TASKS = Registry("task", _in("slm.training.tasks.{}", "pretrain sft dpo"))
-_PREFERENCE_LOSSES = _in("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo")
-PREFERENCE_LOSSES = Registry("preference loss", _PREFERENCE_LOSSES)
+PREFERENCE_LOSSES = Registry("preference loss", _in("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo"))
 
 register_model = MODELS.register
 register_norm = NORMS.register

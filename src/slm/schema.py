@@ -37,11 +37,9 @@ FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them.
-
-    A nested class refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix
-    of `values`, for the messages: `UserError` has a line for each key that is unknown, missing or has a wrong value.
-    """
+    """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them. A nested class
+    refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix of `values` in
+    messages: `UserError` has a line for each key that is unknown, missing or has a wrong value."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where or 'the configuration'} must be a mapping of settings; got {values!r}")
     try:

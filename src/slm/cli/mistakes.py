@@ -23,7 +23,6 @@ from slm.errors import UserError, suggestion
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
 
-_TEXTS = ("prompt",)
 _OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # what it raises of a wrong command line
 _UNKNOWN_KEY = re.compile(r"^unknown key '([^']+)'(?!; did you mean)", re.MULTILINE)
 
@@ -38,10 +37,6 @@ class _Typed:
     @property
     def key(self) -> str:
         return self.text.partition("=")[0]
-
-    @property
-    def is_setting(self) -> bool:
-        return "=" in self.text
 
     def refuse(self, problem: str, instead: Sequence[str] = ()) -> None:
         if self.flag and not not_here(self.key):
@@ -82,15 +77,13 @@ def _check(typed: Sequence[_Typed], command: Command, composition: Composition, 
     for place, one in enumerate(typed):
         if one.flag and not one.problem:
             one.refuse("", one.instead)
-        if one.problem and not one.is_setting:
+        if one.problem and "=" not in one.text:
             _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
     return known
 
 
 def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:
     """The message of a check of values, which knows a key's neighbours alone, with the nearest settings anywhere."""
-    if not _UNKNOWN_KEY.search(message):
-        return message
     values: Any = OmegaConf.to_container(cfg, resolve=False)
     groups = {group: choices(group) for group in groups_of(command.config_name)}
     return _with_nearest(message, Vocabulary(dict(dotted(values)), groups))
@@ -214,11 +207,11 @@ def _suggest_for_no_setting(one: _Typed, before: _Typed | None, after: Sequence[
         one.problem += suggestion(["--help"])
     elif colon and meant:
         one.problem += suggestion([f"{name}={value}" for name in meant])
-    elif key in known.keys and after and after[0].problem and not after[0].is_setting:
+    elif key in known.keys and after and after[0].problem and "=" not in after[0].text:
         one.problem += suggestion([f"{key}={after[0].text}"])
     elif "run" in known.keys and (Path(one.text).exists() or "/" in one.text):
         one.problem += suggestion([f"run={one.text}"])
-    elif before is not None and before.key in _TEXTS:
+    elif before is not None and before.key == "prompt":
         shown = before.text.replace("'", "")
         one.problem += f"; a text with spaces is typed in quotes: '{shown} {one.text} …'"
 

@@ -30,7 +30,6 @@ from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
 FAILED_FILE = "failed.json"
-HYDRA_FILE = "multirun.yaml"
 # of the environment: the process that launches the jobs, and the keys in which they differ
 _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
@@ -47,7 +46,7 @@ class SweepTable(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
-            _mask(Path(config.hydra.sweep.dir) / HYDRA_FILE)
+            _mask(Path(config.hydra.sweep.dir) / "multirun.yaml")
             (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
             if os.environ.get(_LAUNCHER) == str(os.getppid()):
                 _end_with_parent()

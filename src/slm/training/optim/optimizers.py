@@ -15,11 +15,9 @@ HIDDEN, TABLE, VECTOR = "hidden", "table", "vector"
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = False) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices with `weight_decay`, the rest (biases, norm gains) without.
-
-    `by_role`, for an optimizer that treats matrices by what they do, groups have a ``role``, and matrices are two
-    groups, the weights of linear layers (``hidden``) and embeddings, positions and the head (``table``).
-    """
+    """Trainable parameters in two groups: matrices with `weight_decay`, the rest (biases, norm gains) without. With
+    `by_role`, for an optimizer that treats matrices by what they do, groups have a ``role``, and matrices are two, the
+    weights of linear layers (``hidden``) and embeddings, positions and the head (``table``)."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trainable if p.dim() >= 2], [p for p in trainable if p.dim() < 2]
     groups: list[dict[str, Any]] = [
@@ -52,21 +50,17 @@ def say_unread(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
 
 
 def contagious(loss: Tensor) -> Tensor:
-    """`loss` itself, to the bit; but the gradient of one that is not finite is nan.
-
-    So the gradient's norm, which ranks have in common, tells of both, and they decide alike without another word. A
-    loss of inf by itself may have a finite gradient: that of a label whose logit is -inf.
-    """
+    """`loss` itself, to the bit; but the gradient of one that is not finite is nan: so its norm, which ranks have in
+    common, tells of both, and they decide alike without another word. A loss of inf by itself may have a finite
+    gradient: that of a label whose logit is -inf."""
     return loss * (1 + 0 * loss.detach())
 
 
 def leave_out_if_bad(optimizer: Optimizer, grad_norm: Tensor, scaler: Any) -> None:
-    """Let the next ``optimizer.step()`` change nothing if `grad_norm`, of all its gradients, is not finite.
-
-    A gradient that is None is what every optimizer of torch passes over: weight, moments and its own count of steps
-    stay. To find out, the host has to wait for a GPU, unless the optimizer's fused kernel takes the finding itself. The
-    `scaler` of fp16 leaves such steps out by itself.
-    """
+    """Let the next ``optimizer.step()`` change nothing if `grad_norm`, of all its gradients, is not finite. One that is
+    None is what every optimizer of torch passes over: weight, moments and its own count of steps stay. To find out, the
+    host has to wait for a GPU, unless the optimizer's fused kernel takes the finding itself. The `scaler` of fp16
+    leaves such steps out by itself."""
     if scaler is not None:
         return
     if grad_norm.device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False):

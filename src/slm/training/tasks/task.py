@@ -75,8 +75,7 @@ class TaskData:
     make_module: Callable[..., LanguageModelModule] | None = None
     # what the run shows of the model's words answers prompts where there is a chat template, or goes on with them
     chat: Literal["auto", False] = "auto"
-    # asks the model whatever has to be asked ahead of training, on a device ("cpu", "cuda", …), in a precision by
-    # Lightning's name for it
+    # asks the model what has to be asked ahead of training, on a device ("cuda", …), in a precision (Lightning's name)
     prepare: Callable[[nn.Module, str, str], None] | None = None
     keep: Callable[[Path], None] | None = None  # writes into the run's folder what is wanted of it when it is resumed
 

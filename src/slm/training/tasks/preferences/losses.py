@@ -60,10 +60,8 @@ class PairLosses(NamedTuple):
 
 
 class PreferenceLoss(Protocol):
-    """A callable whose settings are its constructor's arguments, with their ranges as types.
-
-    Where a class says ``supervised = True`` it learns the chosen answers first of all, and takes SFT's learning rate.
-    """
+    """A callable whose settings are its constructor's arguments, with their ranges as types. Where a class says
+    ``supervised = True`` it learns the chosen answers first of all, and takes SFT's learning rate."""
 
     needs_reference: ClassVar[bool]
 
