@@ -97,7 +97,7 @@ def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
 def _checked(values: dict[str, Any]) -> _Settings:
     from slm.training.run_config import import_plugins
 
-    return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]  # type: ignore[no-any-return]
+    return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
 
 main = partial(run_app, Command("convert", convert, _checked, paths=("source", "out", "mirror")))

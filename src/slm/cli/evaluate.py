@@ -62,7 +62,7 @@ def _checked(values: dict[str, Any]) -> EvaluationConfig:
     return together(
         lambda: checked(EvaluationConfig, {name: values[name] for name in names if name in values}),
         lambda: reject_unknown(values, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *names}),
-        lambda: check_precision(values.get("precision"), "precision"),
+        lambda: check_precision(values.get("precision", "auto"), "precision"),
     )[0]
 
 

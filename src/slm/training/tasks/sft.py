@@ -52,7 +52,9 @@ class Sft(ChatTask):
         self._check_model(inputs.model)
         part, corpus, seq_len = inputs.part, inputs.data.corpus, inputs.data.seq_len
         faults = Faults(corpus.reading.on_bad)
-        parts = {part: read_part(corpus, part, faults)} if part else read_conversations(corpus, faults)._asdict()
+        parts: dict[str, list[Conversation]] = (
+            {part: read_part(corpus, part, faults)} if part else read_conversations(corpus, faults)._asdict()
+        )
         tokenizer = self._tokenizer(inputs, parts)
         renderer = ChatRenderer(tokenizer, inputs.template_time)
         samples = {
