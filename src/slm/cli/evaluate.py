@@ -46,8 +46,7 @@ def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str,
     of_run = read_config(path) if (path / CONFIG_FILE).is_file() else None
     if "kind" not in chosen:  # not chosen anew: the run's, with what was changed of it
         if of_run is None:
-            said = "the model does not say what to evaluate on"
-            raise UserError(f"data is missing: {said}; give data=text data.path=…")
+            raise UserError("data is missing: the model does not say what to evaluate on; give data=text data.path=…")
         merged: Any = OmegaConf.to_container(OmegaConf.merge(of_run.get("data") or {}, chosen))
         chosen = merged
     return chosen, of_run and of_run.get("task")

@@ -43,7 +43,12 @@ class Pretrain(Task):
             return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
-        said = _said(store, time.perf_counter() - began)
+        train, val = store.meta["train"], store.meta["val"]
+        said = (
+            f"data {train['tokens']:,} training and {val['tokens']:,} validation tokens, "
+            f"{train['bytes'] / train['tokens']:.2f} bytes a token, vocabulary {store.meta['vocab_size']:,} "
+            f"({store.tokenizer.kind}); ready in {time.perf_counter() - began:.1f} s"
+        )
         return TaskData(datamodule, store.tokenizer, said, val_shares=datamodule.shares, chat=False)
 
 
@@ -59,12 +64,3 @@ def _store(inputs: TaskInputs) -> Store:
     if inputs.known is not None:
         check_same_tokens(store.tokenizer, inputs.known)
     return store
-
-
-def _said(store: Store, seconds: float) -> str:
-    meta = store.meta
-    return (
-        f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
-        f"{meta['train']['bytes'] / meta['train']['tokens']:.2f} bytes a token, vocabulary {meta['vocab_size']:,} "
-        f"({store.tokenizer.kind}); ready in {seconds:.1f} s"
-    )

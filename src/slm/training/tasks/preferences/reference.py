@@ -48,7 +48,7 @@ def find_reference(
     `inputs.reference`, else of `model`, as training begins, in training's `precision` (Lightning's name of it). There
     are as many pairs of "train" and of "val" as `sizes` says, whichever of them are in `data`."""
     if inputs.run is not None and inputs.reference is None:
-        kept = load_reference(inputs.run / REFERENCE_FILE, sizes)
+        kept = _kept(inputs.run / REFERENCE_FILE, sizes)
         found: Found = {**kept, "all": torch.cat([kept["train"], kept["val"]])}
     else:
         asked = model if inputs.reference is None else inputs.reference
@@ -86,7 +86,7 @@ def keep_reference(datasets: Mapping[str, PairDataset], run: Path) -> None:
         _write(run / REFERENCE_FILE, {n: d.reference for n, d in datasets.items() if d.reference is not None})
 
 
-def load_reference(file: Path, sizes: Mapping[str, int]) -> Found:
+def _kept(file: Path, sizes: Mapping[str, int]) -> Found:
     """What `keep_reference` wrote; `UserError` if it is missing, damaged, or of other pairs."""
     if not file.is_file():
         raise UserError(f"{file} is missing: what the reference thought of the pairs; restore it, or start a new run")
