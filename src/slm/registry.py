@@ -23,16 +23,15 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make the decorated class or function known as `name`; `UserError` if that is taken.
-
-        Defining the same thing again (a module reloaded, a notebook's cell run twice) replaces it.
-        """
+        """Decorator: make the decorated class or function known as `name`; `UserError` if that is taken. The same thing
+        defined again (a module reloaded, a notebook's cell run twice) replaces the first."""
 
         def add(entry: T) -> T:
             here = entry.__module__
             owner = self._builtin.get(name, here)
             if name in self._entries:
-                here, owner = _home(entry), _home(self._entries[name])
+                both: list[Any] = [entry, self._entries[name]]
+                here, owner = (f"{one.__module__}.{one.__qualname__}" for one in both)
             if owner != here:
                 raise UserError(f"the {self.kind} name '{name}' is taken by {owner}; choose another")
             self._entries[name] = entry
@@ -47,11 +46,12 @@ class Registry:
             importlib.import_module(self._builtin[name])
         return self._entries[name]
 
-    def check(self, name: str) -> None:
-        """Raise `UserError` unless `name` exists; imports nothing."""
+    def check(self, name: str) -> str:
+        """`name`, which must exist, or `UserError`; imports nothing."""
         if name not in self:
             known = self.names()
             raise UserError(f"no {self.kind} is called '{name}'{did_you_mean(name, known)} (known: {', '.join(known)})")
+        return name
 
     def names(self) -> list[str]:
         """All known names, sorted; imports nothing."""
@@ -61,46 +61,30 @@ class Registry:
         return name in self._builtin or name in self._entries
 
 
-def _home(entry: Any) -> str:
-    return f"{entry.__module__}.{entry.__qualname__}"
-
-
-def _files(package: str, names: str) -> dict[str, str]:
-    return {name: f"{package}.{name}" for name in names.split()}
-
-
-def _file(module: str, names: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), module)
+def _in(module: str, names: str) -> dict[str, str]:
+    """Names and where they are defined: in the one `module`, or (``{}``) each in one that is called so."""
+    return {name: module.format(name) for name in names.split()}
 
 
 _TRANSFORMER, _EMBEDDINGS = "slm.models.modules.transformer", "slm.models.modules.embeddings"
-MODELS = Registry("model", _files("slm.models.meta_arch", "gpt"))
-NORMS = Registry("norm", _file(_TRANSFORMER, "layer_norm rms_norm"))
-ACTIVATIONS = Registry("activation", _file(_TRANSFORMER, "gelu gelu_tanh relu relu2 silu"))
-POSITION_EMBEDDINGS = Registry("position embedding", _file(_EMBEDDINGS, "learned sinusoidal rotary none"))
-ATTENTIONS = Registry("attention", _file(_TRANSFORMER, "mha"))
-MLPS = Registry("mlp", _file(_TRANSFORMER, "mlp glu"))
-LOSSES = Registry("loss", _file("slm.models.modules.losses", "cross_entropy"))
-TOKENIZERS = Registry(
-    "tokenizer",
-    {
-        **_files("slm.tokenizers", "byte bpe tiktoken hf_gpt2"),
-        **_file("slm.tokenizers.pieces", "simple regex"),
-        "saved": "slm.tokenizers.load",
-    },
-)
-FAMILIES = Registry(
-    "model family", {**_files("slm.weights.families", "gpt2 llama gpt_neox"), "qwen3": "slm.weights.families.llama"}
-)
+MODELS = Registry("model", _in("slm.models.meta_arch.{}", "gpt"))
+NORMS = Registry("norm", _in(_TRANSFORMER, "layer_norm rms_norm"))
+ACTIVATIONS = Registry("activation", _in(_TRANSFORMER, "gelu gelu_tanh relu relu2 silu"))
+POSITION_EMBEDDINGS = Registry("position embedding", _in(_EMBEDDINGS, "learned sinusoidal rotary none"))
+ATTENTIONS = Registry("attention", _in(_TRANSFORMER, "mha"))
+MLPS = Registry("mlp", _in(_TRANSFORMER, "mlp glu"))
+LOSSES = Registry("loss", _in("slm.models.modules.losses", "cross_entropy"))
+_PIECES = _in("slm.tokenizers.pieces", "simple regex") | _in("slm.tokenizers.load", "saved")
+TOKENIZERS = Registry("tokenizer", _in("slm.tokenizers.{}", "byte bpe tiktoken hf_gpt2") | _PIECES)
+_FAMILIES = _in("slm.weights.families.{}", "gpt2 llama gpt_neox") | _in("slm.weights.families.llama", "qwen3")
+FAMILIES = Registry("model family", _FAMILIES)
 _CORPORA = "text jsonl parquet code python_stdlib shakespeare_char datasets instructions pairs"
-CORPORA = Registry("data kind", _file("slm.data.corpora", _CORPORA))
-READERS = Registry(
-    "data format", {**_files("slm.data.documents", "text parquet"), **_file("slm.data.documents.json", "json jsonl")}
-)
-TEMPLATES = Registry("chat template", _file("slm.chat.template", "alpaca chatml hf"))
-TASKS = Registry("task", _files("slm.training.tasks", "pretrain sft dpo"))
-_PREFERENCE_LOSSES = _file("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo")
-PREFERENCE_LOSSES = Registry("preference loss", _PREFERENCE_LOSSES)
+CORPORA = Registry("data kind", _in("slm.data.corpora", _CORPORA))
+_READERS = _in("slm.data.documents.{}", "text parquet") | _in("slm.data.documents.json", "json jsonl")
+READERS = Registry("data format", _READERS)
+TEMPLATES = Registry("chat template", _in("slm.chat.template", "alpaca chatml hf"))
+TASKS = Registry("task", _in("slm.training.tasks.{}", "pretrain sft dpo"))
+PREFERENCE_LOSSES = Registry("preference loss", _in("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo"))
 
 register_model = MODELS.register
 register_norm = NORMS.register

@@ -37,11 +37,9 @@ FORBID_EXTRA = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them.
-
-    A nested class refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix
-    of `values`, for the messages: `UserError` has a line for each key that is unknown, missing or has a wrong value.
-    """
+    """Build the dataclass `cls` (and those nested in it) from plain types, as YAML or JSON give them. A nested class
+    refuses unknown keys if it sets ``__pydantic_config__ = FORBID_EXTRA``. `where` is the dotted prefix of `values` in
+    messages: `UserError` has a line for each key that is unknown, missing or has a wrong value."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where or 'the configuration'} must be a mapping of settings; got {values!r}")
     try:
@@ -111,10 +109,8 @@ def _fields_at(cls: type, location: list[Any]) -> list[str]:
 
 
 def call_problems(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> list[str]:
-    """What is wrong with `values`, of the dotted name `where`, as keyword arguments of `function`: a line a problem.
-
-    Its annotations carry types and ranges; the program itself passes the first `given` arguments.
-    """
+    """What is wrong with `values`, called `where`, as keyword arguments of `function`: a line a problem. Annotations
+    carry types and ranges; the program itself passes the first `given` arguments."""
     parameters = list(inspect.signature(function).parameters.values())[given:]
     hints = typing.get_type_hints(function, include_extras=True)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.cli.app import _explain
+from slm.cli.composition import explain
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.sampling import adjusted, next_tokens
@@ -64,7 +64,7 @@ def test_overrides_are_composed_or_explained(overrides: list[str]) -> None:
         problem = error
     finally:
         GlobalHydra.instance().clear()
-    assert problem is None or _explain(problem) is not None, repr(problem)
+    assert problem is None or explain(problem) is not None, repr(problem)
 
 
 NUMBERS = st.one_of(st.integers(-2, 100), st.floats(), st.sampled_from([0, 1, 1e-300, 1e300, 0.5]))

@@ -17,7 +17,7 @@ import torch
 
 from slm.errors import UserError
 from slm.training.figures import StepFigures, StepReader
-from slm.training.optim.left_out import leave_finding, leave_out_if_bad, takes_finding
+from slm.training.optim.optimizers import leave_finding, leave_out_if_bad
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run_again import RunData
 
@@ -221,7 +221,7 @@ def test_torch_passes_over_the_step(on_device: bool) -> None:
     """What is relied on of torch: no gradient, or a fused kernel that is told, means no change at all."""
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.1, fused=on_device)
-    assert takes_finding(optimizer) == on_device
+    assert getattr(optimizer, "_step_supports_amp_scaling", False) == on_device
 
     def step(gradient: float) -> list[torch.Tensor]:
         weight.grad = torch.full((3,), gradient)

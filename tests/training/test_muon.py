@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.training.optim import muon
-from slm.training.optim.left_out import leave_finding, takes_finding
 from slm.training.optim.muon import Muon, orthogonalized
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.optimizers import leave_finding, parameter_groups
 
 
 def tiny_model(**transformer: Any) -> nn.Module:
@@ -89,7 +88,7 @@ def test_a_step_that_is_told_of_a_bad_gradient_changes_nothing(bad: float) -> No
     """By a tensor, as on a GPU; and the steps before and after are what they are without it."""
     told, plain = tiny_model(), tiny_model()
     optimizers = [Muon(parameter_groups(m, 0.1, by_role=True), adam_lr=0.01, fused=True) for m in (told, plain)]
-    assert takes_finding(optimizers[0])
+    assert optimizers[0]._step_supports_amp_scaling
     for seed, value in ((0, None), (1, bad), (2, None)):
         with_gradients(told, seed)
         if value is not None:

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,7 @@ _CHECKED_BY_HYDRA = ("--hydra-help", "--shell-completion", "-sc", *_OTHER_CONFIG
 def run_app(command: Command) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call the task; a mistake ends with status 2."""
     try:
-        with _hiding_nothing():
-            _run(command, sys.argv[1:])
+        _run(command, sys.argv[1:])
         sys.stdout.flush()  # at the end of the process nobody could take the error
     except BrokenPipeError:
         _write_nowhere()
@@ -37,23 +35,14 @@ def run_app(command: Command) -> None:
         fail(str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:
         fail(str(stop), STOPPED_STATUS)
+    except UserError as error:
+        fail(str(error))
     except Exception as error:
-        message = _explain(error)
-        if message is None:
+        from slm.cli.composition import explain
+
+        if (message := explain(error)) is None:
             raise
         fail(message)
-
-
-@contextlib.contextmanager
-def _hiding_nothing() -> Iterator[None]:
-    """Hydra closes a packaged YAML file that was not opened yet, where Ctrl-C or the system kept it from being."""
-    try:
-        yield
-    except UnboundLocalError as error:
-        hidden = error.__context__
-        if isinstance(hidden, OSError):
-            raise UserError(f"cannot read '{hidden.filename}' ({hidden.strerror})") from None
-        raise hidden if isinstance(hidden, KeyboardInterrupt) else error  # noqa: B904  it is what happened
 
 
 def _run(command: Command, typed: list[str]) -> None:
@@ -79,11 +68,9 @@ def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
         raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
     elsewhere = line.has(*_CHECKED_BY_HYDRA) or any(one.startswith("hydra.searchpath=") for one in line.settings)
     if typed.unknown or (line.settings and not elsewhere):
-        from slm.cli.composition import Composition
         from slm.cli.mistakes import find_mistakes
 
-        composition = Composition(command.config_name, line.config_dir)
-        problems += find_mistakes(command, composition, command.quoted(line), typed.unknown, line.is_multirun)
+        problems += find_mistakes(command, replace(line, unknown=typed.unknown))
     refuse(problems)
     return line
 
@@ -119,7 +106,8 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
         started = True
         one_of_many = _let_ranks_follow(program, line, command)
         try:
-            value = command.task(cfg)
+            command.place(cfg)
+            value = command.task(*command.checked(cfg))
         except BrokenPipeError:
             return _write_nowhere()
         except Exception as error:
@@ -147,10 +135,11 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of
     """Tell of a task that failed, and end with it; of one of many tell that the others go on."""
     from hydra.core.hydra_config import HydraConfig
 
+    from slm.cli.composition import explain
     from slm.cli.mistakes import with_suggestions
     from slm.cli.sweep import job_failed
 
-    message = _explain(error)
+    message = explain(error)
     message = message and with_suggestions(command, message, cfg)
     if one_of_many:
         job_failed(message, error)
@@ -162,12 +151,8 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of
 
 
 def _let_ranks_follow(program: str, line: CommandLine, command: Command) -> bool:
-    """Leave in `sys.argv` and Hydra's config what Lightning starts the further ranks of this job with; whether it is
-    one of a multirun.
-
-    It starts this command again, in `hydra.run.dir`: each rank must read what the user typed, and in a
-    multirun what this job is, in this job's folder.
-    """
+    """Whether this job is one of a multirun. Lightning starts further ranks by `sys.argv` again, in `hydra.run.dir`:
+    they must read what the user typed, and in a multirun what this job is, in this job's folder."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import open_dict, read_write
@@ -190,12 +175,3 @@ def _remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):  # it holds something, or where it lies cannot be written to
         for place in (folder, *below_here) if folder != here else ():
             place.rmdir()
-
-
-def _explain(error: Exception) -> str | None:
-    """A user's mistake in our words, also one that Hydra or OmegaConf found; None for any other error."""
-    if isinstance(error, UserError):
-        return str(error)
-    from slm.cli.composition import explain
-
-    return explain(error)

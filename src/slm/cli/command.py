@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slm.cli.help import groups_of
-from slm.errors import UserError
+from slm.errors import UserError, refuse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -62,16 +63,31 @@ class Command:
     """A command."""
 
     config_name: str  # its primary config, whose comments are its ``--help``
-    task: Callable[[Any], Any]  # of the composed configuration; returns what a sweeper may minimise
-    check: Callable[[Any], object]  # raises `UserError` for a configuration that the task would refuse, before any work
+    task: Callable[[dict[str, Any], Any], Any]  # of the settings, and what `check` made of them
+    check: Callable[[dict[str, Any]], Any]  # types them; raises `UserError` for what the task would refuse
     rewrite: Callable[[list[str]], list[str]] = list  # the command line, flags first, as Hydra is to get it
+    place: Callable[[DictConfig], None] = lambda cfg: None  # notes in the configuration where Hydra put the job
     # keys whose values need no quotes for Hydra: taken as they are typed (but for a multirun, where a comma sweeps)
     literal: Collection[str] = ()
     paths: Collection[str] = ()  # the same, but ``null`` and a list, ``[a,b]``, keep their meaning
 
-    @functools.cached_property
-    def groups(self) -> list[str]:
-        return groups_of(self.config_name)
+    def checked(self, cfg: DictConfig) -> tuple[dict[str, Any], Any]:
+        """The settings, resolved and plain, and what `check` makes of them; `UserError` with all that is wrong."""
+        from omegaconf import OmegaConf
+
+        no_model = {} if "model" in cfg else {"model": {"params": {"max_seq_len": None}}}  # windows of data name it
+        whole = OmegaConf.merge(no_model, cfg)
+        missing = sorted(key for key in OmegaConf.missing_keys(whole) if not key.startswith("hydra."))
+        resolved = _present(OmegaConf.to_container(whole, resolve=True))
+        values = {key: value for key, value in resolved.items() if key not in no_model}
+        problems = [f"{key} is missing; set it: {key}=…" for key in missing]
+        try:
+            settings = self.check(values)
+        except UserError as error:
+            lines = str(error).splitlines()
+            problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
+        refuse(problems)
+        return values, settings
 
     def quoted(self, line: CommandLine) -> list[str]:
         """The settings of a command line in Hydra's grammar."""
@@ -83,6 +99,13 @@ class Command:
         name, means_more = key.lstrip("+"), value == "null" or (value.startswith("[") and value.endswith("]"))
         as_typed = name in self.literal or (name in self.paths and not means_more)
         return f"{key}={quoted(value)}" if separator and as_typed else setting
+
+
+def _present(values: Any) -> Any:
+    """Nested mappings without the keys that are missing; those in a list stay."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _present(value) for key, value in values.items() if value != "???"}
 
 
 def fail(message: str, status: int = USER_ERROR_STATUS) -> None:
@@ -134,11 +157,9 @@ def _value(flag: str, value: str) -> str:
 
 
 def with_escapes(argument: str, as_they_are: Collection[str]) -> str:
-    r"""`key=value` in Hydra's grammar, which takes ``"\n"`` for a backslash and an n, with what it means.
-
-    The rule is YAML's: in double quotes ``\n``, ``\t``, ``\r``, ``\\`` and ``\"`` stand for a character,
-    in single quotes and in none a backslash is itself. The values of the keys `as_they_are` have no escapes.
-    """
+    r"""`key=value` in Hydra's grammar, which takes ``"\n"`` for a backslash and an n, with what it means in YAML: in
+    double quotes ``\n``, ``\t``, ``\r``, ``\\`` and ``\"`` stand for a character, in single quotes and in none a
+    backslash is itself. The values of the keys `as_they_are` have no escapes."""
     key, separator, value = argument.partition("=")
     return argument if key.lstrip("+") in as_they_are else key + separator + _STRING.sub(_unescaped, value)
 

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from slm.cli.command import quoted
 from slm.cli.help import choices
+from slm.errors import UserError
 
 CONF = "slm.conf"
 _HYDRA_1_3 = hydra.__version__.startswith("1.3")
@@ -113,7 +114,9 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def explain(error: BaseException | None) -> str | None:
-    """A user's mistake in one line of ours, also one that Hydra or OmegaConf found; None for any other error."""
+    """A user's mistake in our words, also one that Hydra or OmegaConf found; None for any other error."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
     if isinstance(error, OverrideParseException) and "=" not in str(error.override):

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import slm
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import BEST, checked_values, run_source
+from slm.cli.given_model import BEST, run_source
 from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import FORBID_EXTRA, Text, checked, together
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from torch import Tensor
 
     from slm.weights.pretrained import Pretrained
@@ -38,9 +37,8 @@ class _Settings:
     plugins: Any
 
 
-def convert(cfg: DictConfig) -> None:
-    """The Hydra task."""
-    _, settings = _checked(cfg)
+def convert(_: dict[str, Any], settings: _Settings) -> None:
+    """The command's task."""
     out = Path(str(settings.out)).expanduser()
     if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
@@ -96,13 +94,10 @@ def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
     return weights
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
+def _checked(values: dict[str, Any]) -> _Settings:
     from slm.training.run_config import import_plugins
 
-    def check(values: dict[str, Any]) -> _Settings:
-        return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
-
-    return checked_values(cfg, check)
+    return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
 
 main = partial(run_app, Command("convert", convert, _checked, paths=("source", "out", "mirror")))

@@ -15,18 +15,13 @@ from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.evaluation.config import EvaluationConfig
 
 
-def evaluate(cfg: DictConfig) -> float:
-    """The Hydra task; returns the loss."""
-    from omegaconf import OmegaConf
-
-    settings = _checked(cfg)
-    source = model_source(cfg)
-    path = Path(cfg.run or cfg.model_dir).expanduser()
+def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> float:
+    """Print the figures and return the loss."""
+    source = model_source(values)
+    path = Path(values["run"] or values["model_dir"]).expanduser()
     _ = settings.answers_file  # refuses one that cannot be written, before the model is opened
 
     from slm.training.lean_lightning import import_lightning
@@ -35,45 +30,38 @@ def evaluate(cfg: DictConfig) -> float:
     from slm.evaluation.evaluator import evaluate as score
     from slm.weights.open_model import open_source
 
-    data, own_task = _data(cfg, path)
-    changes: Any = OmegaConf.to_container(cfg.task)
-    figures = score(open_source(source), settings, data, own_task, changes, path)
+    data, own_task = _data(values.get("data") or {}, path)
+    figures = score(open_source(source), settings, data, own_task, values["task"], path)
     said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
     print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
     return figures["loss"]
 
 
-def _data(cfg: DictConfig, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What to score on, and the settings of the run's own task."""
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
 
     from slm.training.run.folder import CONFIG_FILE, read_config
 
-    of_run: Any = None
-    if (path / CONFIG_FILE).is_file():
-        of_run = OmegaConf.create(read_config(path))
-    with open_dict(cfg):
-        if "kind" not in (cfg.get("data") or {}):  # not chosen anew: the run's, with what was changed of it
-            if of_run is None:
-                said = "the model does not say what to evaluate on"
-                raise UserError(f"data is missing: {said}; give data=text data.path=…")
-            cfg.data = OmegaConf.merge(of_run.get("data") or {}, cfg.get("data") or {})
-        cfg.model = {"params": {"max_seq_len": None}}  # what data.seq_len is where nobody sets it
-    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    own: Any = OmegaConf.to_container(of_run.task) if of_run is not None and "task" in of_run else None
-    return values["data"], own
+    of_run = read_config(path) if (path / CONFIG_FILE).is_file() else None
+    if "kind" not in chosen:  # not chosen anew: the run's, with what was changed of it
+        if of_run is None:
+            raise UserError("data is missing: the model does not say what to evaluate on; give data=text data.path=…")
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(of_run.get("data") or {}, chosen))
+        chosen = merged
+    return chosen, of_run and of_run.get("task")
 
 
-def _checked(cfg: DictConfig) -> EvaluationConfig:
+def _checked(values: dict[str, Any]) -> EvaluationConfig:
     from slm.evaluation.config import EvaluationConfig
     from slm.schema import checked, together
     from slm.training.config import check_precision
 
     names = [field.name for field in fields(EvaluationConfig)]
     return together(
-        lambda: checked(EvaluationConfig, {name: cfg[name] for name in names}),
-        lambda: reject_unknown(cfg, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *names}),
-        lambda: check_precision(cfg["precision"], "precision"),
+        lambda: checked(EvaluationConfig, {name: values[name] for name in names if name in values}),
+        lambda: reject_unknown(values, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *names}),
+        lambda: check_precision(values.get("precision", "auto"), "precision"),
     )[0]
 
 

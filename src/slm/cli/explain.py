@@ -37,9 +37,7 @@ class Leaf:
 
 def explanation(composition: Composition, settings: Sequence[str], typed: Collection[str], only: Sequence[str]) -> str:
     """A table of keys, values and what set them: of the keys that begin like one of `only`, which must exist, or all.
-
-    The `settings` are the whole command line as Hydra reads it; those that the user did not type follow from the rest.
-    """
+    Those of the `settings`, as Hydra reads them, that the user has not `typed` follow from the rest."""
     leaves = leaves_of(composition, settings)
     for key in only:
         if not any(leaf.is_below(key) for leaf in leaves):

@@ -9,26 +9,23 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import checked_values, model_source, reject_unknown
-from slm.errors import UserError, did_you_mean, refuse
+from slm.cli.given_model import model_source, reject_unknown
+from slm.errors import UserError, refuse
 from slm.notices import notice
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.generation.config import GenerationConfig, Prompt
     from slm.generation.language_model import LanguageModel
 
-_CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16", "float16")}
+_Device, _Dtype = Literal["auto", "cpu", "cuda"], Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def generate(cfg: DictConfig) -> None:
-    """The Hydra task."""
-    values, settings = _checked(cfg)
+def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
+    """The command's task."""
     if lost := [text for text in settings.stop if re.fullmatch(r"(\\[ntr])+", text)]:
         shown = f"""generation.stop='["{lost[0]}"]'"""
         notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
@@ -90,34 +87,26 @@ def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -
     return settings
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], GenerationConfig]:
+def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.generation.config import settled
-    from slm.schema import together
+    from slm.schema import together, value_problems
 
     keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
-
-    def check(values: dict[str, Any]) -> GenerationConfig:
-        return together(
-            lambda: settled(values["generation"], {}, "generation"),
-            lambda: reject_unknown(values, keys),
-            lambda: _check_choices(values),
-        )[0]
-
-    return checked_values(cfg, check)
+    return together(
+        lambda: settled(values["generation"], {}, "generation"),
+        lambda: reject_unknown(values, keys),
+        lambda: refuse(value_problems(_Device, values["device"], "device")),
+        lambda: refuse(value_problems(_Dtype, values["dtype"], "dtype")),
+        lambda: _check_files(values),
+    )[0]
 
 
-def _check_choices(values: Mapping[str, Any]) -> None:
-    problems = [
-        f"{key} must be one of {', '.join(known)}; got '{values[key]}'{did_you_mean(str(values[key]), known)}"
-        for key, known in _CHOICES.items()
-        if values[key] not in known
-    ]
+def _check_files(values: Mapping[str, Any]) -> None:
     if values["prompt"] is not None and values["prompts"] is not None:
-        problems.append("prompt and prompts were both given; give one of them")
+        raise UserError("prompt and prompts were both given; give one of them")
     if values["out"] is not None and values["prompts"] is None:
         place = "out is where the answers to prompts=FILE go"
-        problems.append(f"{place}; give that, or send a prompt's answer on by > FILE")
-    refuse(problems)
+        raise UserError(f"{place}; give that, or send a prompt's answer on by > FILE")
 
 
 def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:

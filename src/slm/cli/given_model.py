@@ -1,43 +1,17 @@
-"""What the commands' settings have in common: plain, known and not missing; and which model is meant."""
+"""What the commands' settings have in common: that each is known, and which model is meant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from slm.errors import UserError, refuse
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.weights.open_model import Source
 
-T = TypeVar("T")
 BEST = "best"
-
-
-def checked_values(cfg: DictConfig, check: Callable[[dict[str, Any]], T]) -> tuple[dict[str, Any], T]:
-    """The resolved settings as plain types, and what `check` makes of them; `UserError` with all that is wrong."""
-    from omegaconf import OmegaConf
-
-    missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra."))
-    values = _present(OmegaConf.to_container(cfg, resolve=True))
-    problems = [f"{key} is missing; set it: {key}=…" for key in missing]
-    try:
-        result = check(values)
-    except UserError as error:
-        lines = str(error).splitlines()
-        problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
-    refuse(problems)
-    return values, result
-
-
-def _present(values: Any) -> Any:
-    """Nested mappings without the keys that are missing; those in a list stay."""
-    if not isinstance(values, dict):
-        return values
-    return {key: _present(value) for key, value in values.items() if value != "???"}
 
 
 def reject_unknown(values: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -62,8 +36,7 @@ def model_source(values: Mapping[str, Any]) -> Source:
             "released files)"
         )
     path = str(values[given[0]])
-    typed = values["plugins"]  # of a composed config no plain list
-    plugins = checked_plugins(typed if isinstance(typed, str) else [*typed])
+    plugins = checked_plugins(values["plugins"])
     run = Path(path).expanduser()
     refuse_unknown_plugins(run, plugins)
     import_plugins([*plugins, *recorded_plugins(run)])  # a model of the user's own is known only behind that

@@ -15,15 +15,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from slm.cli.command import Command
+from slm.cli.command import Command, CommandLine
 from slm.cli.composition import PLUGIN, Composition, explain
-from slm.cli.help import choices
+from slm.cli.help import choices, groups_of
 from slm.cli.nearest_setting import Vocabulary, dotted, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
 
-_TEXTS = ("prompt",)
 _OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # what it raises of a wrong command line
 _UNKNOWN_KEY = re.compile(r"^unknown key '([^']+)'(?!; did you mean)", re.MULTILINE)
 
@@ -39,10 +38,6 @@ class _Typed:
     def key(self) -> str:
         return self.text.partition("=")[0]
 
-    @property
-    def is_setting(self) -> bool:
-        return "=" in self.text
-
     def refuse(self, problem: str, instead: Sequence[str] = ()) -> None:
         if self.flag and not not_here(self.key):
             meant = suggestion(list(instead))
@@ -51,20 +46,13 @@ class _Typed:
         self.problem, self.instead = "\n".join(dict.fromkeys(lines)), list(instead)
 
 
-def find_mistakes(
-    command: Command,
-    composition: Composition,
-    settings: Sequence[str],
-    flags: Sequence[tuple[str, str]],
-    multirun: bool,
-) -> list[str]:
-    """A line for each mistake, in the order in which they were typed; if there are any, also for the values.
-
-    The `settings` are as Hydra reads them; of `flags`, which do not exist, each is given as it was typed and as the
-    setting it looks like. What is wrong is put as it was probably meant, or left out, so that values can be checked.
-    """
-    typed = [*(_Typed(text, flag, [text]) for flag, text in flags), *(_Typed(text, None, [text]) for text in settings)]
-    known = _check(typed, command, composition, multirun)
+def find_mistakes(command: Command, line: CommandLine) -> list[str]:
+    """A line for each mistake, in the order in which they were typed; if there are any, also for the values. What is
+    wrong is put as it was probably meant, or left out, so that these can be checked."""
+    composition = Composition(command.config_name, line.config_dir)
+    words = [*line.unknown, *((None, text) for text in command.quoted(line))]
+    typed = [_Typed(text, flag, [text]) for flag, text in words]
+    known = _check(typed, command, composition, line.is_multirun)
     lines = [one.problem for one in typed if one.problem]
     if not lines:
         return []
@@ -89,17 +77,15 @@ def _check(typed: Sequence[_Typed], command: Command, composition: Composition, 
     for place, one in enumerate(typed):
         if one.flag and not one.problem:
             one.refuse("", one.instead)
-        if one.problem and not one.is_setting:
+        if one.problem and "=" not in one.text:
             _suggest_for_no_setting(one, typed[place - 1] if place else None, typed[place + 1 : place + 2], known)
     return known
 
 
 def with_suggestions(command: Command, message: str, cfg: DictConfig) -> str:
     """The message of a check of values, which knows a key's neighbours alone, with the nearest settings anywhere."""
-    if not _UNKNOWN_KEY.search(message):
-        return message
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    groups = {group: choices(group) for group in command.groups}
+    groups = {group: choices(group) for group in groups_of(command.config_name)}
     return _with_nearest(message, Vocabulary(dict(dotted(values)), groups))
 
 
@@ -123,23 +109,19 @@ def _parsed(one: _Typed, parser: OverridesParser, multirun: bool) -> list[Overri
             "commas is quoted twice: '\"a,b\"'"
         )
         return []
-    texts = [f"{key}={value}" for value in _swept(override)]
+    if override.is_interval_sweep():
+        values = [str(cast(IntervalSweep, override.value()).start)]
+    else:
+        values = list(islice(override.sweep_string_iterator(), None if override.is_choice_sweep() else 1))
+    texts = [f"{key}={value}" for value in values]
     one.instead = texts[:1]
     return parser.parse_overrides(texts)
 
 
-def _swept(override: Override) -> list[str]:
-    if override.is_interval_sweep():
-        return [str(cast(IntervalSweep, override.value()).start)]
-    values = override.sweep_string_iterator()
-    return list(values if override.is_choice_sweep() else islice(values, 1))
-
-
 def _groups(command: Command, composition: Composition, overrides: Sequence[Override]) -> dict[str, list[str]]:
-    """Of the command's groups and of those that are not ours."""
     keys = {override.key_or_group for override in overrides}
     others = [key for key in keys if not key.startswith("hydra") and not choices(key)]
-    found = {group: composition.options(group) for group in [*command.groups, *others]}
+    found = {group: composition.options(group) for group in [*groups_of(command.config_name), *others]}
     return {group: names for group, names in found.items() if names}
 
 
@@ -225,11 +207,11 @@ def _suggest_for_no_setting(one: _Typed, before: _Typed | None, after: Sequence[
         one.problem += suggestion(["--help"])
     elif colon and meant:
         one.problem += suggestion([f"{name}={value}" for name in meant])
-    elif key in known.keys and after and after[0].problem and not after[0].is_setting:
+    elif key in known.keys and after and after[0].problem and "=" not in after[0].text:
         one.problem += suggestion([f"{key}={after[0].text}"])
     elif "run" in known.keys and (Path(one.text).exists() or "/" in one.text):
         one.problem += suggestion([f"run={one.text}"])
-    elif before is not None and before.key in _TEXTS:
+    elif before is not None and before.key == "prompt":
         shown = before.text.replace("'", "")
         one.problem += f"; a text with spaces is typed in quotes: '{shown} {one.text} …'"
 
@@ -238,7 +220,7 @@ def _refused(command: Command, composition: Composition, settings: Sequence[str]
     try:
         cfg = composition.composed(settings)
         if not OmegaConf.select(cfg, "model.weights", throw_on_missing=False):  # to look at them may take a download
-            command.check(cfg)
+            command.checked(cfg)
     except UserError as error:
         return _with_nearest(str(error), known).splitlines()
     except _OF_HYDRA as error:

@@ -9,26 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import checked_values, reject_unknown
+from slm.cli.given_model import reject_unknown
 from slm.errors import UserError, refuse
 from slm.schema import Count, together, value_problems
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.data.config import CorpusConfig
-    from slm.data.store.processes import NumProcesses
 
 
-def prepare(cfg: DictConfig) -> None:
-    """The Hydra task."""
+def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
+    """The command's task."""
     from slm.data.config import MIXTURE_KIND, STORE_KIND
     from slm.data.store.data_card import CARD_FILE, summary_lines
     from slm.data.store.find import prepare_store
     from slm.files.reading import read_json_object
     from slm.notices import notice
 
-    values, (corpus, num_processes) = _checked(cfg)
     if corpus.kind == STORE_KIND:
         raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
     if corpus.kind == MIXTURE_KIND:
@@ -43,7 +39,7 @@ def prepare(cfg: DictConfig) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
-    prepare_store(corpus, values["tokenizer"], out, num_processes)
+    prepare_store(corpus, values["tokenizer"], out, values["num_processes"])
     card = read_json_object(out / CARD_FILE)
     for line in summary_lines(card):
         notice(line)
@@ -51,30 +47,18 @@ def prepare(cfg: DictConfig) -> None:
     print(json.dumps({"out": str(out), **{key: card[key] for key in told}, **card["tokenizer"]}))
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], tuple[CorpusConfig, NumProcesses]]:
-    from omegaconf import open_dict
-
+def _checked(values: dict[str, Any]) -> CorpusConfig:
     from slm.data.config import CorpusConfig
     from slm.tokenizers.build import tokenizer_problems
     from slm.training.run_config import import_plugins
 
-    def check(values: dict[str, Any]) -> tuple[CorpusConfig, NumProcesses]:
-        import_plugins(values["plugins"])
-        num_processes = values["num_processes"]
-        corpus, *_ = together(
-            lambda: CorpusConfig.from_dict(values["data"]),
-            lambda: refuse(value_problems(Count | Literal["auto"], num_processes, "num_processes")),
-            lambda: reject_unknown(values, {*known, "out", "data", "tokenizer", "plugins", "num_processes"}),
-            lambda: refuse(tokenizer_problems(values["tokenizer"])),
-        )
-        return corpus, num_processes
-
-    known = set[str]()
-    if "model" not in cfg:
-        known = {"model"}
-        with open_dict(cfg):
-            cfg.model = {"params": {"max_seq_len": None}}  # what seq_len of a mixture's parts is: no concern here
-    return checked_values(cfg, check)
+    import_plugins(values["plugins"])
+    return together(
+        lambda: CorpusConfig.from_dict(values["data"]),
+        lambda: refuse(value_problems(Count | Literal["auto"], values["num_processes"], "num_processes")),
+        lambda: reject_unknown(values, {"out", "data", "tokenizer", "plugins", "num_processes"}),
+        lambda: refuse(tokenizer_problems(values["tokenizer"])),
+    )[0]
 
 
 main = partial(run_app, Command("prepare", prepare, _checked, paths=("out", "data.path")))

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command
-from slm.cli.given_model import checked_values
 from slm.errors import UserError
 from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from slm.training.reproduce import Report
 
 
@@ -31,10 +28,8 @@ class _Settings:
     plugins: list[Text]
 
 
-def reproduce(cfg: DictConfig) -> None:
-    """The Hydra task."""
-    settings = _checked(cfg)[1]
-
+def reproduce(_: dict[str, Any], settings: _Settings) -> None:
+    """The command's task."""
     from slm.training.lean_lightning import import_lightning
 
     import_lightning()
@@ -63,13 +58,10 @@ def _in_words(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], _Settings]:
-    def check(values: dict[str, Any]) -> _Settings:
-        if values.get("run") is None:
-            raise UserError("run is missing; give run=PATH, a run folder")
-        return checked(_Settings, values)
-
-    return checked_values(cfg, check)
+def _checked(values: dict[str, Any]) -> _Settings:
+    if values.get("run") is None:
+        raise UserError("run is missing; give run=PATH, a run folder")
+    return checked(_Settings, values)
 
 
 main = partial(run_app, Command("reproduce", reproduce, _checked, paths=("run",)))

@@ -30,16 +30,13 @@ from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
 FAILED_FILE = "failed.json"
-HYDRA_FILE = "multirun.yaml"
 # of the environment: the process that launches the jobs, and the keys in which they differ
 _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
 
 class SweepTable(Callback):
-    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures.
-
-    It is written anew after every job, so that a job that fails takes no other's row with it.
-    """
+    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures; written anew
+    after every job, so that a job that fails takes no other's row with it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = [str(key) for key in config.hydra.sweeper.get("params") or {}]  # that the sweeper's own settings name
@@ -49,7 +46,7 @@ class SweepTable(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
-            _mask(Path(config.hydra.sweep.dir) / HYDRA_FILE)
+            _mask(Path(config.hydra.sweep.dir) / "multirun.yaml")
             (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
             if os.environ.get(_LAUNCHER) == str(os.getppid()):
                 _end_with_parent()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import run_app
 from slm.cli.command import Command, as_typed, quoted, read
-from slm.cli.given_model import checked_values
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,15 +22,12 @@ _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the 
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
 
-def train(cfg: DictConfig) -> float:
-    """The Hydra task: check, train, print the run folder, return the best validation loss (nats per token)."""
+def train(composed: dict[str, Any], config: RunConfig) -> float:
+    """Train, print the run folder, return the best validation loss (nats per token), which a sweeper may minimise."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     job = HydraConfig.get()
-    folder, here = Path(job.runtime.output_dir), Path.cwd()
-    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
-    composed, config = _checked(cfg)
     minimised = job.mode == RunMode.MULTIRUN and job.runtime.choices["hydra/sweeper"] != "basic"
     if minimised and config.trainer.lightning.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise")
@@ -47,14 +43,17 @@ def train(cfg: DictConfig) -> float:
     return val_loss
 
 
-def _checked(cfg: DictConfig) -> tuple[dict[str, Any], RunConfig]:
+def _place(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
+    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
+
+
+def _checked(values: dict[str, Any]) -> RunConfig:
     from slm.training.run_config import run_config
 
-    return checked_values(cfg, run_config)
-
-
-def _with_what_follows(arguments: list[str]) -> list[str]:
-    return _with_implied(_with_recorded(_sweep_folder(arguments)))
+    return run_config(values)
 
 
 def _key(argument: str) -> str:
@@ -66,38 +65,36 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
     unless others are named."""
     keys = set(map(_key, arguments))
     groups = ("model", "tokenizer") if "model.weights" in keys else ()
-    chosen = [f"{group}=pretrained" for group in groups if group not in keys]
-    by_passes = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
-    return [*chosen, *(["trainer.max_steps=null"] if by_passes else []), *arguments]
+    implied = [f"{group}=pretrained" for group in groups if group not in keys]
+    if "trainer.max_epochs" in keys and "trainer.max_steps" not in keys:
+        implied.append("trainer.max_steps=null")
+    return [*implied, *arguments]
 
 
-def _sweep_folder(arguments: list[str]) -> list[str]:
+def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        return arguments
+        return _with_implied(_with_recorded(arguments))
     renamed = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
-    return renamed
+    return _with_implied(renamed)
 
 
 def _with_recorded(arguments: list[str]) -> list[str]:
-    """The command line of a resumed run: what the run was started with, then what is new.
-
-    ``resume=PATH`` goes on in that run's folder with its own settings. ``resume=auto`` does so for
-    the folder ``run_dir`` if that is given, else for the newest run started with the same settings;
-    where there is none, a new run starts. In a sweep each job looks in its own folder.
-    """
+    """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
+    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one; in a sweep
+    each job looks in its own folder."""
     from slm.masking import masked_argument
     from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
     line = read(arguments)
     given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     resume = given.get("resume")
-    if resume in (None, "null", "") or line.is_multirun:
+    if resume in (None, "null", ""):
         return arguments
     if resume == "auto":
         same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
@@ -115,11 +112,8 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 
 
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
-    """What of the command line that `run` was started with is to be repeated beside what is `typed`.
-
-    Raises:
-        UserError: the record is damaged; a setting could run code that is not known; or a secret in it is masked.
-    """
+    """What of the command line that `run` was started with is to be repeated beside what is `typed`; `UserError` if the
+    record is damaged, a setting could run code that is not known, or a secret in it is masked."""
     from slm.masking import MASK
     from slm.training.run.folder import from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings
@@ -140,7 +134,7 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = partial(run_app, Command("train", train, _checked, _with_what_follows, paths=_PATHS))
+main = partial(run_app, Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS))
 
 if __name__ == "__main__":
     main()

@@ -21,16 +21,7 @@ def _how_many(value: object) -> int | Literal["all"]:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Attributes:
-    split: the part of the data, or both.
-    answers: of conversations: how many questions are answered.
-    out: where these answers go; None for nowhere.
-    reference: of pairs: the weights to compare with; None for those that the run keeps.
-    eos_token: of text: what ends one; None for the model's own.
-    batch_size: windows, or pairs, at a time.
-    precision: as in training.
-    quantize: also what the loss becomes with such weights.
-    """
+    """The settings that `conf/evaluate.yaml` tells of."""
 
     split: Literal["train", "val", "all"]
     answers: Annotated[int | Literal["all"], PlainValidator(_how_many)]

@@ -32,36 +32,22 @@ from slm.weights.pretrained import Pretrained, check_same_tokens
 def evaluate(
     opened: Pretrained,
     settings: EvaluationConfig,
-    data: Mapping[str, Any],
-    own_task: Mapping[str, Any] | None,
-    task_changes: Mapping[str, Any],
-    run: Path | None,
+    data: Mapping[str, Any],  # where its ``seq_len`` is None, windows are the model's longest, at most 1,024
+    own_task: Mapping[str, Any] | None,  # settings of the task that trained the model; None where nobody knows
+    task_changes: Mapping[str, Any],  # of these, or of those of the task that reads the data
+    run: Path | None,  # the folder of the run that made the model
 ) -> dict[str, Any]:
-    """Score a model.
-
-    Args:
-        opened: the model.
-        settings: how.
-        data: the configuration's `data`; where its ``seq_len`` is None, windows are the model's longest, at most 1,024.
-        own_task: the settings of the task that trained the model; None where nobody knows.
-        task_changes: of its settings, or of those of the task that reads the data.
-        run: the folder of the run that made the model; None for a model without one.
-
-    Returns:
-        What `score` does; quantized also ``loss_unquantized`` and ``loss_change``.
-
-    Raises:
-        UserError: the data cannot be read, or not by this model; or a setting does not go with it.
-    """
-    answers_file = settings.answers_file
+    """Score a model as training validates, by the task that reads the data: the figures that training calls ``val/…``,
+    ``scored_tokens``, the ``scored_bytes`` of text that those stand for, ``split``, the task's report and ``seq_len``;
+    quantized also ``loss_unquantized`` and ``loss_change``."""
     if settings.eos_token is not None:
         opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
-    corpus_and_windows = _data(data, opened.config.params.max_seq_len)
-    settings.check(corpus_and_windows.corpus)
-    task = task_for(corpus_and_windows.corpus, own_task, task_changes)
+    read = _data(data, opened.config.params.max_seq_len)
+    settings.check(read.corpus)
+    task = task_for(read.corpus, own_task, task_changes)
     model = opened.model(dtype=torch.float32)
     inputs = TaskInputs(
-        data=corpus_and_windows,
+        data=read,
         model=opened.config,
         batch_size=settings.batch_size,
         known=opened.tokenizer,
@@ -69,33 +55,22 @@ def evaluate(
         run=run,
         part=settings.split,
         answers=settings.answers,
-        answers_file=answers_file,
-        reference=_reference(settings.reference, opened, corpus_and_windows) if settings.reference else None,
+        answers_file=settings.answers_file,
+        reference=_reference(settings.reference, opened, read) if settings.reference else None,
     )
     scored = task.data(inputs)
     if scored.said:
         notice(scored.said)
-    figures = score(model, scored, settings.precision)
+    figures = _score(model, scored, settings.precision)
     if settings.quantize is None:
         return figures
     prepare_for_inference(model, settings.quantize)
-    quantized = score(model, scored, settings.precision)
+    quantized = _score(model, scored, settings.precision)
     change = {"loss_unquantized": figures["loss"], "loss_change": quantized["loss"] - figures["loss"]}
     return {**quantized, "quantize": settings.quantize, **change}
 
 
-def score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, Any]:
-    """Run the validation that training runs.
-
-    Args:
-        model: a registered model.
-        data: of a task, in the model's vocabulary.
-        precision: as in training; what is really used is said.
-
-    Returns:
-        The figures that training calls ``val/…``, and ``scored_tokens``, the ``scored_bytes`` of text that those stand
-        for, ``split``, the report of `data` and ``seq_len``.
-    """
+def _score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, Any]:
     quiet_lightning()
     heed_others()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -123,7 +98,6 @@ def score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, A
 
 
 def _data(values: Mapping[str, Any], longest: int) -> DataConfig:
-    """Raises `UserError` if the model, of `longest` positions, cannot take such windows."""
     if values.get("seq_len") is None:
         values = {**values, "seq_len": min(longest, FINE_TUNING_SEQ_LEN)}
         if longest > FINE_TUNING_SEQ_LEN:

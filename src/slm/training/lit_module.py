@@ -23,8 +23,7 @@ from slm.models.modules.lora import base_names
 from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
-from slm.training.optim.left_out import contagious, leave_out_if_bad
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.optimizers import contagious, leave_out_if_bad, parameter_groups
 
 Batch = dict[str, Any]
 

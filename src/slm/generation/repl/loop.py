@@ -33,8 +33,7 @@ class InteractivePrompt:
             return
         for line in sys.stdin:
             try:
-                for _ in self.write(line.rstrip("\n"), self.commands.chatting):
-                    pass
+                list(self.write(line.rstrip("\n"), self.commands.chatting))
             except UserError as error:
                 print(flush=True)
                 print(error, file=sys.stderr)
@@ -62,10 +61,8 @@ class InteractivePrompt:
                 return
             except BrokenPipeError:
                 raise
-            except UserError as error:
-                say(str(error))
             except Exception as error:  # whatever it is (no memory left, say), the session goes on
-                say(f"{type(error).__name__}: {error}")
+                say(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
     def write(self, prompt: str, chat: bool) -> Iterator[Exchange]:
         """Write ``n`` texts to stdout, giving out what there is to say of each; Ctrl-C stops the one under way. In a
@@ -117,14 +114,15 @@ class InteractivePrompt:
                 raise
         print(flush=True)
         logprobs = completion.logprobs if completion else None
+        new_tokens = completion.new_tokens if completion else len(pieces)
         return Exchange(
             **about,
             text="".join(pieces),
             finish_reason=completion.finish_reason if completion else "interrupted",
             prompt_tokens=len(ids),
-            new_tokens=completion.new_tokens if completion else len(pieces),
+            new_tokens=new_tokens,
             seconds_to_first_token=first,
-            seconds=last,
+            tokens_per_second=(new_tokens - 1) / (last - first) if last > first else 0.0,
             mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
         )
 

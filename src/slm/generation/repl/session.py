@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,15 +86,10 @@ class Exchange:
     prompt_tokens: int  # what the model read, an earlier conversation included
     new_tokens: int
     seconds_to_first_token: float  # from the call on
-    seconds: float  # to the last token
+    tokens_per_second: float  # of those after the first
     mean_logprob: float | None = None  # of the text's tokens, in nats; None unless asked for
     chat: bool = False  # the prompt is a message of a conversation
     system: str | None = None  # what stood ahead of that
-
-    @property
-    def tokens_per_second(self) -> float:
-        later = self.seconds - self.seconds_to_first_token
-        return (self.new_tokens - 1) / later if later > 0 else 0.0
 
     @property
     def figures(self) -> str:
@@ -201,7 +196,19 @@ class PromptCommands:
         if not self.exchanges:
             return "nothing was written yet"
         file = Path(argument).expanduser()
-        _save(self.exchanges, file)
+        if file.suffix == ".jsonl":
+            content = "".join(f"{exchange.as_json()}\n" for exchange in self.exchanges)
+        elif file.suffix == ".txt":
+            content = "\n\n---\n\n".join(exchange.as_text() for exchange in self.exchanges) + "\n"
+        else:
+            return f"'{file}' should end in .jsonl or .txt"
+        try:
+            with file.open("x", encoding="utf-8") as out:
+                out.write(content)
+        except FileExistsError:
+            return f"'{file}' is there already and is left as it is; give another name"
+        except OSError as error:
+            return f"'{file}' cannot be written: {error.strerror}"
         return f"{len(self.exchanges)} prompt{'s' if len(self.exchanges) != 1 else ''} with their texts in '{file}'"
 
     def _system(self, argument: str) -> str:
@@ -245,19 +252,3 @@ def _as_typed(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_as_typed(item)}" for key, item in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _save(exchanges: Sequence[Exchange], file: Path) -> None:
-    if file.suffix == ".jsonl":
-        content = "".join(f"{exchange.as_json()}\n" for exchange in exchanges)
-    elif file.suffix == ".txt":
-        content = "\n\n---\n\n".join(exchange.as_text() for exchange in exchanges) + "\n"
-    else:
-        raise UserError(f"'{file}' should end in .jsonl or .txt")
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(content)
-    except FileExistsError:
-        raise UserError(f"'{file}' is there already and is left as it is; give another name") from None
-    except OSError as error:
-        raise UserError(f"'{file}' cannot be written: {error.strerror}") from None

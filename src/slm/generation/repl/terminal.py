@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.application import get_app
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, NestedCompleter, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
@@ -91,28 +92,20 @@ def _key_bindings() -> KeyBindings:
 
 
 class _CommandCompleter(Completer):
+    """Names of commands and what follows them, behind the slash."""
+
     def __init__(self, commands: PromptCommands) -> None:
-        self._commands = commands
+        values = {
+            name: dict.fromkeys(("true", "false") if isinstance(value, bool) else _VALUES.get(name, ()))
+            for name, value in asdict(commands.settings).items()
+            if name in commands.setting_names
+        }
+        choices = {**dict.fromkeys(commands.names), "set": values, "save": PathCompleter(expanduser=True)}
+        self._behind_slash = NestedCompleter.from_nested_dict(choices)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        *earlier, word = document.text_before_cursor.split(" ")
-        if earlier == ["/save"]:
-            yield from PathCompleter(expanduser=True).get_completions(Document(word), event)
-            return
-        for choice in self._choices(earlier):
-            if choice.startswith(word):
-                yield Completion(choice, start_position=-len(word))
-
-    def _choices(self, earlier: list[str]) -> Iterable[str]:
-        match earlier:
-            case []:
-                return [f"/{name}" for name in self._commands.names]
-            case ["/set"]:
-                return self._commands.setting_names
-            case ["/set", name]:
-                flag = isinstance(getattr(self._commands.settings, name, None), bool)
-                return ("true", "false") if flag else _VALUES.get(name, ())
-        return ()
+        if (text := document.text_before_cursor).startswith("/"):
+            yield from self._behind_slash.get_completions(Document(text[1:]), event)
 
 
 class _ForgivingHistory(FileHistory):

@@ -11,17 +11,7 @@ from annotated_types import Lt
 from pydantic import Strict
 
 from slm.errors import UserError
-from slm.schema import (
-    Count,
-    Flag,
-    Fraction,
-    NonNegativeFloat,
-    PositiveFloat,
-    Probability,
-    checked,
-    unknown_key,
-    value_problems,
-)
+from slm.schema import Count, Flag, NonNegativeFloat, PositiveFloat, Probability, checked, unknown_key, value_problems
 from slm.training.config import AUTO, LossWatchSettings, SampleSettings, steps_of
 
 LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
@@ -32,21 +22,20 @@ _LORA = 10.0  # of the rate of all weights, whatever the rank (Schulman et al. 2
 _PREFERENCE_LR = 1e-6  # at most: DPO's paper, and SmolLM2's recipe from 135 M to 1.7 B parameters (width 576 to 2,048)
 _PREFERENCE_TIMES_WIDTH = 5e-7 * 4096  # Zephyr's 7 B (Tunstall et al. 2023; with LoRA it had 5e-6)
 
-
 _ADAM = ("lr", "betas", "eps", "weight_decay")
 _TORCH = ("maximize", "foreach", "differentiable", "fused")
+# of the optimizers in `conf/optimizer`, so that a mistyped name is answered before torch is imported
 _TAKES = {
     "torch.optim.AdamW": (*_ADAM, *_TORCH, "amsgrad", "capturable"),
     "torch.optim.SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov", *_TORCH),
     "slm.training.optim.muon.Muon": (*_ADAM, "adam_lr", "momentum", "ns_steps", "fused"),
     "schedulefree.AdamWScheduleFree": (*_ADAM, "warmup_steps", "r", "weight_lr_power", "foreach"),
 }
-"""Of the optimizers in `conf/optimizer`, so that a mistyped name is answered before torch is imported."""
+# of the callbacks in `conf/callbacks`, in place of the classes themselves, which import torch
 _SETTINGS: dict[str, Callable[..., Any]] = {
     "slm.training.watch.sample_text.SampleText": SampleSettings,
     "slm.training.watch.loss_watch.LossWatch": LossWatchSettings,
 }
-"""Of the callbacks in `conf/callbacks`, in place of the classes themselves, which import torch."""
 
 
 def fine_tuning_lr(width: int) -> float:
@@ -62,14 +51,9 @@ def preference_lr(width: int) -> float:
 def with_rates(
     optimizer: Mapping[str, Any], width: int, from_weights: Callable[[int], float] | None, lora: bool
 ) -> dict[str, Any]:
-    """The optimizer's settings with what is ``auto`` made numbers.
-
-    Args:
-        optimizer: the settings. One with an ``adam_lr`` has its ``lr`` for matrices that it orthogonalises.
-        width: of the model.
-        from_weights: width to Adam's rate for all weights, of a model that exists; None from scratch.
-        lora: thin matrices beside the weights are trained.
-    """
+    """The optimizer's settings with what is ``auto`` made numbers, for a model of this `width`. One with an ``adam_lr``
+    has its ``lr`` for matrices that it orthogonalises. `from_weights` gives a width's rate of Adam for all weights of a
+    model that exists (None from scratch); with `lora` thin matrices beside them are trained."""
     scratch = LR_TIMES_WIDTH / width
     rate = (from_weights(width) if from_weights else scratch) * (_LORA if lora else 1.0)
     auto = {"lr": rate}
@@ -85,13 +69,8 @@ def with_warmup_steps(optimizer: Mapping[str, Any], max_steps: int) -> dict[str,
 
 
 def problems_of(node: Mapping[str, Any], where: str, target: Callable[..., Any] | None = None) -> list[str]:
-    """A line for each setting that a ``_target_`` does not take, or that is out of the range its annotation says.
-
-    Args:
-        node: ``_target_`` and its arguments.
-        where: dotted name of `node` in the configuration.
-        target: what ``_target_`` names, where that is imported; until then only callbacks of our own are known.
-    """
+    """A line for each setting of `node`, called `where`, that its ``_target_`` does not take, or that is out of the
+    range its annotation says. Until the `target` is imported only callbacks of our own are known."""
     target = _SETTINGS.get(node["_target_"], target)
     if target is None:
         return []
@@ -147,7 +126,7 @@ class _Ranges:
     weight_decay: NonNegativeFloat = 0.0
     eps: PositiveFloat = 1e-8
     betas: tuple[Probability, Probability] = (0.9, 0.999)
-    alpha: Fraction = 0.99
+    alpha: Probability = 0.99
     momentum: Probability | None = None
     dampening: Probability = 0.0
     nesterov: Flag = False

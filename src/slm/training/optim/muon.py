@@ -25,15 +25,6 @@ class Muon(Optimizer):
     An orthogonal update of this scale changes what a layer gives by the same amount at any width (Bernstein and
     Newhouse 2024), so one `lr` serves all sizes; `adam_lr` follows AdamW's rule.
     Matrices of like shape are orthogonalised in one batch: small ones several times as fast as one by one.
-
-    Args:
-        params: groups with a ``role``, as `slm.training.optim.optimizers.parameter_groups` makes them.
-        lr: of the hidden matrices.
-        adam_lr: of everything else.
-        momentum: of the average of gradients, with Nesterov's look-ahead.
-        ns_steps: Newton-Schulz steps.
-        betas, eps, fused: AdamW's; fused, a step also heeds ``found_inf``, not 0 where the gradient is not finite.
-        weight_decay: decoupled, where a group has none of its own.
     """
 
     takes_roles = True
@@ -45,19 +36,22 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: list[dict[str, Any]],
-        lr: float = 0.02,
-        adam_lr: float = 1e-3,
-        momentum: float = 0.9,
-        ns_steps: int = 5,
-        betas: tuple[float, float] = (0.9, 0.95),
+        params: list[dict[str, Any]],  # groups with a ``role``, as `parameter_groups` makes them
+        lr: float = 0.02,  # of the hidden matrices
+        adam_lr: float = 1e-3,  # of everything else
+        momentum: float = 0.9,  # of the average of gradients, with Nesterov's look-ahead
+        ns_steps: int = 5,  # of Newton and Schulz
+        betas: tuple[float, float] = (0.9, 0.95),  # AdamW's, as are eps and fused
         eps: float = 1e-10,
-        weight_decay: float = 0.0,
-        fused: bool | None = None,
+        weight_decay: float = 0.0,  # decoupled, where a group has none of its own
+        fused: bool | None = None,  # then a step also heeds ``found_inf``, not 0 where the gradient is not finite
     ) -> None:
+        if any("role" not in group for group in params):
+            raise ValueError("Muon needs groups with a role (hidden, table or vector); make them with parameter_groups")
         if not 0 <= momentum < 1 or ns_steps < 1:
             raise ValueError(f"momentum must be from 0 on and below 1, ns_steps at least 1; got {momentum}, {ns_steps}")
-        groups = [_with_settings(group, lr, adam_lr, momentum, ns_steps) for group in params]
+        of_hidden, of_others = {"lr": lr, "momentum": momentum, "ns_steps": ns_steps}, {"lr": adam_lr}
+        groups = [{**group, **(of_hidden if group["role"] == HIDDEN else of_others)} for group in params]
         super().__init__(groups, {"weight_decay": weight_decay})
         others = [group for group in self.param_groups if group["role"] != HIDDEN]
         # it completes those very dictionaries with its settings, and from then on steps on them
@@ -110,19 +104,16 @@ class Muon(Optimizer):
 
 def orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
     """U S' V^T for each U S V^T, S' within about 0.7 to 1.2: Newton-Schulz steps, in bf16 where it is native."""
+    lying = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     batches: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, matrix in enumerate(matrices):
-        batches[tuple(sorted(matrix.shape))].append(index)
+    for index, matrix in enumerate(lying):
+        batches[tuple(matrix.shape)].append(index)
     result = list(matrices)
     for indices in batches.values():
-        lying = [matrices[i].mT if _stands(matrices[i]) else matrices[i] for i in indices]
-        for i, found in zip(indices, _newton_schulz(torch.stack(lying), steps), strict=True):
-            result[i] = found.mT if _stands(matrices[i]) else found
+        stacked = torch.stack([lying[i] for i in indices])
+        for i, found in zip(indices, _newton_schulz(stacked, steps), strict=True):
+            result[i] = found if lying[i] is matrices[i] else found.mT
     return result
-
-
-def _stands(matrix: Tensor) -> bool:
-    return matrix.shape[0] > matrix.shape[1]
 
 
 def _newton_schulz(x: Tensor, steps: int) -> Tensor:
@@ -139,11 +130,3 @@ def _newton_schulz(x: Tensor, steps: int) -> Tensor:
 def _dtype(device: torch.device) -> torch.dtype:
     native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def _with_settings(group: dict[str, Any], lr: float, adam_lr: float, momentum: float, ns_steps: int) -> dict[str, Any]:
-    if "role" not in group:
-        raise ValueError("Muon needs groups with a role (hidden, table or vector); make them with parameter_groups")
-    if group["role"] != HIDDEN:
-        return {**group, "lr": adam_lr}
-    return {**group, "lr": lr, "momentum": momentum, "ns_steps": ns_steps}

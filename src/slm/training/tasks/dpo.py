@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Lt
-from pydantic import AfterValidator, Strict
+from pydantic import AfterValidator
 
 from slm.data.config import PREFERENCES, CorpusConfig
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.registry import PREFERENCE_LOSSES, register_task
-from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, Text, call_problems
+from slm.schema import Flag, NonNegativeFloat, PositiveFloat, Probability, Text, call_problems
 from slm.training.optim.config import preference_lr
-from slm.training.tasks.task import AUTO, Task, TaskData, TaskInputs, TemplateName, said_of_faults
+from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
 
 if TYPE_CHECKING:
     from slm.tokenizers.base import Tokenizer
@@ -24,46 +23,28 @@ if TYPE_CHECKING:
 _OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
 
 
-def _loss(name: str) -> str:
-    PREFERENCE_LOSSES.check(name)
-    return name
-
-
 @register_task("dpo")
 @dataclass(frozen=True)
-class Dpo(Task):
-    """Settings of preference tuning.
+class Dpo(ChatTask):
+    """Settings of preference tuning."""
 
-    Attributes:
-        loss: of the registry: ``dpo`` and ``ipo`` with a reference, ``orpo`` and ``simpo`` without.
-        beta, label_smoothing, per_token, gamma: the loss's own; None for its default, or where it has no such thing.
-        settings: of a loss that others registered, what else it takes.
-        sft_weight: of the chosen answers' NLL per token beside the loss.
-        template: how a conversation is written: a chat template of the registry, or ``auto``: the tokenizer's own where
-            it has one, else ``alpaca``.
-        template_file: for ``hf``: a Jinja file in place of the tokenizer's own template.
-        too_long: what becomes of a pair longer than a window: ``drop`` it, or ``cut_prompt``, at its beginning.
-    """
-
-    __pydantic_config__ = FORBID_EXTRA
     rows_a_sample: ClassVar[int] = 2
     scores: ClassVar[bool] = True
-    loss: Annotated[Text, AfterValidator(_loss)] = "dpo"
-    beta: Annotated[float, Strict(), Gt(0)] | None = None
-    label_smoothing: Annotated[float, Strict(), Ge(0), Lt(0.5)] | None = None
+    default_template: ClassVar[str] = "alpaca"
+    loss: Annotated[Text, AfterValidator(PREFERENCE_LOSSES.check)] = "dpo"
+    # the loss's own; None for its default, or where it has no such thing
+    beta: PositiveFloat | None = None
+    label_smoothing: Probability | None = None
     per_token: Flag | None = None
     gamma: NonNegativeFloat | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    sft_weight: NonNegativeFloat = 0.0
-    template: TemplateName = AUTO
-    template_file: Text | None = None
-    too_long: Literal["drop", "cut_prompt"] = "drop"
+    settings: dict[str, Any] = field(default_factory=dict)  # of a loss that others registered, what else it takes
+    sft_weight: NonNegativeFloat = 0.0  # of the chosen answers' NLL per token beside the loss
+    too_long: Literal["drop", "cut_prompt"] = "drop"  # of a pair longer than a window
 
     def check(self, corpus: CorpusConfig) -> None:
         if corpus.kind != PREFERENCES:
             raise UserError(f"task=dpo needs pairs of answers (data=pairs data.path=…); data.kind is {corpus.kind}")
-        if problems := call_problems(PREFERENCE_LOSSES.get(self.loss), self.loss_settings, "task"):
-            raise UserError("\n".join(problems))
+        refuse(call_problems(PREFERENCE_LOSSES.get(self.loss), self.loss_settings, "task"))
 
     def fine_tuning_lr(self, width: int) -> float:
         # a loss that learns the chosen answers, as SFT does, has SFT's rate
@@ -78,6 +59,7 @@ class Dpo(Task):
 
     def data(self, inputs: TaskInputs) -> TaskData:
         """Pairs in the template, and the module that trains on them."""
+        from slm.chat.renderer import ChatRenderer
         from slm.data.batches.datamodule import PairDataModule
         from slm.data.batches.pairs import PairDataset, fingerprint
         from slm.data.batches.read_records import read_pairs
@@ -90,7 +72,8 @@ class Dpo(Task):
         tokenizer = self._tokenizer(inputs)
         seq_len = inputs.data.seq_len  # the last token of all is a label alone
         corpus, faults = inputs.data.corpus, Faults(inputs.data.corpus.reading.on_bad)
-        train, val = read_pairs(corpus, faults, inputs.renderer(tokenizer), seq_len + 1, self.too_long)
+        renderer = ChatRenderer(tokenizer, inputs.template_time)
+        train, val = read_pairs(corpus, faults, renderer, seq_len + 1, self.too_long)
         parts = {"train": train, "val": val, "all": [*train, *val]}
         read = ("train", "val") if inputs.part is None else (inputs.part,)
         datasets = {name: PairDataset(parts[name], seq_len) for name in read}
@@ -135,15 +118,8 @@ class Dpo(Task):
 
     def _tokenizer(self, inputs: TaskInputs) -> Tokenizer:
         """That of the weights, with the template that this needs; of a finished model as it is."""
-        from slm.chat.template import with_template
-
-        tokenizer = inputs.known
-        if tokenizer is None:
+        if inputs.known is None:
             raise UserError("task=dpo tunes weights that exist; name them (model.weights=…)")
         if inputs.new_tokenizer is not None:
             raise UserError("task=dpo takes the tokenizer of model.weights; leave tokenizer out")
-        if inputs.part is not None:
-            return tokenizer
-        own = tokenizer.chat_template is not None or self.template_file is not None
-        kind = ("hf" if own else "alpaca") if self.template == AUTO else self.template
-        return with_template(tokenizer, kind, self.template_file)
+        return inputs.known if inputs.part else self.in_template(inputs.known)

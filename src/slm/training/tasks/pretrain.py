@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
-from slm.schema import FORBID_EXTRA
 from slm.training.tasks.task import Task, TaskData, TaskInputs
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 class Pretrain(Task):
     """It has no settings: what is read and how it is cut is `data`'s matter."""
 
-    __pydantic_config__ = FORBID_EXTRA
     scores: ClassVar[bool] = True
 
     def check(self, corpus: CorpusConfig) -> None:
@@ -45,7 +43,12 @@ class Pretrain(Task):
             return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
         for split in SPLITS:
             datamodule.parts(split)  # refuses one with nothing to predict
-        said = _said(store, time.perf_counter() - began)
+        train, val = store.meta["train"], store.meta["val"]
+        said = (
+            f"data {train['tokens']:,} training and {val['tokens']:,} validation tokens, "
+            f"{train['bytes'] / train['tokens']:.2f} bytes a token, vocabulary {store.meta['vocab_size']:,} "
+            f"({store.tokenizer.kind}); ready in {time.perf_counter() - began:.1f} s"
+        )
         return TaskData(datamodule, store.tokenizer, said, val_shares=datamodule.shares, chat=False)
 
 
@@ -61,12 +64,3 @@ def _store(inputs: TaskInputs) -> Store:
     if inputs.known is not None:
         check_same_tokens(store.tokenizer, inputs.known)
     return store
-
-
-def _said(store: Store, seconds: float) -> str:
-    meta = store.meta
-    return (
-        f"data {meta['train']['tokens']:,} training and {meta['val']['tokens']:,} validation tokens, "
-        f"{meta['train']['bytes'] / meta['train']['tokens']:.2f} bytes a token, vocabulary {meta['vocab_size']:,} "
-        f"({store.tokenizer.kind}); ready in {seconds:.1f} s"
-    )

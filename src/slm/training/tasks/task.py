@@ -14,16 +14,16 @@ from pydantic import AfterValidator
 from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
-from slm.schema import Text, checked
+from slm.schema import FORBID_EXTRA, Text, checked
 from slm.training.optim.config import fine_tuning_lr
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
-    from slm.chat.renderer import ChatRenderer
     from slm.data.batches.datamodule import WindowDataModule
     from slm.data.config import CorpusConfig, DataConfig
+    from slm.data.faults import Faults
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
     from slm.training.answers import HowMany
@@ -33,51 +33,25 @@ if TYPE_CHECKING:
 AUTO = "auto"
 _READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
 
-Part = Literal["train", "val", "all"]
-"""Which part of the data a finished model is scored on."""
-
-
-def _template(name: str) -> str:
-    if name != AUTO:
-        TEMPLATES.check(name)
-    return name
-
-
-TemplateName = Annotated[Text, AfterValidator(_template)]
-"""A chat template of the registry, or ``auto``, which each task reads in its own way."""
+Part = Literal["train", "val", "all"]  # of the data, on which a finished model is scored
 
 
 @dataclass(frozen=True)
 class TaskInputs:
-    """What a task makes its data of: for a run to train, or (with `part`) for a finished model to be scored.
+    """What a task makes its data of: for a run to train, or (with `part`) for a finished model to be scored."""
 
-    Attributes:
-        data: a corpus and its windows.
-        model: the model's shape.
-        batch_size: samples a device takes at once.
-        seed: of the order of the training data.
-        known: the tokenizer of weights that exist, with its chat template where it has one; None from scratch.
-        new_tokenizer: ``kind`` and settings of the one to be made of the data; None to take `known`.
-        template_time: what a chat template that writes the time writes; None for now.
-        run: the folder of the run that is gone on with, or that made the model; None for a new run, or no run's model.
-        part: what is scored; None to train.
-        answers: how many questions the model answers, where the task knows the answers; None for as many as it says.
-        answers_file: where these go; None for nowhere.
-        reference: weights to compare with, for a task that does; None for those that the run began with.
-    """
-
-    data: DataConfig
+    data: DataConfig  # a corpus and its windows
     model: ModelConfig
-    batch_size: int
-    known: Tokenizer | None
-    new_tokenizer: Mapping[str, Any] | None = None
-    seed: int = 0
-    template_time: datetime | None = None
-    run: Path | None = None
-    part: Part | None = None
-    answers: HowMany | None = None
-    answers_file: Path | None = None
-    reference: nn.Module | None = None
+    batch_size: int  # samples a device takes at once
+    known: Tokenizer | None  # of weights that exist, with its chat template where it has one; None from scratch
+    new_tokenizer: Mapping[str, Any] | None = None  # kind and settings of one to be made of the data; None: `known`
+    seed: int = 0  # of the order of the training data
+    template_time: datetime | None = None  # what a chat template that writes the time writes; None for now
+    run: Path | None = None  # the folder of the run that is gone on with, or that made the model
+    part: Part | None = None  # what is scored; None to train
+    answers: HowMany | None = None  # questions the model answers, where the task knows the answers; None: as it says
+    answers_file: Path | None = None  # where these go
+    reference: nn.Module | None = None  # weights to compare with; None for those that the run began with
 
     @property
     def windows(self) -> dict[str, Any]:
@@ -85,54 +59,33 @@ class TaskInputs:
         own = {"num_workers": self.data.num_workers} if self.part is None else {"eval_split": self.part}
         return {"seq_len": self.data.seq_len, "batch_size": self.batch_size, "seed": self.seed, **own}
 
-    def renderer(self, tokenizer: Tokenizer) -> ChatRenderer:
-        """Conversations as ids, in the tokenizer's template."""
-        from slm.chat.renderer import ChatRenderer
-
-        return ChatRenderer(tokenizer, self.template_time)
-
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a run trains on, or a model is scored on.
-
-    Attributes:
-        datamodule: batches.
-        tokenizer: whose ids they hold; it goes into the bundle.
-        said: about the data, for the person at the terminal.
-        report: counts for ``run.json``, or to stand beside the figures; plain types.
-        callbacks: that the task adds to the run's.
-        val_shares: of each part of the validation data in the validation loss.
-        make_module: makes what trains a model, with the arguments of `LanguageModelModule`; None for that one.
-        chat: what the run shows of the model's words answers prompts where there is a chat template (``auto``), or goes
-            on with them.
-        prepare: asks the model whatever has to be asked of it before it is trained; called with the device it will be
-            trained on ("cpu", "cuda", …) and Lightning's name of the precision. None for nothing.
-        keep: writes into the run's folder what is wanted of it when the run is resumed.
-    """
+    """What a run trains on, or a model is scored on."""
 
     datamodule: WindowDataModule
-    tokenizer: Tokenizer
-    said: str
-    report: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: tuple[pl.Callback, ...] = ()
+    tokenizer: Tokenizer  # whose ids the batches hold; it goes into the bundle
+    said: str  # about the data, for the person at the terminal
+    report: Mapping[str, Any] = field(default_factory=dict)  # counts for ``run.json``, or beside the figures; plain
+    callbacks: tuple[pl.Callback, ...] = ()  # that the task adds to the run's
+    # of each part of the validation data in the validation loss
     val_shares: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+    # makes what trains a model, with the arguments of `LanguageModelModule`; None for that one
     make_module: Callable[..., LanguageModelModule] | None = None
+    # what the run shows of the model's words answers prompts where there is a chat template, or goes on with them
     chat: Literal["auto", False] = "auto"
+    # asks the model what has to be asked ahead of training, on a device ("cuda", …), in a precision (Lightning's name)
     prepare: Callable[[nn.Module, str, str], None] | None = None
-    keep: Callable[[Path], None] | None = None
+    keep: Callable[[Path], None] | None = None  # writes into the run's folder what is wanted of it when it is resumed
 
 
 class Task(ABC):
-    """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives.
+    """A way to train. A task is a frozen dataclass of its settings, registered under the name that ``kind`` gives."""
 
-    Attributes:
-        rows_a_sample: that the model is given for one sample of the data.
-        scores: whether `data` knows what to do with `TaskInputs.part`; one of yours need not.
-    """
-
-    rows_a_sample: ClassVar[int] = 1
-    scores: ClassVar[bool] = False
+    __pydantic_config__ = FORBID_EXTRA
+    rows_a_sample: ClassVar[int] = 1  # that the model is given for one sample of the data
+    scores: ClassVar[bool] = False  # whether `data` knows what to do with `TaskInputs.part`; one of yours need not
 
     @abstractmethod
     def check(self, corpus: CorpusConfig) -> None:
@@ -140,21 +93,36 @@ class Task(ABC):
 
     @abstractmethod
     def data(self, inputs: TaskInputs) -> TaskData:
-        """Read the data and make batches of it.
-
-        Raises:
-            UserError: files are missing or not what they should be, or settings do not fit them.
-        """
+        """Read the data and make batches of it; `UserError` if files or settings are not what they should be."""
 
     def fine_tuning_lr(self, width: int) -> float:
         """Adam's peak rate (``lr=auto``) for all weights of a model that exists, of this width."""
         return fine_tuning_lr(width)
 
 
-def said_of_faults(lines: list[str], tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
+@dataclass(frozen=True)
+class ChatTask(Task):
+    """A task on messages."""
+
+    default_template: ClassVar[str]
+    # how a conversation is written: a chat template of the registry, or ``auto``: the file's or the tokenizer's own
+    # where there is one, else the default
+    template: Annotated[Text, AfterValidator(lambda name: name if name == AUTO else TEMPLATES.check(name))] = AUTO
+    template_file: Text | None = None  # for ``hf``: a Jinja file in place of the tokenizer's own template
+
+    def in_template(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer with the template, and the tokens that this needs."""
+        from slm.chat.template import with_template
+
+        own = tokenizer.chat_template is not None or self.template_file is not None
+        kind = ("hf" if own else self.default_template) if self.template == AUTO else self.template
+        return with_template(tokenizer, kind, self.template_file)
+
+
+def said_of_faults(faults: Faults, tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
     """What is to be said of the data beside the counts: what was left out, and that the time stands still where the
     chat template writes it, in all sessions of a run."""
-    said = [f"data: {line}" for line in lines]
+    said = [f"data: {line}" for line in faults.lines()]
     if inputs.part is None and "strftime_now" in (tokenizer.chat_template or ""):
         date = f"{inputs.template_time:%d %b %Y}"
         said.append(f"the chat template writes the date; in this run it is {date} to the end, resumed or not")
@@ -171,16 +139,8 @@ def task_of(values: Any) -> Task:
 
 
 def task_for(corpus: CorpusConfig, own: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> Task:
-    """The task that a model is scored by on `corpus`.
-
-    Args:
-        corpus: what it is scored on.
-        own: settings of the task that the model was trained by, which is taken if it reads such data.
-        changes: of its settings, or of the defaults of the task that does read it.
-
-    Raises:
-        UserError: a setting is unknown, or of another type or range; or the task scores no model.
-    """
+    """The task that a model is scored by on `corpus`: its `own`, of these settings, if that reads such data, else the
+    defaults of the one that does; with `changes`. `UserError` for a setting that is wrong, a task that scores none."""
     settings = own if own and _reads(task_of(own), corpus) else {"kind": _READS.get(corpus.kind, "pretrain")}
     task = task_of({**settings, **changes})
     task.check(corpus)

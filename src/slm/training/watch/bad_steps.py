@@ -30,7 +30,7 @@ _LEAST_SCALE = 1.0  # of fp16's loss: below this it is not the scale that makes 
 class BadSteps(StepCallback):
     """Counts and records the steps that were left out, and ends training or goes back as ``on_bad_step`` says.
 
-    The update of a bad step is left out in any case (`slm.training.optim.left_out`); the step counts, so the schedule
+    The update of a bad step is left out in any case (`leave_out_if_bad`); the step counts, so the schedule
     and the position in the data advance, weights and moments do not. Under fp16 the scaler leaves steps out while it
     looks for its scale: they are bad only when that is below 1. To be the first callback, so that no other saves or
     logs a step that is gone back from.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge, Lt
@@ -19,20 +19,13 @@ _LARGEST = -1e-6  # of a log-probability: beyond, the odds leave what fp32 can t
 
 @dataclass(frozen=True)
 class PairLogProbs:
-    """What a model and the reference think of the answers of B pairs: tensors (B,), log-probabilities in nats.
+    """What a model and the reference think of the answers of B pairs: tensors (B,), log-probabilities in nats."""
 
-    Attributes:
-        chosen, rejected: of the whole answers: sums over their tokens.
-        chosen_tokens, rejected_tokens: how many tokens these are.
-        reference_chosen, reference_rejected: the sums of the model that training began with; of no use, and None, to
-            a loss without reference.
-    """
-
-    chosen: Tensor
+    chosen: Tensor  # of the whole answers: sums over their tokens
     rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
-    reference_chosen: Tensor | None = None
+    reference_chosen: Tensor | None = None  # the sums of the model that training began with; None where there is none
     reference_rejected: Tensor | None = None
 
     @property
@@ -58,12 +51,8 @@ class PairLogProbs:
         return self.rejected / self.rejected_tokens
 
 
-@dataclass(frozen=True)
-class PairLosses:
-    """Attributes:
-    losses: (B,), to be made small.
-    chosen_rewards, rejected_rewards: (B,), what the loss takes for the worth of each answer.
-    """
+class PairLosses(NamedTuple):
+    """(B,) each: what is to be made small, and what the loss takes for the worth of each answer."""
 
     losses: Tensor
     chosen_rewards: Tensor
@@ -71,10 +60,8 @@ class PairLosses:
 
 
 class PreferenceLoss(Protocol):
-    """A callable whose settings are its constructor's arguments, with their ranges as types.
-
-    Where a class says ``supervised = True`` it learns the chosen answers first of all, and takes SFT's learning rate.
-    """
+    """A callable whose settings are its constructor's arguments, with their ranges as types. Where a class says
+    ``supervised = True`` it learns the chosen answers first of all, and takes SFT's learning rate."""
 
     needs_reference: ClassVar[bool]
 
@@ -86,15 +73,11 @@ class PreferenceLoss(Protocol):
 @dataclass(frozen=True)
 class DPO:
     """``-log sigmoid(beta * (gain of the chosen - gain of the rejected))`` (Rafailov et al. 2023, eq. 7); a reward is
-    ``beta`` times the gain.
-
-    Attributes:
-        beta: how dear it is to leave the reference.
-        label_smoothing: share of pairs that may be labelled the wrong way round (Mitchell 2023, "conservative DPO").
-    """
+    ``beta`` times the gain."""
 
     needs_reference: ClassVar[bool] = True
-    beta: PositiveFloat = 0.1
+    beta: PositiveFloat = 0.1  # how dear it is to leave the reference
+    # share of pairs that may be labelled the wrong way round (Mitchell 2023, "conservative DPO")
     label_smoothing: Annotated[float, Strict(), Ge(0), Lt(0.5)] = 0.0
 
     def __call__(self, pairs: PairLogProbs) -> PairLosses:
@@ -108,16 +91,11 @@ class DPO:
 @dataclass(frozen=True)
 class IPO:
     """``(gain of the chosen - gain of the rejected - 1 / (2 beta))^2`` (Azar et al. 2023, eq. 17): a margin, no more. A
-    reward is ``beta`` times the gain.
-
-    Attributes:
-        beta: the paper's tau.
-        per_token: of gains per token, as libraries have it, so that long answers do not count more; False: of whole
-            answers, as the paper has it.
-    """
+    reward is ``beta`` times the gain."""
 
     needs_reference: ClassVar[bool] = True
-    beta: PositiveFloat = 0.1
+    beta: PositiveFloat = 0.1  # the paper's tau
+    # gains per token, as libraries have it, so that long answers do not count more; the paper has whole answers
     per_token: Flag = True
 
     def __call__(self, pairs: PairLogProbs) -> PairLosses:
@@ -133,15 +111,11 @@ class IPO:
 class ORPO:
     """The chosen answer's NLL per token, and ``-beta log sigmoid(log odds of the chosen - of the rejected)``
     (Hong et al. 2024, eq. 6 and 7); the odds are those of the probability per token, ``p / (1 - p)``. A reward is
-    ``beta`` times the log-probability per token.
-
-    Attributes:
-        beta: weight of the second term, the paper's lambda.
-    """
+    ``beta`` times the log-probability per token."""
 
     needs_reference: ClassVar[bool] = False
     supervised: ClassVar[bool] = True  # the paper's rate, 8e-6 at width 4,096, is SFT's
-    beta: PositiveFloat = 0.1
+    beta: PositiveFloat = 0.1  # weight of the second term, the paper's lambda
 
     def __call__(self, pairs: PairLogProbs) -> PairLosses:
         chosen, rejected = pairs.chosen_mean, pairs.rejected_mean
@@ -157,16 +131,11 @@ def _log_odds(log_prob: Tensor) -> Tensor:
 @register_preference_loss("simpo")
 @dataclass(frozen=True)
 class SimPO:
-    """``-log sigmoid(reward of the chosen - reward of the rejected - gamma)`` (Meng et al. 2024, eq. 6).
-
-    Attributes:
-        beta: a reward is ``beta`` times the answer's log-probability per token.
-        gamma: by how much the chosen one's is to be larger.
-    """
+    """``-log sigmoid(reward of the chosen - reward of the rejected - gamma)`` (Meng et al. 2024, eq. 6)."""
 
     needs_reference: ClassVar[bool] = False
-    beta: PositiveFloat = 2.0
-    gamma: NonNegativeFloat = 1.0
+    beta: PositiveFloat = 2.0  # a reward is so many times the answer's log-probability per token
+    gamma: NonNegativeFloat = 1.0  # by how much the chosen one's is to be larger
 
     def __call__(self, pairs: PairLogProbs) -> PairLosses:
         chosen, rejected = self.beta * pairs.chosen_mean, self.beta * pairs.rejected_mean

@@ -19,30 +19,18 @@ from slm.training.tasks.preferences.reference import answer_log_probs
 class PreferenceModule(LanguageModelModule):
     """Trains on batches of pairs (`PairDataset`). Every figure is a mean over pairs, each of the same weight whatever
     its length: the loss; how often the chosen answer's reward is the larger (equal ones count half); how often it is
-    likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats.
-
-    Args:
-        model: a registered model.
-        preference: the loss.
-        sft_weight: of the chosen answers' NLL per token, added to the loss (Pang et al. 2024, eq. 1).
-        settings: of `LanguageModelModule`.
-    """
+    likelier than the rejected one; rewards and their difference; log-probabilities per token, in nats. The `settings`
+    are those of `LanguageModelModule`."""
 
     figure_names: ClassVar[tuple[str, ...]] = (
-        "loss",
-        "accuracy",
-        "likelier",
-        "reward_chosen",
-        "reward_rejected",
-        "margin",
-        "log_prob_chosen",
-        "log_prob_rejected",
+        *("loss", "accuracy", "likelier", "reward_chosen", "reward_rejected", "margin"),
+        *("log_prob_chosen", "log_prob_rejected"),
     )
 
     def __init__(self, model: nn.Module, preference: PreferenceLoss, sft_weight: float = 0.0, **settings: Any) -> None:
         super().__init__(model, **settings)
         self.preference = preference
-        self.sft_weight = sft_weight
+        self.sft_weight = sft_weight  # of the chosen answers' NLL per token beside the loss (Pang et al. 2024, eq. 1)
 
     def batch_loss(self, batch: Batch) -> BatchLoss:
         chosen, rejected = answer_log_probs(cast(CausalLM, self.model), batch).chunk(2)
@@ -69,16 +57,9 @@ class PreferenceModule(LanguageModelModule):
 def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
     """(B, k) in the order of `PreferenceModule.figure_names`."""
     margin = found.chosen_rewards - found.rejected_rewards
-    columns = (
-        losses,
-        0.5 * (margin.sign() + 1),
-        0.5 * ((pairs.chosen - pairs.rejected).sign() + 1),
-        found.chosen_rewards,
-        found.rejected_rewards,
-        margin,
-        pairs.chosen_mean,
-        pairs.rejected_mean,
-    )
+    right, likelier = (0.5 * (gap.sign() + 1) for gap in (margin, pairs.chosen - pairs.rejected))
+    rewards, per_token = (found.chosen_rewards, found.rejected_rewards), (pairs.chosen_mean, pairs.rejected_mean)
+    columns = (losses, right, likelier, *rewards, margin, *per_token)
     return torch.stack([column.float() for column in columns], dim=1)
 
 

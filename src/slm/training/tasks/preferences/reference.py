@@ -25,13 +25,10 @@ from slm.notices import notice
 from slm.training.tasks.task import TaskInputs
 from slm.training.through_head import has_plain_head, log_probs_through_head
 
-REFERENCE_FILE = "reference.safetensors"
-"""In the run folder: a resumed run cannot ask weights that it no longer has."""
-
+REFERENCE_FILE = "reference.safetensors"  # in the run folder: a resumed run cannot ask weights that it no longer has
 _CHECKSUM = "sha256"  # of the tensors, in the file's metadata
 
-Found = Mapping[str, Tensor]
-"""By the split's name, (n, 2) fp32: log-probabilities of the chosen and the rejected answers."""
+Found = Mapping[str, Tensor]  # split -> (n, 2) fp32: log-probabilities of the chosen and the rejected answers
 
 
 def answer_log_probs(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
@@ -48,36 +45,27 @@ def find_reference(
     data: PairDataModule, inputs: TaskInputs, sizes: Mapping[str, int], model: nn.Module, device: str, precision: str
 ) -> None:
     """Give the datasets of `data` what the reference thinks of their pairs: as `inputs.run` keeps it, else asked of
-    `inputs.reference`, else of `model`.
-
-    Args:
-        data: pairs, to train on or to be scored.
-        inputs: of the task.
-        sizes: pairs of "train" and "val", whichever of them are in `data`.
-        model: as training begins.
-        device: to compute on, e.g. "cuda".
-        precision: Lightning's name of the one that training computes in.
-    """
+    `inputs.reference`, else of `model`, as training begins, in training's `precision` (Lightning's name of it). There
+    are as many pairs of "train" and of "val" as `sizes` says, whichever of them are in `data`."""
     if inputs.run is not None and inputs.reference is None:
-        kept = load_reference(inputs.run / REFERENCE_FILE, sizes)
+        kept = _kept(inputs.run / REFERENCE_FILE, sizes)
         found: Found = {**kept, "all": torch.cat([kept["train"], kept["val"]])}
     else:
         asked = model if inputs.reference is None else inputs.reference
         cache = Path(inputs.data.corpus.cache_dir).expanduser() / "references"
-        found = reference_of(asked, data, cache, device, precision, inputs.part)
+        found = _reference_of(asked, data, cache, device, precision, inputs.part)
     if inputs.part is None and inputs.run is None:
         notice(f"before training, validation: {_described(found['val'], data.datasets['val'])}")
     for name, dataset in data.datasets.items():
         dataset.reference = found[name]
 
 
-def reference_of(
+def _reference_of(
     model: nn.Module, data: PairDataModule, cache: Path, device: str, precision: str, part: str | None
 ) -> Found:
-    """Log-probabilities of all answers of `data` by `model`, without dropout; from the folder `cache` where it has
-    them; `part` is the only one that `data` has."""
+    """From the folder `cache` where it has them; `part` is the only one that `data` has."""
     pairs = data.fingerprint if part is None else f"{data.fingerprint} {part}"
-    inputs = f"{slm.__version__} {pairs} {device} {precision} {_weights_fingerprint(model)}"
+    inputs = f"{slm.__version__} {pairs} {device} {precision} {_checksum(model.state_dict())}"
     key = hashlib.sha256(inputs.encode()).hexdigest()[:16]
     file = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
@@ -85,80 +73,59 @@ def reference_of(
         if file.is_file():
             try:
                 return _read(file)
-            except _DamagedError as error:
+            except ValueError as error:
                 notice(f"{file} is damaged ({error}): made again")
         found = {name: _log_probs(model, d, device, precision, data.batch_size) for name, d in data.datasets.items()}
-        write_reference(file, found)
+        _write(file, found)
     return found
 
 
 def keep_reference(datasets: Mapping[str, PairDataset], run: Path) -> None:
     """Write what `datasets` have into the run's folder, once."""
     if not (run / REFERENCE_FILE).is_file():
-        write_reference(run / REFERENCE_FILE, {n: d.reference for n, d in datasets.items() if d.reference is not None})
+        _write(run / REFERENCE_FILE, {n: d.reference for n, d in datasets.items() if d.reference is not None})
 
 
-def load_reference(file: Path, sizes: Mapping[str, int]) -> Found:
-    """What `write_reference` wrote.
-
-    Raises:
-        UserError: it is missing, damaged, or of other pairs.
-    """
+def _kept(file: Path, sizes: Mapping[str, int]) -> Found:
+    """What `keep_reference` wrote; `UserError` if it is missing, damaged, or of other pairs."""
     if not file.is_file():
         raise UserError(f"{file} is missing: what the reference thought of the pairs; restore it, or start a new run")
     try:
         found = _read(file)
-    except _DamagedError as error:
+    except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); restore it, or start a new run") from None
     if {name: tuple(tensor.shape) for name, tensor in found.items()} != {name: (n, 2) for name, n in sizes.items()}:
         raise UserError(f"{file} is of other pairs; restore the data, or start a new run")
     return found
 
 
-def write_reference(file: Path, reference: Found) -> None:
-    """Beside its place and renamed into it, with a checksum."""
+def _write(file: Path, reference: Found) -> None:
     with new_file(file) as out:
         out.write(save(dict(reference), metadata={_CHECKSUM: _checksum(reference)}))
 
 
-class _DamagedError(ValueError):
-    """What is wrong with a file."""
-
-
 def _read(file: Path) -> Found:
-    """Raises `_DamagedError`; a file of before there were checksums is taken as it is."""
+    """Raises `ValueError` for a damaged file; one of before there were checksums is taken as it is."""
     try:
         with safe_open(file, "pt") as opened:
             expected = (opened.metadata() or {}).get(_CHECKSUM)
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _DamagedError(str(error)) from None
+        raise ValueError(error) from None
     if expected is not None and _checksum(found) != expected:
-        raise _DamagedError("its checksum is another")
+        raise ValueError("its checksum is another")
     return found
 
 
 def _checksum(tensors: Found) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        _add(digest, name, tensors[name])
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _weights_fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        _add(digest, name, tensor)
-    return digest.hexdigest()
-
-
-def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def _described(reference: Tensor, dataset: PairDataset) -> str:
-    """In a line: how likely the chosen answers are, and how often likelier."""
     likelier = int((reference[:, 0] > reference[:, 1]).sum()) / len(reference)
     nats = math.fsum(reference[:, 0].tolist()) / dataset.chosen_tokens
     return f"chosen answers {nats:.4f} nats/token, likelier than the rejected in {100 * likelier:.1f} % of pairs"
