@@ -37,6 +37,13 @@ def run_app(command: Command) -> None:
         fail(str(stop), STOPPED_STATUS)
     except UserError as error:
         fail(str(error))
+    except UnboundLocalError as error:  # Hydra closes a packaged YAML file that was not opened yet
+        hidden = error.__context__
+        if isinstance(hidden, KeyboardInterrupt):
+            fail("interrupted", INTERRUPTED_STATUS)
+        if isinstance(hidden, OSError):
+            fail(f"cannot read '{hidden.filename}' ({hidden.strerror})")
+        raise
     except Exception as error:
         from slm.cli.composition import explain
 
