@@ -30,7 +30,7 @@ CONF = "slm.conf"
 _HYDRA_1_3 = hydra.__version__.startswith("1.3")
 VERSION_BASE = {"version_base": "1.3"} if _HYDRA_1_3 else {}  # 1.4 has one behaviour alone
 # what a command may make are the classes of the user's own settings, and 1.4 asks to say so
-ANY_TARGET = {} if _HYDRA_1_3 else {"execution_whitelist": hydra.utils.UNSAFE_DISABLE_EXECUTION_CHECKS}
+ANY_TARGET = {} if _HYDRA_1_3 else {"execution_whitelist": vars(hydra.utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]}
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")

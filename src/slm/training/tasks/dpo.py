@@ -80,7 +80,7 @@ class Dpo(ChatTask):
         datamodule = PairDataModule(datasets, fingerprint(parts["all"]), **inputs.windows)
         loss, reference = self._loss_beside(inputs, datamodule.fingerprint)
         counts = {name: len(parts[name]) for name in ("train", "val")}
-        said = said_of_faults(faults.lines(), tokenizer, inputs)
+        said = said_of_faults(faults, tokenizer, inputs)
         if inputs.part is None:
             found = f"{counts['train']:,} training and {counts['val']:,} validation pairs"
             said = [f"data {found}; ready in {time.perf_counter() - began:.1f} s", *said]
