@@ -1,7 +1,5 @@
 """The one error a user's mistake raises, and what ends a run that was asked to stop."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from slm.suggest.nearest import ranked

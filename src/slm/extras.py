@@ -1,7 +1,5 @@
 """Optional dependencies: one line that says which `pip install` mends a missing one."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

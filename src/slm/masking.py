@@ -1,7 +1,5 @@
 """Keys and passwords in what is written down about a run: masked, by the name of a setting or by their own look."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is said to the person at the terminal: on stderr, so that stdout holds results only."""
 
-from __future__ import annotations
-
 import os
 import sys
 

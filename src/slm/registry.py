@@ -1,7 +1,5 @@
 """Names to classes: how `model.name=mine` on the command line finds what ``register_model("mine")`` decorated."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points

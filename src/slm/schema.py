@@ -1,7 +1,5 @@
 """Plain dictionaries to typed settings, frozen dataclasses: pydantic checks, and every problem is told in our words."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import inspect

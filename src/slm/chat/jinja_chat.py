@@ -1,7 +1,5 @@
 """Hugging Face chat templates: Jinja in its sandbox, with the additions that `transformers` gives it."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A record of any data set's form to messages: a conversation, or two answers to one prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Conversations to tokens by a chat template: the one place that renders, for training and for generation."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence

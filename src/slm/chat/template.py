@@ -1,7 +1,5 @@
 """What a chat template is, those that there are, and how a tokenizer comes to carry one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

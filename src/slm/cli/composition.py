@@ -1,7 +1,5 @@
 """Hydra's composition without its job: what a configuration is made of, and what Hydra says of a wrong one."""
 
-from __future__ import annotations
-
 import functools
 import re
 import traceback

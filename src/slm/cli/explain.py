@@ -1,7 +1,5 @@
 """`--explain`: for each value of the configuration, what set it, a file or a setting of the command line."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

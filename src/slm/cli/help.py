@@ -1,7 +1,5 @@
 """`--help`, which the comments of a command's YAML say. Imports neither Hydra nor torch, so it answers at once."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Sequence

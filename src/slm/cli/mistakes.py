@@ -1,7 +1,5 @@
 """All that is wrong with a command line, a line each, found before Hydra composes, which would stop at the first."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

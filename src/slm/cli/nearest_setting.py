@@ -1,7 +1,5 @@
 """Which setting was meant: a key mistyped, one of another place, another tool's name, a group's or a choice's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

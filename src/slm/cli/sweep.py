@@ -1,7 +1,5 @@
 """A sweep: its jobs and what becomes of those that fail, and its result as one table."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import io

@@ -1,7 +1,5 @@
 """The kinds of corpora: which files, or which data set, each names."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sysconfig

@@ -1,7 +1,5 @@
 """What is wrong in text that is read: refused, or left out and counted; never dropped in silence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 

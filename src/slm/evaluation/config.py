@@ -1,7 +1,5 @@
 """How a finished model is scored, as `slm-evaluate` is told. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal

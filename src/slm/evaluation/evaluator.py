@@ -1,7 +1,5 @@
 """A finished model's figures over a part of the data, by the task that reads it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

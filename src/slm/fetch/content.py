@@ -1,7 +1,5 @@
 """Whether what came is what was meant: JSON where JSON is expected, and nothing compressed behind our back."""
 
-from __future__ import annotations
-
 import codecs
 import decimal
 import re

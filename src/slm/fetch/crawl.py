@@ -1,7 +1,5 @@
 """A remote file into the data folder: fetched, checked, recorded in its ``manifest.json``; or nothing at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

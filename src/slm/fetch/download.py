@@ -1,7 +1,5 @@
 """Fetch one file: resumed where the connection broke, checked, and in its place only when whole."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Files that others may have made, read within bounds, so that none can fill the memory; and their digests."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Files and folders that are written beside their place and renamed into it: whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """The decode loop, as verbs: prefill prompts, sample, decode one token a row; finished rows make room for others."""
 
-from __future__ import annotations
-
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence

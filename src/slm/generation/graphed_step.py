@@ -1,7 +1,5 @@
 """A decoding step whose shapes and addresses never change: on a GPU recorded once as a CUDA graph and replayed."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections.abc import Callable, Sequence

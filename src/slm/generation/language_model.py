@@ -1,7 +1,5 @@
 """A model with its tokenizer: text in, text out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

@@ -1,7 +1,5 @@
 """A file of prompts and the answers to them, a line of JSON each as it is done."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Logits to next tokens: pure functions, each for logits (B, V)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What the rest of `slm` asks of a registered model (`GPT` is one; yours may be another), and how one is built."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """What a model is made of and what it costs, in numbers."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from slm.models.config import ModelConfig

@@ -1,7 +1,5 @@
 """Which known name was meant: letters mistyped, words left out or spelt out, or another tool's name for the thing."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import re

@@ -1,7 +1,5 @@
 """Tokenizers that were made before, and what stands for one where a model came without."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast

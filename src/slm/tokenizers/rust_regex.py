@@ -2,8 +2,6 @@
 classes (``\\w`` holds "²", each engine has the Unicode of its year) and ``{1,3}+``, no possessive repetition, otherwise
 without a word. What else it does (``^`` begins any line) is found by trying."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import operator

@@ -1,7 +1,5 @@
 """Which bytes tokens are spelt with: by a visible character each, or by SentencePiece's ``▁`` and ``<0x0A>``."""
 
-from __future__ import annotations
-
 import codecs
 import itertools
 import json

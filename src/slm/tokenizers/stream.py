@@ -1,7 +1,5 @@
 """Ids to text as they come, never half a character."""
 
-from __future__ import annotations
-
 import codecs
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Where ids lie in a text, and which of its bytes each stands for: bits per byte are counted so."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Questions with a known answer, put to a model: its likeliest answer beside the reference, at every validation."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

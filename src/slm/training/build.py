@@ -1,7 +1,5 @@
 """What a run is built of once its start is known: data, model, LightningModule, Trainer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

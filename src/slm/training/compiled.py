@@ -1,7 +1,5 @@
 """`torch.compile` where it works, and eager code where it does not."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any, cast
 

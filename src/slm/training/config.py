@@ -1,7 +1,5 @@
 """How to train, as `conf/trainer`, `conf/scheduler` and `conf/callbacks` say it. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

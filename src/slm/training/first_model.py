@@ -1,7 +1,5 @@
 """The model that training begins with: new, or of weights that exist, with rows for every token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -5,8 +5,6 @@ Fabric and torch's optimizers import torch's compiler to tell what was compiled.
 when somebody asks for more of them than that.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import logging

@@ -3,8 +3,6 @@
 `tests/training/test_lightning_seams.py` fails where Lightning changes one of them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

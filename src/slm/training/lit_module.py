@@ -1,7 +1,5 @@
 """The LightningModule: one path from batch to loss, and one place that makes sums of losses means."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Mapping

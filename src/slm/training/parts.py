@@ -1,7 +1,5 @@
 """The parts that a run is made of, from its configuration: optimizer, loggers, callbacks, Trainer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

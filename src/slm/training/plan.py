@@ -1,7 +1,5 @@
 """What a run's settings come to that follow from its data and device: steps, batches, rates, precision."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Generation as Lightning's predict step: a file of prompts, a line of JSON each as it is done."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO, cast

@@ -1,8 +1,6 @@
 """The process that a run has: which of its ranks it is, its memory, what it says, and for ``run.json`` what it is: what
 beside the settings decides the bits of a result."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

@@ -1,7 +1,5 @@
 """The first steps of a run made again from its folder, and compared bit by bit."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

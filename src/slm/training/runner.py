@@ -1,7 +1,5 @@
 """One training run, top to bottom: begin, build, fit, close."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

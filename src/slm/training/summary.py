@@ -1,7 +1,5 @@
 """The end of a run in figures, and in a few lines for a person."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

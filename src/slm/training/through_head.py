@@ -1,7 +1,5 @@
 """Log-probabilities through a head that is no plain matrix, such as a quantized one."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

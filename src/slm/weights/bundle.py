@@ -1,7 +1,5 @@
 """The model bundle: a folder that holds a model whole, for every later command to take."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What may change when training starts from weights that exist. Imports no torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """Models as folders that `transformers` loads with no code of ours: read as ours, and written by a family that can."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How the tensors of another format make up ours: a table, checked against both sides before a number is read."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

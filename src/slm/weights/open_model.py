@@ -1,7 +1,5 @@
 """Where a model can come from: a run, a bundle, a Hugging Face folder, GPT-2's released files, or a name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

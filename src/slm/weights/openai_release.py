@@ -1,7 +1,5 @@
 """GPT-2 as OpenAI released it: downloaded once, and its TensorFlow checkpoint read by TensorFlow's own reader."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

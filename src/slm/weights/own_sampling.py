@@ -1,7 +1,5 @@
 """How its makers sample from a model: `generation_config.json` in our words, kept among a bundle's facts, and back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

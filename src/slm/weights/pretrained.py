@@ -1,7 +1,5 @@
 """A model that exists, in whichever format: opened, checked, loaded when it is wanted, and fitted to another shape."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

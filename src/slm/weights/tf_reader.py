@@ -2,8 +2,6 @@
 first ``{name: (dtype, shape)}`` of all variables, then of each name asked for (a pickle, too) the bytes; an exception
 is the last."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import pickle

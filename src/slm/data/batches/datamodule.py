@@ -1,7 +1,5 @@
 """The LightningDataModules: loaders over windows of a token store, of conversations, of pairs; and the position."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

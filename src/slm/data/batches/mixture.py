@@ -1,7 +1,5 @@
 """Several corpora trained on side by side, each with its weight and a token store of its own."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Which window comes at which position, a function of (seed, position) alone, and in which batch of which rank."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 

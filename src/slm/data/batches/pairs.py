@@ -1,7 +1,5 @@
 """Pairs of answers as tokens, and as batches."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Files of records to a training and a validation part: conversations, or pairs of answers."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Tokens to training examples: the one place that shifts labels."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any

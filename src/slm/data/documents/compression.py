@@ -1,7 +1,5 @@
 """The bytes of a file, piece by piece, whether it is compressed (``.gz``, ``.zst``) or not."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import sys

@@ -1,7 +1,5 @@
 """Parquet files: a record a row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A process that reads Parquet files for this one, in no more memory than it is given (why: docs/architecture.md)."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import pickle

@@ -1,7 +1,5 @@
 """What a corpus consists of: sources, of files or of records, which give documents span by span, long ones in parts."""
 
-from __future__ import annotations
-
 import os
 import re
 from abc import ABC, abstractmethod

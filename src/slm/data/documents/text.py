@@ -1,7 +1,5 @@
 """Text files: one document a file, read in parts where it is long."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

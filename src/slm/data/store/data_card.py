@@ -1,7 +1,5 @@
 """What a token store is made of, for people and programs: ``data_card.json`` and a README beside the tokens."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

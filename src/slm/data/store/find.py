@@ -1,7 +1,5 @@
 """From settings to a token store: the one that is there, or a new one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

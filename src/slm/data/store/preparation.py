@@ -1,7 +1,5 @@
 """Text to token store: scan, choose, fit the tokenizer, tokenize; after a kill, what is finished is not done again."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import os

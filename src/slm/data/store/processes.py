@@ -1,7 +1,5 @@
 """Tasks done by several processes, or by this one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re

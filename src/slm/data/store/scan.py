@@ -1,7 +1,5 @@
 """The corpus cut into units of work, and the first pass over them: the length and a hash of each document, faults."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

@@ -1,7 +1,5 @@
 """Which documents are trained on, which are held out for validation, and which are left out."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

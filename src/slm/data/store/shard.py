@@ -1,7 +1,5 @@
 """A unit of text to a shard: a file of token ids for each split."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

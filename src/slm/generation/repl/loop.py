@@ -1,7 +1,5 @@
 """The interactive prompt: type text, read how the model goes on."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What was said in a session of the interactive prompt, and the slash commands: what they change and answer."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The terminal's side of the interactive prompt: keys, completion, history."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict

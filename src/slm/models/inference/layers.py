@@ -1,7 +1,5 @@
 """Layers for inference: linear ones as they are, by the CPU's fastest operation, and with 8- and 4-bit weights."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

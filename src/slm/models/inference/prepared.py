@@ -1,7 +1,5 @@
 """A model's matrices in the form that decoding reads fastest: 8 or 4 bits, or bf16 in the kernel's own order."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

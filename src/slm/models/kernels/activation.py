@@ -1,7 +1,5 @@
 """The MLP's non-linearity by a C kernel, by itself and, with gradients, ahead of the projection that reads it."""
 
-from __future__ import annotations
-
 import ctypes
 from typing import Any
 

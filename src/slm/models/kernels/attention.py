@@ -1,7 +1,5 @@
 """Causal attention by the C kernels: of a whole prompt, without gradients; of training, with them."""
 
-from __future__ import annotations
-
 import ctypes
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Softmax, loss and gradient of rows of logits in one pass over each row, in place of the logits."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 

@@ -1,7 +1,5 @@
 """The C files beside this one, compiled for the processor at hand when they are first needed."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """``y = x W^T + b`` by the C kernels, for inference: no gradient flows through. And the largest of each row."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

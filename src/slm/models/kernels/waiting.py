@@ -1,7 +1,5 @@
 """How threads that compute together wait for each other; see docs/architecture.md, "Cores that others want too"."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """What a token's place, and its identity once more, add to what layers read; and what every kind of position offers."""
 
-from __future__ import annotations
-
 import math
 
 import torch

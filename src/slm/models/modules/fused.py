@@ -1,7 +1,5 @@
 """Where modules meet kernels: each function takes the kernel that serves what it is given, else torch's operations."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention

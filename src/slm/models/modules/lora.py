@@ -1,7 +1,5 @@
 """Low-rank adaptation: weights stay, a product of two thin matrices beside each of them is trained."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator
 

@@ -1,7 +1,5 @@
 """Cross-entropy straight from hidden states, never holding all logits at once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

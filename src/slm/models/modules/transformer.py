@@ -1,7 +1,5 @@
 """The transformer: norms, attention, MLP, blocks, their stack, and who sees whom in it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm

@@ -1,7 +1,5 @@
 """What an optimizer, a callback or a logger may be told, and what ``auto`` stands for. Imports no torch."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Muon: hidden matrices by orthogonalised momentum, everything else by AdamW, as one optimizer."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable

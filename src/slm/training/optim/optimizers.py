@@ -1,7 +1,5 @@
 """What an optimizer is given: parameters in groups, weight decay on matrices only; and steps to leave out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

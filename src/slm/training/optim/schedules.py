@@ -1,7 +1,5 @@
 """Learning-rate schedules, as factors of the peak rate over the optimizer steps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Optimizers that give other weights than they train, as schedule-free ones do: they have `train()` and `eval()`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 

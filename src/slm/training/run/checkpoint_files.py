@@ -4,8 +4,6 @@ last.ckpt, best.ckpt and step_*.ckpt of one step are one file under several name
 what is left then is another step. Imports no torch.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

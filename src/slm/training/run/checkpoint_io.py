@@ -1,7 +1,5 @@
 """Checkpoints on disk: whole or not there, plain types only, written by a thread while training goes on."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import os

@@ -1,7 +1,5 @@
 """Checkpoints every N steps, the newest and the best, and the bundle of the best weights; until then, of the last."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

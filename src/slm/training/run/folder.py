@@ -1,7 +1,5 @@
 """A run's folder: what lies where, and how to find the one to go on from."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """One process a run folder: a second one that would write to it is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

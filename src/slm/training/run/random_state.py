@@ -1,7 +1,5 @@
 """Random states in every checkpoint, so that dropout goes on where it was."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

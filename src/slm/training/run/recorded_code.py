@@ -5,8 +5,6 @@ lies (``--config-dir``). What ships with slm, torch and Lightning is built, and 
 define: whoever installed them trusts them. Anything else is typed again, or its module is named (``plugins=[…]``).
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

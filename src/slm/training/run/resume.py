@@ -1,8 +1,6 @@
 """Whether the run that is to go on from a checkpoint fits it: checked before anything is written, so that a mistake
 leaves the old run as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

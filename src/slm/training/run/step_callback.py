@@ -1,7 +1,5 @@
 """A callback that is told of optimizer steps: Lightning's hooks speak of batches, of which a step may take several."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl

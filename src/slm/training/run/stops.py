@@ -4,8 +4,6 @@ To Lightning the callbacks that stop are `Checkpoint`s only because those are ca
 given: `PlannedStop`, `Checkpoints`, `StopOnSignal`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import timedelta

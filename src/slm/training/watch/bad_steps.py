@@ -1,7 +1,5 @@
 """What becomes of a run when the loss or the gradient of a step is not finite."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

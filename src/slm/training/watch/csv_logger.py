@@ -1,7 +1,5 @@
 """``metrics.csv``: always there, appended to, and continued by a resumed run."""
 
-from __future__ import annotations
-
 import csv
 import io
 from argparse import Namespace

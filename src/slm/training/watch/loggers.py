@@ -1,8 +1,6 @@
 """Further loggers beside ``metrics.csv``. Each goes on with its series when a run is resumed, and ends none by failing:
 that is said, the others log on, and what is lost is counted."""
 
-from __future__ import annotations
-
 import functools
 import secrets
 import sys

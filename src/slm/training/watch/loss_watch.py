@@ -1,7 +1,5 @@
 """Says when the training loss jumps, and writes down what it jumped on."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The progress of a run on stderr, and how long it will still take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

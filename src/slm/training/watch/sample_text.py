@@ -1,7 +1,5 @@
 """A look at what the model writes, at every validation."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Steps to be looked at again, a line of JSON each, with the samples they were made of."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

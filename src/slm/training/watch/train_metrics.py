@@ -1,7 +1,5 @@
 """What a training step is logged with: loss, learning rate, gradient norm, speed."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """GPT-2 (Radford et al. 2019), as Hugging Face stores it: matrices as (in, out)."""
 
-from __future__ import annotations
-
 from slm.models.config import ModelConfig
 from slm.registry import register_family
 from slm.weights.families.family import Family, Setting, whole_table, with_bias

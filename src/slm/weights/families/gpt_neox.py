@@ -1,7 +1,5 @@
 """GPT-NeoX (Black et al. 2022): Pythia. Parallel residual, rotary positions on a part of each head."""
 
-from __future__ import annotations
-
 from slm.models.config import ModelConfig
 from slm.registry import register_family
 from slm.weights.families.family import Family, Setting, whole_table, with_bias

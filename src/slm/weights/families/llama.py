@@ -1,7 +1,5 @@
 """Llama's family (Touvron et al. 2023): SmolLM2, TinyLlama, Llama 2 and 3, and dense Qwen3 (Yang et al. 2025)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from slm.models.config import ModelConfig

@@ -1,7 +1,5 @@
 """Preference losses: pure functions of what a model, and a reference, think of the answers of pairs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple, Protocol
 

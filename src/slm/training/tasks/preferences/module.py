@@ -1,7 +1,5 @@
 """The LightningModule of preference tuning: pairs to losses, and what the model thinks of them."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, cast
 
 import torch

@@ -1,7 +1,5 @@
 """What the reference thinks of the answers: computed once, ahead of training, so that memory is one model's."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping
