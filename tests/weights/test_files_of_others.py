@@ -92,6 +92,35 @@ def test_masks_beside_the_weights_are_left_out_of_any_type(
     torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_tied_head_stored_a_second_time_must_be_the_embedding(tmp_path: Path) -> None:
+    """Left out where it is; where it is not, one of the two numbers would be dropped in silence."""
+    theirs = their_model({**LLAMA, "tie_word_embeddings": True})
+    theirs.save_pretrained(tmp_path)
+    file, name = tmp_path / "model.safetensors", "model.embed_tokens.weight"
+    stored = load_file(file)
+    save_file({**stored, "lm_head.weight": stored[name].clone()}, file)
+    assert "lm_head.weight" not in read_hugging_face(tmp_path)[2].stored
+    save_file({**stored, "lm_head.weight": stored[name] + 1}, file)
+    with pytest.raises(UserError, match=rf"'lm_head\.weight' differs from '{name}'.*correct tie_word_embeddings"):
+        read_hugging_face(tmp_path)
+
+
+def test_shards_hold_what_their_index_lists_and_each_tensor_once(tmp_path: Path) -> None:
+    their_model(LLAMA).save_pretrained(tmp_path, max_shard_size="20KB")
+    index = tmp_path / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    first = sorted(set(listed["weight_map"].values()))[0]
+    moved = {**listed, "weight_map": {**listed["weight_map"], "model.more.weight": first}}
+    index.write_text(json.dumps(moved))
+    with pytest.raises(UserError, match=rf"lists 'model\.more\.weight' in {first}, which does not hold it"):
+        read_hugging_face(tmp_path)
+    index.write_text(json.dumps(listed))
+    name, shard = next((name, shard) for name, shard in listed["weight_map"].items() if shard != first)
+    save_file({**load_file(tmp_path / first), name: load_file(tmp_path / shard)[name]}, tmp_path / first)
+    with pytest.raises(UserError, match=f"holds '{name}', which another file"):
+        read_hugging_face(tmp_path)
+
+
 def test_a_family_that_cannot_even_hold_the_heads_is_passed_over() -> None:
     """Heads apart from the width: GPT-NeoX read back no model at all, and that error hid that Qwen3 can hold it."""
     transformer = {"dim": 30, "n_layers": 1, "n_heads": 4, "head_dim": 8, "mlp": "glu", "activation": "silu"}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slm.errors import UserError
@@ -73,7 +74,7 @@ def read_hugging_face(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
 
 
 def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
-    """The base prefix is added where a file lacks it; buffers, and a tied head stored a second time, are left out."""
+    """The base prefix is added where a file lacks it; buffers are left out, and a tied head stored a second time."""
     pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
     if pickled and not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
         raise UserError(
@@ -86,9 +87,18 @@ def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
         full = family.base_prefix + name
         if name in known or full in known:
             return name if name in known else full
-        return None if name == family.head or name.endswith(family.buffers) else name
+        return None if name.endswith(family.buffers) else name
 
-    return safetensors_in(folder).renamed(their_name)
+    source = safetensors_in(folder).renamed(their_name)
+    embedding, head = table[0].theirs[0], source.stored.get(family.head)
+    if head is None or family.head in known:
+        return source
+    if embedding in source.stored and not torch.equal(head.read(), source.read(embedding)):
+        raise UserError(
+            f"{source.where}: '{family.head}' differs from '{embedding}', though {CONFIG_FILE} ties them; "
+            "correct tie_word_embeddings"
+        )
+    return source.renamed(lambda name: None if name == family.head else name)
 
 
 def family_of(config: ModelConfig) -> Family:

@@ -83,7 +83,10 @@ def safetensors_in(folder: Path, name: str = "model.safetensors") -> TensorSourc
     shards = sorted(set(places.values()))
     if any(Path(shard).name != shard for shard in shards):
         raise UserError(f"{index} names a shard outside its folder; fetch it again")
-    return TensorSource(str(index), _stored_in([folder / shard for shard in shards]))
+    source = TensorSource(str(index), _stored_in([folder / shard for shard in shards]))
+    for missing in sorted(places.keys() - source.stored.keys()):
+        raise UserError(f"{index} lists '{missing}' in {places[missing]}, which does not hold it; fetch both again")
+    return source
 
 
 def _stored_in(files: Iterable[Path]) -> dict[str, StoredTensor]:
@@ -91,6 +94,8 @@ def _stored_in(files: Iterable[Path]) -> dict[str, StoredTensor]:
     for file in files:
         with _opened(file) as content:
             for name in content.keys():  # noqa: SIM118  # no mapping, it only has this method
+                if name in stored:
+                    raise UserError(f"{file} holds '{name}', which another file beside it holds too; fetch them again")
                 tensor = content.get_slice(name)
                 kind = tensor.get_dtype()
                 read = partial(_read, file, name)
