@@ -36,7 +36,7 @@ def model_source(values: Mapping[str, Any]) -> Source:
             "released files)"
         )
     path = str(values[given[0]])
-    plugins = checked_plugins(values["plugins"])
+    plugins = checked_plugins(values.get("plugins"))
     run = Path(path).expanduser()
     refuse_unknown_plugins(run, plugins)
     import_plugins([*plugins, *recorded_plugins(run)])  # a model of the user's own is known only behind that

@@ -37,7 +37,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model as training validates, by the task that reads the data: the figures that training calls ``val/…``,
     ``scored_tokens``, the ``scored_bytes`` of text that those stand for, ``split``, the task's report and ``seq_len``;
-    quantized also ``loss_unquantized`` and ``loss_change``."""
+    quantized also ``loss_unquantized`` and ``loss_change``. `UserError`: the data cannot be read, or not by this model,
+    or a setting does not go with it."""
     if settings.eos_token is not None:
         opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
     read = _data(data, opened.config.params.max_seq_len)

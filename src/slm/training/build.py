@@ -29,7 +29,7 @@ from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.random_state import RandomState
 from slm.training.run.resume import Resumed
 from slm.training.run.stop_signals import StopSignals
-from slm.training.run.stops import PlannedStop, StopOnSignal
+from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.training.watch.bad_steps import BadSteps
@@ -64,7 +64,6 @@ class Built:
     data: TaskData
     precision: str  # Lightning's name of it
     resolved: dict[str, Any]  # what settings came to that the configuration leaves open
-    settings: dict[str, Any]  # all of them, for loggers
     module: LanguageModelModule
     trainer: pl.Trainer
     checkpoints: Checkpoints
@@ -88,6 +87,7 @@ def build(
     begun: Begun,
     data: TaskData,
     composed: Mapping[str, Any],
+    broken_off: BrokenOff,
     more_callbacks: Sequence[pl.Callback],
     signals: StopSignals,
 ) -> Built:
@@ -107,9 +107,14 @@ def build(
             resumed.check_ends_after(config.last_step)
         resumed.check_fits(data.datamodule, module.model, module.optimizer)
     numbers = resolved(config, composed, precision, model_config)
-    settings = settings_for_loggers(composed, numbers, model_config)
-    trainer = _trainer(begun, data, precision, more_callbacks, checkpoints, signals)
-    return Built(begun, data, precision, numbers, settings, module, trainer, checkpoints)
+    first = [
+        broken_off,
+        BadSteps(config.trainer, config.run_dir, begun.checkpoint, checkpoints),
+        TrainMetrics(config.trainer.log_every, settings_for_loggers(composed, numbers, model_config)),
+    ]
+    others = [*data.callbacks, *begun.callbacks, *more_callbacks]
+    trainer = _trainer(begun, precision, [*first, *others], checkpoints, signals)
+    return Built(begun, data, precision, numbers, module, trainer, checkpoints)
 
 
 def _module(
@@ -142,22 +147,13 @@ def _module(
 
 
 def _trainer(
-    begun: Begun,
-    data: TaskData,
-    precision: str,
-    more_callbacks: Sequence[pl.Callback],
-    checkpoints: Checkpoints,
-    signals: StopSignals,
+    begun: Begun, precision: str, first: Sequence[pl.Callback], checkpoints: Checkpoints, signals: StopSignals
 ) -> pl.Trainer:
     """Lightning's, whose periods count micro-batches."""
     config, own = begun.config, begun.config.trainer
     accumulate = own.accumulation(begun.n_devices)
     callbacks = [  # in the order in which they are called: who leaves out a step is first, who saves and stops are last
-        BadSteps(own, config.run_dir, begun.checkpoint, checkpoints),
-        TrainMetrics(own.log_every),
-        *data.callbacks,
-        *begun.callbacks,
-        *more_callbacks,
+        *first,
         FrozenGarbage(),
         *([Compiled()] if own.compile else []),
         RandomState(),

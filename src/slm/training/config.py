@@ -117,7 +117,7 @@ class SchedulerConfig:
     """The learning rate over the steps; formulas in `slm.training.optim.schedules`."""
 
     __pydantic_config__ = FORBID_EXTRA
-    name: Text = "cosine"
+    name: Text = "cosine"  # one of `SCHEDULES`; constant warms up, none does not
     warmup_steps: NonNegativeFloat | None = None  # from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps
     min_lr_ratio: Fraction | None = None  # where the decay ends, at ``trainer.max_steps``, of the peak
     decay_fraction: Fraction | None = None  # of the steps, that wsd's last phase takes

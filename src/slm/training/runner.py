@@ -61,7 +61,7 @@ def train(
         if (done := _done_before(begun.config, resumed)) is not None:
             return done
         broken_off = BrokenOff()
-        run = build(begun, data, composed, [*more_callbacks, broken_off], signals)
+        run = build(begun, data, composed, broken_off, more_callbacks, signals)
         _open_run_folder(run, composed, overrides)
         _fit(run, broken_off)
         return _close(run)
@@ -168,8 +168,6 @@ def _keep_start(config: RunConfig, resumed: bool) -> None:
 
 def _fit(run: Built, broken_off: BrokenOff) -> None:
     folder = run.begun.config.run_dir
-    for logger in run.trainer.loggers:  # ahead of the first metric: Lightning would write an empty hparams.yaml
-        logger.log_hyperparams(run.settings)
     try:
         with process.own_ranks():
             run.trainer.fit(run.module, datamodule=run.data.datamodule, ckpt_path=run.begun.checkpoint)

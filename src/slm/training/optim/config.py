@@ -9,7 +9,17 @@ from annotated_types import Lt
 from pydantic import Strict
 
 from slm.errors import UserError
-from slm.schema import Count, Flag, NonNegativeFloat, PositiveFloat, Probability, checked, unknown_key, value_problems
+from slm.schema import (
+    Count,
+    Flag,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    Probability,
+    checked,
+    unknown_key,
+    value_problems,
+)
 from slm.training.config import AUTO, LossWatchSettings, SampleSettings, steps_of
 
 LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
@@ -124,7 +134,7 @@ class _Ranges:
     weight_decay: NonNegativeFloat = 0.0
     eps: PositiveFloat = 1e-8
     betas: tuple[Probability, Probability] = (0.9, 0.999)
-    alpha: Probability = 0.99
+    alpha: Fraction = 0.99
     momentum: Probability | None = None
     dampening: Probability = 0.0
     nesterov: Flag = False

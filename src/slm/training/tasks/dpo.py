@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator
+from annotated_types import Ge, Lt
+from pydantic import AfterValidator, Strict
 
 from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError, refuse
 from slm.registry import PREFERENCE_LOSSES, register_task
-from slm.schema import Flag, NonNegativeFloat, PositiveFloat, Probability, Text, call_problems
+from slm.schema import Flag, NonNegativeFloat, PositiveFloat, Text, call_problems
 from slm.training.optim.config import preference_lr
 from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
 
@@ -34,7 +35,7 @@ class Dpo(ChatTask):
     loss: Annotated[Text, AfterValidator(PREFERENCE_LOSSES.check)] = "dpo"
     # the loss's own; None for its default, or where it has no such thing
     beta: PositiveFloat | None = None
-    label_smoothing: Probability | None = None
+    label_smoothing: Annotated[float, Strict(), Ge(0), Lt(0.5)] | None = None
     per_token: Flag | None = None
     gamma: NonNegativeFloat | None = None
     settings: dict[str, Any] = field(default_factory=dict)  # of a loss that others registered, what else it takes

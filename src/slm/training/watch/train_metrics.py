@@ -16,7 +16,8 @@ LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "toke
 
 
 class TrainMetrics(pl.Callback):
-    """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers.
+    """Every `log_every` optimizer steps, at the first and at the last one, a row to all loggers, which are told all
+    `settings` before.
 
     ``train/loss`` is the mean over the tokens since the last row. ``speed/*`` covers the same steps, validation and
     saving left out: ``tokens_per_s`` over all ranks, of all that the model read (padding too: it costs as much),
@@ -24,14 +25,18 @@ class TrainMetrics(pl.Callback):
     appendix B).
     """
 
-    def __init__(self, log_every: int) -> None:
-        self.log_every = log_every
+    def __init__(self, log_every: int, settings: dict[str, Any]) -> None:
+        self.log_every, self._settings = log_every, settings
         self.latest: dict[str, float] = {}
         self.latest_step = -1
         self.total_s = 0.0
         self.total_tokens = 0
         self._logged_step = 0
         self._started = self._paused_at = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:  # ahead of the first metric: Lightning would write an empty hparams.yaml
+            logger.log_hyperparams(self._settings)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._logged_step = trainer.global_step
