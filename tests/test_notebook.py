@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.nightly
+
 nbclient = pytest.importorskip("nbclient", reason="needs the extra 'notebook'")
 nbformat = pytest.importorskip("nbformat", reason="needs the extra 'notebook'")
 

@@ -64,6 +64,7 @@ def shortened(words: list[str]) -> list[str]:
     return [*(word.replace("stop_after=100", "stop_after=2") for word in words[1:]), *short]
 
 
+@pytest.mark.nightly
 def test_every_command_runs_in_order(run_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends with status 0; what a later one needs, an earlier one made."""
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -29,6 +29,7 @@ def command(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.C
     return subprocess.run([script, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_answers_at_once(name: str) -> None:
     """Under a second, so it may import neither torch nor Hydra; for a person: purpose, three examples, groups

@@ -50,6 +50,7 @@ def misses(run_cli: Any, table: Iterable[tuple[str, str]]) -> list[str]:
     return found
 
 
+@pytest.mark.nightly
 def test_sixty_mistyped_settings(run_cli: Any, tmp_path: Path) -> None:
     missed = misses(run_cli, SIXTY)
     assert len(SIXTY) == 60
@@ -63,6 +64,7 @@ def test_twenty_fresh_ones(run_cli: Any) -> None:
     assert len(missed) <= 3, "\n".join(missed)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("typed", ["max_steps=9", "model=gpt2-medium", "+optimizer.beta=[0.9,0.95]", "--lr=1"])
 def test_a_suggestion_comes_at_once(tmp_path: Path, typed: str) -> None:
     """The whole command, with Python's start, in seconds of a processor: beside other work the clock tells less.

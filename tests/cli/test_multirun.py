@@ -79,6 +79,7 @@ def test_a_bug_in_a_job_is_told_with_its_traceback(run_cli: Any, short: tuple[st
     assert outcome.err.count("; the other jobs go on") == 2
 
 
+@pytest.mark.nightly
 def test_a_sweep_over_paths(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
     """A path's comma means itself in a single run and sweeps in a multirun."""
     for name in ("a.txt", "b.txt", "a.txt,b.txt"):

@@ -125,6 +125,7 @@ def test_workers_change_nothing(store: TokenStore) -> None:
             assert one.get("text_bytes") == other.get("text_bytes")
 
 
+@pytest.mark.nightly
 def test_a_loader_that_is_not_forked_gets_a_path(tmp_path: Path) -> None:
     """macOS, Windows, and Linux from Python 3.14 start loaders afresh and send them the data set: it was every token,
     to each. Of one file and of several; what they read is the same."""

@@ -117,6 +117,7 @@ prepare_store(corpus, test_pipeline.BPE, Path({out!r}), 2)
 """
 
 
+@pytest.mark.nightly
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, small_units: None) -> None:
     """SIGKILL of the whole tree, at moments spread over a run; each start gets a little further or finishes."""
     text = write_texts(tmp_path / "text", n=120)
@@ -316,6 +317,7 @@ class Sleeps:
         time.sleep(60)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is asked of /proc")
 def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     """The peak of a process that prepares 30 MB of one text lies near that of 10 MB."""

@@ -89,6 +89,7 @@ def test_two_hundred_damages_are_found(damaged_run: Path, last: Path) -> None:
     assert found > 0.7 * DAMAGES
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("flipped", [1, 0x80])
 def test_any_byte_of_a_small_file(tmp_path: Path, flipped: int) -> None:
     """Of a tensor or a record: found, by torch's reader at the latest, or nothing that is read is changed. And no cut

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.nightly
+
 RUN = (
     "trainer.max_steps=12",
     "trainer.val_every=4",

@@ -22,6 +22,8 @@ import pytest
 from runs import ForkServer, Run, contents, differences, random_kill
 from witness import PHASES, Kill
 
+pytestmark = pytest.mark.nightly
+
 LONG = os.environ.get("SLM_FAULTS") == "long"
 KILLS = 17 if LONG else 3  # of each case
 KILLS_OF_A_RUN = 6

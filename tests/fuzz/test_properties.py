@@ -20,6 +20,8 @@ from slm.schema import checked
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 
+pytestmark = pytest.mark.nightly
+
 KEYS = [
     *("seed", "run_dir", "stop_after", "plugins", "model", "model.name", "model.params.max_seq_len"),
     *("model.modules.transformer.dim", "model.modules.transformer.n_heads", "model.modules.loss.kind", "adapter"),

@@ -174,6 +174,8 @@ def test_a_label_that_is_no_token_is_refused(case: Case) -> None:
         CrossEntropy()(case.hidden, case.head, case.labels, V)
 
 
+@pytest.mark.serial
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_over_the_hidden_states(request: pytest.FixtureRequest) -> None:
     """Under 150 MB at GPT-2's vocabulary and 4 x 1,024 tokens, beside the gradients that stay (all logits: 824 MB)."""

@@ -377,6 +377,7 @@ def test_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_kernels
+@pytest.mark.nightly
 def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded_afresh(monkeypatch, tmp_path) is not None
     made = list((tmp_path / "native").iterdir())

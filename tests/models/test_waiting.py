@@ -13,6 +13,8 @@ import pytest
 from slm.models.kernels import waiting
 from slm.models.kernels.waiting import CALM_PERIODS, Crowd
 
+pytestmark = [pytest.mark.nightly, pytest.mark.serial]
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP's waiting is changed on Linux alone")
 
 

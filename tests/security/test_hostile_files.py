@@ -21,6 +21,8 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "fuzz"))  # the smallest files there are
 from small_model_folder import bundle_files, checkpoint_bytes, hugging_face_files
 
+pytestmark = pytest.mark.nightly
+
 MOST_MEGABYTES = 500
 MOST_SECONDS = 5
 RAN = "ran.txt"

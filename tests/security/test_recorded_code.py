@@ -30,6 +30,7 @@ def my_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_module"
 
 
+@pytest.mark.nightly
 def test_ones_own_callback_is_typed_again(run_cli: Any, tiny: tuple[str, ...], my_module: str) -> None:
     """The setting, or its module; left out, or taken out, it runs nothing. Of the checkpoint alone nothing is built
     that is a callback."""

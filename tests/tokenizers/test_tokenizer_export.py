@@ -104,6 +104,7 @@ def test_an_export_can_be_taken_in_again(made: dict[str, Tokenizer], exported: d
     assert again.encode("the cat é ~") == made[label].encode("the cat é ~")
 
 
+@pytest.mark.nightly
 def test_gpt2s_vocabulary_with_the_merges_that_tiktoken_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

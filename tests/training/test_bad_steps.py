@@ -114,6 +114,7 @@ def test_a_row_of_several_steps(train_tiny: Any, metrics_of: Any) -> None:
     assert float(five[1]["train/loss"]) == pytest.approx(sum(counted) / 3, rel=1e-6)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("on_bad_step", ["skip", "rewind"])
 def test_in_parts(train_tiny: Any, run_cli: Any, metrics_of: Any, on_bad_step: str) -> None:
     """Killed after a bad step and gone on from a checkpoint of before or after it, the run is the run."""
@@ -195,6 +196,7 @@ def test_weights_that_are_not_finite_are_not_saved(run_cli: Any, tiny: tuple[str
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 2
 
 
+@pytest.mark.nightly
 def test_two_ranks_decide_alike(train_tiny: Any, tiny: tuple[str, ...], cache_dir: Path, tmp_path: Path) -> None:
     """The loss of one rank is inf, with a gradient that is finite by itself: both leave the step out, else they would
     wait for each other for ever or learn different weights."""

@@ -74,6 +74,7 @@ def test_of_each_part_of_a_mixture(invoke: Any, words: list[str], tmp_path: Path
     assert found["val/bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
 
 
+@pytest.mark.nightly
 def test_two_ranks_score_what_one_does(
     invoke: Any, words: list[str], tmp_path: Path, metrics_of: Any, cache_dir: Path
 ) -> None:

@@ -17,7 +17,10 @@ RUINOUS = (
 )
 
 
-@pytest.mark.parametrize("kind", ["plain", "lora", "schedule_free"])
+NIGHTLY = [pytest.param(kind, marks=pytest.mark.nightly) for kind in ("lora", "schedule_free")]
+
+
+@pytest.mark.parametrize("kind", ["plain", *NIGHTLY])
 def test_last_and_best(
     invoke: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, metrics_of: Any, kind: str
 ) -> None:

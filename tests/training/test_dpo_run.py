@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...], tiny_ru
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("adapter", ["none", "lora"])
+@pytest.mark.parametrize("adapter", ["none", pytest.param("lora", marks=pytest.mark.nightly)])
 def test_a_run_in_parts_is_the_run(
     invoke: Any, run: tuple[str, ...], tmp_path: Path, metrics_of: Any, cache_dir: Path, adapter: str
 ) -> None:
@@ -61,6 +61,7 @@ def test_a_run_in_parts_is_the_run(
     assert (outcome.status, "reference.safetensors is missing" in outcome.err) == (2, True)
 
 
+@pytest.mark.nightly
 def test_a_damaged_cache_is_made_again(invoke: Any, run: tuple[str, ...], tmp_path: Path, cache_dir: Path) -> None:
     """One flipped bit of a number, which the format itself cannot see, or an end cut off; a kept one is refused."""
     command = ("train", *run, "trainer.max_steps=1")
@@ -83,6 +84,7 @@ def test_a_damaged_cache_is_made_again(invoke: Any, run: tuple[str, ...], tmp_pa
     assert (outcome.status, "restore it, or start a new run" in outcome.err) == (2, True)
 
 
+@pytest.mark.nightly
 def test_the_batch_it_is_cut_into_changes_nothing(
     invoke: Any, run: tuple[str, ...], tmp_path: Path, metrics_of: Any
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_run_is_resumed_although_its_source_has_gone(
     assert (again.status, "there is no folder './source'" in again.err) == (2, True), "another run needs the weights"
 
 
+@pytest.mark.nightly
 def test_a_run_in_a_new_folder_from_an_old_checkpoint_keeps_its_start_too(
     invoke: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = [pytest.mark.nightly, pytest.mark.serial]
+
 FAULTS = """
 import resource, sys, torch
 from slm.training.process import keep_freed_memory

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+_OTHERS = ("backends.registry", "utils", "config", "variables.lists")
 _LEAN = "from slm.training.lean_lightning import import_lightning; import_lightning(); import sys\n"
 
 
@@ -22,6 +23,7 @@ def test_lightning_comes_without_what_it_does_not_need() -> None:
     ].startswith("<class")
 
 
+@pytest.mark.nightly
 def test_torchmetrics_is_whole_for_those_who_ask() -> None:
     """Metrics of every kind, one class each, however it is come by."""
     code = """
@@ -34,6 +36,7 @@ metric = torchmetrics.MeanMetric(); metric.update(torch.tensor([1.0, 2.0])); pri
     assert _python(code) == ["Accuracy", "Perplexity", "True", "True", "True", "1.5"]
 
 
+@pytest.mark.nightly
 def test_what_is_compiled_is_known_to_be() -> None:
     """Fabric's and Lightning's own question, with the compiler that came later."""
     code = """
@@ -65,7 +68,7 @@ print(float(double(torch.tensor(2.0))), "sympy" in sys.modules, step())
     assert _python(code) == ["0.500", "False", "4.0", "True", "0.000"]
 
 
-@pytest.mark.parametrize("asked", ["backends.registry", "eval_frame", "utils", "config", "variables.lists"])
+@pytest.mark.parametrize("asked", ["eval_frame", *(pytest.param(name, marks=pytest.mark.nightly) for name in _OTHERS)])
 def test_a_module_of_the_compiler_is_itself_whichever_is_imported_first(asked: str) -> None:
     code = f"""
 import torch._dynamo.{asked} as found
@@ -78,6 +81,7 @@ print(torch.compile(torch.nn.Linear(2, 3), backend="eager")(torch.zeros(1, 2)).s
     assert _python(code) == ["True", "True", "True", "module", "True", "3"]
 
 
+@pytest.mark.nightly
 def test_a_name_of_the_compiler_is_asked_for_first() -> None:
     """As `init_process_group` asks: the package runs, its first module was taken for the first that anybody imports,
     and every run of several processes ended there."""
@@ -85,6 +89,7 @@ def test_a_name_of_the_compiler_is_asked_for_first() -> None:
     assert _python(code) == ["torch._dynamo.trace_rules", "module"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("first", ["matplotlib", "torchmetrics", "torch._dynamo"])
 def test_what_was_imported_before_stays(first: str) -> None:
     """Also plots of metrics, which torchmetrics has where it finds matplotlib."""

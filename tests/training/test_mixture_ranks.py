@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.nightly
+
 # Writes down what each rank trains on: the command line of a user's own callback.
 CALLBACK = """
 import json, os

@@ -89,6 +89,7 @@ def test_time_is_over_within_an_accumulation(
     assert_same(run, unbroken(*RUN), metrics_of)
 
 
+@pytest.mark.nightly
 def test_a_callback_asks_for_the_end_within_an_accumulation(
     unbroken: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any, stopping: str
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_callback_asks_for_the_end_within_an_accumulation(
     assert_same(run, unbroken(*RUN), metrics_of)
 
 
-@pytest.mark.parametrize("stops", [(2,), (3, 6, 10)])
+@pytest.mark.parametrize("stops", [pytest.param((2,), marks=pytest.mark.nightly), (3, 6, 10)])
 def test_a_part_changes_nothing(
     unbroken: Any, train_tiny: Any, run_cli: Any, metrics_of: Any, stops: tuple[int, ...]
 ) -> None:

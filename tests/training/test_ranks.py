@@ -46,6 +46,7 @@ def test_two_ranks_are_one(
                 assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5), (row["step"], name)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("task", ["text", "pairs"])
 def test_fewer_windows_than_ranks(
     invoke: Any, tiny: tuple[str, ...], tiny_run: Path, cache_dir: Path, tmp_path: Path, metrics_of: Any, task: str
@@ -100,6 +101,7 @@ def samples(folder: Path) -> list[list[str]]:
     return [sorted(steps[step]) for step in range(len(steps))]
 
 
+@pytest.mark.nightly
 def test_one_two_one(
     invoke: Any,
     tiny: tuple[str, ...],

@@ -220,6 +220,7 @@ def test_a_run_says_and_records_what_its_settings_come_to(run_cli: Any, tiny: An
     assert (tmp_path / "run/checkpoints/step_00000006.ckpt").is_file()
 
 
+@pytest.mark.nightly
 def test_passes_or_steps(run_cli: Any, tiny: Any, train_tiny: Any, tmp_path: Any, metrics_of: Any) -> None:
     """A run of so many passes is that of as many steps, also in parts; whoever goes on may say it the other way."""
     passes = [s for s in tiny if not s.startswith("trainer.max_steps")]

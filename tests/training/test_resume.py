@@ -50,7 +50,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_thirty_and_thirty_are_sixty(
     straight: Any, train_tiny: Any, run_cli: Any, metrics_of: Any, workers: int
 ) -> None:
@@ -66,6 +66,7 @@ def test_thirty_and_thirty_are_sixty(
     assert same_weights(run, expected)
 
 
+@pytest.mark.nightly
 def test_from_a_checkpoint_in_the_middle(straight: Any, train_tiny: Any, run_cli: Any, metrics_of: Any) -> None:
     """Step 10 is a multiple of neither ``log_every`` nor ``val_every``: the sums that the next row of the
     table is made of are in the checkpoint, and rows of after it are made again, not doubled."""
@@ -125,6 +126,7 @@ def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path:
     assert (tmp_path / "new" / "model").is_dir()
 
 
+@pytest.mark.nightly
 def test_from_another_folder(
     invoke: Any, tiny: tuple[str, ...], tmp_path: Path, text_file: Path, metrics_of: Any
 ) -> None:

@@ -104,6 +104,7 @@ def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], ti
     assert outcome.status == 0, outcome.err
 
 
+@pytest.mark.nightly
 def test_new_tokens_in_spare_rows_are_new_tokens(run_cli: Any, sft: list[str], tmp_path: Path) -> None:
     """Pythia has 50,304 rows and 50,277 tokens: with `chatml` and LoRA its two new ones stood in rows that nothing
     trained, and nothing said so, though rows that `grow_vocab` makes were refused. All begin as the mean of the 258."""

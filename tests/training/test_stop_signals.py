@@ -59,9 +59,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, invoke: Any, tiny: tuple[
     ("name", "hook", "step", "batch", "stops_at"),
     [
         ("SIGTERM", "train", 5, 1, 6),  # a step half accumulated is made whole
-        ("SIGINT", "train", 3, 0, 4),  # a step that a validation is due after
+        pytest.param("SIGINT", "train", 3, 0, 4, marks=pytest.mark.nightly),  # a step that a validation is due after
         ("SIGUSR1", "validation", 8, 2, 8),
-        ("SIGUSR2", "train", 0, 0, 1),
+        pytest.param("SIGUSR2", "train", 0, 0, 1, marks=pytest.mark.nightly),
     ],
 )
 def test_what_was_stopped_goes_on_as_if_it_had_not(
@@ -90,6 +90,7 @@ def test_what_was_stopped_goes_on_as_if_it_had_not(
     assert {file.name for file in run.rglob("*")} == {file.name for file in unbroken.rglob("*")}
 
 
+@pytest.mark.nightly
 def test_stopped_again_in_the_validation_it_began_with(
     signalling: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, unbroken: Path, metrics_of: Any
 ) -> None:
@@ -205,6 +206,7 @@ def test_ctrl_c_reaches_the_whole_group(started: Any, tiny: tuple[str, ...], tmp
     assert err.splitlines()[-1].endswith(f"go on from step {step}: slm-train resume=run")
 
 
+@pytest.mark.nightly
 def test_a_second_ctrl_c_ends_at_once(started: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """No wait for the step's end, which here does not come."""
     (tmp_path / "slow.py").write_text(

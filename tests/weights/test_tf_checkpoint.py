@@ -17,6 +17,8 @@ import torch
 from slm.errors import UserError
 from slm.weights.openai_release import tensorflow_checkpoint
 
+pytestmark = pytest.mark.nightly
+
 DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
 Save = Callable[[Path, Mapping[str, Any]], None]
 
