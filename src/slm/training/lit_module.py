@@ -130,11 +130,10 @@ class LanguageModelModule(pl.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Scale the gradient down to `grad_clip`, leave out a step that is not finite, and close the step's sums."""
-        gradients = [p for p in self.model.parameters() if p.grad is not None]
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in trained])  # type: ignore[misc]
         if self.grad_clip:
-            self.grad_norm = nn.utils.clip_grad_norm_(gradients, self.grad_clip)
-        else:
-            self.grad_norm = nn.utils.get_total_norm([p.grad for p in gradients])  # type: ignore[misc]
+            nn.utils.clip_grads_with_norm_(trained, self.grad_clip, self.grad_norm)
         leave_out_if_bad(optimizer, self.grad_norm, getattr(self.trainer.precision_plugin, "scaler", None))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         taken = data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size

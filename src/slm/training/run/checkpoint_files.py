@@ -66,13 +66,6 @@ def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
         link(step_file(folder, step), folder / f"kept_{step:08d}.ckpt")
 
 
-def drop_old(folder: Path, saved: int, keep: int) -> None:
-    """Remove the ``step_*.ckpt`` that are `dropped`."""
-    files = step_files(folder)
-    for step in dropped(files, saved, keep):
-        files[step].unlink(missing_ok=True)
-
-
 def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
     """The `steps` whose files go when that of `saved` was written: later ones, of a run that was gone back from, and
     all but the newest `keep` (0: all stay). Of 1 the one before it stays too, lest damage to one file be the end."""

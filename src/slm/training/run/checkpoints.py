@@ -146,7 +146,9 @@ class Checkpoints(StepCallback, Checkpoint):
             if self.settings.keep_every_hours is not None:
                 files.keep_for_good(self.folder, save.step, self.settings.keep_every_hours)
             flush_folder(self.folder)  # the new name is on the disk before an old one goes
-            files.drop_old(self.folder, save.step, self.settings.keep)
+            there = files.step_files(self.folder)
+            for step in files.dropped(there, save.step, self.settings.keep):
+                there[step].unlink(missing_ok=True)
 
     def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
         """A bundle that cannot be written must not keep the checkpoint from being so."""

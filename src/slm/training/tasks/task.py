@@ -15,6 +15,7 @@ from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import FORBID_EXTRA, Text, checked
+from slm.training.config import AUTO
 from slm.training.optim.config import fine_tuning_lr
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from slm.training.answers import HowMany
     from slm.training.lit_module import LanguageModelModule
 
-
-AUTO = "auto"
 _READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
 
 Part = Literal["train", "val", "all"]  # of the data, on which a finished model is scored

@@ -70,7 +70,8 @@ class BadSteps(StepCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._settle(trainer, pl_module, wait=True)
-        if not _all_finite(pl_module):
+        are_finite = [torch.isfinite(p.detach()).all() for p in pl_module.parameters() if p.requires_grad]
+        if not torch.stack(are_finite).all():
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
         if self.settings.on_bad_step == "rewind":
             self.in_a_row = 0
@@ -146,8 +147,3 @@ class BadSteps(StepCallback):
         newest = newest_whole(self.run)
         saved = f"the last good state is {newest} (resume={self.run})" if newest else "no state was saved yet"
         return f"{saved}; look at the samples, lower optimizer.lr or raise scheduler.warmup_steps"
-
-
-def _all_finite(pl_module: pl.LightningModule) -> bool:
-    found = [torch.isfinite(p.detach()).all() for p in pl_module.parameters() if p.requires_grad]
-    return bool(torch.stack(found).all())
