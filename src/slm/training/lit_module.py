@@ -22,6 +22,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
 from slm.training.optim.optimizers import contagious, leave_out_if_bad, parameter_groups
+from slm.training.through_head import has_plain_head, log_probs_through_head
 
 Batch = dict[str, Any]
 
@@ -91,7 +92,12 @@ class LanguageModelModule(pl.LightningModule):
         packed = {"positions": batch["positions"]} if "positions" in batch else {}
         model = cast(CausalLM, self.model)
         hidden = model(batch["input_ids"], **packed, return_hidden=True)
-        nll = self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
+        labels = batch["labels"]
+        if has_plain_head(self.model):
+            nll = self.loss(hidden, model.head_weight, labels, model.config.vocab_size)
+        else:  # of a quantized one, which is only scored
+            labels = labels.masked_fill(labels == self.loss.ignore_index, -1)
+            nll = -log_probs_through_head(model, hidden, labels).sum()
         return BatchLoss(nll, batch[TARGETS], nll.reshape(1, 1))
 
     def most_counted(self) -> int:

@@ -1,7 +1,5 @@
 """Log-probabilities through a head that is no plain matrix, such as a quantized one."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -26,16 +24,3 @@ def log_probs_through_head(model: CausalLM, hidden: Tensor, labels: Tensor) -> T
         logits = model.head(rows[chosen]).float()
         found[chosen] = -cross_entropy(logits, targets[chosen], reduction="none")
     return found.view_as(labels)
-
-
-class LossThroughHead(nn.Module):
-    """The cross-entropy of such a model; takes what the training loss takes."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = (cast(CausalLM, model),)  # in a tuple, so that it is no part of this module
-        self.ignore_index = self._model[0].config.modules.loss.ignore_index
-
-    def forward(self, hidden: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int) -> Tensor:
-        labels = labels.masked_fill(labels == self.ignore_index, -1)
-        return -log_probs_through_head(self._model[0], hidden, labels).sum()

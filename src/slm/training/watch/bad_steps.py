@@ -52,9 +52,7 @@ class BadSteps(StepCallback):
         super().on_train_start(trainer, pl_module)
         self.records.open(trainer)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if self._val_period is not None:
             trainer.val_check_batch, self._val_period = self._val_period, None
 
