@@ -57,7 +57,6 @@ FLOORS = (
     "training.lightning_seams",
     "training.run",
     "training.figures",
-    "training.through_head",
     "training.lit_module",
     "training.watch",
     "training.answers",

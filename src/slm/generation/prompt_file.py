@@ -67,22 +67,21 @@ def open_answers(file: Path) -> TextIO:
 
 
 def answer_prompts(
-    language_model: LanguageModel, prompts: Sequence[str | Prompt], settings: GenerationConfig, out: TextIO
+    language_model: LanguageModel, prompts: Sequence[Prompt], settings: GenerationConfig, out: TextIO
 ) -> None:
     """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
 
     A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
     `UserError`: it can take none of them.
     """
-    asked = [Prompt.of(prompt) for prompt in prompts]
     done: dict[int, list[Completion]] = {}
     refused: list[Prompt] = []
     written = 0
     try:
-        for index, completions in language_model.complete_each(asked, settings):
+        for index, completions in language_model.complete_each(prompts, settings):
             done[index] = completions
             while written in done:
-                prompt, answers = asked[written], done.pop(written)
+                prompt, answers = prompts[written], done.pop(written)
                 if answers[0].refusal is not None:
                     refused.append(prompt)
                 print(json.dumps(_answer_of(prompt, answers), ensure_ascii=False), file=out, flush=True)

@@ -18,11 +18,11 @@ from slm.data.batches.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
 from slm.models.contract import CausalLM, build_loss
 from slm.models.modules.lora import base_names
+from slm.models.modules.losses import has_plain_head, log_probs_through_head
 from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
 from slm.training.optim.optimizers import contagious, leave_out_if_bad, parameter_groups
-from slm.training.through_head import has_plain_head, log_probs_through_head
 
 Batch = dict[str, Any]
 

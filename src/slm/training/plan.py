@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from slm.data.batches.datamodule import WindowDataModule
@@ -77,20 +77,17 @@ def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, mod
         numbers["scheduler.warmup_steps"] = config.scheduler.warmup(config.trainer.steps)
     if str(config.trainer.precision) == AUTO:
         numbers["trainer.precision"] = precision
-    return {key: value for key, value in numbers.items() if _at(composed, key) != value}
+    given = OmegaConf.create(dict(composed))
+    return {key: value for key, value in numbers.items() if OmegaConf.select(given, key) != value}
 
 
 def settings_for_loggers(composed: Mapping[str, Any], numbers: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """``config.yaml``'s settings, as masked as they are there, with `numbers` in their places and the whole shape."""
-    settings: dict[str, Any] = deepcopy(masked(composed))
-    settings["model"] = {**settings["model"], **model.to_dict()}
+    settings = OmegaConf.create(masked(composed))
+    settings.model = {**settings.model, **model.to_dict()}
     for key, value in numbers.items():
-        *groups, name = key.split(".")
-        node = settings
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[name] = value
-    return settings
+        OmegaConf.update(settings, key, value)
+    return cast(dict[str, Any], OmegaConf.to_container(settings))
 
 
 def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDataModule, n_devices: int) -> str:
@@ -168,10 +165,3 @@ def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
         notice(f"a step takes {windows} windows from here on, {before} until now; {keep}")
     elif devices > 1:
         notice(f"a step takes {windows} windows, over {devices} devices (trainer.global_batch_size sets how many)")
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node

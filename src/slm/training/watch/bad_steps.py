@@ -113,9 +113,8 @@ class BadSteps(StepCallback):
     def _rewind(self, trainer: pl.Trainer, pl_module: pl.LightningModule, left: int) -> None:
         """Put training back to the last checkpoint, all but the position in the data: the loader reads on.
 
-        What is restored is what a resumed run restores, by the same code: weights, optimizer, schedule, scaler,
-        callbacks, random states, sums of a later log row, the count of steps. Rows of ``metrics.csv`` after it go. The
-        step that is gone back to was validated when it was made: not again at the end of this batch.
+        What is restored is what a resumed run restores, by the same code. Rows of ``metrics.csv`` after it go. The step
+        that is gone back to was validated when it was made: not again at the end of this batch.
         """
         self._go_back_from = None
         file = self._last_saved(trainer)
