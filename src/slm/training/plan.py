@@ -3,11 +3,11 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from math import ceil
-from typing import Any, cast
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from slm.data.batches.datamodule import WindowDataModule
@@ -77,17 +77,17 @@ def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, mod
         numbers["scheduler.warmup_steps"] = config.scheduler.warmup(config.trainer.steps)
     if str(config.trainer.precision) == AUTO:
         numbers["trainer.precision"] = precision
-    given = OmegaConf.create(dict(composed))
-    return {key: value for key, value in numbers.items() if OmegaConf.select(given, key) != value}
+    return {key: value for key, value in numbers.items() if _at(composed, key) != value}
 
 
 def settings_for_loggers(composed: Mapping[str, Any], numbers: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """``config.yaml``'s settings, as masked as they are there, with `numbers` in their places and the whole shape."""
-    settings = OmegaConf.create(masked(composed))
-    settings.model = {**settings.model, **model.to_dict()}
+    settings: dict[str, Any] = masked(composed)
+    settings["model"] = {**settings["model"], **model.to_dict()}
     for key, value in numbers.items():
-        OmegaConf.update(settings, key, value)
-    return cast(dict[str, Any], OmegaConf.to_container(settings))
+        *groups, name = key.split(".")
+        reduce(lambda node, group: node.setdefault(group, {}), groups, settings)[name] = value
+    return settings
 
 
 def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDataModule, n_devices: int) -> str:
@@ -165,3 +165,7 @@ def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
         notice(f"a step takes {windows} windows from here on, {before} until now; {keep}")
     elif devices > 1:
         notice(f"a step takes {windows} windows, over {devices} devices (trainer.global_batch_size sets how many)")
+
+
+def _at(values: Any, key: str) -> Any:
+    return reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, key.split("."), values)

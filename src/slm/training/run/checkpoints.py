@@ -22,8 +22,6 @@ from slm.training.run.checkpoint_io import CheckpointWriter
 from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import is_scheduled
 
-WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
-
 
 @dataclass(frozen=True)
 class _Save:
@@ -45,7 +43,8 @@ class Checkpoints(StepCallback, Checkpoint):
     folder: Path
     settings: TrainerConfig
     writer: CheckpointWriter  # the trainer's plugin
-    write_bundle: WriteBundle  # given weights and facts of each new best model, maybe in another thread
+    # given weights and facts of each new best model, maybe in another thread
+    write_bundle: Callable[[dict[str, Tensor], dict[str, Any]], None]
     bundled_step: int | None = None  # of the bundle that lies in the run folder
     branches: bool = False  # training goes on from another run's checkpoint, or from an earlier one of this run
     best_loss: float | None = field(default=None, init=False)
