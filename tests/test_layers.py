@@ -58,7 +58,6 @@ FLOORS = (
     "training.run",
     "training.figures",
     "training.lit_module",
-    "training.through_head",
     "training.watch",
     "training.answers",
     "training.tasks.task",

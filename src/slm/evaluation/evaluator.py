@@ -22,7 +22,6 @@ from slm.training.process import quiet_lightning
 from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN
 from slm.training.tasks.task import TaskData, TaskInputs, task_for
-from slm.training.through_head import LossThroughHead, has_plain_head
 from slm.weights.open_model import find_source, open_source
 from slm.weights.pretrained import Pretrained, check_same_tokens
 
@@ -78,8 +77,6 @@ def _score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, 
     if data.prepare is not None:
         data.prepare(model, device, used)
     module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
-    if not has_plain_head(model):
-        module.loss = LossThroughHead(model)
     trainer = pl.Trainer(
         precision=used,  # type: ignore[arg-type]
         accelerator=device,

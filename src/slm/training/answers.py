@@ -63,18 +63,10 @@ def answers_to(questions: Sequence[Question], model: LanguageModel, max_new_toke
     ]
 
 
-def write_answers(answers: Sequence[dict[str, Any]], file: Path) -> None:
-    """A line each, or one array where the name ends in ``.json``; whole or not at all."""
-    rows = [json.dumps(answer, ensure_ascii=False) for answer in answers]
-    array = ",\n".join(rows)
-    text = f"[\n{array}\n]\n" if file.suffix == ".json" else "".join(f"{row}\n" for row in rows)
-    with new_file(file) as out:
-        out.write(text.encode())
-
-
 @dataclass(eq=False)
 class Answers(pl.Callback):
-    """Asks at each validation, writes `file` anew, if any, and logs ``val/exact_match``, the share of exact answers."""
+    """Asks at each validation, writes `file` anew, if any (a line each, or one array where its name ends in ``.json``),
+    and logs ``val/exact_match``, the share of exact answers."""
 
     questions: Sequence[Question]
     max_new_tokens: int
@@ -86,7 +78,10 @@ class Answers(pl.Callback):
         model = LanguageModel(cast(CausalLM, pl_module.model), pl_module.tokenizer, facts={})  # type: ignore[arg-type]
         answers = answers_to(self.questions, model, self.max_new_tokens)
         if self.file is not None:
-            write_answers(answers, self.file)
+            rows = [json.dumps(answer, ensure_ascii=False) for answer in answers]
+            text = "[\n" + ",\n".join(rows) + "\n]" if self.file.suffix == ".json" else "\n".join(rows)
+            with new_file(self.file) as out:
+                out.write(f"{text}\n".encode())
         share = sum(bool(answer["exact"]) for answer in answers) / len(answers)
         pl_module.val_metrics["exact_match"] = share  # type: ignore[operator, index]
         for logger in trainer.loggers:

@@ -9,7 +9,7 @@ from torch import nn
 
 from slm.models.contract import CausalLM
 from slm.notices import notice
-from slm.training.run.random_state import nothing_drawn
+from slm.training.run import random_state
 
 _SHOWN = 200  # characters of a reason
 
@@ -31,9 +31,13 @@ class Compiled(pl.Callback):
         parts = compiled_parts(model)
         for part in parts:
             part.compile()
+        data, states = cast(Any, trainer).datamodule, random_state.capture()
+        ids = torch.zeros(data.batch_size, data.seq_len, dtype=torch.int64, device=pl_module.device)
+        trained = [p for p in model.parameters() if p.requires_grad]
         try:
-            with nothing_drawn(), trainer.precision_plugin.forward_context():
-                _pass(model, trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
+            with trainer.precision_plugin.forward_context():
+                hidden = cast(CausalLM, model)(ids, return_hidden=True)
+                torch.autograd.grad(hidden.float().sum(), trained, allow_unused=True)  # leaves no gradient
         except Exception as error:  # dynamo, inductor and the C compiler raise many kinds
             for part in parts:
                 part._compiled_call_impl = None
@@ -44,6 +48,8 @@ class Compiled(pl.Callback):
             )
         else:
             self._forgiving.enter_context(torch._dynamo.config.patch(suppress_errors=True))
+        finally:
+            random_state.restore(states)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._forgiving.close()
@@ -54,10 +60,3 @@ def compiled_parts(model: nn.Module) -> list[nn.Module]:
     checkpoints) and that all blocks are one graph, compiled once; a model without blocks as a whole."""
     blocks = getattr(getattr(model, "transformer", None), "blocks", None)
     return list(blocks) if isinstance(blocks, nn.ModuleList) else [model]
-
-
-def _pass(model: nn.Module, datamodule: Any, device: torch.device) -> None:
-    ids = torch.zeros(datamodule.batch_size, datamodule.seq_len, dtype=torch.int64, device=device)
-    hidden = cast(CausalLM, model)(ids, return_hidden=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    torch.autograd.grad(hidden.float().sum(), trained, allow_unused=True)  # leaves no gradient, wakes no rank

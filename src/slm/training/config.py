@@ -167,9 +167,6 @@ def seconds_of(value: object) -> float | None:
     return duration
 
 
-TimeBudget = Annotated[float | None, PlainValidator(seconds_of)]
-
-
 @dataclass(frozen=True)
 class TrainerConfig:
     """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
@@ -181,7 +178,8 @@ class TrainerConfig:
     val_every: Count
     save_every: Count
     max_epochs: PositiveFloat | None = None  # of a mixture a pass is as many windows as all parts have
-    max_time: TimeBudget = None  # in seconds, from a session's first step; None for any number
+    # in seconds, from a session's first step; None for any number
+    max_time: Annotated[float | None, PlainValidator(seconds_of)] = None
     global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-SumOverRanks = Callable[..., list[float]]
-
 # ---- sums ----
 
 
@@ -83,7 +81,7 @@ class Totals:
     def plus(self, sums: Sequence[float], count: int) -> Totals:
         return Totals(tuple(a + b for a, b in zip(self.sums, sums, strict=True)), self.count + count)
 
-    def over(self, sum_over_ranks: SumOverRanks) -> Totals:
+    def over(self, sum_over_ranks: Callable[..., list[float]]) -> Totals:
         """Those of all ranks; called on each."""
         *sums, count, text_bytes = sum_over_ranks(*self.sums, self.count, self.text_bytes)
         return Totals(tuple(sums), int(count), text_bytes)

@@ -71,7 +71,7 @@ def _defer_metrics() -> None:
 
 def _defer_compiler() -> None:
     compiled = _Compiled("OptimizedModule", (), {})
-    _deferred(_COMPILER, OptimizedModule=compiled, disable=_disable, graph_break=_graph_break)
+    _deferred(_COMPILER, OptimizedModule=compiled, disable=_disable, graph_break=lambda *_: None)
     sys.meta_path.insert(0, _PackageFirst())
 
 
@@ -117,7 +117,3 @@ def _disable(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callabl
         return (function if disable is _disable else disable(function, *args, **kwargs))(*given, **named)
 
     return called
-
-
-def _graph_break(*_: object) -> None:
-    """Nothing is traced yet."""

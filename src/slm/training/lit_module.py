@@ -18,6 +18,7 @@ from slm.data.batches.windows import TEXT_BYTES
 from slm.generation.config import GenerationConfig
 from slm.models.contract import CausalLM, build_loss
 from slm.models.modules.lora import base_names
+from slm.models.modules.losses import has_plain_head, log_probs_through_head
 from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
@@ -91,7 +92,12 @@ class LanguageModelModule(pl.LightningModule):
         packed = {"positions": batch["positions"]} if "positions" in batch else {}
         model = cast(CausalLM, self.model)
         hidden = model(batch["input_ids"], **packed, return_hidden=True)
-        nll = self.loss(hidden, model.head_weight, batch["labels"], model.config.vocab_size)
+        labels = batch["labels"]
+        if has_plain_head(self.model):
+            nll = self.loss(hidden, model.head_weight, labels, model.config.vocab_size)
+        else:  # of a quantized one, which is only scored
+            labels = labels.masked_fill(labels == self.loss.ignore_index, -1)
+            nll = -log_probs_through_head(model, hidden, labels).sum()
         return BatchLoss(nll, batch[TARGETS], nll.reshape(1, 1))
 
     def most_counted(self) -> int:
@@ -130,11 +136,10 @@ class LanguageModelModule(pl.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Scale the gradient down to `grad_clip`, leave out a step that is not finite, and close the step's sums."""
-        gradients = [p for p in self.model.parameters() if p.grad is not None]
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in trained])  # type: ignore[misc]
         if self.grad_clip:
-            self.grad_norm = nn.utils.clip_grad_norm_(gradients, self.grad_clip)
-        else:
-            self.grad_norm = nn.utils.get_total_norm([p.grad for p in gradients])  # type: ignore[misc]
+            nn.utils.clip_grads_with_norm_(trained, self.grad_clip, self.grad_norm)
         leave_out_if_bad(optimizer, self.grad_norm, getattr(self.trainer.precision_plugin, "scaler", None))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         taken = data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size

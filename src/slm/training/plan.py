@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
+from functools import reduce
 from math import ceil
 from typing import Any
 
@@ -82,14 +82,11 @@ def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, mod
 
 def settings_for_loggers(composed: Mapping[str, Any], numbers: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """``config.yaml``'s settings, as masked as they are there, with `numbers` in their places and the whole shape."""
-    settings: dict[str, Any] = deepcopy(masked(composed))
+    settings: dict[str, Any] = masked(composed)
     settings["model"] = {**settings["model"], **model.to_dict()}
     for key, value in numbers.items():
         *groups, name = key.split(".")
-        node = settings
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[name] = value
+        reduce(lambda node, group: node.setdefault(group, {}), groups, settings)[name] = value
     return settings
 
 
@@ -170,8 +167,5 @@ def say_batch(windows: int, devices: int, record: Mapping[str, Any]) -> None:
         notice(f"a step takes {windows} windows, over {devices} devices (trainer.global_batch_size sets how many)")
 
 
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
+def _at(values: Any, key: str) -> Any:
+    return reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, key.split("."), values)

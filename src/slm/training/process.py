@@ -19,10 +19,11 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed
 
+import slm
 from slm.masking import masked_argument
 from slm.training.run.folder import TIME
 
-_VERSIONS_OF = ("slm", "torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
+_VERSIONS_OF = ("torch", "pytorch-lightning", "hydra-core", "tokenizers", "numpy")
 _VARIABLES = ("SLM_NATIVE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 _VARIABLES_CUDA = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF")
 _SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -102,7 +103,7 @@ def provenance(ranks: int = 1) -> dict[str, Any]:
         "started": time.strftime(TIME),
         "python": platform.python_version(),
         "machine": platform.platform(),
-        "versions": {name: _version(name) for name in _VERSIONS_OF},
+        "versions": {"slm": slm.__version__, **{name: metadata.version(name) for name in _VERSIONS_OF}},
         "git_commit": _git_commit(),
         "environment": {
             "ranks": ranks,
@@ -115,13 +116,6 @@ def provenance(ranks: int = 1) -> dict[str, Any]:
             **{name: os.environ.get(name) for name in (*_VARIABLES, *_VARIABLES_CUDA)},
         },
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,7 @@ def composed_of(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     try:
         for key, value in {"resume": None, "stop_after": None, **changes}.items():
             *groups, name = key.split(".")
-            node = composed
-            for group in groups:
-                node = node[group]
-            node[name] = value
+            reduce(getitem, groups, composed)[name] = value
     except (TypeError, KeyError) as error:
         raise UserError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); restore it from a copy") from None
     if composed.get("adapter") and (run / START_BUNDLE).is_dir():  # the weights; where they came from may be gone

@@ -69,8 +69,7 @@ def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
         lines.append(f"  bad steps    {summary['bad_steps']}, their updates were left out (bad_steps.jsonl)")
     if summary["tokens_per_s"]:
         lines.append(f"  speed        {summary['tokens_per_s']:,.0f} tokens/s")
-    lines.append(f"  run folder   {run}")
-    lines.append(f"  next         slm-generate run={run}")
+    lines += [f"  run folder   {run}", f"  next         slm-generate run={run}"]
     if summary["step"] < max_steps:
         lines.append(f"  go on        slm-train resume={run}")
     return "\n".join(lines)

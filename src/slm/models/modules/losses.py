@@ -4,12 +4,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from slm.models.contract import compute_dtype
+from slm.models.contract import CausalLM, compute_dtype
 from slm.models.modules.fused import loss_chunks, nll_and_gradient
 from slm.registry import register_loss
 
 _HEAD_BLOCK_ELEMENTS = 2**20  # of the head's gradient, made at a time before it is added up
+_THROUGH_HEAD_ROWS = 512
 
 
 @register_loss("cross_entropy")
@@ -126,6 +128,22 @@ class _TokenLogProbs(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight.add(gradient, inputs[chunk])
         return grad_rows, None if grad_weight is None else grad_weight.total, None, None, None
+
+
+def has_plain_head(model: nn.Module) -> bool:
+    """`model.head_weight` is all that makes logits of hidden states."""
+    return getattr(model, "inference_head", None) is None
+
+
+def log_probs_through_head(model: CausalLM, hidden: Tensor, labels: Tensor) -> Tensor:
+    """What `token_log_probs` gives, of a head that is no plain matrix, such as a quantized one; without a gradient."""
+    rows, targets = hidden.flatten(0, -2), labels.flatten()
+    places = (targets >= 0).nonzero().squeeze(1)
+    found = torch.zeros(len(targets), device=hidden.device)
+    for chosen in places.split(_THROUGH_HEAD_ROWS):
+        logits = model.head(rows[chosen]).float()
+        found[chosen] = -cross_entropy(logits, targets[chosen], reduction="none")
+    return found.view_as(labels)
 
 
 class _HeadGradient:

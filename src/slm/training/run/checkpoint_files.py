@@ -36,10 +36,6 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(step), file) for step, file in found.items() if step.isdecimal()))
 
 
-def _for_good_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("kept_*.ckpt"))
-
-
 def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, replacing what was there in one move."""
     partial = target.with_name(f".{target.name}.partial")
@@ -61,16 +57,9 @@ def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
 
     A clock that was set wrong costs a file too many or too few, never one that is there.
     """
-    newest = max((file.stat().st_mtime for file in _for_good_files(folder)), default=None)
+    newest = max((file.stat().st_mtime for file in folder.glob("kept_*.ckpt")), default=None)
     if newest is None or abs(time.time() - newest) >= every_hours * 3600:
         link(step_file(folder, step), folder / f"kept_{step:08d}.ckpt")
-
-
-def drop_old(folder: Path, saved: int, keep: int) -> None:
-    """Remove the ``step_*.ckpt`` that are `dropped`."""
-    files = step_files(folder)
-    for step in dropped(files, saved, keep):
-        files[step].unlink(missing_ok=True)
 
 
 def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
@@ -133,7 +122,7 @@ def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""
     folder = run / CHECKPOINTS
-    steps, for_good = list(step_files(folder).values()), _for_good_files(folder)
+    steps, for_good = list(step_files(folder).values()), sorted(folder.glob("kept_*.ckpt"))
     places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good[::-1]]
     return [place for place in places if place.is_file()]
 

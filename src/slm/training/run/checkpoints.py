@@ -22,8 +22,6 @@ from slm.training.run.checkpoint_io import CheckpointWriter
 from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import is_scheduled
 
-WriteBundle = Callable[[dict[str, Tensor], dict[str, Any]], None]
-
 
 @dataclass(frozen=True)
 class _Save:
@@ -45,7 +43,8 @@ class Checkpoints(StepCallback, Checkpoint):
     folder: Path
     settings: TrainerConfig
     writer: CheckpointWriter  # the trainer's plugin
-    write_bundle: WriteBundle  # given weights and facts of each new best model, maybe in another thread
+    # given weights and facts of each new best model, maybe in another thread
+    write_bundle: Callable[[dict[str, Tensor], dict[str, Any]], None]
     bundled_step: int | None = None  # of the bundle that lies in the run folder
     branches: bool = False  # training goes on from another run's checkpoint, or from an earlier one of this run
     best_loss: float | None = field(default=None, init=False)
@@ -146,7 +145,9 @@ class Checkpoints(StepCallback, Checkpoint):
             if self.settings.keep_every_hours is not None:
                 files.keep_for_good(self.folder, save.step, self.settings.keep_every_hours)
             flush_folder(self.folder)  # the new name is on the disk before an old one goes
-            files.drop_old(self.folder, save.step, self.settings.keep)
+            there = files.step_files(self.folder)
+            for step in files.dropped(there, save.step, self.settings.keep):
+                there[step].unlink(missing_ok=True)
 
     def _try(self, write_bundle: Callable[[], None], step: int) -> bool:
         """A bundle that cannot be written must not keep the checkpoint from being so."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object, read_yaml_object
@@ -74,8 +74,7 @@ def template_time(run: Path) -> datetime | None:
 
 def read_config(run: Path) -> dict[str, Any]:
     """``config.yaml``: what the run was composed of, with paths and names as they are now."""
-    settings: dict[str, Any] = settings_from_start(read_yaml_object(run / CONFIG_FILE), read_record(run))
-    return settings
+    return cast(dict[str, Any], settings_from_start(read_yaml_object(run / CONFIG_FILE), read_record(run)))
 
 
 def recorded_plugins(run: Path) -> list[str]:
@@ -120,9 +119,8 @@ def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
 
 def check_free(run: Path, checkpoint: Path | None) -> None:
     """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
-    if not checkpoints_of(run):
-        return
-    if checkpoint is None or run_of_checkpoint(checkpoint).resolve() != run.resolve():
+    is_its_own = checkpoint is not None and run_of_checkpoint(checkpoint).resolve() == run.resolve()
+    if checkpoints_of(run) and not is_its_own:
         raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
 
 

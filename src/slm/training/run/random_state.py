@@ -1,8 +1,6 @@
 """Random states in every checkpoint, so that dropout goes on where it was."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -61,13 +59,3 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(cuda_state.cpu(), device)
     if torch.backends.mps.is_available() and state.get("mps") is not None:
         torch.mps.set_rng_state(state["mps"].cpu())
-
-
-@contextmanager
-def nothing_drawn() -> Iterator[None]:
-    """What the block draws is drawn again after it."""
-    state = capture()
-    try:
-        yield
-    finally:
-        restore(state)

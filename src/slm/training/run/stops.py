@@ -76,9 +76,7 @@ class PlannedStop(Checkpoint):
             self.ends_at = time.monotonic() + self.seconds
             notice(f"trainer.max_time: this session trains for {_in_words(self.seconds)} from here")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
         """Stop if this batch completed a step after which to do so; else put off what a callback asked for."""
         self._asked |= trainer.should_stop
         is_whole = trainer.global_step != self._step

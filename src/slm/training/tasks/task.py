@@ -15,6 +15,7 @@ from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import FORBID_EXTRA, Text, checked
+from slm.training.config import AUTO
 from slm.training.optim.config import fine_tuning_lr
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from slm.training.answers import HowMany
     from slm.training.lit_module import LanguageModelModule
 
-
-AUTO = "auto"
 _READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
-
-Part = Literal["train", "val", "all"]  # of the data, on which a finished model is scored
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class TaskInputs:
     seed: int = 0  # of the order of the training data
     template_time: datetime | None = None  # what a chat template that writes the time writes; None for now
     run: Path | None = None  # the folder of the run that is gone on with, or that made the model
-    part: Part | None = None  # what is scored; None to train
+    part: Literal["train", "val", "all"] | None = None  # on which a finished model is scored; None to train
     answers: HowMany | None = None  # questions the model answers, where the task knows the answers; None: as it says
     answers_file: Path | None = None  # where these go
     reference: nn.Module | None = None  # weights to compare with; None for those that the run began with

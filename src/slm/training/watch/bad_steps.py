@@ -52,9 +52,7 @@ class BadSteps(StepCallback):
         super().on_train_start(trainer, pl_module)
         self.records.open(trainer)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if self._val_period is not None:
             trainer.val_check_batch, self._val_period = self._val_period, None
 
@@ -70,7 +68,8 @@ class BadSteps(StepCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._settle(trainer, pl_module, wait=True)
-        if not _all_finite(pl_module):
+        are_finite = [torch.isfinite(p.detach()).all() for p in pl_module.parameters() if p.requires_grad]
+        if not torch.stack(are_finite).all():
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
         if self.settings.on_bad_step == "rewind":
             self.in_a_row = 0
@@ -114,9 +113,8 @@ class BadSteps(StepCallback):
     def _rewind(self, trainer: pl.Trainer, pl_module: pl.LightningModule, left: int) -> None:
         """Put training back to the last checkpoint, all but the position in the data: the loader reads on.
 
-        What is restored is what a resumed run restores, by the same code: weights, optimizer, schedule, scaler,
-        callbacks, random states, sums of a later log row, the count of steps. Rows of ``metrics.csv`` after it go. The
-        step that is gone back to was validated when it was made: not again at the end of this batch.
+        What is restored is what a resumed run restores, by the same code. Rows of ``metrics.csv`` after it go. The step
+        that is gone back to was validated when it was made: not again at the end of this batch.
         """
         self._go_back_from = None
         file = self._last_saved(trainer)
@@ -146,8 +144,3 @@ class BadSteps(StepCallback):
         newest = newest_whole(self.run)
         saved = f"the last good state is {newest} (resume={self.run})" if newest else "no state was saved yet"
         return f"{saved}; look at the samples, lower optimizer.lr or raise scheduler.warmup_steps"
-
-
-def _all_finite(pl_module: pl.LightningModule) -> bool:
-    found = [torch.isfinite(p.detach()).all() for p in pl_module.parameters() if p.requires_grad]
-    return bool(torch.stack(found).all())

@@ -86,7 +86,9 @@ def guarded(logger: Logger, name: str) -> Logger:
     def finalize(self: Logger, status: str) -> None:
         guard.ask_again_at = 0.0
         guard.call("finalize", kind.finalize, self, status)
-        guard.say_what_is_lost()
+        if lost := guard.lost_steps:
+            notice(f"logger {name}: it lacks {len(set(lost))} rows, of steps {lost[0]} to {lost[-1]}")
+            guard.lost_steps = []
 
     calls: dict[str, Any] = {what: guard.around(what, getattr(kind, what)) for what in _CALLS}
     if hasattr(kind, "experiment"):  # read by Lightning as training begins: most open their files or connections here
@@ -129,8 +131,3 @@ class _Guard:
             return None, False
         finally:
             self._inside = False
-
-    def say_what_is_lost(self) -> None:
-        if lost := self.lost_steps:
-            notice(f"logger {self.name}: it lacks {len(set(lost))} rows, of steps {lost[0]} to {lost[-1]}")
-            self.lost_steps = []

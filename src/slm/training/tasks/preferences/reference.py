@@ -18,10 +18,9 @@ from slm.data.batches.pairs import PairDataset
 from slm.errors import UserError
 from slm.files.writing import new_file
 from slm.models.contract import CausalLM
-from slm.models.modules.losses import token_log_probs
+from slm.models.modules.losses import has_plain_head, log_probs_through_head, token_log_probs
 from slm.notices import notice
 from slm.training.tasks.task import TaskInputs
-from slm.training.through_head import has_plain_head, log_probs_through_head
 
 REFERENCE_FILE = "reference.safetensors"  # in the run folder: a resumed run cannot ask weights that it no longer has
 _CHECKSUM = "sha256"  # of the tensors, in the file's metadata
