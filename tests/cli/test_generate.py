@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 
 import slm
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig, Prompt
-from slm.generation.prompt_file import answer_prompts
+from slm.generation.config import GenerationConfig
+from slm.training.predict import answer_prompts
 
 GREEDY = ("generation=greedy", "generation.max_new_tokens=5")
 
@@ -148,9 +149,12 @@ def test_what_is_written_when_interrupted_stays_whole(tiny_run: Path) -> None:
             if self.getvalue().count("\n") == 2:
                 raise KeyboardInterrupt
 
-    out, prompts = Keyboard(), [Prompt(text) for text in "abc"]
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
-        answer_prompts(slm.load(tiny_run, device="cpu"), prompts, GenerationConfig(max_new_tokens=2), out)
+    out, signals = Keyboard(), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+            answer_prompts(slm.load(tiny_run, device="cpu"), ["a", "b", "c"], GenerationConfig(max_new_tokens=2), out)
+    finally:
+        signal.signal(signal.SIGINT, signals)  # Lightning ignores further ones
     assert [json.loads(line)["prompt"] for line in out.getvalue().splitlines()] == ["a", "b"]
 
 

@@ -44,7 +44,11 @@ def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
     language_model = load(source, device, dtype, settings.quantize)
     settings = _as_its_makers_do(language_model, values["generation"])
     if prompts is not None:
-        from slm.generation.prompt_file import answer_prompts, open_answers
+        from slm.generation.prompt_file import open_answers
+        from slm.training.lean_lightning import import_lightning
+
+        import_lightning()
+        from slm.training.predict import answer_prompts
 
         out = values["out"]
         with open_answers(Path(out).expanduser()) if out is not None else contextlib.nullcontext(sys.stdout) as lines:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig, Prompt
-from slm.generation.language_model import Completion, LanguageModel
-from slm.notices import notice
+from slm.generation.config import Prompt
+from slm.generation.language_model import Completion
 from slm.schema import checked
 
 _OWN = ("max_new_tokens", "seed")
-_MOST_NAMED = 5
 _MOST_BYTES = 128 << 20  # they are held in memory
 
 
@@ -66,35 +64,7 @@ def open_answers(file: Path) -> TextIO:
         raise UserError(f"out: cannot write '{file}' ({error.strerror}); name another place") from None
 
 
-def answer_prompts(
-    language_model: LanguageModel, prompts: Sequence[Prompt], settings: GenerationConfig, out: TextIO
-) -> None:
-    """Write a line of JSON for each prompt to `out`, in their order, as soon as it and those before it are done.
-
-    A prompt that the model cannot take has its line too, which says why; how many there are is told at the end.
-    `UserError`: it can take none of them.
-    """
-    done: dict[int, list[Completion]] = {}
-    refused: list[Prompt] = []
-    written = 0
-    try:
-        for index, completions in language_model.complete_each(prompts, settings):
-            done[index] = completions
-            while written in done:
-                prompt, answers = prompts[written], done.pop(written)
-                if answers[0].refusal is not None:
-                    refused.append(prompt)
-                print(json.dumps(_answer_of(prompt, answers), ensure_ascii=False), file=out, flush=True)
-                written += 1
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
-    if refused:
-        lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
-        more = ", …" if len(refused) > _MOST_NAMED else ""
-        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}{more}): their answers say why")
-
-
-def _answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
+def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
     """What a line says: the text of one continuation, or a list of several; of a prompt that was refused, why."""
     prompt, refusal = asked.text, completions[0].refusal
     if refusal is not None:
