@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from slm.data.config import AUTO, Reading
-from slm.data.documents.compression import COMPRESSED, is_compressed
+from slm.data.documents.compression import COMPRESSED
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.files.reading import digest_of, is_unicode, with_replacements
@@ -146,9 +146,9 @@ class FileSource(Source):
     def sha256(self) -> str:
         return digest_of(self.file)
 
-    def byte_spans(self) -> list[Span]:
-        """Of a file that can be read from any place on; the last is the longest, so that none can be empty."""
-        if is_compressed(self.file):
+    def spans(self) -> list[Span]:
+        """Of bytes, where a format has no others; the last is the longest, so that none can be empty."""
+        if self.file.suffix.lower() in COMPRESSED:
             return [WHOLE]
         size = self.size()
         starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]

@@ -1,5 +1,6 @@
 """Tasks done by several processes, or by this one."""
 
+import functools
 import multiprocessing
 import os
 import re
@@ -115,17 +116,22 @@ def _begin(parent: int, reports: Any) -> None:
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
     os.dup2(2, 1)  # the parent's stdout is for its result
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
 
 
-def _end_with(parent: int) -> None:
-    """In the middle of a task, too."""
-    above = multiprocessing.parent_process()
-    if os.name == "nt" and above is not None:  # where a process keeps the number of a parent that has ended
-        above.join()
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+@functools.cache
+def end_with(parent: int) -> None:
+    """End this process, in the middle of a task too, once the one that started it, `parent`, has ended."""
+
+    def watch() -> None:
+        above = multiprocessing.parent_process()
+        if os.name == "nt" and above is not None:  # where a process keeps the number of a parent that has ended
+            above.join()
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(task: Task) -> Any:
