@@ -33,7 +33,6 @@ class ParquetFile(RecordSource, FileSource):
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """A few rows are held at a time, so that a row group may be larger than memory. `UserError` if there is no such
         column, whatever becomes of faults."""
-        check_installed("pyarrow", "data", "reading Parquet files")
         asked = (*span, fields and list(fields), self.reading.max_record_bytes)
         number = 0
         try:

@@ -1,11 +1,4 @@
-"""Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
-
-train_00000.bin, …     token ids, uint16 or uint32, one document after another; so too val_00000.bin, …
-train_00000.bytes, …   which of them stand for other bytes of text than their ids do as a rule, if any do
-meta.json              counts, checksums, the tokenizer's fingerprint
-slm_tokenizer.json     the tokenizer itself
-data_card.json         sources with their checksums, what was left out, faults; README.md says it to people
-"""
+"""Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged."""
 
 from __future__ import annotations
 
