@@ -61,8 +61,7 @@ def _key(argument: str) -> str:
 
 
 def _with_implied(arguments: Sequence[str]) -> list[str]:
-    """With ``trainer.max_epochs=…`` no count of steps, with ``model.weights=…`` the weights' own shape and tokenizer,
-    unless others are named."""
+    """With ``trainer.max_epochs`` no count of steps, with ``model.weights`` their shape and tokenizer, unless named."""
     keys = set(map(_key, arguments))
     groups = ("model", "tokenizer") if "model.weights" in keys else ()
     implied = [f"{group}=pretrained" for group in groups if group not in keys]

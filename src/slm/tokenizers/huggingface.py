@@ -188,9 +188,8 @@ def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
 
 
 class RenderedEncoder:
-    """A copy of a vocabulary in which special tokens, perhaps further ones, are spelt as no text is, so that whatever
-    spells one is text. All else is as the library does it: spaces that a special token takes, what a text begins
-    with."""
+    """A copy of a vocabulary in which special tokens, perhaps further ones, are spelt as no text is: what spells one
+    is text. All else is as the library does it: spaces that a special token takes, what a text begins with."""
 
     def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, int]) -> None:
         state = json.loads(backend.to_str())

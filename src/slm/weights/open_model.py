@@ -88,7 +88,7 @@ def open_source(source: Source) -> Pretrained:
         return open_bundle(source.folder)
     folder, tokenizer = source.folder, missing_tokenizer(str(source.folder))
     if any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
-        tokenizer = build_tokenizer("hf_gpt2", {"name": str(folder)}, ())
+        tokenizer = build_tokenizer({"kind": "hf_gpt2", "name": str(folder)}, ())
     read = read_release if source.format == "gpt2_tf" else read_hugging_face
     facts = {"source": source.name or str(folder), "format": source.format, **sampling_in(folder)}
     opened = Pretrained(*read(folder), tokenizer, facts)

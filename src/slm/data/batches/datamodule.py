@@ -61,8 +61,7 @@ def _without_labels(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal and Slurm signal all processes of a run, which needs its loaders to finish its step: so a loader heeds
-    the run's own SIGTERM alone."""
+    """Terminals and Slurm signal loaders too, which the run needs to finish its step: they heed its SIGTERM alone."""
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -70,8 +70,7 @@ class JsonlFile(RecordSource, FileSource):
 
 
 def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that begin before `end`, each with its first byte's place; None for one longer than `limit`. `source` is
-    what comes from byte `at` on."""
+    """Lines of `source`, from byte `at` on, that begin before `end`, with their places; None for one above `limit`."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")

@@ -114,8 +114,7 @@ class Source(ABC):
         that was left out. `faults` is told of all that is not given out, and raises `UserError` where it refuses."""
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
-        """The records of a span with those `fields` that are wanted, where they are there; None for all. `UserError` as
-        of `read`, and if it holds plain text."""
+        """Records of a span with the wanted `fields`, None for all. `UserError` as of `read`, and for plain text."""
         raise UserError(
             f"data.path: '{self.place}' is read as plain text, and records are wanted; give .jsonl, .json or "
             ".parquet files, or say what it is (data.format=jsonl)"

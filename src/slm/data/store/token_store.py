@@ -180,8 +180,7 @@ def _joint_sha256(digests: Sequence[str]) -> str:
 
 
 def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore:
-    """The store at `folder`, made by ``make(folder)`` if it is not there yet or is damaged; processes that want
-    the same one at the same time make it once."""
+    """The store at `folder`, made by ``make(folder)`` if missing or damaged; once, however many processes want it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.is_dir():

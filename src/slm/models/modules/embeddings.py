@@ -101,8 +101,7 @@ class RotaryPositions(PositionEmbedding):
 
 
 class ValueEmbedding(nn.Module):
-    """What a token adds to each layer's values, (B, T) ids to a (B, T, heads, head_dim) for each: a row of one table,
-    times that layer's gate."""
+    """What a token adds to values, (B, T) ids to (B, T, heads, head_dim) a layer: one table's row times its gate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
