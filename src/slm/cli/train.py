@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
 from slm.errors import UserError
 
@@ -133,7 +132,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = partial(run_app, Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS), __name__)
