@@ -84,8 +84,7 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
 
 def _with_recorded(arguments: list[str]) -> list[str]:
     """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
-    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one; in a sweep
-    each job looks in its own folder."""
+    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one."""
     from slm.masking import masked_argument
     from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
@@ -110,8 +109,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 
 
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
-    """What of the command line that `run` was started with is to be repeated beside what is `typed`; `UserError` if the
-    record is damaged, a setting could run code that is not known, or a secret in it is masked."""
+    """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
     from slm.training.run.folder import from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings

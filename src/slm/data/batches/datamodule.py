@@ -29,15 +29,11 @@ class TimedLoader(DataLoader[dict[str, Tensor]]):
     waited_s = 0.0
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+        batches, start = super().__iter__(), time.perf_counter()
+        for batch in batches:
             self.waited_s += time.perf_counter() - start
             yield batch
+            start = time.perf_counter()
 
 
 def _loader(windows: Windows, batches: TrainBatches | EvalBatches, num_workers: int) -> TimedLoader:

@@ -43,8 +43,7 @@ def prepare_store(
     corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path, num_processes: NumProcesses = "auto"
 ) -> TokenStore:
     """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part; raises as `find_store`.
-    Killed at any moment, the next call with the same text and settings goes on; what comes out is the same to the bit,
-    whatever the number of processes."""
+    After a kill the next call alike goes on; what comes out is the same to the bit, with any number of processes."""
     sources = corpus_sources(corpus)
     with Processes(num_processes) as processes:
         preparation = Preparation(corpus, sources, processes)

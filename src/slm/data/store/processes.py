@@ -57,9 +57,8 @@ class Processes(AbstractContextManager["Processes"]):
             self._executor, self._n_workers = None, 0
 
     def run(self, tasks: Sequence[Task], report: Report) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each task, as they get done; started in their order. Raises what the first of the tasks
-        that failed raised, once those in work are done: the same one however many processes there are. `StoppedError`:
-        a process was killed."""
+        """(index, result) of each task as it gets done; started in their order. Raises what the first that failed did,
+        once those in work are done: the same one with any number of processes. `StoppedError`: a process was killed."""
         n_workers = min(self._wanted, len(tasks))
         if n_workers <= 1:
             yield from ((index, task.run(report)) for index, task in enumerate(tasks))

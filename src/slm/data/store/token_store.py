@@ -60,9 +60,6 @@ class ShardedTokens:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate([np.empty(0, self.dtype), *self.shards]).astype(dtype or self.dtype, copy=False)
 
-    def tolist(self) -> list[int]:
-        return np.asarray(self).tolist()
-
 
 def others_file(file: Path) -> Path:
     """Beside a shard's `file`: (2, k) uint32, places in it of tokens whose bytes are not their id's, and these."""
