@@ -48,7 +48,7 @@ TEMPLATES = ["alpaca", "chatml", "llama", "marked"]
 
 
 def chat_tokenizer(kind: str, template: str, folder: Path) -> Tokenizer:
-    tokenizer = build_tokenizer(kind, KINDS[kind], [TEXT])
+    tokenizer = build_tokenizer({"kind": kind, **KINDS[kind]}, [TEXT])
     if template in ("alpaca", "chatml"):
         return with_template(tokenizer, template)
     (folder / "template.jinja").write_text({"llama": LLAMA, "marked": MARKED}[template], encoding="utf-8")
@@ -100,7 +100,7 @@ def test_responses_with_their_ends_are_what_is_learnt(template: str, tmp_path: P
 
 def test_a_response_that_nothing_ends_gets_the_end_of_text(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("{% for m in messages %}{{ m.content }}\n{% endfor %}")
-    tokenizer = with_template(build_tokenizer("byte", {}, []), "hf", str(tmp_path / "t.jinja"))
+    tokenizer = with_template(build_tokenizer({"kind": "byte"}, []), "hf", str(tmp_path / "t.jinja"))
     assert responses(tokenizer, ChatRenderer(tokenizer).sample(TALK[1:3])) == ["hé!\n|"]
 
 
@@ -125,7 +125,7 @@ def test_a_message_cannot_forge_a_special_token(kind: str, template: str, tmp_pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_template_and_its_tokens_travel(kind: str, tmp_path: Path) -> None:
     """Added ids stand after the others, write nothing, and come back from disk; so does the template."""
-    plain = build_tokenizer(kind, KINDS[kind], [TEXT])
+    plain = build_tokenizer({"kind": kind, **KINDS[kind]}, [TEXT])
     tokenizer = with_template(plain, "chatml")
     assert tokenizer.vocab_size == plain.vocab_size + 2
     tokenizer.save(tmp_path)
@@ -142,7 +142,7 @@ def test_the_template_and_its_tokens_travel(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_template_alone_changes_no_id(tmp_path: Path) -> None:
-    plain = build_tokenizer("byte", {}, [])
+    plain = build_tokenizer({"kind": "byte"}, [])
     tokenizer = with_template(plain, "alpaca")
     tokenizer.save(tmp_path)
     assert load_tokenizer(tmp_path).chat_template == tokenizer.chat_template
@@ -150,7 +150,7 @@ def test_a_template_alone_changes_no_id(tmp_path: Path) -> None:
 
 
 def test_alpacas_input_has_its_own_heading() -> None:
-    tokenizer = with_template(build_tokenizer("byte", {}, []), "alpaca")
+    tokenizer = with_template(build_tokenizer({"kind": "byte"}, []), "alpaca")
     asked = {"role": "user", "content": "Sort\n\ncab", "instruction": "Sort", "input": "cab"}
     assert tokenizer.decode(ChatRenderer(tokenizer).prompt_ids([asked])) == (
         "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
@@ -175,7 +175,7 @@ def test_what_a_template_puts_ahead_by_itself(template: str, own: str, tmp_path:
         tokenizer = chat_tokenizer("byte", template, tmp_path)
     else:
         (tmp_path / "t.jinja").write_text(template)
-        tokenizer = with_template(build_tokenizer("byte", {}, []), "hf", str(tmp_path / "t.jinja"))
+        tokenizer = with_template(build_tokenizer({"kind": "byte"}, []), "hf", str(tmp_path / "t.jinja"))
     assert ChatRenderer(tokenizer).own_beginning == own
 
 
@@ -200,7 +200,7 @@ FORGETFUL = "{% for m in messages %}{% if loop.last %}{{ m.role }}{% endif %}{{ 
     ],
 )
 def test_what_cannot_be_rendered_is_a_line(template: str | None, talk: Any, said: str, tmp_path: Path) -> None:
-    tokenizer = build_tokenizer("byte", {}, [])
+    tokenizer = build_tokenizer({"kind": "byte"}, [])
     if template is not None:
         (tmp_path / "t.jinja").write_text(template)
         tokenizer = with_template(tokenizer, "hf", str(tmp_path / "t.jinja"))
@@ -210,7 +210,7 @@ def test_what_cannot_be_rendered_is_a_line(template: str | None, talk: Any, said
 
 
 def test_a_template_that_is_not_there(tmp_path: Path) -> None:
-    plain = build_tokenizer("byte", {}, [])
+    plain = build_tokenizer({"kind": "byte"}, [])
     for kind, file, said in (
         ("hf", None, "brings no chat template"),
         ("hf", str(tmp_path / "none"), "cannot read"),
@@ -230,6 +230,6 @@ def test_what_templates_take_from_transformers(tmp_path: Path) -> None:
         "{{ strftime_now('%Y-%m') }} {{ n.k }} {{ n.found.a }} {{ range(3) | list }} {{ dict.fromkeys('ab', 0) }}"
     )
     (tmp_path / "t.jinja").write_text(source)
-    tokenizer = with_template(build_tokenizer("byte", {}, []), "hf", str(tmp_path / "t.jinja"))
+    tokenizer = with_template(build_tokenizer({"kind": "byte"}, []), "hf", str(tmp_path / "t.jinja"))
     text = tokenizer.decode(ChatRenderer(tokenizer, datetime(2026, 3, 1)).prompt_ids(TALK))
     assert text == '"Be  kind.\\n" {\n "a": "<é>",\n "b": [\n  1\n ]\n}\n2026-03 4 1 [0, 1, 2] {\'a\': 0, \'b\': 0}'

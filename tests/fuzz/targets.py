@@ -117,7 +117,7 @@ class _Variables:
 
 def _open_released(folder: Path) -> None:
     config = read_hparams(folder)
-    model = Pretrained(config, gpt2_tf_table(config), _Variables(), build_tokenizer("byte", {}, []), {}).model()
+    model = Pretrained(config, gpt2_tf_table(config), _Variables(), build_tokenizer({"kind": "byte"}, []), {}).model()
     model(torch.tensor([[0, 1]]))
 
 

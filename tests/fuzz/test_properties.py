@@ -107,7 +107,10 @@ CONTENT = st.lists(st.one_of(st.sampled_from(SPELLINGS), st.text(max_size=6)), m
 
 @pytest.fixture(scope="module")
 def chats() -> dict[str, Tokenizer]:
-    made = {"byte": build_tokenizer("byte", {}, []), "bpe": build_tokenizer("bpe", {"vocab_size": 300}, [TEXT])}
+    made = {
+        "byte": build_tokenizer({"kind": "byte"}, []),
+        "bpe": build_tokenizer({"kind": "bpe", "vocab_size": 300}, [TEXT]),
+    }
     return {f"{name} {kind}": with_template(made[kind], name) for name in ("chatml", "alpaca") for kind in made}
 
 
@@ -137,7 +140,7 @@ def test_a_saved_tokenizer_streams_what_it_decodes(text: str, fitted: str) -> No
     """Of every kind that is fitted, on random text: saved, read back, streamed, round trip."""
     text, fitted = (one.encode(errors="replace").decode() for one in (text, fitted))
     for kind, fitting in (("byte", {}), ("simple", {}), ("bpe", {"vocab_size": 270}), ("regex", {"min_frequency": 1})):
-        made = build_tokenizer(kind, fitting, [fitted])
+        made = build_tokenizer({"kind": kind, **fitting}, [fitted])
         again = type(made).from_state(json.loads(json.dumps(made.state())))
         ids = again.encode(text)
         assert ids == made.encode(text), kind

@@ -108,4 +108,4 @@ def made(tiny_plugin: None, hf_folder: Path) -> dict[str, Tokenizer]:
         "sentencepiece": ("hf_gpt2", {"name": str(hf_folder / "sentencepiece")}),
         "wordpiece": ("hf_gpt2", {"name": str(hf_folder / "wordpiece"), "eos_token": "[SEP]"}),
     }
-    return {label: build_tokenizer(kind, given, CORPUS) for label, (kind, given) in settings.items()}
+    return {label: build_tokenizer({"kind": kind, **given}, CORPUS) for label, (kind, given) in settings.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -68,12 +69,12 @@ def test_each_document_begins_with_them_and_a_part_only_if_it_is_the_first(
     one, two = (Document(name, f"the cat {name}") for name in "ab")
     store = write_store(tmp_path / "whole", Split([one, two], [two]), llama)
     a, b = llama.encode(one.text), llama.encode(two.text)
-    assert store.tokens("train").tolist() == [1, *a, 2, 1, *b, 2]
-    assert store.tokens("val").tolist() == [1, *b, 2]
+    assert np.asarray(store.tokens("train")).tolist() == [1, *a, 2, 1, *b, 2]
+    assert np.asarray(store.tokens("val")).tolist() == [1, *b, 2]
     parts = split_documents([Document("c", "the cat sat on the mat " * 9)], 0.5)
     store = write_store(tmp_path / "parts", parts, llama)
-    assert store.tokens("train").tolist() == [1, *llama.encode(parts.train[0].text)]
-    assert store.tokens("val").tolist() == llama.encode(parts.val[0].text)
+    assert np.asarray(store.tokens("train")).tolist() == [1, *llama.encode(parts.train[0].text)]
+    assert np.asarray(store.tokens("val")).tolist() == llama.encode(parts.val[0].text)
 
 
 def test_a_window_begins_with_them_where_a_text_does(llama: HfGpt2Tokenizer, tmp_path: Path) -> None:

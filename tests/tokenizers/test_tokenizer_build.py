@@ -31,23 +31,23 @@ def test_a_setting_below_the_range_in_its_type_is_refused(kind: str) -> None:
         for bound in getattr(hint, "__metadata__", ()):
             assert isinstance(bound, annotated_types.Ge)
             with pytest.raises(UserError, match=rf"tokenizer\.{name} .*equal to {bound.ge}; got {bound.ge - 1}"):
-                build_tokenizer(kind, {name: bound.ge - 1}, ["text"])
+                build_tokenizer({"kind": kind, name: bound.ge - 1}, ["text"])
 
 
 @pytest.mark.parametrize("kind", ["bpe", "regex", "simple"])
 @pytest.mark.parametrize("texts", [[], [""]])
 def test_nothing_to_fit_on_is_refused(kind: str, texts: list[str]) -> None:
     with pytest.raises(UserError, match="check that the data is not empty"):
-        build_tokenizer(kind, {}, texts)
+        build_tokenizer({"kind": kind}, texts)
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"tokenizer\.vocab_sise'; did you mean 'vocab_size'"):
-        build_tokenizer("bpe", {"vocab_sise": 300}, ["text"])
+        build_tokenizer({"kind": "bpe", "vocab_sise": 300}, ["text"])
     with pytest.raises(UserError, match=r"unknown key 'tokenizer\.vocab_size'.*nothing"):
-        build_tokenizer("byte", {"vocab_size": 300}, ["text"])
+        build_tokenizer({"kind": "byte", "vocab_size": 300}, ["text"])
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'bpe'"):
-        build_tokenizer("bpee", {}, ["text"])
+        build_tokenizer({"kind": "bpee"}, ["text"])

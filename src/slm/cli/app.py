@@ -6,7 +6,9 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,14 @@ EXPLAIN = "--explain"
 # with these no setting is read, or not one of the command's own primary config
 _OTHER_CONFIG = ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun")
 _CHECKED_BY_HYDRA = ("--hydra-help", "--shell-completion", "-sc", *_OTHER_CONFIG)
+
+
+def entry_point(command: Command, module: str) -> Callable[[], None]:
+    """What a console script calls; ``python -m`` names the `module` ``__main__``, and then it is called at once."""
+    main = partial(run_app, command)
+    if module == "__main__":
+        main()
+    return main
 
 
 def run_app(command: Command) -> None:

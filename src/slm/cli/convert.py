@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import slm
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import BEST, run_source
 from slm.errors import UserError
@@ -100,7 +100,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
 
-main = partial(run_app, Command("convert", convert, _checked, paths=("source", "out", "mirror")))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("convert", convert, _checked, paths=("source", "out", "mirror")), __name__)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 
 if TYPE_CHECKING:
@@ -31,7 +30,4 @@ def _checked(values: dict[str, Any]) -> CrawlConfig:
     return checked(CrawlConfig, values)
 
 
-main = partial(run_app, Command("crawl", crawl, _checked, literal=("url", "category", "filename", "out")))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("crawl", crawl, _checked, literal=("url", "category", "filename", "out")), __name__)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError
@@ -72,7 +71,4 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
 
 
 _PATHS = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
-main = partial(run_app, Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from slm.cli.composition import PLUGIN, Composition, Layer
-from slm.cli.nearest_setting import dotted
 from slm.errors import UserError, did_you_mean
+from slm.schema import dotted
 
 _REFERENCE = re.compile(r"\$\{([^{}:$]+)\}")
 _WIDTH = 100

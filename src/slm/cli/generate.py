@@ -7,11 +7,10 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError, refuse
@@ -121,7 +120,4 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 
 
 _PATHS = ("run", "model_dir", "prompts", "out")
-main = partial(run_app, Command("generate", generate, _checked, literal=("prompt",), paths=_PATHS))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("generate", generate, _checked, literal=("prompt",), paths=_PATHS), __name__)

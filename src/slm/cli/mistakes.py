@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from slm.cli.command import Command, CommandLine
 from slm.cli.composition import PLUGIN, Composition, explain
 from slm.cli.help import choices, groups_of
-from slm.cli.nearest_setting import Vocabulary, dotted, nearest_choices, nearest_settings
+from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
+from slm.schema import dotted
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slm.schema import dotted
 from slm.suggest.nearest import ENOUGH, likeness, meant, ranked
 
 _OF_THE_NAME, _OF_THE_PLACE = 0.75, 0.25
@@ -90,11 +91,3 @@ def _called_otherwise(key: str, value: str | None, known: Vocabulary) -> Iterato
         is_group = name in known.groups
         if choice in known.groups.get(name, ()) if is_group and is_setting else is_group or name in known.keys:
             yield setting
-
-
-def dotted(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key, value; of mappings too, ahead of what they hold."""
-    for key, value in node.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")

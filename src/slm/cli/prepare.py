@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import reject_unknown
 from slm.errors import UserError, refuse
@@ -61,7 +60,4 @@ def _checked(values: dict[str, Any]) -> CorpusConfig:
     )[0]
 
 
-main = partial(run_app, Command("prepare", prepare, _checked, paths=("out", "data.path")))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("prepare", prepare, _checked, paths=("out", "data.path")), __name__)

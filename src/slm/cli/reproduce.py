@@ -6,11 +6,10 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.errors import UserError
 from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
@@ -64,7 +63,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return checked(_Settings, values)
 
 
-main = partial(run_app, Command("reproduce", reproduce, _checked, paths=("run",)))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("reproduce", reproduce, _checked, paths=("run",)), __name__)

@@ -1,12 +1,9 @@
 """A sweep: its jobs and what becomes of those that fail, and its result as one table."""
 
 import csv
-import functools
 import io
 import json
 import os
-import threading
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from slm.cli.command import USER_ERROR_STATUS, fail
+from slm.data.store.processes import end_with
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.masking import masked, masked_argument
@@ -46,8 +44,9 @@ class SweepTable(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             _mask(Path(config.hydra.sweep.dir) / "multirun.yaml")
             (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
+            # a worker of joblib whose launcher was killed would wait for its next job, in half a gigabyte
             if os.environ.get(_LAUNCHER) == str(os.getppid()):
-                _end_with_parent()
+                end_with(os.getppid())
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
@@ -85,19 +84,6 @@ def _failed_jobs(sweep: Path) -> dict[Path, dict[str, Any]]:
 
 def _line(folder: Path, failed: Mapping[str, Any]) -> str:
     return f"job {folder.name} ({' '.join(failed['swept'])}): {'; '.join(failed['error'].splitlines())}"
-
-
-@functools.cache
-def _end_with_parent() -> None:
-    """A worker of joblib whose launcher was killed waits for its next job, which nobody sends, in half a gigabyte."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _mask(file: Path) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.cli.app import run_app
+from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
 from slm.errors import UserError
 
@@ -61,8 +60,7 @@ def _key(argument: str) -> str:
 
 
 def _with_implied(arguments: Sequence[str]) -> list[str]:
-    """With ``trainer.max_epochs=…`` no count of steps, with ``model.weights=…`` the weights' own shape and tokenizer,
-    unless others are named."""
+    """With ``trainer.max_epochs`` no count of steps, with ``model.weights`` their shape and tokenizer, unless named."""
     keys = set(map(_key, arguments))
     groups = ("model", "tokenizer") if "model.weights" in keys else ()
     implied = [f"{group}=pretrained" for group in groups if group not in keys]
@@ -86,8 +84,7 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
 
 def _with_recorded(arguments: list[str]) -> list[str]:
     """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
-    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one; in a sweep
-    each job looks in its own folder."""
+    ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one."""
     from slm.masking import masked_argument
     from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
 
@@ -112,8 +109,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 
 
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
-    """What of the command line that `run` was started with is to be repeated beside what is `typed`; `UserError` if the
-    record is damaged, a setting could run code that is not known, or a secret in it is masked."""
+    """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
     from slm.training.run.folder import from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings
@@ -134,7 +130,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = partial(run_app, Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS))
-
-if __name__ == "__main__":
-    main()
+main = entry_point(Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS), __name__)

@@ -53,6 +53,7 @@ class Filters:
 
 
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
+_WINDOW_KEYS = ("seq_len", "num_workers")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class CorpusConfig:
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
         filters = _of(values, _names(Filters)) if reads_text else {}
-        settings = _of(values, values.keys() - {*common, *reading, *filters, *_names(_Windows)})
+        settings = _of(values, values.keys() - {*common, *reading, *filters, *_WINDOW_KEYS})
         config: CorpusConfig
         config, read, dropping, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
@@ -91,19 +92,8 @@ class Part:
     """A part of a mixture; `weight` is its share of the training samples, up to a common factor."""
 
     name: str
-    weight: float
     corpus: CorpusConfig
-
-
-@dataclass(frozen=True)
-class _Weight:
     weight: PositiveFloat = 1.0
-
-
-@dataclass(frozen=True)
-class _Windows:
-    seq_len: Count
-    num_workers: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -111,17 +101,17 @@ class DataConfig:
     """A corpus and its windows."""
 
     corpus: CorpusConfig
-    seq_len: int  # length of a training window, in tokens
-    num_workers: int = 0  # loader processes; 0 reads in the training process, which is rarely slower
+    seq_len: Count  # length of a training window, in tokens
+    num_workers: NonNegativeInt = 0  # loader processes; 0 reads in the training process, which is rarely slower
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> DataConfig:
         """From the flat YAML node; raises `UserError` with all problems."""
-        of_windows = _of(values, _names(_Windows))
-        corpus, windows = together(
-            lambda: CorpusConfig.from_dict(values, where), lambda: checked(_Windows, of_windows, where)
+        windows = _of(values, _WINDOW_KEYS)
+        corpus, _ = together(
+            lambda: CorpusConfig.from_dict(values, where), lambda: refuse(call_problems(cls, windows, where, given=1))
         )
-        return cls(corpus, windows.seq_len, windows.num_workers)
+        return cls(corpus, **windows)
 
 
 def _of(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
@@ -170,8 +160,8 @@ def _part(name: str, node: Mapping[str, Any], cache_dir: str, where: str) -> Par
     if node.get("kind") == MIXTURE_KIND:
         raise UserError(f"{place}: a part cannot be a mixture itself; name its parts here")
     own = {"cache_dir": cache_dir, **{key: value for key, value in node.items() if key != "weight"}}
-    weight, corpus = together(
-        lambda: checked(_Weight, _of(node, ["weight"]), place),
-        lambda: CorpusConfig.from_dict(own, place),
+    weight = _of(node, ["weight"])
+    _, corpus = together(
+        lambda: refuse(call_problems(Part, weight, place, given=2)), lambda: CorpusConfig.from_dict(own, place)
     )
-    return Part(name, float(weight.weight), corpus)
+    return Part(name, corpus, **{key: float(value) for key, value in weight.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -11,15 +11,11 @@ from annotated_types import Le
 from pydantic import AfterValidator, WrapValidator
 
 from slm.registry import ACTIVATIONS, ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
-from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked
+from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked, dotted
 
 
 def _name_in(registry: Registry) -> AfterValidator:
-    def check(name: str) -> str:
-        registry.check(name)
-        return name
-
-    return AfterValidator(check)
+    return AfterValidator(registry.check)
 
 
 # A setting that null leaves to the others; `__post_init__` makes a value of it.
@@ -239,12 +235,7 @@ class ModelConfig(_Strict):
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its dotted name."""
-
-        def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-            for key, value in values.items():
-                yield from leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-
-        return dict(leaves(asdict(self)))
+        return {key: value for key, value in dotted(asdict(self)) if not isinstance(value, Mapping)}
 
     def architecture(self) -> dict[str, Any]:
         """`flat` without what training alone decides: dropout, freezing, the vocabulary's padding, the loss."""

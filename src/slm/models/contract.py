@@ -46,8 +46,7 @@ class CausalLM(Protocol):
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """The registered model `config.name`, with fresh weights on torch's default device. Raises `UserError` where a loss
-    cannot have its hidden states."""
+    """The model `config.name`, fresh on torch's default device; `UserError` if a loss cannot have its hidden states."""
     model: nn.Module = MODELS.get(config.name).from_config(config)
     takes = inspect.signature(model.forward).parameters.values()
     if not any(p.name == "return_hidden" or p.kind is p.VAR_KEYWORD for p in takes):

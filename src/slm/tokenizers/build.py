@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.registry import TOKENIZERS
 from slm.schema import call_problems
 
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from slm.tokenizers.base import Tokenizer
 
 
-def build_tokenizer(kind: str, settings: Mapping[str, Any], texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of that `kind`, fitted on `texts` if it fits anything; `UserError` for a wrong kind or setting."""
-    if problems := tokenizer_problems({"kind": kind, **settings}):
-        raise UserError("\n".join(problems))
-    return TOKENIZERS.get(kind).create(texts, **settings)
+def build_tokenizer(node: Mapping[str, Any], texts: Iterable[str]) -> Tokenizer:
+    """That of a ``kind`` and its settings, fitted on `texts` if it fits anything; `UserError` for a wrong one."""
+    refuse(tokenizer_problems(node))
+    return TOKENIZERS.get(node["kind"]).create(texts, **settings_of(node))
+
+
+def settings_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the ``kind``."""
+    return {key: value for key, value in node.items() if key != "kind"}
 
 
 def tokenizer_problems(node: Mapping[str, Any]) -> list[str]:
@@ -26,5 +30,4 @@ def tokenizer_problems(node: Mapping[str, Any]) -> list[str]:
         kind = TOKENIZERS.get(str(node.get("kind")))
     except UserError as error:
         return [f"tokenizer.kind: {error}"]
-    settings = {key: value for key, value in node.items() if key != "kind"}
-    return call_problems(kind.create, settings, "tokenizer", given=1)
+    return call_problems(kind.create, settings_of(node), "tokenizer", given=1)

@@ -13,7 +13,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
-from slm.tokenizers.spelling import bytes_of_tokens, has_all_bytes, is_byte_level, keeps_text
+from slm.tokenizers.spelling import CHARACTERS, bytes_of_tokens, is_byte_level, keeps_text
 from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
 
@@ -116,7 +116,9 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         return keeps_text(self._backend)
 
     def spells_exactly(self) -> bool:
-        return self._is_byte_level and self._keeps_text and has_all_bytes(self._backend)
+        if not (self._is_byte_level and self._keeps_text):
+            return False  # nor if it lacks a byte: SmolLM2's has no U+0004, say, and drops it without a word
+        return all(self._backend.token_to_id(character) is not None for character in CHARACTERS)
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         found, size = self.bytes_of_id[ids], len(text.encode())
@@ -188,9 +190,8 @@ def _ids_in_front(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
 
 
 class RenderedEncoder:
-    """A copy of a vocabulary in which special tokens, perhaps further ones, are spelt as no text is, so that whatever
-    spells one is text. All else is as the library does it: spaces that a special token takes, what a text begins
-    with."""
+    """A copy of a vocabulary in which special tokens, perhaps further ones, are spelt as no text is: what spells one
+    is text. All else is as the library does it: spaces that a special token takes, what a text begins with."""
 
     def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, int]) -> None:
         state = json.loads(backend.to_str())

@@ -72,8 +72,7 @@ def _ranges(charset: str) -> str:
 
 
 def check_export(tokenizer: Tokenizer, exported: tokenizers.Tokenizer, setting: str) -> None:
-    """Raise `UserError` that names `setting` if the ids of one of some thousand texts, in which every character of the
-    basic plane occurs, differ."""
+    """`UserError` that names `setting` if ids of some thousand texts, with all of the basic plane in them, differ."""
     probes = list(_probes(tokenizer))
     exported.encode_special_tokens = True  # the one difference that is meant
     batch = exported.encode_batch_fast(probes, add_special_tokens=False)

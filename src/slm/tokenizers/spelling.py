@@ -15,7 +15,6 @@ PAD_TOKEN = "<|pad|>"
 _SPACE = "\u2581"  # SentencePiece's
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
-
 # of each byte, `bytes_to_unicode` in openai/gpt-2 `src/encoder.py`: those that are not visible come from 0x100 on
 _VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _HIDDEN = itertools.count(0x100)
@@ -86,11 +85,6 @@ def keeps_text(backend: tokenizers.Tokenizer) -> bool:
         # added tokens take no space from beside them
         and not any(added["lstrip"] or added["rstrip"] for added in found["added_tokens"] if not added["special"])
     )
-
-
-def has_all_bytes(backend: tokenizers.Tokenizer) -> bool:
-    """Whether a byte-level vocabulary lacks none: SmolLM2's has no U+0004, say, and drops it without a word."""
-    return all(backend.token_to_id(character) is not None for character in CHARACTERS)
 
 
 def _steps(part: Mapping[str, Any] | None, several: str) -> Sequence[Mapping[str, Any]]:

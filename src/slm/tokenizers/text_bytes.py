@@ -17,8 +17,7 @@ def stretched(estimates: np.ndarray, total: int) -> np.ndarray:
 
 def by_ends(text: str, ends: Sequence[int], estimates: np.ndarray) -> np.ndarray:
     """Bytes of UTF-8 that tokens whose characters end at `ends` (n,) stand for, (n,) int64, together those of `text`.
-    What no token holds (dropped space, say) is the next one's, or the last one's; a character that several end in is
-    shared by `estimates` (n,)."""
+    What no token holds is the next one's, or the last one's; `estimates` (n,) share a character that several end in."""
     last = np.minimum(np.maximum.accumulate(np.asarray(ends, dtype=np.int64)), len(text))
     if not len(last):
         return last

@@ -9,7 +9,6 @@ from typing import Literal
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
-from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_files import from_hub
 from slm.tokenizers.load import is_missing, missing_tokenizer
@@ -87,13 +86,15 @@ def open_source(source: Source) -> Pretrained:
         return source.opened()
     if source.format == "slm":
         return open_bundle(source.folder)
-    tokenizer = _given_tokenizer(source.folder)
+    folder, tokenizer = source.folder, missing_tokenizer(str(source.folder))
+    if any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
+        tokenizer = build_tokenizer({"kind": "hf_gpt2", "name": str(folder)}, ())
     read = read_release if source.format == "gpt2_tf" else read_hugging_face
-    facts = {"source": source.name or str(source.folder), "format": source.format, **sampling_in(source.folder)}
-    opened = Pretrained(*read(source.folder), tokenizer, facts)
+    facts = {"source": source.name or str(folder), "format": source.format, **sampling_in(folder)}
+    opened = Pretrained(*read(folder), tokenizer, facts)
     if not is_missing(tokenizer) and tokenizer.vocab_size > opened.config.vocab_size:
         raise UserError(
-            f"{source.folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
             f"{opened.config.vocab_size}; one of the two is not this model's"
         )
     return opened
@@ -107,9 +108,3 @@ def _source_in(folder: Path, name: str) -> Source:
     if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
         tensorflow_checkpoint(folder)  # says what is missing, or why a pickle is not read
     return Source("slm", find_bundle(name))
-
-
-def _given_tokenizer(folder: Path) -> Tokenizer:
-    if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
-        return missing_tokenizer(str(folder))
-    return build_tokenizer("hf_gpt2", {"name": str(folder)}, ())

@@ -72,8 +72,7 @@ def tensors_in_memory(tensors: Mapping[str, Tensor], where: str) -> TensorSource
 
 
 def safetensors_in(folder: Path, name: str = "model.safetensors") -> TensorSource:
-    """The weights of a folder, memory-mapped, so that reading one copies nothing: ``model.safetensors``, or the shards
-    that ``model.safetensors.index.json`` lists."""
+    """The weights of a folder, memory-mapped (reading copies nothing): one file, or the shards that its index lists."""
     index = folder / f"{name}.index.json"
     if (folder / name).is_file() or not index.is_file():
         return TensorSource(str(folder / name), _stored_in([folder / name]))

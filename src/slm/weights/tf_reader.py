@@ -1,6 +1,5 @@
-"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release` and ends with it. Answers are pickles:
-first ``{name: (dtype, shape)}`` of all variables, then of each name asked for (a pickle, too) the bytes; an exception
-is the last."""
+"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release`. Answers are pickles: first ``{name:
+(dtype, shape)}`` of all variables, then of each name asked for (a pickle, too) the bytes; an exception is the last."""
 
 import importlib
 import os

@@ -29,15 +29,11 @@ class TimedLoader(DataLoader[dict[str, Tensor]]):
     waited_s = 0.0
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+        batches, start = super().__iter__(), time.perf_counter()
+        for batch in batches:
             self.waited_s += time.perf_counter() - start
             yield batch
+            start = time.perf_counter()
 
 
 def _loader(windows: Windows, batches: TrainBatches | EvalBatches, num_workers: int) -> TimedLoader:
@@ -61,8 +57,7 @@ def _without_labels(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal and Slurm signal all processes of a run, which needs its loaders to finish its step: so a loader heeds
-    the run's own SIGTERM alone."""
+    """Terminals and Slurm signal loaders too, which the run needs to finish its step: they heed its SIGTERM alone."""
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -91,9 +91,8 @@ def _fitted(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / TOKENIZER_FILE).is_file():
-            settings = {name: value for name, value in tokenizer.items() if name != "kind"}
             texts = (text for part in corpora for text in training_texts(part))
-            fitted = build_tokenizer(tokenizer["kind"], settings, texts)
+            fitted = build_tokenizer(tokenizer, texts)
             with new_folder(folder) as partial:
                 fitted.save(partial)
     return folder

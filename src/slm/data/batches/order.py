@@ -61,9 +61,8 @@ def slots(weights: Sequence[float]) -> np.ndarray:
 @dataclass(frozen=True)
 class MixtureOrder:
     """The endless order of a mixture's training samples. Every block of `BLOCK` positions holds each part as often as
-    its share says, in a seeded order of its own. What stands at the positions of a part, one after another, is that
-    part's own endless order: each of its windows once an epoch, however often its epochs begin anew beside the
-    others'."""
+    its share says, in a seeded order of its own. At the positions of a part, one after another, stands that part's own
+    endless order: each of its windows once an epoch, of its own epochs."""
 
     n_windows: Sequence[int]  # of each part
     weights: Sequence[float]  # of each part; each is to have a slot
@@ -98,8 +97,7 @@ class MixtureOrder:
 @dataclass(frozen=True, eq=False)
 class TrainBatches(Sampler[np.ndarray]):
     """Endless training batches from a position on. Micro-batch m of rank r holds the samples at positions ``start + (m
-    * world_size + r) * batch_size`` and following: the ranks together walk the order without gap or overlap, however
-    many they are."""
+    * world_size + r) * batch_size`` and following: any number of ranks walk the order without gap or overlap."""
 
     order: Order
     start: int  # samples consumed over all ranks before the first batch

@@ -23,10 +23,9 @@ T = TypeVar("T")
 def read_conversations(
     corpus: CorpusConfig, faults: Faults, part: Literal["train", "val", "all"] | None = None
 ) -> dict[str, list[Conversation]]:
-    """The conversations of a corpus of the kind ``instructions``, in the order of the files: of "train" and of "val",
-    or of one `part` alone ("all": both in one); `faults` is told of what is none. Without ``val_path`` the share
-    `val_fraction` is held out, by the conversations' hashes. Raises `UserError` if files are missing, a part would be
-    empty, or a fault is refused."""
+    """Conversations of a corpus ``instructions``, in the order of the files: of "train" and of "val", or of one `part`
+    ("all": both in one); `faults` is told of what is none. Without ``val_path`` the share `val_fraction` is held out,
+    by the conversations' hashes. `UserError` if files are missing, a part would be empty, or a fault is refused."""
     val_path = corpus.settings.get("val_path")
     if part == "val" and val_path:  # the other files are of no use to it
         return {part: _conversations(corpus, "val_path", faults)}

@@ -76,11 +76,6 @@ class SampleSet:
         """(k,) positions that each sample takes in a window: one fewer than its tokens, the last is only predicted."""
         return np.diff(self.offsets) - 1
 
-    def text_bytes(self, sample: int) -> int:
-        """Bytes of text that a sample's labels stand for: of what is learnt, its first token left out."""
-        _, learnt, n_bytes = self[sample]
-        return int(n_bytes[1:][learnt[1:]].sum())
-
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all tokens, and of which are learnt."""
@@ -163,7 +158,8 @@ class SampleWindows(Windows):
         return float(self.samples.lengths.sum()) / max(1, len(self) * self.seq_len)
 
     def text_bytes(self, indices: Indices) -> float:
-        return float(sum(self.samples.text_bytes(sample) for i in indices for sample in self.windows[i]))
+        samples = (self.samples[sample] for i in indices for sample in self.windows[i])
+        return float(sum(n_bytes[1:][learnt[1:]].sum() for _, learnt, n_bytes in samples))  # no label holds the first
 
     def batch(self, indices: Indices) -> dict[str, Tensor]:
         length = self.seq_len

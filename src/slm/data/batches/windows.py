@@ -45,9 +45,8 @@ class Windows(Dataset[dict[str, Any]], ABC):
 
 class WindowDataset(Windows):
     """Non-overlapping windows of `seq_len` tokens that cover a split. Window i reads tokens ``i * seq_len ..`` and is
-    to predict each one's successor, so every token but the very first is a label exactly once. The last window may be
-    shorter; its tail repeats the last token and has the label -100. With `token_bytes` windows are counted. `UserError`
-    for fewer than two tokens."""
+    to predict each one's successor, so every token but the very first is a label exactly once. What the last window
+    lacks repeats the last token and has the label -100. `token_bytes` are to be counted. `UserError` for one token."""
 
     def __init__(self, tokens: np.ndarray | ShardedTokens, seq_len: int, token_bytes: TokenBytes | None = None) -> None:
         if len(tokens) < 2:

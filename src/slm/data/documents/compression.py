@@ -28,11 +28,6 @@ class BrokenFileError(Exception):
         return self.words
 
 
-def is_compressed(file: Path) -> bool:
-    """Told by the ending."""
-    return file.suffix.lower() in COMPRESSED
-
-
 def pieces(file: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
     """The content from (decompressed) byte `start` on, at most `size` bytes, a MiB or less at a time. Raises
     `BrokenFileError` if it cannot be opened, or its compressed content is damaged or ends too early; what comes before
@@ -52,11 +47,6 @@ def pieces(file: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[byte
         if words := getattr(error, "strerror", None):  # none of what is no gzip file
             raise BrokenFileError("unreadable", f"cannot read '{file}' ({words})") from None
         raise BrokenFileError("unreadable", f"'{file}' is damaged ({error})") from None
-
-
-def line_number(file: Path, offset: int) -> int:
-    """Of the line that byte `offset` is on, counted from 1."""
-    return 1 + sum(piece.count(b"\n") for piece in pieces(file, size=offset))
 
 
 def _opened(file: Path) -> io.BufferedReader:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import Reading
-from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, line_number, pieces
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
 from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.registry import register_reader
@@ -27,9 +27,6 @@ _WORDS = {list: "an array", str: "a string", type(None): "null"}
 @register_reader("jsonl")
 class JsonlFile(RecordSource, FileSource):
     """A record a line, named by the byte at which that begins, and of the span in which it does."""
-
-    def spans(self) -> list[Span]:
-        return self.byte_spans()
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Blank lines are no records; a line longer than ``max_record_bytes`` is never held."""
@@ -46,7 +43,8 @@ class JsonlFile(RecordSource, FileSource):
             faults.add(error.kind, self.name, str(error))
 
     def where(self, place: str) -> str:
-        return f"line {line_number(self.file, int(place[1:])):,} of '{self.file}'"
+        before = sum(piece.count(b"\n") for piece in pieces(self.file, size=int(place[1:])))
+        return f"line {before + 1:,} of '{self.file}'"
 
     def _values(self, line: bytes, offset: int, faults: Faults) -> dict[str, Any] | None:
         """The line's object; None, and a fault counted, if it holds none."""
@@ -72,8 +70,7 @@ class JsonlFile(RecordSource, FileSource):
 
 
 def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that begin before `end`, each with its first byte's place; None for one longer than `limit`. `source` is
-    what comes from byte `at` on."""
+    """Lines of `source`, from byte `at` on, that begin before `end`, with their places; None for one above `limit`."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
         *whole, rest = piece.split(b"\n")

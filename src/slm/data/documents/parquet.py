@@ -31,9 +31,7 @@ class ParquetFile(RecordSource, FileSource):
         return [Span(numbers[0], numbers[-1] + 1) for numbers in adjacent] or [Span(0, 0)]
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
-        """A few rows are held at a time, so that a row group may be larger than memory. `UserError` if there is no such
-        column, whatever becomes of faults."""
-        check_installed("pyarrow", "data", "reading Parquet files")
+        """A few rows are held at a time, of row groups of any size. `UserError` if there is no such column."""
         asked = (*span, fields and list(fields), self.reading.max_record_bytes)
         number = 0
         try:

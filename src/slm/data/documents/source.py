@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from slm.data.config import AUTO, Reading
-from slm.data.documents.compression import COMPRESSED, is_compressed
+from slm.data.documents.compression import COMPRESSED
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.files.reading import digest_of, is_unicode, with_replacements
@@ -114,8 +114,7 @@ class Source(ABC):
         that was left out. `faults` is told of all that is not given out, and raises `UserError` where it refuses."""
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
-        """The records of a span with those `fields` that are wanted, where they are there; None for all. `UserError` as
-        of `read`, and if it holds plain text."""
+        """Records of a span with the wanted `fields`, None for all. `UserError` as of `read`, and for plain text."""
         raise UserError(
             f"data.path: '{self.place}' is read as plain text, and records are wanted; give .jsonl, .json or "
             ".parquet files, or say what it is (data.format=jsonl)"
@@ -146,9 +145,9 @@ class FileSource(Source):
     def sha256(self) -> str:
         return digest_of(self.file)
 
-    def byte_spans(self) -> list[Span]:
-        """Of a file that can be read from any place on; the last is the longest, so that none can be empty."""
-        if is_compressed(self.file):
+    def spans(self) -> list[Span]:
+        """Of bytes, where a format has no others; the last is the longest, so that none can be empty."""
+        if self.file.suffix.lower() in COMPRESSED:
             return [WHOLE]
         size = self.size()
         starts = [i * self.span_bytes for i in range(max(1, size // self.span_bytes))]

@@ -24,9 +24,6 @@ class TextFile(FileSource):
 
     searched = SEARCHED
 
-    def spans(self) -> list[Span]:
-        return self.byte_spans()
-
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
         try:
             for part in self._stream() if span == WHOLE else self._span(span):

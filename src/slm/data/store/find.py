@@ -22,7 +22,7 @@ from slm.data.store.token_store import FORMAT, TokenStore, cached_store
 from slm.errors import UserError
 from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.build import build_tokenizer
+from slm.tokenizers.build import build_tokenizer, settings_of
 
 _NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs of answers", "task=dpo")}
 """What corpora of no running text hold, and what trains on them."""
@@ -43,13 +43,11 @@ def prepare_store(
     corpus: CorpusConfig, tokenizer: Mapping[str, Any], folder: Path, num_processes: NumProcesses = "auto"
 ) -> TokenStore:
     """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part; raises as `find_store`.
-    Killed at any moment, the next call with the same text and settings goes on; what comes out is the same to the bit,
-    whatever the number of processes."""
+    After a kill the next call alike goes on; what comes out is the same to the bit, with any number of processes."""
     sources = corpus_sources(corpus)
     with Processes(num_processes) as processes:
         preparation = Preparation(corpus, sources, processes)
-        make_tokenizer = partial(build_tokenizer, tokenizer["kind"], _settings(tokenizer))
-        return preparation.make(folder, _inputs_key(corpus, sources, tokenizer), make_tokenizer)
+        return preparation.make(folder, _inputs_key(corpus, sources, tokenizer), partial(build_tokenizer, tokenizer))
 
 
 def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
@@ -84,8 +82,7 @@ def _scanned(corpus: CorpusConfig) -> Iterator[tuple[Preparation, Scan, Selectio
 
 
 def corpus_sources(corpus: CorpusConfig) -> list[Source]:
-    """What a corpus consists of, in order; a file that has several names (a link, another spelling) once, by the first;
-    `UserError` if something is not there."""
+    """What a corpus consists of, in order; a file of several names once. `UserError` if one is not there."""
     if corpus.kind in _NO_TEXT:
         holds, task = _NO_TEXT[corpus.kind]
         raise UserError(
@@ -103,7 +100,7 @@ def corpus_sources(corpus: CorpusConfig) -> list[Source]:
 
 def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapping[str, Any]) -> str:
     """Another one whenever the store would be another."""
-    tokenizer_files = TOKENIZERS.get(tokenizer["kind"]).source_files(**_settings(tokenizer))
+    tokenizer_files = TOKENIZERS.get(tokenizer["kind"]).source_files(**settings_of(tokenizer))
     inputs = {
         "format": FORMAT,
         "slm": slm.__version__,
@@ -115,10 +112,6 @@ def _inputs_key(corpus: CorpusConfig, sources: Sequence[Source], tokenizer: Mapp
         "tokenizer_files": [file_identity(file) for file in tokenizer_files],
     }
     return _short(json.dumps(inputs, sort_keys=True))
-
-
-def _settings(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in tokenizer.items() if name != "kind"}
 
 
 def _short(inputs: str) -> str:

@@ -124,14 +124,10 @@ def content_key(found: Scan, selection: Selection) -> str:
 
 @contextmanager
 def _partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
-    """``.NAME.KEY.partial/store``, what is there of the store `folder` so far, and ``work`` beside it, what is not to
-    stay (the scan, a note for each finished shard). When the block ends without an error the store becomes `folder`.
-
-    What was begun with other inputs is removed. After a `UserError` nothing stays, since with what mends it the inputs
-    are others; after a `StoppedError` (the disk is full, or a file can no longer be read or written), Ctrl-C, a kill,
-    the next call with the same key goes on. The place may hold the store that a kill left there just after it was
-    whole. `UserError` if another process is making it.
-    """
+    """What is there of the store `folder` so far, and a place for what is not to stay (the scan, a note for each
+    finished shard). When the block ends without an error the store becomes `folder`, which may hold one that a kill
+    left there whole. After a `UserError` nothing stays, since with what mends it the inputs are others; after all else
+    the next call with the same key goes on. `UserError` if another process is making it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.making")
     root = folder.with_name(f".{folder.name}.{key}.partial")

@@ -1,5 +1,6 @@
 """Tasks done by several processes, or by this one."""
 
+import functools
 import multiprocessing
 import os
 import re
@@ -56,9 +57,8 @@ class Processes(AbstractContextManager["Processes"]):
             self._executor, self._n_workers = None, 0
 
     def run(self, tasks: Sequence[Task], report: Report) -> Iterator[tuple[int, Any]]:
-        """(index, result) of each task, as they get done; started in their order. Raises what the first of the tasks
-        that failed raised, once those in work are done: the same one however many processes there are. `StoppedError`:
-        a process was killed."""
+        """(index, result) of each task as it gets done; started in their order. Raises what the first that failed did,
+        once those in work are done: the same one with any number of processes. `StoppedError`: a process was killed."""
         n_workers = min(self._wanted, len(tasks))
         if n_workers <= 1:
             yield from ((index, task.run(report)) for index, task in enumerate(tasks))
@@ -115,17 +115,22 @@ def _begin(parent: int, reports: Any) -> None:
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this
     os.dup2(2, 1)  # the parent's stdout is for its result
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
 
 
-def _end_with(parent: int) -> None:
-    """In the middle of a task, too."""
-    above = multiprocessing.parent_process()
-    if os.name == "nt" and above is not None:  # where a process keeps the number of a parent that has ended
-        above.join()
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+@functools.cache
+def end_with(parent: int) -> None:
+    """End this process, in the middle of a task too, once the one that started it, `parent`, has ended."""
+
+    def watch() -> None:
+        above = multiprocessing.parent_process()
+        if os.name == "nt" and above is not None:  # where a process keeps the number of a parent that has ended
+            above.join()
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(task: Task) -> Any:

@@ -103,8 +103,7 @@ class ScanTask:
 
 
 def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processes, report: Report) -> Scan:
-    """Scan all units; those of which `folder` holds the outcome already are not read again. `UserError` for a fault,
-    where they are refused."""
+    """Scan all units but those whose outcome `folder` holds. `UserError` for a fault, where they are refused."""
     folder.mkdir(exist_ok=True)
     tasks = [ScanTask(unit, folder / f"{unit.number:05d}.json", on_bad) for unit in units]
     left = [task for task in tasks if not task.notes.is_file()]

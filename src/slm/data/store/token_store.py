@@ -1,11 +1,4 @@
-"""Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged.
-
-train_00000.bin, …     token ids, uint16 or uint32, one document after another; so too val_00000.bin, …
-train_00000.bytes, …   which of them stand for other bytes of text than their ids do as a rule, if any do
-meta.json              counts, checksums, the tokenizer's fingerprint
-slm_tokenizer.json     the tokenizer itself
-data_card.json         sources with their checksums, what was left out, faults; README.md says it to people
-"""
+"""Tokens on disk: a folder of memory-mapped files, made once and reused while its inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -66,9 +59,6 @@ class ShardedTokens:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate([np.empty(0, self.dtype), *self.shards]).astype(dtype or self.dtype, copy=False)
-
-    def tolist(self) -> list[int]:
-        return np.asarray(self).tolist()
 
 
 def others_file(file: Path) -> Path:
@@ -187,8 +177,7 @@ def _joint_sha256(digests: Sequence[str]) -> str:
 
 
 def cached_store(folder: Path, make: Callable[[Path], TokenStore]) -> TokenStore:
-    """The store at `folder`, made by ``make(folder)`` if it is not there yet or is damaged; processes that want
-    the same one at the same time make it once."""
+    """The store at `folder`, made by ``make(folder)`` if missing or damaged; once, however many processes want it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.is_dir():

@@ -12,9 +12,8 @@ _CLEARED_TOGETHER = 256  # positions
 
 
 class KVCache:
-    """Room for keys and values of shape (n_layers, rows, n_kv_heads, max_len, head_dim). Rows that stand at the same
-    position take the fast way, plain slices and no mask; rows that do not can only be extended by one position at a
-    time."""
+    """Room for keys and values of shape (n_layers, rows, n_kv_heads, max_len, head_dim). Rows at the same position take
+    the fast way, plain slices and no mask; rows that are not can only be extended by one position at a time."""
 
     lengths: list[int]  # positions filled, for each row in use; the rows in use are the first ones
     offsets: list[int]  # positions that each has forgotten: its next token stands at length + offset

@@ -30,9 +30,8 @@ _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range: clipping its ends 
 
 class PackedLinear(nn.Module):
     """The same numbers as the layer it replaces, and its `state_dict`; it cannot be trained or loaded into. Without the
-    C kernels, bf16 weights are brought into the order that oneDNN's kernel reads, once instead of in every product. A
-    `shared` weight is another module's too (a tied head's): it is neither reordered, which would make a second copy of
-    it, nor part of the `state_dict`."""
+    C kernels, bf16 weights are brought into the order that oneDNN's kernel reads, once. A `shared` weight is another
+    module's too (a tied head's): it is neither reordered, which would copy it, nor part of the `state_dict`."""
 
     def __init__(self, source: nn.Linear, shared: bool = False) -> None:
         super().__init__()

@@ -137,8 +137,7 @@ class Stack:
         if norm is None:
             return _Norm()
         kind = 1 if isinstance(norm, LayerNorm) else 2
-        eps = torch.finfo(self.dtype).eps if norm.eps is None else norm.eps
-        return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), eps, kind)
+        return _Norm(self._place(norm.weight), self._place(getattr(norm, "bias", None)), norm.eps, kind)
 
     def _linear(self, layer: Any) -> _Linear:
         if layer is None:

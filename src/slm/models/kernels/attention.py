@@ -76,9 +76,8 @@ def serves_training(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def train_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Mixed values (B, T, H * D); position t sees positions 0 to t. Differentiable, once. Computes what
-    ``scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`` does, under autocast in its dtype; sums
-    and weights are fp32."""
+    """Mixed values (B, T, H * D); position t sees positions 0 to t. Differentiable, once. What SDPA computes with
+    ``is_causal=True, enable_gqa=True``, under autocast in its dtype; sums and weights are fp32."""
     dtype = compute_dtype(q)
     return _Attention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
 

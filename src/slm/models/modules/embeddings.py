@@ -12,8 +12,10 @@ from slm.registry import register_position_embedding
 Rotation = tuple[Tensor, Tensor]
 
 
+@register_position_embedding("none")
 class PositionEmbedding(nn.Module):
-    """How a model knows where a token stands. A kind overrides what it needs; this one does nothing."""
+    """How a model knows where a token stands. A kind overrides what it needs; this one does nothing, and the causal
+    mask alone tells positions apart."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -26,15 +28,9 @@ class PositionEmbedding(nn.Module):
         return x
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation | None:
-        """Cosines and sines by which attention turns queries and keys of these positions; None for no turning. Each is
-        (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in. `end` is one more
-        than the last position."""
+        """Cosines and sines by which attention turns queries and keys of positions below `end`; None for no turning.
+        Each is (T, rotary_dim / 2) or (B, 1, T, rotary_dim / 2), in the dtype that attention computes in."""
         return None
-
-
-@register_position_embedding("none")
-class NoPositions(PositionEmbedding):
-    """Nothing is added; the causal mask alone tells positions apart."""
 
 
 @register_position_embedding("learned")
@@ -105,8 +101,7 @@ class RotaryPositions(PositionEmbedding):
 
 
 class ValueEmbedding(nn.Module):
-    """What a token adds to each layer's values, (B, T) ids to a (B, T, heads, head_dim) for each: a row of one table,
-    times that layer's gate."""
+    """What a token adds to values, (B, T) ids to (B, T, heads, head_dim) a layer: one table's row times its gate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -125,9 +120,8 @@ class ValueEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the first ``rotary_dim`` numbers of each head of `x` (B, H, T, head_dim); the rest stay. Pairs are i and i +
-    rotary_dim / 2 (GPT-NeoX's order, that of published weights): Su et al. 2021, eq. 34 up to the order of the
-    dimensions."""
+    """Turn the first ``rotary_dim`` numbers of each head of `x` (B, H, T, head_dim); the rest stay. Su et al. 2021, eq.
+    34, but pairs are i and i + rotary_dim / 2 (GPT-NeoX's order of the dimensions, that of published weights)."""
     cos, sin = rotation
     half = cos.shape[-1]
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)

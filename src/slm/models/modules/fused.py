@@ -101,8 +101,7 @@ def nll_and_gradient(
 
 
 def loss_chunks(n_rows: int, weight: Tensor) -> list[slice]:
-    """Of like size, for `nll_and_gradient` with the head's `weight` (V', C), as large as memory should allow; of whole
-    tiles where a CPU's kernel reads them."""
+    """Of like size, as large as memory should allow, for `nll_and_gradient` with the head's `weight` (V', C)."""
     row_bytes = weight.shape[0] * weight.element_size()
     tile = 1
     if not has_cross_entropy(weight.device, weight.dtype):

@@ -99,8 +99,7 @@ class Sft(ChatTask):
             assert inputs.known is not None
             tokenizer = inputs.known
         else:
-            settings = {name: value for name, value in inputs.new_tokenizer.items() if name != "kind"}
-            tokenizer = build_tokenizer(inputs.new_tokenizer["kind"], settings, self._texts(parts["train"]))
+            tokenizer = build_tokenizer(inputs.new_tokenizer, self._texts(parts["train"]))
             if inputs.known is not None:
                 check_same_tokens(tokenizer, inputs.known)
         return tokenizer if inputs.part else self.in_template(tokenizer)

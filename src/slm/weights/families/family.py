@@ -63,9 +63,8 @@ class ForeignConfig:
         return _ACTIVATIONS[name]
 
     def rotary(self, base_key: str, fraction_key: str | None = None, fraction: float = 1.0) -> dict[str, Any]:
-        """Our `rotary` settings, from where version 5 of transformers takes what it or version 4 wrote:
-        ``rope_scaling``, ``rope_parameters``, then version 4's keys of the base and of the share of a head that turns
-        (None for a family whose heads turn whole)."""
+        """Our `rotary` settings, from where transformers 5 takes them: ``rope_scaling``, ``rope_parameters``,
+        then version 4's keys of the base and of the share of a head that turns (None where heads turn whole)."""
         rope = self._object("rope_scaling") or self._object("rope_parameters") or replace(self, values={})
         if fraction_key is None:
             for config in (self, rope):

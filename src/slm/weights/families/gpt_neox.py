@@ -25,17 +25,12 @@ _SETTINGS = (
 )
 
 
-def _by_head(n_heads: int, head_dim: int) -> Layout:
-    """Theirs holds query, key and value of one head together; ours all queries, all keys, all values."""
-    return Layout(
-        lambda theirs: theirs.unflatten(0, (n_heads, 3, head_dim)).transpose(0, 1).flatten(0, 2),
-        lambda ours: ours.unflatten(0, (3, n_heads, head_dim)).transpose(0, 1).flatten(0, 2),
-    )
-
-
 def _table(config: ModelConfig) -> list[Entry]:
     shape = config.modules.transformer
-    by_head = _by_head(shape.n_heads, shape.head_dim)
+    by_head = Layout(  # theirs holds query, key and value of one head together; ours all queries, all keys, all values
+        lambda theirs: theirs.unflatten(0, (shape.n_heads, 3, shape.head_dim)).transpose(0, 1).flatten(0, 2),
+        lambda ours: ours.unflatten(0, (3, shape.n_heads, shape.head_dim)).transpose(0, 1).flatten(0, 2),
+    )
     table = []
     for layer in range(shape.n_layers):
         ours, theirs = f"transformer.blocks.{layer}", f"gpt_neox.layers.{layer}"
