@@ -11,7 +11,9 @@ setup(
     package_data={
         "slm.chat": ["*.jinja"],
         "slm.conf": ["**/*.yaml"],
+        "slm.data": ["*.txt"],
         "slm.models.kernels": ["*.c", "*.h"],
         "slm.suggest": ["*.txt"],
+        "slm.weights": ["*.md"],
     },
 )

@@ -26,7 +26,8 @@ from slm.cli.help import choices
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
-from slm.training.config import DERIVED, LIGHTNING, SchedulerConfig, TrainerConfig
+from slm.suggest.nearest import derived
+from slm.training.config import LIGHTNING, SchedulerConfig, TrainerConfig
 from slm.training.run_config import RunConfig
 from slm.weights.fine_tuning import FineTuning, Lora
 
@@ -158,16 +159,16 @@ def test_trainer_yaml_names_what_there_is() -> None:
     default = yaml.safe_load((CONF / "trainer/default.yaml").read_text(encoding="utf-8"))
     assert set(default) == OWN | set(LIGHTNING)
     of_lightning = set(inspect.signature(pl.Trainer).parameters)
-    assert set(LIGHTNING) | set(DERIVED) | {"max_steps", "max_epochs", "max_time", "precision"} == of_lightning
-    assert not set(LIGHTNING) & set(DERIVED)
-    assert not OWN & set(DERIVED)
+    assert set(LIGHTNING) | set(derived()) | {"max_steps", "max_epochs", "max_time", "precision"} == of_lightning
+    assert not set(LIGHTNING) & set(derived())
+    assert not OWN & set(derived())
 
 
-@pytest.mark.parametrize("name", sorted(DERIVED))
+@pytest.mark.parametrize("name", sorted(derived()))
 def test_what_follows_from_others_names_them(name: str) -> None:
     values = composed()
     values["trainer"][name] = 1
-    with pytest.raises(UserError, match=re.escape(DERIVED[name])):
+    with pytest.raises(UserError, match=re.escape(derived()[name])):
         RunConfig.from_dict(values)
 
 

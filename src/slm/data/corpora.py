@@ -11,28 +11,8 @@ from slm.data.documents.hf_datasets import DatasetSource
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_corpus
 
-LANGUAGES = {
-    "c": ["*.c", "*.h"],
-    "cpp": ["*.cpp", "*.cc", "*.cxx", "*.hpp", "*.hh", "*.hxx"],
-    "csharp": ["*.cs"],
-    "css": ["*.css", "*.scss"],
-    "go": ["*.go"],
-    "html": ["*.html", "*.htm"],
-    "java": ["*.java"],
-    "javascript": ["*.js", "*.jsx", "*.mjs"],
-    "julia": ["*.jl"],
-    "kotlin": ["*.kt"],
-    "lua": ["*.lua"],
-    "php": ["*.php"],
-    "python": ["*.py", "*.pyi"],
-    "r": ["*.r", "*.R"],
-    "ruby": ["*.rb"],
-    "rust": ["*.rs"],
-    "shell": ["*.sh", "*.bash"],
-    "sql": ["*.sql"],
-    "swift": ["*.swift"],
-    "typescript": ["*.ts", "*.tsx"],
-}
+_LANGUAGES = Path(__file__).with_name("languages.txt").read_text(encoding="utf-8").splitlines()[1:]
+LANGUAGES = {name: globs.split() for name, _, globs in (line.partition(": ") for line in _LANGUAGES)}
 # what tools put there: other people's code, or none that was written
 _INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
 _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}

@@ -38,6 +38,12 @@ def not_here(name: str) -> str | None:
     return next((told for names, told in _table(" => ") if name in names.split()), None)
 
 
+@functools.cache
+def derived() -> dict[str, str]:
+    """Settings of Lightning's Trainer that follow from others here -> what to set instead."""
+    return dict(_table(" ~> "))
+
+
 def meant(name: str) -> list[str]:
     """What is called here what others call `name`."""
     lower = name.lower()

@@ -22,6 +22,7 @@ from slm.schema import (
     together,
     unknown_key,
 )
+from slm.suggest.nearest import derived
 
 AUTO = "auto"
 _WINDOWS_AT_ONCE = 8  # of batch_size=auto
@@ -68,35 +69,6 @@ class LightningConfig:
 
 LIGHTNING = tuple(field.name for field in fields(LightningConfig))
 
-# What Lightning calls the things that are derived here, and what to set instead.
-DERIVED = {
-    "accumulate_grad_batches": "trainer.global_batch_size",
-    "gradient_clip_val": "trainer.grad_clip",
-    "log_every_n_steps": "trainer.log_every",
-    "val_check_interval": "trainer.val_every",
-    "check_val_every_n_epoch": "trainer.val_every",
-    "min_epochs": "trainer.max_steps",
-    "min_steps": "trainer.max_steps",
-    "callbacks": "callbacks",
-    "logger": "logger",
-    "default_root_dir": "run_dir",
-    "enable_checkpointing": "trainer.save_every",
-    "enable_model_summary": "nothing: it is always shown",
-    "limit_train_batches": "trainer.max_steps",
-    "limit_test_batches": "trainer.limit_val_batches",
-    "limit_predict_batches": "nothing: every prompt is answered",
-    "overfit_batches": "data.path to a small file",
-    "fast_dev_run": "trainer=debug",
-    "num_sanity_val_steps": "trainer=debug to try validation early",
-    "barebones": "callbacks=none",
-    "gradient_clip_algorithm": "trainer.grad_clip, which clips by norm",
-    "use_distributed_sampler": "nothing: batches are dealt to the ranks already",
-    "reload_dataloaders_every_n_epochs": "nothing: the loader is endless",
-    "enable_autolog_hparams": "nothing: config.yaml holds them",
-    "model_registry": "nothing: the bundle lies in the run folder",
-    "plugins": "trainer.precision or trainer.strategy",
-}
-
 # Settings of before, and what stands in their place.
 REPLACED = {
     "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
@@ -107,8 +79,8 @@ REPLACED = {
 def no_setting(key: str) -> str | None:
     """The line that refuses a setting of Lightning's that follows from others here, or one of before; else None."""
     section, _, name = key.rpartition(".")
-    if section == "trainer" and name in DERIVED:
-        return f"trainer.{name} follows from other settings here; set {DERIVED[name]}"
+    if section == "trainer" and name in derived():
+        return f"trainer.{name} follows from other settings here; set {derived()[name]}"
     return REPLACED.get(key)
 
 

@@ -23,33 +23,6 @@ from slm.weights.pretrained import stored_config
 from slm.weights.tensor_source import TensorSource, safetensors_in
 
 CONFIG_FILE = "config.json"
-_CARD = """\
----
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- slm
----
-
-# {title}
-
-A causal language model of the {family} family with {parameters:,} parameters, exported from slm.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{title}")
-model = AutoModelForCausalLM.from_pretrained("{title}")
-```
-
-| shape | |
-| --- | --- |
-{shape}
-
-| training | |
-| --- | --- |
-{facts}
-"""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -173,7 +146,8 @@ def _model_card(
         "context (tokens)": config.params.max_seq_len,
         "vocabulary": config.vocab_size,
     }
-    return _CARD.format(
+    card = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+    return card.format(
         title=title,
         family=family,
         parameters=sum(tensor.numel() for tensor in tensors.values()),
