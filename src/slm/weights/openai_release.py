@@ -136,7 +136,7 @@ def tensorflow_checkpoint(folder: Path) -> TensorSource:
     stored = {}
     for name, (kind, shape) in reader.answer().items():
         dtype = _DTYPES.get(kind, kind)
-        stored[name] = StoredTensor(tuple(shape), dtype, partial(reader.read, name, shape, dtype))
+        stored[name] = StoredTensor(tuple(shape), dtype, partial(reader.read, name, shape, dtype), str(folder))
     return TensorSource(str(folder), stored)
 
 
