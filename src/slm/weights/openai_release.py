@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.errors import UserError
+from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
@@ -75,6 +75,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     downloaded from OpenAI's server or the base URL `mirror`."""
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
+    if name not in RELEASES:
+        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
     release = RELEASES[name]
     cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"  # as `conf/data/*.yaml` have it
     place = (cache if folder is None else folder).expanduser() / release.folder
@@ -88,7 +90,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
             mend=f"name a mirror of these files, or put your copy of {file} into {place}",
         )
         if file == HPARAMS_FILE:
-            found, expected = read_json_object(place / file), release.hparams.items()
+            found = read_json_object(place / file, "delete it to have it fetched again")
+            expected = release.hparams.items()
             if wrong := [f"{key} {found.get(key)} (expected {n})" for key, n in expected if found.get(key) != n]:
                 words = f"is not that of {name}: {', '.join(wrong)}; delete it and name another mirror"
                 raise UserError(f"{place / file} {words}")
