@@ -191,7 +191,7 @@ def forged_seal(folder: Path) -> None:
 # ---- lengths that lie, bombs ----
 
 
-@case("is damaged", *GENERATE)
+@case("is damaged (its header would be 10,000,000,000 bytes long)", *GENERATE)
 def safetensors_header_of_10_gb(folder: Path) -> None:
     folder_of(bundle_files(), folder / "m")
     sparse(folder / "m" / "model.safetensors", (10_000_000_000).to_bytes(8, "little") + b"{", 11 * 10**9)

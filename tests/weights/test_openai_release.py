@@ -90,7 +90,7 @@ def test_without_a_folder_it_is_the_cache(mirror: Mirror, tmp_path: Path, monkey
             json.dumps({**HPARAMS, "n_layer": 2}).encode(),
             r"of gpt2-tiny: n_layer 2 \(expected 1\); del",
         ),
-        ("hparams.json", b"{", "hparams.json is damaged"),
+        ("hparams.json", b"{", r"hparams.json is damaged \(.*\); delete it to have it fetched again"),
         ("checkpoint", None, r"tiny/checkpoint \(the server answers 404 Not Found\); name a mirror"),
     ],
     ids=["weights cut short", "vocabulary", "shape", "shape damaged", "missing"],
@@ -111,6 +111,11 @@ def test_a_wrong_shape_is_found_before_the_weights_travel(mirror: Mirror, tmp_pa
     with pytest.raises(UserError, match="n_vocab None"):
         fetch_release("gpt2-tiny", tmp_path / "cache", mirror.url)
     assert mirror.asked == ["/tiny/hparams.json"]
+
+
+def test_a_name_that_is_none_is_told_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no GPT-2 'gpt2-124'; did you mean 'gpt2-124m'\? \(known: .*gpt2-1558m"):
+        fetch_release("gpt2-124", tmp_path)
 
 
 def test_the_pinned_sizes_are_four_bytes_a_parameter() -> None:

@@ -31,19 +31,19 @@ def bounded_text(file: Path, most_bytes: int, mend: str = _AGAIN) -> str:
         raise UserError(f"{file} is damaged ({error}); {mend}") from None
 
 
-def json_text(file: Path) -> str:
+def json_text(file: Path, mend: str = _AGAIN) -> str:
     """The text of a JSON file, not parsed; `UserError` as `bounded_text`, or if there is more in it than in any file
     of a model, which takes a few hundred megabytes."""
-    text = bounded_text(file, _MOST_JSON_BYTES)
+    text = bounded_text(file, _MOST_JSON_BYTES, mend)
     if text.count(",") + text.count("[") + text.count("{") > _MOST_JSON_VALUES:
         most = f"{_MOST_JSON_VALUES:,} values"
-        raise UserError(f"{file} holds more than {most}, more than any model's file; fetch it again")
+        raise UserError(f"{file} holds more than {most}, more than any model's file; {mend}")
     return text
 
 
-def read_json_object(file: Path) -> dict[str, Any]:
+def read_json_object(file: Path, mend: str = _AGAIN) -> dict[str, Any]:
     """What a JSON file holds; `UserError` as `json_text`, or if it is no JSON object, or nested without end."""
-    text = json_text(file)
+    text = json_text(file, mend)
 
     def parse() -> Any:
         content = json.loads(text)
@@ -51,7 +51,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
             json.dumps(content, ensure_ascii=False).encode()
         return content
 
-    return _mapping(file, parse, "JSON object", _AGAIN)
+    return _mapping(file, parse, "JSON object", mend)
 
 
 def read_yaml_object(file: Path) -> dict[str, Any]:

@@ -226,9 +226,22 @@ class RenderedEncoder:
         return PlacedIds(ids, places[:, 0].tolist(), places[:, 1].tolist())
 
 
-if hasattr(os, "register_at_fork") and "TOKENIZERS_PARALLELISM" not in os.environ:
-    # so that a forked child (a loader's) encodes on one thread, of which versions up to 0.22 warn; the parent does not
-    os.register_at_fork(
-        before=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"),
-        after_in_parent=lambda: os.environ.pop("TOKENIZERS_PARALLELISM", None),
-    )
+def _keep_forks_quiet() -> None:
+    """Make a forked child (a loader's) encode on one thread without the warning of versions up to 0.22; the parent
+    stays parallel, and a value of the user's own is left alone."""
+    variable = "TOKENIZERS_PARALLELISM"
+    set_here: list[bool] = []
+
+    def before() -> None:
+        set_here.append(variable not in os.environ)
+        os.environ.setdefault(variable, "false")
+
+    def after_in_parent() -> None:
+        if set_here.pop():
+            del os.environ[variable]
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+
+
+_keep_forks_quiet()

@@ -13,7 +13,9 @@ from slm.tokenizers.extended import ExtendedTokenizer
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that `Tokenizer.save` wrote into `folder`; `UserError` if it is missing or damaged."""
-    path = _saved_in(folder)
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        raise UserError(f"the model or token store '{folder}' is not whole: {path.name} is missing; make it again")
     state = read_json_object(path)
     kind, added = state.pop("kind", None), state.pop(ADDED_TOKENS, None)
     if not isinstance(kind, str):
@@ -27,13 +29,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _saved_in(folder: Path) -> Path:
-    if not (file := folder / TOKENIZER_FILE).is_file():
-        mend = "give a token store, or the folder model/ of a run"
-        raise UserError(f"no tokenizer in '{folder}': {TOKENIZER_FILE} is missing; {mend}")
-    return file
-
-
 @register_tokenizer("saved")
 class SavedTokenizer(Tokenizer):
     """That of a token store, a bundle or a run: only `create` is ever called, and gives one of the kind saved there."""
@@ -42,11 +37,18 @@ class SavedTokenizer(Tokenizer):
 
     @classmethod
     def create(cls, texts: Iterable[str], *, path: str) -> Tokenizer:
-        return load_tokenizer(Path(path).expanduser())
+        (file,) = cls.source_files(path=path)
+        return load_tokenizer(file.parent)
 
     @classmethod
     def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
-        return [_saved_in(Path(path).expanduser())]
+        file = Path(path).expanduser() / TOKENIZER_FILE
+        if not file.is_file():
+            raise UserError(
+                f"tokenizer.path: no tokenizer in '{path}': {TOKENIZER_FILE} is missing; "
+                "give a token store, or the folder model/ of a run"
+            )
+        return [file]
 
 
 class _Missing:

@@ -65,10 +65,14 @@ def rust_pattern(pattern: str, *, spell_sets: bool) -> str:
 
 @functools.cache
 def _ranges(charset: str) -> str:
-    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
-    runs = [match.group() for match in regex.finditer(f"(?:{charset})+", everything)]
+    runs = [match.group() for match in regex.finditer(f"(?:{charset})+", _all_characters())]
     spelt = [rf"\x{{{ord(run[0]):X}}}-\x{{{ord(run[-1]):X}}}" for run in runs]
     return f"[{''.join(spelt)}]" if spelt else "(?!)"
+
+
+@functools.cache
+def _all_characters() -> str:
+    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
 
 
 def check_export(tokenizer: Tokenizer, exported: tokenizers.Tokenizer, setting: str) -> None:

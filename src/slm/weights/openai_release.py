@@ -1,8 +1,8 @@
 """GPT-2 as OpenAI released it: downloaded once, and its TensorFlow checkpoint read by TensorFlow's own reader."""
 
 import contextlib
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.errors import UserError
+from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
@@ -75,6 +75,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     downloaded from OpenAI's server or the base URL `mirror`."""
     from slm.fetch.download import download  # an HTTP library takes 0.2 s to import, and most models lie here already
 
+    if name not in RELEASES:
+        raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
     release = RELEASES[name]
     cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"  # as `conf/data/*.yaml` have it
     place = (cache if folder is None else folder).expanduser() / release.folder
@@ -88,7 +90,8 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
             mend=f"name a mirror of these files, or put your copy of {file} into {place}",
         )
         if file == HPARAMS_FILE:
-            found, expected = read_json_object(place / file), release.hparams.items()
+            found = read_json_object(place / file, "delete it to have it fetched again")
+            expected = release.hparams.items()
             if wrong := [f"{key} {found.get(key)} (expected {n})" for key, n in expected if found.get(key) != n]:
                 words = f"is not that of {name}: {', '.join(wrong)}; delete it and name another mirror"
                 raise UserError(f"{place / file} {words}")
@@ -134,9 +137,14 @@ def tensorflow_checkpoint(folder: Path) -> TensorSource:
     check_installed("tensorflow", "tf", f"the TensorFlow checkpoint in '{folder}'")
     reader = _Reader(folder)
     stored = {}
-    for name, (kind, shape) in reader.answer().items():
-        dtype = _DTYPES.get(kind, kind)
-        stored[name] = StoredTensor(tuple(shape), dtype, partial(reader.read, name, shape, dtype))
+    for name, (kind, shape) in reader.answer()["variables"].items():
+        if kind not in _DTYPES:
+            raise UserError(
+                f"the checkpoint in '{folder}' is not of GPT-2's layout: '{name}' is {kind}, "
+                f"read are {', '.join(_DTYPES)}; save it with tf.compat.v1.train.Saver"
+            )
+        read = partial(reader.read, name, shape, _DTYPES[kind])
+        stored[name] = StoredTensor(tuple(shape), _DTYPES[kind], read, str(folder))
     return TensorSource(str(folder), stored)
 
 
@@ -159,21 +167,29 @@ class _Reader:
 
     def read(self, name: str, shape: list[int], dtype: torch.dtype) -> Tensor:
         with contextlib.suppress(BrokenPipeError):
-            pickle.dump(name, self.process.stdin)
+            self.process.stdin.write(json.dumps(name).encode() + b"\n")
             self.process.stdin.flush()
-        return torch.frombuffer(self.answer(), dtype=dtype).view(shape)
+        n_bytes: int = self.answer()["bytes"]
+        tensor = torch.empty(shape, dtype=dtype)
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        if n_bytes != len(content) or self.process.stdout.readinto(content) != n_bytes:
+            raise self._damaged(self._end())
+        return tensor
 
-    def answer(self) -> Any:
-        try:
-            answer = pickle.load(self.process.stdout)
-        except (EOFError, pickle.UnpicklingError):
-            self.process.kill()  # where it only closed its pipe
-            status = self.process.wait()
-            end = signal.Signals(-status).name if status < 0 else f"status {status}"
-            answer = f"TensorFlow's reader ended with {end}"
-        if isinstance(answer, Exception | str):
-            raise UserError(f"the checkpoint in '{self.folder}' is damaged or not whole ({answer}); fetch it again")
+    def answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"error": self._end()}
+        if "error" in answer:
+            raise self._damaged(answer["error"])
         return answer
+
+    def _end(self) -> str:
+        self.process.kill()  # where it only closed its pipe
+        status = self.process.wait()
+        return f"TensorFlow's reader ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(f"the checkpoint in '{self.folder}' is damaged or not whole ({reason}); fetch it again")
 
 
 def _end(process: subprocess.Popen[bytes], pid: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 
+_LONGEST_HEADER = 16 << 20  # bytes; a header has about a hundred for each tensor
 _DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"I8": torch.int8, "U8": torch.uint8},
@@ -28,6 +29,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype | str  # the file's name of one that no weights have, as of masks, which are left out
     read: Callable[[], Tensor]
+    where: str  # the file or folder, for messages
 
 
 @dataclass
@@ -48,7 +50,7 @@ class TensorSource:
         for name, stored in self.stored.items():
             if isinstance(stored.dtype, str):
                 allowed = ", ".join(_DTYPES)
-                raise UserError(f"{self.where}: '{name}' is {stored.dtype}, allowed are {allowed}; save it as one")
+                raise UserError(f"{stored.where}: '{name}' is {stored.dtype}, allowed are {allowed}; save it as one")
             dtypes[name] = stored.dtype
         return dtypes
 
@@ -67,7 +69,8 @@ class TensorSource:
 
 def tensors_in_memory(tensors: Mapping[str, Tensor], where: str) -> TensorSource:
     """Tensors that are there already."""
-    given = {n: StoredTensor(tuple(t.shape), t.dtype, partial(tensors.__getitem__, n)) for n, t in tensors.items()}
+    read = tensors.__getitem__
+    given = {n: StoredTensor(tuple(t.shape), t.dtype, partial(read, n), where) for n, t in tensors.items()}
     return TensorSource(where, given)
 
 
@@ -98,7 +101,7 @@ def _stored_in(files: Iterable[Path]) -> dict[str, StoredTensor]:
                 tensor = content.get_slice(name)
                 kind = tensor.get_dtype()
                 read = partial(_read, file, name)
-                stored[name] = StoredTensor(tuple(tensor.get_shape()), _DTYPES.get(kind, kind), read)
+                stored[name] = StoredTensor(tuple(tensor.get_shape()), _DTYPES.get(kind, kind), read, str(file))
     return stored
 
 
@@ -110,10 +113,15 @@ def _read(file: Path, name: str) -> Tensor:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[safe_open]:
+    """`safe_open` with its errors in our words; a header, which is read whole, has a longest size."""
     if not file.is_file():
         raise UserError(f"'{file.parent}' holds no complete model: {file.name} is missing")
     try:
-        opened = safe_open(file, framework="pt")  # which takes no header of more than 100 MB
+        with file.open("rb") as content:
+            header, size = int.from_bytes(content.read(8), "little"), file.stat().st_size
+        if size < 8 or header > min(_LONGEST_HEADER, size - 8):
+            raise UserError(f"{file} is damaged (its header would be {header:,} bytes long); fetch or make it again")
+        opened = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}); fetch or make it again") from None
     with opened as tensors:

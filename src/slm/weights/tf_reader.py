@@ -1,13 +1,13 @@
-"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release`. Answers are pickles: first ``{name:
-(dtype, shape)}`` of all variables, then of each name asked for (a pickle, too) the bytes; an exception is the last."""
+"""A process that reads a TensorFlow checkpoint for `slm.weights.openai_release` and ends with it. Answers are lines of
+JSON: first ``{"variables": {name: [dtype, shape]}}``, then to each name asked for (a line of JSON, too)
+``{"bytes": n}`` and the bytes themselves. ``{"error": …}`` is the last."""
 
 import importlib
+import json
 import os
-import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from slm.files.reading import bounded_text
 
@@ -20,15 +20,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what TensorFlow prints is no answer
     try:
-        for answer in _answers(Path(sys.argv[1])):
-            pickle.dump(answer, answers, protocol=5)
-            answers.flush()
+        _serve(Path(sys.argv[1]), answers)
     except Exception as error:  # TensorFlow raises OpError, IndexError, ValueError, RuntimeError, …
-        pickle.dump(ValueError(" ".join(str(error).split())), answers)
-        answers.flush()
+        _say(answers, b"", error=" ".join(str(error).split()))
 
 
-def _answers(folder: Path) -> Iterator[Any]:
+def _serve(folder: Path, answers: BinaryIO) -> None:
     import numpy as np
 
     tensorflow = importlib.import_module("tensorflow")
@@ -43,10 +40,16 @@ def _answers(folder: Path) -> Iterator[Any]:
     elements = {name: int(np.prod(shape, dtype=object)) for name, shape in shapes.items()}
     if sum(elements[name] * dtypes[name].size for name in shapes) > sum(file.stat().st_size for file in files[1:]):
         raise ValueError("its variables are larger than its data")  # ahead of taking memory for them
-    yield {name: (dtypes[name].name, shapes[name]) for name in sorted(shapes)}
-    while True:
-        array = np.ascontiguousarray(reader.get_tensor(pickle.load(sys.stdin.buffer)))
-        yield pickle.PickleBuffer(array.reshape(-1).view(np.uint8).data)
+    _say(answers, b"", variables={name: [dtypes[name].name, shapes[name]] for name in sorted(shapes)})
+    for name in map(json.loads, sys.stdin):
+        array = np.ascontiguousarray(reader.get_tensor(name))
+        _say(answers, array.reshape(-1).view(np.uint8).data, bytes=array.nbytes)
+
+
+def _say(answers: BinaryIO, content: bytes | memoryview, **line: Any) -> None:
+    answers.write(json.dumps(line).encode() + b"\n")
+    answers.write(content)
+    answers.flush()
 
 
 def _prefix(tensorflow: Any, folder: Path) -> Path:

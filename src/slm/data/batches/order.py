@@ -121,11 +121,12 @@ class EvalBatches(Sampler[np.ndarray]):
 
     def __init__(self, n_windows: int, batch_size: int, rank: int, world_size: int) -> None:
         self.is_idle = rank >= n_windows
-        windows = np.arange(0 if self.is_idle else rank, 1 if self.is_idle else n_windows, world_size)
-        self.batches = [windows[start : start + batch_size] for start in range(0, len(windows), batch_size)]
+        self.windows = np.arange(0 if self.is_idle else rank, 1 if self.is_idle else n_windows, world_size)
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return -(-len(self.windows) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.batches)
+        for start in range(0, len(self.windows), self.batch_size):
+            yield self.windows[start : start + self.batch_size]

@@ -60,23 +60,24 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
                 "give the text itself (data=text data.path=…)"
             )
         return store
-    with _scanned(corpus) as (preparation, found, selection):
+    cache = _cache(corpus)
+    cache.mkdir(parents=True, exist_ok=True)
+    with _scanned(corpus, cache) as (preparation, found, selection):
         key = _short(f"{FORMAT} {tokenizer.fingerprint} {content_key(found, selection)}")
-        folder = _cache(corpus) / f"{corpus.kind}-{key}"
+        folder = cache / f"{corpus.kind}-{key}"
         return cached_store(folder, lambda place: preparation.make(place, key, lambda _: tokenizer))
 
 
 def training_texts(corpus: CorpusConfig) -> Iterator[str]:
     """What a corpus gives to train on, read when it is asked for."""
-    with _scanned(corpus) as (preparation, _, selection):
+    with _scanned(corpus, None) as (preparation, _, selection):
         yield from preparation.training_texts(selection)
 
 
 @contextmanager
-def _scanned(corpus: CorpusConfig) -> Iterator[tuple[Preparation, Scan, Selection]]:
-    cache = _cache(corpus)
-    cache.mkdir(parents=True, exist_ok=True)
-    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=cache, prefix=".scan.") as folder:
+def _scanned(corpus: CorpusConfig, place: Path | None) -> Iterator[tuple[Preparation, Scan, Selection]]:
+    """With the scan in `place`, or in the system's folder for what is temporary, until the block ends."""
+    with Processes("auto") as processes, tempfile.TemporaryDirectory(dir=place, prefix=".slm.scan.") as folder:
         preparation = Preparation(corpus, corpus_sources(corpus), processes)
         yield preparation, *preparation.scan(Path(folder))
 

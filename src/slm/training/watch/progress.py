@@ -2,16 +2,21 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
+from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
+from rich.text import Text
 
-from slm.progress import Progress
 from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import PlannedStop
 from slm.training.watch.train_metrics import TrainMetrics
+
+Left = Callable[[], float | None]  # seconds until the end; None while there is nothing to tell by
 
 
 class Pace:
@@ -57,6 +62,49 @@ class Pace:
 
 def _mean(counted: tuple[int, float]) -> float:
     return counted[1] / counted[0] if counted[0] else 0.0
+
+
+class Progress:
+    """A count that goes up to `total`, ``step 3/10``, and figures beside it."""
+
+    def __init__(self, noun: str, total: int, left: Left, done: int, console: Console) -> None:
+        self._noun, self._total, self._console = noun, total, console
+        self._bar: bars.Progress | None = None
+        if console.file.isatty():
+            count, figures = _text(f"{noun} {{task.completed}}/{{task.total}}"), _text("{task.fields[figures]}")
+            passed = (count, bars.BarColumn(bar_width=None), figures, bars.TimeElapsedColumn())
+            self._bar = bars.Progress(*passed, "left", _Left(left), console=console, expand=True)
+            self._task: bars.TaskID = self._bar.add_task("", total=total, completed=done, figures="")
+            self._bar.start()
+
+    def update(self, done: int, figures: str, line: str | None = None) -> None:
+        """Move the bar; where there is none, print `line`, if any, behind the count."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, figures=figures)
+        elif line is not None:
+            said = f"{self._noun} {done}/{self._total}  {line}"
+            self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the screen, and give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _text(form: str) -> bars.TextColumn:
+    return bars.TextColumn(form, markup=False, table_column=Column())  # which may wrap
+
+
+class _Left(bars.ProgressColumn):
+    max_refresh = 0.5
+
+    def __init__(self, left: Left) -> None:
+        super().__init__()
+        self._left = left
+
+    def render(self, task: bars.Task) -> Text:
+        left = self._left()
+        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")
 
 
 class RunProgress(StepCallback, ProgressBar):
