@@ -12,6 +12,7 @@ setup(
         "slm.chat": ["*.jinja"],
         "slm.conf": ["**/*.yaml"],
         "slm.data": ["*.txt"],
+        "slm.data.store": ["*.jinja"],
         "slm.models.kernels": ["*.c", "*.h"],
         "slm.suggest": ["*.txt"],
         "slm.weights": ["*.md"],

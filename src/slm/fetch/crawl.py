@@ -103,8 +103,6 @@ def _recording(folder: Path, entry: dict[str, Any]) -> Iterator[None]:
             text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
             with new_file(folder / MANIFEST) as out:
                 out.write(f"[\n{text}\n]\n".encode())
-                out.flush()
-                os.fsync(out.fileno())
                 yield
         finally:
             lock.unlink(missing_ok=True)

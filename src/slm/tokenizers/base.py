@@ -184,7 +184,6 @@ class Tokenizer(ABC):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
-        """The inverse of `state`."""
         raise NotImplementedError
 
     def to_huggingface(self) -> tokenizers.Tokenizer:

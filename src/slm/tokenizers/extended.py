@@ -1,20 +1,16 @@
 """A vocabulary with further special tokens at its end and a chat template, as fine-tuning on conversations needs."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import ADDED_TOKENS, StreamDecoder, Tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer, RenderedEncoder
 from slm.tokenizers.text_bytes import PlacedIds
-
-if TYPE_CHECKING:
-    import tokenizers
 
 
 class ExtendedTokenizer(Tokenizer):

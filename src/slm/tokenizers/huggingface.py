@@ -215,7 +215,6 @@ class RenderedEncoder:
         self._id_of.update({their_id(token["content"]): token["id"] for token in state["added_tokens"]})
 
     def encode(self, parts: Sequence[str]) -> PlacedIds:
-        """As `Tokenizer.encode_parts`."""
         written = [self._spelt[part] if number % 2 else part for number, part in enumerate(parts)]
         with breakdowns_refused():
             encoding = self._copy.encode("".join(written), add_special_tokens=False)

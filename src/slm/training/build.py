@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
+from torch import nn
 from torch.optim import Optimizer
 
 from slm.errors import UserError
 from slm.models.config import ModelConfig
-from slm.models.facts import summarize
 from slm.notices import notice
 from slm.training.compiled import Compiled
 from slm.training.first_model import fit_vocabulary, recompute_blocks, start_model
@@ -184,3 +184,19 @@ def _trainer(
     leave_signals_alone(trainer)
     log_under_own_steps(trainer)
     return trainer
+
+
+def summarize(model: nn.Module) -> str:
+    """One line a top module with its parameters and whether it is frozen, then the total; shared ones count once."""
+    seen: set[int] = set()
+    rows: list[tuple[str, int, str]] = []
+    for name, module in model.named_children():
+        parameters = [p for p in module.parameters() if id(p) not in seen]
+        seen.update(id(p) for p in parameters)
+        if parameters:
+            frozen = "  frozen" if not any(p.requires_grad for p in parameters) else ""
+            rows.append((name, sum(p.numel() for p in parameters), frozen))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(count for _, count, _ in rows)
+    rows.append(("total", total, "" if trained == total else f"  ({trained:,} trained)"))
+    return "\n".join(f"  {name:<20}{count:>15,}{note}" for name, count, note in rows)

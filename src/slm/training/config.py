@@ -69,19 +69,14 @@ class LightningConfig:
 
 LIGHTNING = tuple(field.name for field in fields(LightningConfig))
 
-# Settings of before, and what stands in their place.
-REPLACED = {
-    "scheduler.min_lr": "scheduler.min_lr is no setting any more: the floor is a fraction of the peak rate, "
-    "scheduler.min_lr_ratio (min_lr / optimizer.lr)",
-}
-
 
 def no_setting(key: str) -> str | None:
     """The line that refuses a setting of Lightning's that follows from others here, or one of before; else None."""
     section, _, name = key.rpartition(".")
     if section == "trainer" and name in derived():
         return f"trainer.{name} follows from other settings here; set {derived()[name]}"
-    return REPLACED.get(key)
+    of_before = "is no setting any more: the floor is a fraction of the peak rate, scheduler.min_lr_ratio"
+    return f"{key} {of_before} (min_lr / optimizer.lr)" if key == "scheduler.min_lr" else None
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 CARD_FILE = "data_card.json"
 README_FILE = "README.md"
-_SOURCES_SHOWN = 20
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write both files."""
     (folder / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / README_FILE).write_text(_readme(card), encoding="utf-8")
+    template = Path(__file__).with_name("data_card.md.jinja").read_text(encoding="utf-8")
+    readme = jinja2.Template(template, trim_blocks=True).render(**card, lines=summary_lines(card))
+    (folder / README_FILE).write_text(readme, encoding="utf-8")
 
 
 def summary_lines(card: Mapping[str, Any]) -> list[str]:
@@ -28,32 +31,3 @@ def summary_lines(card: Mapping[str, Any]) -> list[str]:
     if left_out:
         lines.append(f"left out   {', '.join(left_out)} document(s)")
     return lines
-
-
-def _readme(card: Mapping[str, Any]) -> str:
-    rows = [
-        f"| `{one['name']}` | {'' if one['bytes'] is None else format(one['bytes'], ',')} | {one['documents']:,} "
-        f"| {(one['sha256'] or '')[:16]} |"
-        for one in card["sources"][:_SOURCES_SHOWN]
-    ]
-    more = len(card["sources"]) - len(rows)
-    faults = [
-        f"- {kind}: {found['count']:,} (the first: {', '.join(found['places'])})"
-        for kind, found in card["faults"].items()
-    ]
-    return "\n".join(
-        [
-            "# A token store",
-            "",
-            "Made by `slm-prepare`; train on it with `slm-train data=prepared data.path=` and this folder.",
-            "",
-            *(f"    {line}" for line in summary_lines(card)),
-            "",
-            *(["Faults in the text:", "", *faults, ""] if faults else []),
-            "| source | bytes | documents | sha256 |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            *([f"{more:,} more are in {CARD_FILE}.", ""] if more > 0 else []),
-        ]
-    )

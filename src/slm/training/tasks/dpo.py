@@ -54,7 +54,6 @@ class Dpo(ChatTask):
 
     @property
     def loss_settings(self) -> dict[str, Any]:
-        """What the loss is made with."""
         given = {name: value for name, value in asdict(self).items() if name in _OF_LOSSES and value is not None}
         return {**given, **self.settings}
 
