@@ -58,6 +58,7 @@ def test_sixty_mistyped_settings(run_cli: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_twenty_fresh_ones(run_cli: Any) -> None:
     """When they were first tried, 17 had the right name."""
     missed = misses(run_cli, FRESH)

@@ -70,6 +70,7 @@ def read_or_refused(file: Path) -> Any:
     return None
 
 
+@pytest.mark.nightly
 def test_two_hundred_damages_are_found(damaged_run: Path, last: Path) -> None:
     """Or change nothing that is read: torch's reader alone, which looks at no CRC, takes most of these for whole."""
     whole, draw = last.read_bytes(), random.Random(7)

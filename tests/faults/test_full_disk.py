@@ -72,6 +72,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory, invoke: Any, tiny: tuple
     return read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 def test_a_save_that_fails_is_said_and_the_next_one_works(

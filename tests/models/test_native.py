@@ -268,7 +268,7 @@ def decoded(model: Any, steps: int, n_rows: int) -> Tensor:
 
 @needs_kernels
 @pytest.mark.parametrize("mode", ["fp32", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.nightly) for n in range(4, 12))])
 def test_a_step_of_the_stack_is_that_of_its_modules(seed: int, mode: str, threads: int) -> None:
     """Random models, rows at positions of their own; where the machine has the products the stack must be taken, or
     modules would be compared with themselves."""

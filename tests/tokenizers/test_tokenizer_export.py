@@ -200,6 +200,7 @@ def test_an_unknown_piece_may_be_spelt_as_the_unknown_token(tmp_path: Path) -> N
     tokens=st.lists(st.text("ab", min_size=2, max_size=7), max_size=30, unique=True), text=st.text("ab", max_size=60)
 )
 @settings(max_examples=300, deadline=None)
+@pytest.mark.nightly
 def test_merges_of_ranks_in_any_order_encode_as_tiktoken_does(tokens: list[str], text: str) -> None:
     """Orders that no training gives, too: a part of later rank than the whole, a token its bytes do not merge to."""
     ranks = {bytes([byte]): byte for byte in range(256)} | {t.encode(): 256 + i for i, t in enumerate(tokens)}

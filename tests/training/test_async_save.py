@@ -108,6 +108,7 @@ def test_which_files_go(steps: list[int], saved: int, keep: int, gone: list[int]
     assert dropped(steps, saved, keep) == gone
 
 
+@pytest.mark.nightly
 def test_one_a_period_stays_for_good(train_tiny: Callable[..., Path]) -> None:
     """The first of a run, and none more within the hour; with a period of nothing at all, every one."""
     saves = ("trainer.max_steps=6", "trainer.save_every=1", "trainer.val_every=100")

@@ -80,7 +80,7 @@ def bad_steps(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["gradient", "loss"])
-@pytest.mark.parametrize("clip", [1.0, 0.0])
+@pytest.mark.parametrize("clip", [1.0, pytest.param(0.0, marks=pytest.mark.nightly)])
 def test_skipped(train_tiny: Any, metrics_of: Any, text_file: Path, kind: str, clip: float) -> None:
     """Nothing of the step reaches weights, moments or the optimizer's own count; the schedule and the data go on."""
     changes = (*TEN, "trainer.save_every=1", f"trainer.grad_clip={clip}", "trainer.global_batch_size=8")
@@ -104,6 +104,7 @@ def test_skipped(train_tiny: Any, metrics_of: Any, text_file: Path, kind: str, c
     assert json.loads((run / "summary.json").read_text())["bad_steps"] == 1
 
 
+@pytest.mark.nightly
 def test_a_row_of_several_steps(train_tiny: Any, metrics_of: Any) -> None:
     """The mean over the steps since the last row is that of those that count."""
     one = metrics_of(train_tiny("one", *TEN, *poison("gradient", 12)))
@@ -174,6 +175,7 @@ def test_stopped(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path:
     assert run_cli("train", "resume=run", "trainer.on_bad_step=skip", poison("gradient", 20)[0]).status == 0
 
 
+@pytest.mark.nightly
 def test_too_many_in_a_row(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Two are borne, a good step between begins the count anew, three are not; gone back from, the count is of the
     same checkpoint."""

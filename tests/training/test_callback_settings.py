@@ -40,6 +40,7 @@ def test_all_mistakes_at_once(run_cli: Any, tiny: tuple[str, ...]) -> None:
     assert all(f"{key} should be" in outcome.err for key in keys), outcome.err
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("embedding", ["learned", "rotary"])
 def test_a_prompt_longer_than_the_window(
     run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, embedding: str, train_tiny: Any

@@ -109,6 +109,7 @@ def test_a_run_on_text_shows_how_its_model_goes_on(run_cli: Any, tmp_path: Path,
     assert (tmp_path / "text/samples.txt").read_text(encoding="utf-8").startswith("--- step 3\nab")
 
 
+@pytest.mark.nightly
 def test_lora_learns_to_answer_and_leaves_a_plain_model(
     run_cli: Any, sft: list[str], chatting: Path, tmp_path: Path, metrics_of: Any
 ) -> None:

@@ -19,6 +19,7 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("works", [True, False])
 def test_a_run_is_the_same_whether_compilation_works_or_not(
     run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool

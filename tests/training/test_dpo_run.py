@@ -101,6 +101,7 @@ def test_the_batch_it_is_cut_into_changes_nothing(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_dropout_is_off(invoke: Any, run: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
     """A model with dropout was compared with a reference without: the first loss, before any step, was not ln 2."""
     for adapter, more in (("none", ()), ("lora", ("adapter.dropout=0.5", "model.params.dropout=0.0"))):

@@ -51,10 +51,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...], tiny_
     }
 
 
-NIGHTLY = [pytest.param(task, marks=pytest.mark.nightly) for task in ("muon", "sft", "dpo")]
-
-
-@pytest.mark.parametrize("task", ["pretrain", *NIGHTLY])
+@pytest.mark.nightly
+@pytest.mark.parametrize("task", ["pretrain", "muon", "sft", "dpo"])
 def test_a_run_asks_for_no_float64(invoke: Any, tasks: dict[str, list[str]], task: str, tmp_path: Path) -> None:
     """`accelerator=auto` takes an Apple GPU, and runs died there in step 1: steps, validation and its sums, pairs and
     what the reference thinks of them, samples, answers, a checkpoint and going on from it."""

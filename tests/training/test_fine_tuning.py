@@ -75,6 +75,7 @@ def test_frozen_modules_stay_and_others_move_and_a_resumed_run_goes_on(
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("new_shape", [(), ("model.params.max_seq_len=24", "model.extend_positions=linear")])
 def test_a_run_is_resumed_although_its_source_has_gone(
     invoke: Any, tiny: tuple[str, ...], tiny_run: Path, tmp_path: Path, metrics_of: Any, new_shape: tuple[str, ...]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-_OTHERS = ("backends.registry", "utils", "config", "variables.lists")
+_MODULES = ("backends.registry", "eval_frame", "utils", "config", "variables.lists")
 _LEAN = "from slm.training.lean_lightning import import_lightning; import_lightning(); import sys\n"
 
 
@@ -51,6 +51,7 @@ print(compiled(torch.zeros(1, 2)).shape[1], torch._dynamo.OptimizedModule is typ
     assert _python(code) == ["False", "True", "True", "2", "True"]
 
 
+@pytest.mark.nightly
 def test_an_optimizer_steps_before_and_after_the_compiler_came() -> None:
     code = """
 import torch
@@ -68,7 +69,8 @@ print(float(double(torch.tensor(2.0))), "sympy" in sys.modules, step())
     assert _python(code) == ["0.500", "False", "4.0", "True", "0.000"]
 
 
-@pytest.mark.parametrize("asked", ["eval_frame", *(pytest.param(name, marks=pytest.mark.nightly) for name in _OTHERS)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("asked", _MODULES)
 def test_a_module_of_the_compiler_is_itself_whichever_is_imported_first(asked: str) -> None:
     code = f"""
 import torch._dynamo.{asked} as found

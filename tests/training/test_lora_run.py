@@ -53,6 +53,7 @@ def test_a_resumed_run_is_the_unbroken_one_although_its_source_has_gone(
     assert float(metrics_of(tmp_path / "whole")[-1]["train/lr"]) <= 2e-3 * 192 / 32, "ten times fine-tuning's rate"
 
 
+@pytest.mark.nightly
 def test_new_tokens_are_trained_with_it(invoke: Any, run: tuple[str, ...], tiny_run: Path, tmp_path: Path) -> None:
     """Rows that ``grow_vocab`` makes are frozen too unless they are named: it says so."""
     text = next(setting.partition("=")[2] for setting in run if setting.startswith("data.path="))

@@ -138,6 +138,7 @@ def test_a_loaded_state_goes_on_alike() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.nightly
 def test_a_run_with_muon_is_resumed_bit_for_bit(train_tiny: Any, run_cli: Any) -> None:
     whole = train_tiny("whole", "optimizer=muon", "model.modules.transformer.zero_init=true")
     part = train_tiny("part", "optimizer=muon", "model.modules.transformer.zero_init=true", "stop_after=2")

@@ -70,6 +70,7 @@ def assert_same(run: Path, expected: Path, metrics_of: Any) -> None:
         assert all(torch.equal(one["state_dict"][key], value) for key, value in other["state_dict"].items())
 
 
+@pytest.mark.nightly
 def test_time_is_over_within_an_accumulation(
     unbroken: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any
 ) -> None:
@@ -152,6 +153,7 @@ def test_no_time(run_cli: Any, tiny: tuple[str, ...], value: str, said: str) -> 
     assert f"trainer.max_time: {said}" in outcome.err
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", ["new", "run"])
 def test_a_branch_has_a_model_of_its_own(
     train_tiny: Any, run_cli: Any, metrics_of: Any, tmp_path: Path, place: str

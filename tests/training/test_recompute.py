@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -43,6 +44,7 @@ def test_the_same_gradients_from_less() -> None:
     assert kept < all_kept / 4
 
 
+@pytest.mark.nightly
 def test_a_run_is_the_same_with_it(train_tiny: Any) -> None:
     plain, again = (
         torch.load(train_tiny(f"run_{flag}", f"trainer.recompute={flag}") / "checkpoints/last.ckpt", weights_only=True)

@@ -116,6 +116,7 @@ def test_auto_finds_the_newest_run_of_the_same_settings(run_cli: Any, tiny: tupl
     assert f"run folder outputs/{first.name}, resumed at step 2" in outcome.err
 
 
+@pytest.mark.nightly
 def test_resumed_in_a_folder_of_its_own(train_tiny: Any, run_cli: Any, tmp_path: Path) -> None:
     """``run_dir`` beside ``resume=PATH`` leaves the old run as it is."""
     run = train_tiny("run", "stop_after=2")
@@ -156,6 +157,7 @@ def test_from_another_folder(
     assert outcome.out.startswith("equal over 6 steps"), outcome.err
 
 
+@pytest.mark.nightly
 def test_from_a_checkpoint_by_itself(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """One that was copied out of its run goes on in a new run folder, with the settings that are typed."""
     run = train_tiny("run", "stop_after=2")
@@ -205,6 +207,7 @@ def test_what_cannot_be_resumed(train_tiny: Any, run_cli: Any, tiny: tuple[str, 
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.nightly
 def test_a_new_timeline_keeps_its_own_checkpoints(train_tiny: Any, run_cli: Any) -> None:
     """Gone back to step 4 of 20, with two files kept: the old run's later ones must make room, not the new ones."""
     run = train_tiny("run", "trainer.max_steps=20", "trainer.save_every=4", "trainer.keep=0")
@@ -240,6 +243,7 @@ def test_settings_of_the_new_command_hold(train_tiny: Any, run_cli: Any, metrics
     assert [float(row["train/lr"]) for row in metrics_of(run)] == [0.01] * 2 + [0.001] * 4
 
 
+@pytest.mark.nightly
 def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_of: Any) -> None:
     """As other ranks would: Lightning counts micro-batches, of which a step then takes another number."""
     changes = ("trainer.max_steps=12", "trainer.global_batch_size=12", "trainer.save_every=3", "trainer.keep=0")

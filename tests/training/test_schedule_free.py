@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -17,6 +18,7 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
     return content
 
 
+@pytest.mark.nightly
 def test_neither_a_break_nor_looking_at_it_changes_a_bit(train_tiny: Any, run_cli: Any) -> None:
     """The library goes between its two sets of weights by products, whose rounding would stay in the weights; and its
     count of steps lies among the settings, which a resumed run takes from its configuration."""

@@ -70,6 +70,7 @@ def test_speed_counts_what_the_model_read(run_cli: Any, sft: list[str], tmp_path
     assert float(rows[-1]["train/tokens"]) < 3 * 4 * 96 / 2, "what was learnt is another number"
 
 
+@pytest.mark.nightly
 def test_a_template_that_writes_the_time_keeps_that_of_the_runs_start(
     run_cli: Any, sft: list[str], tmp_path: Path
 ) -> None:

@@ -292,6 +292,7 @@ def test_an_operation_that_takes_minutes() -> None:
         process.communicate()
 
 
+@pytest.mark.nightly
 def test_ranks_stop_at_the_same_step(started: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """One of them alone is signalled; both save one state, and a run of one rank goes on from it."""
     process = started(*tiny, *LONG, "trainer.devices=2")

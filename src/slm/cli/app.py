@@ -114,7 +114,7 @@ def _write_nowhere() -> None:
 def _run_hydra(command: Command, line: CommandLine) -> None:
     import hydra
 
-    from slm.cli.composition import ANY_TARGET, CONF, VERSION_BASE
+    from slm.cli.composition import CONF, OF_MAIN
 
     program, started = sys.argv[0], False
 
@@ -136,8 +136,7 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     sys.argv = [program, *line.flags, *command.quoted(line)]
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
-        choices = {"config_path": f"pkg://{CONF}", "config_name": command.config_name}
-        hydra.main(**choices, **VERSION_BASE, **ANY_TARGET)(guarded)()
+        hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **OF_MAIN)(guarded)()
     except OSError as error:
         if started or error.filename is None:
             raise
