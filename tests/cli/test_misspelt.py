@@ -68,19 +68,26 @@ def test_twenty_fresh_ones(run_cli: Any) -> None:
 @pytest.mark.serial
 @pytest.mark.parametrize("typed", ["max_steps=9", "model=gpt2-medium", "+optimizer.beta=[0.9,0.95]", "--lr=1"])
 def test_a_suggestion_comes_at_once(tmp_path: Path, typed: str) -> None:
-    """The whole command, with Python's start, in seconds of a processor: beside other work the clock tells less.
-    Importing torch alone takes longer. The best of three, as the first one ever may compile what it imports."""
+    """The whole command, with Python's start, in seconds of a processor: beside other work the clock tells less. 1.5,
+    or on a machine that is slow just now what importing torch alone takes. The best of three, as the first one may
+    compile what it imports."""
     script = Path(sys.executable).with_name("slm-train")
     seconds = []
     for _ in range(3):
-        before = os.times()
-        answer = subprocess.run([script, typed], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-        after = os.times()
+        took, answer = _processor_s([script, typed], tmp_path)
         assert (answer.returncode, bool(suggested(answer.stderr))) == (2, True), answer.stderr
-        seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
-        if seconds[-1] < 1.5:
+        seconds.append(took)
+        if took < 1.5:
             return
-    pytest.fail(f"it took {seconds} s of a processor; wanted: 1.5")
+    limit, _ = _processor_s([sys.executable, "-c", "import torch"], tmp_path)
+    assert min(seconds) < limit
+
+
+def _processor_s(command: list[Any], cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
+    before = os.times()
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system, answer
 
 
 def test_all_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
