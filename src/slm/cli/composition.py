@@ -28,8 +28,7 @@ CONF = "slm.conf"
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 has one behaviour alone
 # what a command may make are the classes of the user's own settings, and 1.4 asks to say so
 OF_MAIN: Any = VERSION_BASE or {"execution_whitelist": vars(hydra.utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]}
-# OmegaConf reads with PyYAML's loader written in Python; the one written in C makes a command's start a tenth shorter
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
 _COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
@@ -98,7 +97,7 @@ class Composition:
     def _file(self, name: str, package: str) -> Layer:
         for folder, root in (("conf", files(CONF)), (str(self.config_dir), self.config_dir)):
             if root is not None and (file := root.joinpath(*f"{name}.yaml".split("/"))).is_file():
-                read: Any = yaml.load(file.read_text(encoding="utf-8"), yaml.SafeLoader)
+                read: Any = yaml.load(file.read_text(encoding="utf-8"), _YAML)
                 said = read if isinstance(read, dict) else {}
                 content = {key: value for key, value in said.items() if key != "defaults"}
                 return Layer(_nested(package, content), None, name, folder, package)
