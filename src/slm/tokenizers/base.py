@@ -184,6 +184,7 @@ class Tokenizer(ABC):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Tokenizer:
+        """The inverse of `state`, of a kind that is saved as itself, not, as `ExtendedTokenizer` is, as another."""
         raise NotImplementedError
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
