@@ -21,7 +21,7 @@ import torch
 
 from slm.models.config import ModelConfig
 from slm.models.contract import build_loss, build_model
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 from slm.training.process import keep_freed_memory
 
 VOCAB_SIZE = 8192

@@ -32,7 +32,7 @@ from slm.cli.composition import CONF, VERSION_BASE
 from slm.data.batches.order import TrainBatches, window_at
 from slm.data.batches.windows import WindowDataset
 from slm.training import runner
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 from slm.training.run_config import RunConfig
 
 WARMUP_STEPS = 5

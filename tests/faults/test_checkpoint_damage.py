@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from slm.errors import UserError
-from slm.training.run.checkpoint_files import fault_of, newest_whole
+from slm.training.run.checkpoint_files import fault_of
 from slm.training.run.checkpoint_io import read_checkpoint, write_checkpoint
+from slm.training.run.resume import newest_whole
 
 LONG = os.environ.get("SLM_FAULTS") == "long"
 DAMAGES = 200

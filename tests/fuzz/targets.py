@@ -39,7 +39,7 @@ from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.tokenizers.load import load_tokenizer
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import read_record
-from slm.training.run.resume import Resumed
+from slm.training.run.resume_checks import Resumed
 from slm.weights.open_model import find_source, open_source
 from slm.weights.openai_release import gpt2_tf_table, read_hparams
 from slm.weights.pretrained import Pretrained

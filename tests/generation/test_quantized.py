@@ -18,7 +18,7 @@ import slm
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
-from slm.models.inference.layers import GROUP, Int4Linear, Int8Linear, PackedLinear, four_bits, packs
+from slm.models.inference.packed_linear import GROUP, Int4Linear, Int8Linear, PackedLinear, four_bits, packs
 from slm.models.inference.prepared import prepare_for_inference
 from slm.weights.bundle import write_bundle
 

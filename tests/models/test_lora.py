@@ -12,7 +12,7 @@ from torch import nn
 from slm.errors import UserError
 from slm.models.contract import build_model
 from slm.models.modules.lora import LoraLinear, add_lora, base_names, merged_state
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 
 
 def adapted(model: nn.Module, trained: bool = True, **settings: Any) -> nn.Module:

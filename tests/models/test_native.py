@@ -14,7 +14,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
-from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
+from slm.models.inference.packed_linear import Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels import library as native
 from slm.models.kernels.activation import activate

@@ -17,7 +17,7 @@ import torch
 
 from slm.errors import UserError
 from slm.training.figures import StepFigures, StepReader
-from slm.training.optim.optimizers import leave_finding, leave_out_if_bad
+from slm.training.optim.parameter_groups import leave_finding, leave_out_if_bad
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run_again import RunData
 

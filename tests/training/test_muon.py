@@ -13,7 +13,7 @@ from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.training.optim import muon
 from slm.training.optim.muon import Muon, orthogonalized
-from slm.training.optim.optimizers import leave_finding, parameter_groups
+from slm.training.optim.parameter_groups import leave_finding, parameter_groups
 
 
 def tiny_model(**transformer: Any) -> nn.Module:

@@ -19,7 +19,7 @@ from slm.errors import UserError
 from slm.schema import checked
 from slm.training.config import SchedulerConfig
 from slm.training.optim.config import optimizer_problems, with_rates, with_warmup_steps
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 from slm.training.optim.schedules import describe_schedule, lr_factor
 from slm.training.parts import optimizer_factory
 from slm.training.tasks.task import task_of

@@ -15,7 +15,7 @@ from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.schema import checked
 from slm.training.config import SCHEDULES, SchedulerConfig, TrainerConfig
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 from slm.training.optim.schedules import lr_factor
 
 

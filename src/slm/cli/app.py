@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,14 @@ from slm.errors import Stopped, UserError, refuse
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from slm.cli.composition import Composition
+
 EXPLAIN = "--explain"
 # with these no setting is read, or not one of the command's own primary config
 _OTHER_CONFIG = ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun")
 _CHECKED_BY_HYDRA = ("--hydra-help", "--shell-completion", "-sc", *_OTHER_CONFIG)
+_OF_A_JOB = ("--config-dir=", "-cd=", "--run", "-r")
+_CALLBACKS = {"sweep_table"}  # of conf/hydra, which look at sweeps alone
 
 
 def entry_point(command: Command, module: str) -> Callable[[], None]:
@@ -71,7 +75,36 @@ def _run(command: Command, typed: list[str]) -> None:
     elif EXPLAIN in typed:
         _print_explanation(command, line)
     else:
-        _run_hydra(command, _without_mistakes(command, line))
+        job = _composed(command, line)
+        _run_hydra(command, job.line if job else _without_mistakes(command, line), job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    line: CommandLine
+    composition: Composition
+    cfg: DictConfig
+
+
+def _composed(command: Command, typed: CommandLine) -> _Job | None:
+    """A command line and what it comes to, composed this once; None if it is wrong, and for what Hydra is to start: a
+    sweep, what its flags and settings ask for, a job with callbacks of the user's own."""
+    from hydra.types import RunMode
+
+    from slm.cli.composition import OF_HYDRA, Composition
+
+    asks_hydra = [one for one in typed.flags if not one.startswith(_OF_A_JOB)]
+    asks_hydra += [one for one in typed.settings if one.lstrip("+~").startswith("hydra")]
+    if asks_hydra or typed.unknown or not (typed.config_dir or Path()).is_dir():
+        return None
+    try:
+        line = read(command.rewrite(typed.known))
+        composition = Composition(command.config_name, line.config_dir)
+        cfg = composition.job(command.quoted(line))
+    except (UserError, *OF_HYDRA):
+        return None
+    is_ours = cfg.hydra.mode != RunMode.MULTIRUN and set(cfg.hydra.callbacks) <= _CALLBACKS
+    return _Job(line, composition, cfg) if is_ours else None
 
 
 def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
@@ -111,7 +144,7 @@ def _write_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run_hydra(command: Command, line: CommandLine) -> None:
+def _run_hydra(command: Command, line: CommandLine, job: _Job | None) -> None:
     import hydra
 
     from slm.cli.composition import CONF, OF_MAIN
@@ -128,7 +161,7 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
         except BrokenPipeError:
             return _write_nowhere()
         except Exception as error:
-            return _tell_of_failure(command, error, cfg, one_of_many)
+            return _tell_of_failure(command, error, cfg, None if one_of_many else line)
         is_loss = not isinstance(value, float) or math.isfinite(value)
         return value if is_loss or not one_of_many else None  # sweepers fail over nan
 
@@ -136,6 +169,8 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
     sys.argv = [program, *line.flags, *command.quoted(line)]
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
+        if job is not None:
+            return job.composition.start(job.cfg, guarded)
         hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **OF_MAIN)(guarded)()
     except OSError as error:
         if started or error.filename is None:
@@ -147,23 +182,23 @@ def _run_hydra(command: Command, line: CommandLine) -> None:
         raise UserError("no job came to a validation loss that the sweeper could minimise") from None
 
 
-def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, one_of_many: bool) -> None:
-    """Tell of a task that failed, and end with it; of one of many tell that the others go on."""
+def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, line: CommandLine | None) -> None:
+    """Tell of a task that failed, and end with it; of one of many, which has no `line`, tell that the others go on."""
     from hydra.core.hydra_config import HydraConfig
 
     from slm.cli.composition import explain
-    from slm.cli.mistakes import with_suggestions
+    from slm.cli.mistakes import find_mistakes, with_suggestions
     from slm.cli.sweep import job_failed
 
     message = explain(error)
     message = message and with_suggestions(command, message, cfg)
-    if one_of_many:
+    if line is None:
         job_failed(message, error)
     elif message is None:
         raise error
     else:
         _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-        fail(message)
+        fail("\n".join(find_mistakes(command, line)) or message)
 
 
 def _let_ranks_follow(program: str, line: CommandLine, command: Command) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import hydra.utils
@@ -15,8 +15,10 @@ import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.utils import run_job
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -29,6 +31,7 @@ VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") el
 # what a command may make are the classes of the user's own settings, and 1.4 asks to say so
 OF_MAIN: Any = VERSION_BASE or {"execution_whitelist": vars(hydra.utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]}
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # what it raises of a wrong command line
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
 _COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
@@ -60,7 +63,7 @@ class Composition:
 
     @functools.cached_property
     def loader(self) -> ConfigLoader:
-        with hydra.initialize_config_module(CONF, **VERSION_BASE):  # the loader is of use behind it, too
+        with hydra.initialize_config_module(CONF, self.config_name, **VERSION_BASE):  # it is of use behind it, too
             return GlobalHydra.instance().config_loader()
 
     def options(self, group: str) -> list[str]:
@@ -82,9 +85,19 @@ class Composition:
                 found.append(Layer(content, setting=str(override.input_line)))
         return found
 
+    def job(self, settings: Sequence[str]) -> DictConfig:
+        """The configuration, unresolved, with Hydra's own below ``hydra``; raises what Hydra does."""
+        return self.loader.load_configuration(self.config_name, [*self._own(), *settings], RunMode.RUN)
+
+    def start(self, cfg: DictConfig, task: TaskFunction) -> Any:
+        """What `task` gives of what `job` composed, run as `hydra.main` runs it, which composes all of it twice."""
+        context = HydraContext(self.loader, cast(Any, Callback()), **({} if VERSION_BASE else OF_MAIN))
+        cfg.hydra.mode = RunMode.RUN
+        return run_job(task, cfg, "hydra.run.dir", None, context).return_value
+
     def composed(self, settings: Sequence[str]) -> DictConfig:
         """The configuration, unresolved, as a task gets it; raises what Hydra does."""
-        cfg = self.loader.load_configuration(self.config_name, [*self._own(), *settings], RunMode.RUN)
+        cfg = self.job(settings)
         with open_dict(cfg):
             del cfg["hydra"]
         return cfg

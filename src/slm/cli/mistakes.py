@@ -11,10 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from slm.cli.command import Command, CommandLine
-from slm.cli.composition import PLUGIN, Composition, explain
+from slm.cli.composition import OF_HYDRA, PLUGIN, Composition, explain
 from slm.cli.help import choices, groups_of
 from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
@@ -22,7 +21,6 @@ from slm.schema import dotted
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
 
-_OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # what it raises of a wrong command line
 _UNKNOWN_KEY = re.compile(r"^unknown key '([^']+)'(?!; did you mean)", re.MULTILINE)
 
 
@@ -133,7 +131,7 @@ def _vocabulary(composition: Composition, chosen: Sequence[str], groups: Mapping
     try:
         layers = composition.layers(list(dict.fromkeys(chosen)))
         merged: Any = OmegaConf.to_container(OmegaConf.merge(*(layer.content for layer in layers)))
-    except _OF_HYDRA:
+    except OF_HYDRA:
         return Vocabulary({}, groups)
     return Vocabulary(dict(dotted({} if PLUGIN in layers else merged)), groups)
 
@@ -222,6 +220,6 @@ def _refused(command: Command, composition: Composition, settings: Sequence[str]
             command.checked(cfg)
     except UserError as error:
         return _with_nearest(str(error), known).splitlines()
-    except _OF_HYDRA as error:
+    except OF_HYDRA as error:
         return [explain(error) or " ".join(str(error).split())]
     return []

@@ -86,7 +86,8 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
     ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one."""
     from slm.masking import masked_argument
-    from slm.training.run.folder import checkpoint_to_resume, newest_run, run_of_checkpoint
+    from slm.training.run.folder import run_of_checkpoint
+    from slm.training.run.resume import checkpoint_to_resume, newest_run
 
     line = read(arguments)
     given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}

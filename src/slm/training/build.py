@@ -18,7 +18,7 @@ from slm.training.compiled import Compiled
 from slm.training.first_model import fit_vocabulary, recompute_blocks, start_model
 from slm.training.lightning_seams import leave_signals_alone, log_under_own_steps
 from slm.training.lit_module import LanguageModelModule
-from slm.training.optim.optimizers import say_unread
+from slm.training.optim.parameter_groups import say_unread
 from slm.training.optim.schedules import lr_factor
 from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
 from slm.training.plan import check_validation, describe_plan, resolve_precision, resolved, settings_for_loggers
@@ -27,7 +27,7 @@ from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.random_state import RandomState
-from slm.training.run.resume import Resumed
+from slm.training.run.resume_checks import Resumed
 from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
 from slm.training.run_config import RunConfig

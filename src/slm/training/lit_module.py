@@ -22,7 +22,7 @@ from slm.models.modules.losses import has_plain_head, log_probs_through_head
 from slm.tokenizers.base import Tokenizer
 from slm.training.figures import BatchLoss, ExactSum, Scored, StepFigures, StepReader, Totals, text_metrics
 from slm.training.lightning_seams import count_in_micro_batches, without_stale_counts
-from slm.training.optim.optimizers import contagious, leave_out_if_bad, parameter_groups
+from slm.training.optim.parameter_groups import contagious, leave_out_if_bad, parameter_groups
 
 Batch = dict[str, Any]
 

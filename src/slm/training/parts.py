@@ -16,7 +16,7 @@ from slm.errors import UserError, refuse
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.training.optim.config import problems_of, with_warmup_steps
-from slm.training.optim.optimizers import parameter_groups
+from slm.training.optim.parameter_groups import parameter_groups
 from slm.training.run import folder as run_folder
 from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import CheckpointWriter

@@ -18,10 +18,11 @@ from slm.training.first_model import start_model
 from slm.training.lit_module import LanguageModelModule
 from slm.training.parts import optimizer_factory
 from slm.training.run.averaged_weights import averaged_weights
-from slm.training.run.checkpoint_files import CHECKPOINTS, newest_whole
+from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import model_state, read_checkpoint
 from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_config, read_record, template_time
 from slm.training.run.recorded_code import refuse_unknown_code
+from slm.training.run.resume import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig, run_config
 from slm.training.tasks.task import TaskData
 from slm.weights.bundle import open_bundle

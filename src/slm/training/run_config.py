@@ -17,7 +17,8 @@ from slm.schema import Count, Seed, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import SchedulerConfig, TrainerConfig, scheduler_config, trainer_config
 from slm.training.optim.config import optimizer_problems, problems_of, with_rates
-from slm.training.run.folder import checkpoint_to_resume, run_of_checkpoint, template_time
+from slm.training.run.folder import run_of_checkpoint, template_time
+from slm.training.run.resume import checkpoint_to_resume
 from slm.training.tasks.task import Task, TaskInputs, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 

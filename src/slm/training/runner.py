@@ -19,9 +19,9 @@ from slm.training.build import Begun, Built, build, is_over, read_data
 from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
 from slm.training.plan import say_batch, with_batches, with_steps
 from slm.training.run import folder as run_folder
-from slm.training.run.checkpoint_files import newest_whole, say_what_is_taken
 from slm.training.run.lock import only_writer
-from slm.training.run.resume import Resumed
+from slm.training.run.resume import check_free, checkpoint_to_resume, newest_whole, say_what_is_taken
+from slm.training.run.resume_checks import Resumed
 from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
@@ -82,8 +82,8 @@ def _said_how_to_go_on(run: Path) -> Iterator[None]:
 
 def _resumed(config: RunConfig) -> Resumed | None:
     """The checkpoint to go on from; None for a new run. The run folder is made ready: free, or that of the run."""
-    checkpoint = run_folder.checkpoint_to_resume(config.resume, config.run_dir)
-    run_folder.check_free(config.run_dir, checkpoint)
+    checkpoint = checkpoint_to_resume(config.resume, config.run_dir)
+    check_free(config.run_dir, checkpoint)
     if checkpoint:
         say_what_is_taken(checkpoint)
     if process.is_first_rank():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from slm.errors import UserError
-from slm.models.inference.layers import GROUP, Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
+from slm.models.inference.packed_linear import GROUP, Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
 from slm.models.inference.stack import StackedStep
 from slm.models.modules.fused import kind_of
 from slm.models.modules.transformer import MultiHeadAttention, Transformer

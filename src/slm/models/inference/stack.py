@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.layers import Int4Linear, Int8Linear, NativeActivation, PackedLinear
+from slm.models.inference.packed_linear import Int4Linear, Int8Linear, NativeActivation, PackedLinear
 from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, place, serves
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.transformer import MLP, GatedMLP, LayerNorm, MultiHeadAttention, RMSNorm

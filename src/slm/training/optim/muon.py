@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from slm.training.optim.optimizers import HIDDEN, TABLE, VECTOR
+from slm.training.optim.parameter_groups import HIDDEN, TABLE, VECTOR
 
 # Of p(x) = a x + b x^3 + c x^5, which brings every singular value near 1 in five steps (Jordan et al. 2024).
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

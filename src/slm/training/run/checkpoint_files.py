@@ -15,9 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from slm.errors import UserError
-from slm.notices import notice
-
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 BEST_CHECKPOINT = "best.ckpt"
@@ -125,36 +122,3 @@ def checkpoints_of(run: Path) -> list[Path]:
     steps, for_good = list(step_files(folder).values()), sorted(folder.glob("kept_*.ckpt"))
     places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good[::-1]]
     return [place for place in places if place.is_file()]
-
-
-def newest_whole(run: Path) -> Path | None:
-    """The first of `checkpoints_of` that is whole; None if there are none, `UserError` if all are damaged."""
-    files = checkpoints_of(run)
-    whole = next((file for file in files if fault_of(file) is None), None)
-    if files and whole is None:
-        faults = "; ".join(f"{file.name}: {fault_of(file)}" for file in files)
-        raise UserError(
-            f"resume: every checkpoint in '{run / CHECKPOINTS}' is damaged ({faults}); "
-            "restore one from a copy, or start a new run in another run_dir"
-        )
-    return whole
-
-
-def refuse_damaged(file: Path) -> None:
-    """Raise `UserError` for a damaged checkpoint file that was asked for by its name; one that is whole is named."""
-    fault = fault_of(file)
-    if fault is None:
-        return
-    others = [other for other in checkpoints_of(file.absolute().parent.parent) if other != file.absolute()]
-    good = next((other for other in others if fault_of(other) is None), None)
-    mend = f"resume={file.parent / good.name} is whole" if good else "restore it from a copy, or start a new run"
-    raise UserError(f"resume: '{file}' is not a checkpoint that can be read ({fault}); {mend}")
-
-
-def say_what_is_taken(taken: Path) -> None:
-    """A notice of the damaged files that `newest_whole`, which gave `taken`, passed over."""
-    files = checkpoints_of(taken.parent.parent) if taken.parent.name == CHECKPOINTS else []
-    before = files[: files.index(taken)] if taken in files else []
-    faults = [f"'{file}' is damaged: {fault}" for file in before if (fault := fault_of(file))]
-    if faults and len(faults) == len(before):  # else it was asked for by its name, others being whole
-        notice("\n".join([*faults, f"going on from '{taken}', the newest checkpoint that is whole"]))

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from glob import glob
@@ -13,7 +13,7 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object, read_yaml_object
 from slm.files.writing import UNFINISHED, new_file
 from slm.schema import Text, checked
-from slm.training.run.checkpoint_files import CHECKPOINTS, checkpoints_of, newest_whole, refuse_damaged
+from slm.training.run.checkpoint_files import CHECKPOINTS
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -100,30 +100,6 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
         out.write(json.dumps(content, indent=1).encode())
 
 
-def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
-    """The checkpoint file that `resume` means for a run in folder `run`, of a folder the newest one that is whole; None
-    to start afresh. `UserError` for a path that is neither a checkpoint nor holds one, or is of a damaged one."""
-    if resume is None:
-        return None
-    if resume == "auto":
-        return newest_whole(run)
-    path = Path(resume).expanduser()
-    if path.is_file():
-        refuse_damaged(path)
-        return path
-    if (newest := newest_whole(path)) is not None:
-        return newest
-    found = f"holds no checkpoint ({CHECKPOINTS}/*.ckpt)" if path.is_dir() else "does not exist"
-    raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
-
-
-def check_free(run: Path, checkpoint: Path | None) -> None:
-    """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
-    is_its_own = checkpoint is not None and run_of_checkpoint(checkpoint).resolve() == run.resolve()
-    if checkpoints_of(run) and not is_its_own:
-        raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
-
-
 def remove_leftovers(run: Path) -> None:
     """Remove what a killed run was writing beside its places: none of it is whole, and checkpoints are large."""
     names = [f"*{UNFINISHED}", *(f".{name}.*" for name in _WRITTEN_BESIDE)]
@@ -139,25 +115,9 @@ def run_of_checkpoint(path: Path) -> Path:
     return path.parent.parent if path.is_file() and path.parent.name == CHECKPOINTS else path
 
 
-def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
-    """The newest run under `root` that was started with these overrides and has a checkpoint."""
-    wanted = _overrides({"overrides": overrides})
-    runs = [file.parent for file in root.glob(f"*/{RECORD_FILE}") if checkpoints_of(file.parent)]
-    candidates = [run for run in runs if _overrides(read_record(run)) == wanted]
-    return max(candidates, key=lambda run: (_started(run), run.name), default=None)
-
-
-def _overrides(record: Mapping[str, Any]) -> list[str]:
+def overrides_from_start(record: Mapping[str, Any]) -> list[str]:
+    """What a run was started with, in alphabetical order, with the paths as `from_start` gives them."""
     return sorted(_absolute_override(override, _start_folder(record)) for override in record.get("overrides", []))
-
-
-def _started(run: Path) -> float:
-    """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
-    try:
-        noted = read_record(run)["sessions"][-1]["started"]
-        return datetime.strptime(noted, TIME).timestamp()
-    except (LookupError, TypeError, ValueError):  # somebody else's record: never the newest
-        return 0.0
 
 
 # ---- relative paths, in a record that keeps settings as they were typed ----

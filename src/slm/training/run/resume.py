@@ -1,66 +1,84 @@
-"""Whether the run that is to go on from a checkpoint fits it: checked before anything is written, so that a mistake
-leaves the old run as it was."""
+"""Which checkpoint a run goes on from: of ``resume=auto``, of a folder, of a file. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
-
-from slm.data.batches.datamodule import WindowDataModule
 from slm.errors import UserError
-from slm.models.modules.lora import base_names
-from slm.training.run.checkpoint_io import model_state, read_checkpoint
-
-_SHOWN = 3
-
-
-class Resumed:
-    """A checkpoint to go on from; `UserError` for a file that cannot be read or is not a training run's."""
-
-    def __init__(self, file: Path) -> None:
-        content = read_checkpoint(file)
-        try:
-            self.step: int = content["global_step"]
-            self._data: dict[str, Any] = next(content[key] for key in content if key.endswith("DataModule"))
-            self._groups: list[dict[str, Any]] = content["optimizer_states"][0]["param_groups"]  # its state is large
-        except (KeyError, IndexError, StopIteration):
-            raise UserError(f"resume: '{file}' is no checkpoint of a training run of slm") from None
-        self.file = file
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in model_state(content).items()}
-
-    def check_ends_after(self, last_step: int) -> None:
-        if self.step >= last_step:
-            raise UserError(
-                f"resume: '{self.file}' is at step {self.step} already and the run ends at {last_step}; "
-                "raise trainer.max_steps or stop_after"
-            )
-
-    def check_fits(self, datamodule: WindowDataModule, model: nn.Module, optimizer: Optimizer) -> None:
-        """Raise `UserError` if the position in the data would mean another sample, weights are of another shape, or the
-        optimizer's state is of another one, or of other trained parameters."""
-        datamodule.load_state_dict(self._data)
-        left_out = base_names(model)
-        mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in left_out}
-        different = [
-            f"{name} {self._shapes.get(name, 'none')} -> {mine.get(name, 'none')}"
-            for name in sorted(self._shapes.keys() | mine.keys())
-            if self._shapes.get(name) != mine.get(name)
-        ]
-        if different:
-            more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-            raise UserError(
-                f"resume: the model is not the checkpoint's ({', '.join(different[:_SHOWN])}{more}); "
-                "leave its settings as they were, or start a new run"
-            )
-        if [_form(group) for group in optimizer.state_dict()["param_groups"]] != [_form(g) for g in self._groups]:
-            raise UserError(
-                "resume: the checkpoint is of another optimizer or of other frozen modules; "
-                "leave these settings as they were, or start a new run"
-            )
+from slm.notices import notice
+from slm.training.run.checkpoint_files import CHECKPOINTS, checkpoints_of, fault_of
+from slm.training.run.folder import RECORD_FILE, TIME, overrides_from_start, read_record, run_of_checkpoint
 
 
-def _form(group: Mapping[str, Any]) -> tuple[int, set[str]]:
-    """How many parameters a group has, and which settings (the schedule adds ``initial_lr``)."""
-    return len(group["params"]), set(group) - {"initial_lr"}
+def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
+    """The checkpoint file that `resume` means for a run in folder `run`, of a folder the newest one that is whole; None
+    to start afresh. `UserError` for a path that is neither a checkpoint nor holds one, or is of a damaged one."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest_whole(run)
+    path = Path(resume).expanduser()
+    if path.is_file():
+        refuse_damaged(path)
+        return path
+    if (newest := newest_whole(path)) is not None:
+        return newest
+    found = f"holds no checkpoint ({CHECKPOINTS}/*.ckpt)" if path.is_dir() else "does not exist"
+    raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
+
+
+def newest_whole(run: Path) -> Path | None:
+    """The first of `checkpoints_of` that is whole; None if there are none, `UserError` if all are damaged."""
+    files = checkpoints_of(run)
+    whole = next((file for file in files if fault_of(file) is None), None)
+    if files and whole is None:
+        faults = "; ".join(f"{file.name}: {fault_of(file)}" for file in files)
+        raise UserError(
+            f"resume: every checkpoint in '{run / CHECKPOINTS}' is damaged ({faults}); "
+            "restore one from a copy, or start a new run in another run_dir"
+        )
+    return whole
+
+
+def refuse_damaged(file: Path) -> None:
+    """Raise `UserError` for a damaged checkpoint file that was asked for by its name; one that is whole is named."""
+    fault = fault_of(file)
+    if fault is None:
+        return
+    others = [other for other in checkpoints_of(file.absolute().parent.parent) if other != file.absolute()]
+    good = next((other for other in others if fault_of(other) is None), None)
+    mend = f"resume={file.parent / good.name} is whole" if good else "restore it from a copy, or start a new run"
+    raise UserError(f"resume: '{file}' is not a checkpoint that can be read ({fault}); {mend}")
+
+
+def say_what_is_taken(taken: Path) -> None:
+    """A notice of the damaged files that `newest_whole`, which gave `taken`, passed over."""
+    files = checkpoints_of(taken.parent.parent) if taken.parent.name == CHECKPOINTS else []
+    before = files[: files.index(taken)] if taken in files else []
+    faults = [f"'{file}' is damaged: {fault}" for file in before if (fault := fault_of(file))]
+    if faults and len(faults) == len(before):  # else it was asked for by its name, others being whole
+        notice("\n".join([*faults, f"going on from '{taken}', the newest checkpoint that is whole"]))
+
+
+def check_free(run: Path, checkpoint: Path | None) -> None:
+    """Raise `UserError` if folder `run` holds a run that is not the one to go on with from `checkpoint`."""
+    is_its_own = checkpoint is not None and run_of_checkpoint(checkpoint).resolve() == run.resolve()
+    if checkpoints_of(run) and not is_its_own:
+        raise UserError(f"run_dir: '{run}' holds a run already; go on with it (resume={run}) or name another folder")
+
+
+def newest_run(root: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest run under `root` that was started with these overrides and has a checkpoint."""
+    wanted = overrides_from_start({"overrides": overrides})
+    runs = [file.parent for file in root.glob(f"*/{RECORD_FILE}") if checkpoints_of(file.parent)]
+    candidates = [run for run in runs if overrides_from_start(read_record(run)) == wanted]
+    return max(candidates, key=lambda run: (_started(run), run.name), default=None)
+
+
+def _started(run: Path) -> float:
+    """When the last session of a run began, as it noted itself: a copied folder has new times. In s since 1970."""
+    try:
+        noted = read_record(run)["sessions"][-1]["started"]
+        return datetime.strptime(noted, TIME).timestamp()
+    except (LookupError, TypeError, ValueError):  # somebody else's record: never the newest
+        return 0.0

@@ -13,10 +13,11 @@ from slm.training.config import TrainerConfig
 from slm.training.figures import StepFigures, Totals
 from slm.training.lightning_seams import is_logged, restore
 from slm.training.lit_module import LanguageModelModule
-from slm.training.run.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, newest_whole, step_file
+from slm.training.run.checkpoint_files import CHECKPOINTS, LAST_CHECKPOINT, step_file
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.random_state import RandomState
-from slm.training.run.resume import Resumed
+from slm.training.run.resume import newest_whole
+from slm.training.run.resume_checks import Resumed
 from slm.training.run.step_callback import StepCallback
 from slm.training.watch.csv_logger import CsvLogger
 from slm.training.watch.step_log import StepLog
