@@ -9,6 +9,7 @@ PROMPT ?= def main(
 FUZZ_SECONDS ?= 600
 WORKERS ?= 2
 HYDRA ?=
+SERIAL = $(shell grep -rl --include='*.py' mark.serial tests)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test nightly faults lint format bench audit fuzz lock clean
@@ -24,11 +25,11 @@ demo: $(VENV)/.base  ## install, train a small model for a minute, let it write
 
 test: $(VENV)/.dev $(HYDRA:%=hydra-%)  ## install what the tests need, run them (HYDRA=1.4.0rc3: with another Hydra)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not serial and not nightly"
-	$(BIN)/python -m pytest -m "serial and not nightly"
+	$(BIN)/python -m pytest -m "serial and not nightly" $(SERIAL)
 
 nightly: $(VENV)/.all  ## what takes longer than a coffee: kills, hostile files, fuzzing's finds, TensorFlow, W&B, sweepers, notebook
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not serial" --ignore=tests/faults
-	$(BIN)/python -m pytest -m serial --ignore=tests/faults
+	$(BIN)/python -m pytest -m serial $(SERIAL)
 	SLM_FAULTS=long $(BIN)/python -m pytest -m "" tests/faults
 
 hydra-%: $(VENV)/.dev

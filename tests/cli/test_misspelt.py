@@ -71,16 +71,15 @@ def test_a_suggestion_comes_at_once(tmp_path: Path, typed: str) -> None:
     """The whole command, with Python's start, in seconds of a processor: beside other work the clock tells less. 1.5,
     or on a machine that is slow just now what importing torch alone takes. The best of three, as the first one may
     compile what it imports."""
-    script = Path(sys.executable).with_name("slm-train")
-    seconds = []
+    script, limit = Path(sys.executable).with_name("slm-train"), 1.5
     for _ in range(3):
         took, answer = _processor_s([script, typed], tmp_path)
         assert (answer.returncode, bool(suggested(answer.stderr))) == (2, True), answer.stderr
-        seconds.append(took)
-        if took < 1.5:
+        if took >= limit:
+            limit = max(limit, _processor_s([sys.executable, "-c", "import torch"], tmp_path)[0])
+        if took < limit:
             return
-    limit, _ = _processor_s([sys.executable, "-c", "import torch"], tmp_path)
-    assert min(seconds) < limit
+    pytest.fail(f"{took:.1f} s of a processor, the last of three; a limit of {limit:.1f}")
 
 
 def _processor_s(command: list[Any], cwd: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
