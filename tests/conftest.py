@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import importlib
 import io
 import os
+import pickle
 import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 
 # tiny tensors gain nothing from a second thread, and lose a lot where another process wants the core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,6 +53,27 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not go through it again with each of hundreds of runs."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_read_once() -> Iterator[None]:
+    """Each command reads our fifty files of settings; the loader in Python takes a fifth of a tiny run for it."""
+    load, known = yaml.load, dict[tuple[str, str], bytes]()
+
+    def remembered(stream: Any, Loader: Any) -> Any:  # noqa: N803, as yaml names it
+        text = stream if isinstance(stream, (str, bytes)) else stream.read()
+        key = (str(text), Loader.__qualname__)
+        if key not in known:
+            known[key] = pickle.dumps(load(text, Loader))
+        return pickle.loads(known[key])
+
+    with mock.patch.object(yaml, "load", remembered):
+        yield
 
 
 def _invoke(folder: Path, cache: Path, command: str, *arguments: object) -> Outcome:

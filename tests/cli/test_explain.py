@@ -57,7 +57,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(n, marks=pytest.mark.nightly) for n in range(8, 20))])
 def test_values_are_those_composed(seed: int) -> None:
     """Beside Hydra's own composition: the same keys, in the same order, and the same values."""
     overrides = drawn(seed)

@@ -9,7 +9,7 @@ import random
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ MB = 1 << 20
 MEMORY = 96 * MB
 LITTLE = 48 * MB
 HELD_TO_A_SIZE = pytest.mark.skipif(sys.platform != "linux", reason="this system holds no process to a size")
+
+
+def first_alone(names: Iterable[str]) -> list[Any]:
+    """The others are for the night."""
+    first, *others = names
+    return [first, *(pytest.param(name, marks=pytest.mark.nightly) for name in others)]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +75,7 @@ READ: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 @HELD_TO_A_SIZE
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", first_alone(READ))
 def test_rows_are_read_one_by_one_if_they_are_long(name: str, tmp_path: Path) -> None:
     """Of 1,024 rows of a MB each, 1 GB was taken, though the file had a few kB."""
     make, options = READ[name]
@@ -93,7 +99,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @HELD_TO_A_SIZE
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", first_alone(REFUSED))
 def test_what_needs_more_memory_than_there_is_is_refused(name: str, tmp_path: Path) -> None:
     """In one line that says how much it may take and what to do; it counts as a fault of the file, and the next one is
     read."""
@@ -183,7 +189,7 @@ def test_a_record_over_the_limit_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
-@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("version", first_alone(["2.0", "1.0"]))
 def test_honest_files_are_read_exactly(compression: str, version: str, tmp_path: Path) -> None:
     """In pages of any kind, nested columns too, also a large row group."""
     draw = random.Random(f"{compression} {version}")

@@ -79,7 +79,7 @@ def bad_steps(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["gradient", "loss"])
+@pytest.mark.parametrize("kind", ["gradient", pytest.param("loss", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("clip", [1.0, pytest.param(0.0, marks=pytest.mark.nightly)])
 def test_skipped(train_tiny: Any, metrics_of: Any, text_file: Path, kind: str, clip: float) -> None:
     """Nothing of the step reaches weights, moments or the optimizer's own count; the schedule and the data go on."""

@@ -42,7 +42,7 @@ def test_jumps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.partition(":")[0] for line in said] == ["step 300", "step 600"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 5))])
 @pytest.mark.parametrize("noise", [0.01, 0.1, 0.4])
 def test_no_false_alarm(tmp_path: Path, seed: int, noise: float) -> None:
     """20,000 ordinary steps of each."""

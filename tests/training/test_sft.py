@@ -31,7 +31,7 @@ def sft(tmp_path: Path, tiny: tuple[str, ...]) -> list[str]:
     return [*kept, "task=sft", f"data.path={file}", "model.params.max_seq_len=96", "task.max_answer_tokens=4"]
 
 
-@pytest.mark.parametrize("packing", ["true", "false"])
+@pytest.mark.parametrize("packing", ["true", pytest.param("false", marks=pytest.mark.nightly)])
 def test_a_resumed_run_repeats_an_unbroken_one(
     run_cli: Any, sft: list[str], tmp_path: Path, metrics_of: Callable[..., Any], packing: str
 ) -> None:
