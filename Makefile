@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 TRAIN_ARGS ?=
 PROMPT ?= def main(
 FUZZ_SECONDS ?= 600
-WORKERS ?= 2
+WORKERS ?= 3  # two cores: one in nine tests waits for something
 HYDRA ?=
 SERIAL = $(shell grep -rl --include='*.py' mark.serial tests)
 
