@@ -69,7 +69,9 @@ def _yaml_read_once() -> Iterator[None]:
         text = stream if isinstance(stream, (str, bytes)) else stream.read()
         key = (str(text), Loader.__qualname__)
         if key not in known:
-            known[key] = pickle.dumps(load(text, Loader))
+            if text is not stream:
+                stream.seek(0)  # whose name is told if it is no YAML
+            known[key] = pickle.dumps(load(stream, Loader))
         return pickle.loads(known[key])
 
     with mock.patch.object(yaml, "load", remembered):
