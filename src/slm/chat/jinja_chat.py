@@ -32,17 +32,15 @@ def rendered(template: str, now: datetime | None, **names: Any) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str, now: datetime | None) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json  # without the escapes for HTML of jinja2's own
-    environment.globals |= {
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    jinja.filters["tojson"] = _to_json  # without the escapes for HTML of jinja2's own
+    jinja.globals |= {
         "raise_exception": _refuse,
         "strftime_now": lambda form: (now or datetime.now()).strftime(form),
         "namespace": _Namespace,
         "dict": _Dict(),
     }
-    return environment.from_string(template)
+    return jinja.from_string(template)
 
 
 class _Generation(Extension):

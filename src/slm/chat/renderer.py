@@ -53,9 +53,7 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
         if tokenizer.chat_template is None:
-            raise UserError(
-                "the model has no chat template: it goes on with texts, and does not answer messages (chat=false)"
-            )
+            raise UserError("the model has no chat template: it goes on with texts, it answers none (chat=false)")
         self._tokenizer = tokenizer
         self._now = now
         self._source: str = tokenizer.chat_template

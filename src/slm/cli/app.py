@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from slm.errors import Stopped, UserError, refuse
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from slm.cli.composition import Composition
+    Start = Callable[[Callable[[DictConfig], Any]], Any]
 
 EXPLAIN = "--explain"
 # with these no setting is read, or not one of the command's own primary config
@@ -75,20 +75,12 @@ def _run(command: Command, typed: list[str]) -> None:
     elif EXPLAIN in typed:
         _print_explanation(command, line)
     else:
-        job = _composed(command, line)
-        _run_hydra(command, job.line if job else _without_mistakes(command, line), job)
+        _run_hydra(command, *(_composed(command, line) or (_without_mistakes(command, line), None)))
 
 
-@dataclass(frozen=True)
-class _Job:
-    line: CommandLine
-    composition: Composition
-    cfg: DictConfig
-
-
-def _composed(command: Command, typed: CommandLine) -> _Job | None:
-    """A command line and what it comes to, composed this once; None if it is wrong, and for what Hydra is to start: a
-    sweep, what its flags and settings ask for, a job with callbacks of the user's own."""
+def _composed(command: Command, typed: CommandLine) -> tuple[CommandLine, Start] | None:
+    """The command line as it is rewritten, and what starts the job that it comes to, composed this once. None if it is
+    wrong, and for what Hydra is to start: a sweep, what its flags ask for, a job with callbacks of the user's own."""
     from hydra.types import RunMode
 
     from slm.cli.composition import OF_HYDRA, Composition
@@ -104,7 +96,7 @@ def _composed(command: Command, typed: CommandLine) -> _Job | None:
     except (UserError, *OF_HYDRA):
         return None
     is_ours = cfg.hydra.mode != RunMode.MULTIRUN and set(cfg.hydra.callbacks) <= _CALLBACKS
-    return _Job(line, composition, cfg) if is_ours else None
+    return (line, partial(composition.start, cfg)) if is_ours else None
 
 
 def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
@@ -144,7 +136,7 @@ def _write_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run_hydra(command: Command, line: CommandLine, job: _Job | None) -> None:
+def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None:
     import hydra
 
     from slm.cli.composition import CONF, OF_MAIN
@@ -169,8 +161,8 @@ def _run_hydra(command: Command, line: CommandLine, job: _Job | None) -> None:
     sys.argv = [program, *line.flags, *command.quoted(line)]
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
-        if job is not None:
-            return job.composition.start(job.cfg, guarded)
+        if start is not None:
+            return start(guarded)
         hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **OF_MAIN)(guarded)()
     except OSError as error:
         if started or error.filename is None:

@@ -123,16 +123,14 @@ class Engine:
             if step is not None:
                 step.lock.release()
 
-    def _write(
-        self, waiting: deque[_Row], cache: KVCache, n_rows: int, step: GraphedStep | None
-    ) -> Iterator[Token | End]:
+    def _write(self, todo: deque[_Row], cache: KVCache, n_rows: int, step: GraphedStep | None) -> Iterator[Token | End]:
         cache.keep(0)
         rows = self._rows = []
         tokens = logits = torch.empty(0)  # the next of each row, and where they were drawn from
-        while rows or waiting:
+        while rows or todo:
             n_free = n_rows - len(rows)
-            if waiting and (n_free >= max(1, n_rows // 4) or n_free >= len(waiting)):
-                new = [waiting.popleft() for _ in range(min(n_free, len(waiting)))]
+            if todo and (n_free >= max(1, n_rows // 4) or n_free >= len(todo)):
+                new = [todo.popleft() for _ in range(min(n_free, len(todo)))]
                 first = self._prefill(new, cache, rows)
                 drawn = self._sample(first, rows[-len(first) :])
                 tokens = torch.cat([tokens, drawn]) if len(tokens) else drawn
@@ -155,7 +153,7 @@ class Engine:
                 if self._slides and cache.lengths[place] == cache.max_len:
                     cache.forget(place, max(1, cache.max_len // 2))
             if step is None:
-                logits = decode_one(self.model, tokens, cache)
+                logits = self.model.head(self.model.hidden_states(tokens[:, None], cache)[:, -1])
             else:
                 tokens, logits = step(tokens, self._uniforms(rows) if step.draws else [])
             if step is None or not step.draws:
@@ -232,8 +230,3 @@ def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -
     cache.append(lengths)
     last = torch.tensor(lengths, device=device) - 1
     return model.head(hidden[torch.arange(len(prompts), device=device), last])
-
-
-def decode_one(model: CausalLM, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Append one token a row (B,) to the cache; logits (B, V) of the next."""
-    return model.head(model.hidden_states(tokens[:, None], cache)[:, -1])

@@ -170,13 +170,11 @@ class LanguageModel:
         """The continuation of `prompt` as one string; arguments as for `stream`."""
         return "".join(self.stream(prompt, settings, **changes))
 
-    def follow(
-        self, prompt_ids: Sequence[int], settings: GenerationConfig, lead: str = ""
-    ) -> Iterator[str | Completion]:
-        """The text that became certain with each token after `prompt_ids` (often none), and last the `Completion`. The
+    def follow(self, ids: Sequence[int], settings: GenerationConfig, lead: str = "") -> Iterator[str | Completion]:
+        """The text that became certain with each token after `ids` (often none), and last the `Completion`. The
         ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with is
         no part of it: `ChatRenderer.answer_lead` of an answer."""
-        return (event for _, event in self._run([], replace(settings, n=1), [prompt_ids], lead=lead))
+        return (event for _, event in self._run([], replace(settings, n=1), [ids], lead=lead))
 
     def complete(
         self, prompts: Sequence[str | Prompt], settings: GenerationConfig | None = None, **changes: Any

@@ -77,9 +77,7 @@ class RunConfig:
         unknown = len(problems)
         fine_tuning = found(lambda: fine_tuning_of(values["model"]))
         if fine_tuning is not None and start is None:
-            problems.append(
-                f"model.weights ('{fine_tuning.weights}') are not opened; slm.training.run_config.run_config does so"
-            )
+            problems.append(f"model.weights ('{fine_tuning.weights}') are not opened; run_config() opens them")
         if len(problems) > unknown:
             refuse(problems)  # what is wrong with the weights would be said again of all that follows from them
         model = found(lambda: _model_config(values["model"], fine_tuning, start))
@@ -226,9 +224,7 @@ def _adapter(values: Mapping[str, Any] | None, model: ModelConfig | None, tuning
         return None
     frozen = [key for key, value in model.flat().items() if key.endswith(".freeze") and value]
     if frozen:
-        raise UserError(
-            f"adapter=lora freezes all weights but its own and adapter.also_train; leave model.{frozen[0]} false"
-        )
+        raise UserError(f"adapter=lora freezes all but its own and adapter.also_train; leave model.{frozen[0]} false")
     rows = ["token_embedding", *(() if model.modules.output_projection.tie_weights else ("output_projection",))]
     if tuning.grow_vocab and not set(rows) <= set(adapter.also_train):
         raise UserError(
@@ -238,10 +234,8 @@ def _adapter(values: Mapping[str, Any] | None, model: ModelConfig | None, tuning
     return adapter
 
 
-def _with_seq_len(
-    data: Mapping[str, Any], model: ModelConfig | None, fine_tuning: FineTuning | None
-) -> Mapping[str, Any]:
-    if fine_tuning is None or data.get("seq_len") is not None:
+def _with_seq_len(data: Mapping[str, Any], model: ModelConfig | None, tuned: FineTuning | None) -> Mapping[str, Any]:
+    if tuned is None or data.get("seq_len") is not None:
         return data
     longest = FINE_TUNING_SEQ_LEN if model is None else model.params.max_seq_len
     return {**data, "seq_len": min(longest, FINE_TUNING_SEQ_LEN)}
@@ -250,9 +244,8 @@ def _with_seq_len(
 def _tokenizer_problems(values: Mapping[str, Any], fine_tuning: FineTuning | None) -> list[str]:
     if values["tokenizer"].get("kind") != PRETRAINED:
         return tokenizer_problems(values["tokenizer"])
-    if fine_tuning is None:
-        return ["tokenizer=pretrained is the one of model.weights; set that, or name another tokenizer"]
-    return []
+    said = "tokenizer=pretrained is the one of model.weights; set that, or name another tokenizer"
+    return [said] if fine_tuning is None else []
 
 
 def _window_problems(values: Mapping[str, Any]) -> list[str]:

@@ -32,9 +32,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of(cls, sample: Sample) -> Tokens:
-        return cls(
-            np.array(sample.ids, np.int32), np.array(sample.learnt, np.bool_), np.array(sample.n_bytes, np.int32)
-        )
+        return cls(np.array(sample.ids, np.int32), np.array(sample.learnt, bool), np.array(sample.n_bytes, np.int32))
 
     def part(self, which: slice) -> Tokens:
         return Tokens(*(array[which].copy() for array in self))

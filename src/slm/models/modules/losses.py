@@ -98,15 +98,13 @@ def token_log_probs(
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, head_weight: Tensor, labels: Tensor, vocab_size: int, softcap: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, head: Tensor, labels: Tensor, vocab_size: int, softcap: float | None) -> Tensor:
         ctx.dtype = compute_dtype(rows)
         ctx.vocab_size, ctx.softcap = vocab_size, softcap
-        ctx.save_for_backward(rows, head_weight, labels)
+        ctx.save_for_backward(rows, head, labels)
         found = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
         with torch.autocast(rows.device.type, enabled=False):
-            rows, weight = rows.to(ctx.dtype), head_weight.to(ctx.dtype)
+            rows, weight = rows.to(ctx.dtype), head.to(ctx.dtype)
             for chunk in loss_chunks(len(rows), weight):
                 nll, _ = nll_and_gradient(rows[chunk] @ weight.t(), labels[chunk], vocab_size, softcap, False)
                 found[chunk] = -nll

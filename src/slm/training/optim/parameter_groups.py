@@ -18,10 +18,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_role: bool = Fals
     weights of linear layers (``hidden``) and embeddings, positions and the head (``table``)."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trainable if p.dim() >= 2], [p for p in trainable if p.dim() < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups: list[Any] = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if by_role:
         head = getattr(model, "head_weight", None)
         linear = (module.weight for module in model.modules() if isinstance(module, nn.Linear))

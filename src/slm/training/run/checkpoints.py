@@ -122,9 +122,7 @@ class Checkpoints(StepCallback, Checkpoint):
             self.writer.put_beside(partial(self._put_beside, self._save_under_way, write_bundle))
         trainer.save_checkpoint(self.folder / files.LAST_CHECKPOINT)
 
-    def _bundle(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, is_best: bool
-    ) -> Callable[[], None]:
+    def _bundle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, best: bool) -> Callable[[], None]:
         """What writes the bundle of this step; the weights are taken now."""
         model: nn.Module = pl_module.model  # type: ignore[assignment]
         with averaged_weights(trainer.optimizers) as others:
@@ -132,7 +130,7 @@ class Checkpoints(StepCallback, Checkpoint):
             if others:  # they lie only for now where the checkpoint's do
                 weights = {name: tensor.clone() for name, tensor in weights.items()}
         weights = self.writer.copied(weights)
-        facts = {"step": step, **(pl_module.val_metrics if is_best else {})}  # type: ignore[dict-item]
+        facts = {"step": step, **(pl_module.val_metrics if best else {})}  # type: ignore[dict-item]
         return partial(self.write_bundle, weights, facts)
 
     def _put_beside(self, save: _Save, write_bundle: Callable[[], None] | None, written: Path) -> None:

@@ -64,10 +64,8 @@ class PlannedStop(Checkpoint):
         self._asked = False
         self._silent: list[Any] | None = None  # loggers, while nothing is to be logged
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if checkpoint["global_step"] >= self.last_step:  # it had come to its end already
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:
+        if state["global_step"] >= self.last_step:  # it had come to its end already
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -65,21 +65,17 @@ class BadSteps(StepCallback):
         if self._go_back_from is not None:
             self._rewind(trainer, pl_module, self._go_back_from)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:
         self._settle(trainer, pl_module, wait=True)
         are_finite = [torch.isfinite(p.detach()).all() for p in pl_module.parameters() if p.requires_grad]
         if not torch.stack(are_finite).all():
             raise UserError(f"weights are not finite after step {trainer.global_step}; {self._how_to_go_on()}")
         if self.settings.on_bad_step == "rewind":
             self.in_a_row = 0
-        checkpoint["bad_steps"] = {"total": pl_module.bad_steps, "in_a_row": self.in_a_row, "lines": self.records.lines}
+        state["bad_steps"] = {"total": pl_module.bad_steps, "in_a_row": self.in_a_row, "lines": self.records.lines}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        saved = checkpoint.get("bad_steps")
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:
+        saved = state.get("bad_steps")
         if saved is not None and not self.has_begun:  # one who goes back still knows what happened
             pl_module.bad_steps = saved["total"]
             self.in_a_row, self.records.lines = saved["in_a_row"], saved["lines"]
