@@ -230,7 +230,7 @@ def test_a_second_ctrl_c_ends_at_once(started: Any, tiny: tuple[str, ...], tmp_p
 
 FORKED = """
 import os, time
-from slm.training.run.stop_signals import StopSignals
+from slm.training.run.heard_signals import StopSignals
 with StopSignals():
     if not os.fork():
         time.sleep(600)
@@ -251,7 +251,7 @@ def test_the_end_waits_for_no_loader() -> None:
 STUCK = """
 import ctypes, os, threading, time
 from pathlib import Path
-from slm.training.run.stop_signals import StopSignals
+from slm.training.run.heard_signals import StopSignals
 
 def tell():
     seen = ""

@@ -26,9 +26,9 @@ from slm.training.process import FrozenGarbage
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
 from slm.training.run.checkpoints import Checkpoints
+from slm.training.run.heard_signals import StopSignals
 from slm.training.run.random_state import RandomState
 from slm.training.run.resume_checks import Resumed
-from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff, PlannedStop, StopOnSignal
 from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData

@@ -19,10 +19,10 @@ from slm.training.build import Begun, Built, build, is_over, read_data
 from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
 from slm.training.plan import say_batch, with_batches, with_steps
 from slm.training.run import folder as run_folder
+from slm.training.run.heard_signals import StopSignals
 from slm.training.run.lock import only_writer
 from slm.training.run.resume import check_free, checkpoint_to_resume, newest_whole, say_what_is_taken
 from slm.training.run.resume_checks import Resumed
-from slm.training.run.stop_signals import StopSignals
 from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, summarize_run

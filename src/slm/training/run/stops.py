@@ -18,8 +18,8 @@ from torch import distributed
 from slm.errors import Stopped
 from slm.notices import notice
 from slm.training.lightning_seams import validate_now
+from slm.training.run.heard_signals import StopSignals
 from slm.training.run.step_callback import StepCallback
-from slm.training.run.stop_signals import StopSignals
 
 
 def is_scheduled(trainer: pl.Trainer, val_every: int) -> bool:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""Signals that ask a run to stop, heard at any time; `stops.StopOnSignal` saves and stops."""
 
 from __future__ import annotations
 
