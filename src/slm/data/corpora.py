@@ -40,7 +40,9 @@ def code(path: str | list[str], languages: list[str] | None = None) -> list[Path
     for language in languages or ():
         if language not in LANGUAGES:
             known = ", ".join(LANGUAGES)
-            raise UserError(f"data.languages: '{language}' is none of {known}{did_you_mean(language, LANGUAGES)}")
+            raise UserError(
+                f"data.languages: '{language}' is not known{did_you_mean(language, LANGUAGES)} (known: {known})"
+            )
     patterns = [pattern for language in languages or LANGUAGES for pattern in LANGUAGES[language]]
     given = Path(path).expanduser().parts if isinstance(path, str) else ()
     return [file for file in text(path, patterns) if not _LEFT_OUT.intersection(file.parts[len(given) :])]

@@ -39,7 +39,9 @@ def _has_triton() -> bool:
     return True
 
 
-def cross_entropy_(logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, gradient: bool) -> Tensor:
+def cross_entropy_(
+    logits: Tensor, labels: Tensor, vocab_size: int, softcap: float | None, with_gradient: bool
+) -> Tensor:
     """Negative log-likelihoods (n,) in nats, fp32; computed in fp32 whatever the logits are. The `logits` (n, V') are
     contiguous; columns from `vocab_size` on are padding; the others are bent to ``softcap * tanh(logits / softcap)``.
     With a gradient they are overwritten by that of the likelihoods' sum: softmax - onehot, times the slope of the soft
@@ -50,7 +52,7 @@ def cross_entropy_(logits: Tensor, labels: Tensor, vocab_size: int, softcap: flo
     if logits.is_cuda:
         from slm.models.kernels.cross_entropy_cuda import cross_entropy_cuda_
 
-        cross_entropy_cuda_(logits, labels, nll, vocab_size, softcap, gradient)
+        cross_entropy_cuda_(logits, labels, nll, vocab_size, softcap, with_gradient)
         return nll
     if len(labels) and int(labels.max()) >= vocab_size:
         raise IndexError(f"label {int(labels.max())} is no token: there are {vocab_size}")
@@ -58,7 +60,7 @@ def cross_entropy_(logits: Tensor, labels: Tensor, vocab_size: int, softcap: flo
     given = _CrossEntropy(
         *map(place, (logits, labels, nll)),
         *(*logits.shape, vocab_size, softcap or 0.0),
-        *(is_half(logits), gradient, torch.get_num_threads()),
+        *(is_half(logits), with_gradient, torch.get_num_threads()),
     )
     compiled().cross_entropy(ctypes.byref(given))
     return nll
