@@ -181,6 +181,8 @@ def test_memory_over_the_hidden_states(request: pytest.FixtureRequest) -> None:
     """Under 150 MB at GPT-2's vocabulary and 4 x 1,024 tokens, beside the gradients that stay (all logits: 824 MB)."""
     if "torch" in request.node.name:
         pytest.skip("the bound is the kernel's")
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("products of bf16 would take a quarter of an hour")
     peak = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout
     assert float(peak) < 150
 
