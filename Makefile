@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 TRAIN_ARGS ?=
 PROMPT ?= def main(
 FUZZ_SECONDS ?= 600
-WORKERS ?= 3  # two cores: one in nine tests waits for something
+# for two cores: an eighth of the time a test waits for another process or a clock
+WORKERS ?= 3
 HYDRA ?=
 SERIAL = $(shell grep -rl --include='*.py' mark.serial tests)
 

@@ -62,7 +62,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _yaml_read_once() -> Iterator[None]:
-    """Each command reads our fifty files of settings; the loader in Python takes a fifth of a tiny run for it."""
+    """Each command reads the same twenty files of settings, by a loader in Python."""
     load, known = yaml.load, dict[tuple[str, str], bytes]()
 
     def remembered(stream: Any, Loader: Any) -> Any:  # noqa: N803, as yaml names it

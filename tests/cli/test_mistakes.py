@@ -187,3 +187,14 @@ def test_a_bug_of_ours_keeps_its_traceback(run_cli: Any, tiny: tuple[str, ...], 
     monkeypatch.setattr("slm.data.batches.mixture.find_data", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_cli("train", *tiny)
+
+
+def test_what_a_search_path_brings_is_no_mistake(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """A check that fails afterwards is told by itself: only Hydra knows the choices that are found there."""
+    (tmp_path / "more" / "recipe").mkdir(parents=True)
+    (tmp_path / "more" / "recipe" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    found = f"hydra.searchpath=[file://{tmp_path / 'more'}]"
+    outcome = run_cli("train", *tiny, found, "recipe=mine", "trainer.max_steps=0")
+    assert outcome.status == 2
+    assert "trainer.max_steps" in outcome.err
+    assert "no choice" not in outcome.err

@@ -95,7 +95,7 @@ def _composed(command: Command, typed: CommandLine) -> tuple[CommandLine, Start]
         cfg = composition.job(command.quoted(line))
     except (UserError, *OF_HYDRA):
         return None
-    is_ours = cfg.hydra.mode != RunMode.MULTIRUN and set(cfg.hydra.callbacks) <= _CALLBACKS
+    is_ours = cfg.hydra.mode != RunMode.MULTIRUN and set(cfg.hydra.callbacks or ()) <= _CALLBACKS
     return (line, partial(composition.start, cfg)) if is_ours else None
 
 
@@ -153,7 +153,7 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
         except BrokenPipeError:
             return _write_nowhere()
         except Exception as error:
-            return _tell_of_failure(command, error, cfg, None if one_of_many else line)
+            return _tell_of_failure(command, error, cfg, one_of_many, None if start is None else line)
         is_loss = not isinstance(value, float) or math.isfinite(value)
         return value if is_loss or not one_of_many else None  # sweepers fail over nan
 
@@ -161,9 +161,10 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
     sys.argv = [program, *line.flags, *command.quoted(line)]
     guarded.__module__, guarded.__qualname__ = command.task.__module__, command.task.__qualname__
     try:
-        if start is not None:
-            return start(guarded)
-        hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **OF_MAIN)(guarded)()
+        if start is None:
+            hydra.main(config_path=f"pkg://{CONF}", config_name=command.config_name, **OF_MAIN)(guarded)()
+        else:
+            start(guarded)
     except OSError as error:
         if started or error.filename is None:
             raise
@@ -174,8 +175,11 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
         raise UserError("no job came to a validation loss that the sweeper could minimise") from None
 
 
-def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, line: CommandLine | None) -> None:
-    """Tell of a task that failed, and end with it; of one of many, which has no `line`, tell that the others go on."""
+def _tell_of_failure(
+    command: Command, error: Exception, cfg: DictConfig, one_of_many: bool, unread: CommandLine | None
+) -> None:
+    """Tell of a task that failed, and end with it, by the mistakes of an `unread` command line if it has any; of one of
+    many tell that the others go on."""
     from hydra.core.hydra_config import HydraConfig
 
     from slm.cli.composition import explain
@@ -184,13 +188,14 @@ def _tell_of_failure(command: Command, error: Exception, cfg: DictConfig, line: 
 
     message = explain(error)
     message = message and with_suggestions(command, message, cfg)
-    if line is None:
+    if one_of_many:
         job_failed(message, error)
     elif message is None:
         raise error
     else:
         _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-        fail("\n".join(find_mistakes(command, line)) or message)
+        mistakes = find_mistakes(command, unread) if unread is not None else []
+        fail("\n".join(mistakes) or message)
 
 
 def _let_ranks_follow(program: str, line: CommandLine, command: Command) -> bool:
