@@ -20,6 +20,12 @@ def refuse(problems: Iterable[str]) -> None:
         raise UserError(lines)
 
 
+def first_few(found: Sequence[str], separator: str = ", ", most: int = 4) -> str:
+    """Of several things the first, and how many more there are: ``"a, b, and 3 more"``."""
+    more = [f"and {len(found) - most:,} more"] if len(found) > most else []
+    return separator.join([*found[:most], *more])
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'X'?"` for the nearest known name, or an empty string."""
     return suggestion(ranked(name, known)[:1])

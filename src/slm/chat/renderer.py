@@ -53,7 +53,7 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
         if tokenizer.chat_template is None:
-            raise UserError("the model has no chat template: it goes on with texts, it answers none (chat=false)")
+            raise UserError("the model has no chat template, so that it answers no messages; set chat=false")
         self._tokenizer = tokenizer
         self._now = now
         self._source: str = tokenizer.chat_template
@@ -143,8 +143,8 @@ class ChatRenderer:
     def _word_behind_space(self) -> str:
         """Letters that a token of the vocabulary has behind a space; "" where none has."""
         before = self._tokenizer.encode("a")  # for in some vocabularies the first token of a text loses its space
-        n = len(self._tokenizer.decode(before))
-        texts = (self._tokenizer.decode([*before, token_id])[n:] for token_id in range(self._tokenizer.vocab_size))
+        length = len(self._tokenizer.decode(before))
+        texts = (self._tokenizer.decode([*before, token_id])[length:] for token_id in range(self._tokenizer.vocab_size))
         return next((text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()), "")
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:

@@ -75,46 +75,51 @@ def _run(command: Command, typed: list[str]) -> None:
     elif EXPLAIN in typed:
         _print_explanation(command, line)
     else:
-        _run_hydra(command, *(_composed(command, line) or (_without_mistakes(command, line), None)))
+        line, problems = _rewritten(command, line)
+        start = None if problems else _composed(command, line)
+        if start is None:
+            _refuse_mistakes(command, line, problems)
+        _run_hydra(command, line, start)
 
 
-def _composed(command: Command, typed: CommandLine) -> tuple[CommandLine, Start] | None:
-    """The command line as it is rewritten, and what starts the job that it comes to, composed this once. None if it is
-    wrong, and for what Hydra is to start: a sweep, what its flags ask for, a job with callbacks of the user's own."""
+def _rewritten(command: Command, typed: CommandLine) -> tuple[CommandLine, list[str]]:
+    """The command line as the command rewrites it; as it is, and what is wrong with it, where it cannot be."""
+    try:
+        return replace(read(command.rewrite(typed.known)), unknown=typed.unknown), []
+    except UserError as error:
+        return typed, str(error).splitlines()
+
+
+def _composed(command: Command, line: CommandLine) -> Start | None:
+    """What starts the job that a rewritten command line comes to, composed this once. None if it is wrong, and for what
+    Hydra is to start: a sweep, what its flags ask for, a job with callbacks of the user's own."""
     from hydra.types import RunMode
 
     from slm.cli.composition import OF_HYDRA, Composition
 
-    asks_hydra = [one for one in typed.flags if not one.startswith(_OF_A_JOB)]
-    asks_hydra += [one for one in typed.settings if one.lstrip("+~").startswith("hydra")]
-    if asks_hydra or typed.unknown or not (typed.config_dir or Path()).is_dir():
+    asks_hydra = [one for one in line.flags if not one.startswith(_OF_A_JOB)]
+    asks_hydra += [one for one in line.settings if one.lstrip("+~").startswith("hydra")]
+    if asks_hydra or line.unknown or not (line.config_dir or Path()).is_dir():
         return None
     try:
-        line = read(command.rewrite(typed.known))
         composition = Composition(command.config_name, line.config_dir)
         cfg = composition.job(command.quoted(line))
     except (UserError, *OF_HYDRA):
         return None
     is_ours = cfg.hydra.mode != RunMode.MULTIRUN and set(cfg.hydra.callbacks or ()) <= _CALLBACKS
-    return (line, partial(composition.start, cfg)) if is_ours else None
+    return partial(composition.start, cfg) if is_ours else None
 
 
-def _without_mistakes(command: Command, typed: CommandLine) -> CommandLine:
-    """The command line as the command rewrites it; `UserError` with all that is wrong with it, but for the values."""
-    line, problems = typed, list[str]()
-    try:
-        line = read(command.rewrite(typed.known))
-    except UserError as error:
-        problems = str(error).splitlines()
+def _refuse_mistakes(command: Command, line: CommandLine, problems: list[str]) -> None:
+    """Raise `UserError` with `problems` and all else that is wrong with a command line, but for the values."""
     if line.config_dir is not None and not line.config_dir.is_dir():
         raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
     elsewhere = line.has(*_CHECKED_BY_HYDRA) or any(one.startswith("hydra.searchpath=") for one in line.settings)
-    if typed.unknown or (line.settings and not elsewhere):
+    if line.unknown or (line.settings and not elsewhere):
         from slm.cli.mistakes import find_mistakes
 
-        problems += find_mistakes(command, replace(line, unknown=typed.unknown))
+        problems = [*problems, *find_mistakes(command, line)]
     refuse(problems)
-    return line
 
 
 def _print_explanation(command: Command, typed: CommandLine) -> None:
@@ -126,7 +131,8 @@ def _print_explanation(command: Command, typed: CommandLine) -> None:
     settings = [word for word in typed.settings if "=" in word or word.startswith("~")]
     only = [word for word in typed.settings if word not in settings]
     typed = replace(typed, settings=settings)
-    line = _without_mistakes(command, typed)
+    line, problems = _rewritten(command, typed)
+    _refuse_mistakes(command, line, problems)
     by_hand = {f"{plus}{setting}" for setting in command.quoted(typed) for plus in ("", "+")}
     print(explanation(Composition(command.config_name, line.config_dir), command.quoted(line), by_hand, only))
 

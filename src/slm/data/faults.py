@@ -69,7 +69,8 @@ class Faults:
 
     def as_dict(self) -> dict[str, Any]:
         """Kind -> ``count`` and the first ``places``, in JSON types."""
-        return {k: {"count": self.counts[k], "places": self.places[k]} for k in KINDS if k in self.counts}
+        found = [kind for kind in KINDS if kind in self.counts]
+        return {kind: {"count": self.counts[kind], "places": self.places[kind]} for kind in found}
 
     def lines(self) -> list[str]:
         """A line a kind for people: how many, and where the first are."""

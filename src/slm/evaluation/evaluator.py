@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -18,7 +17,7 @@ from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training.lit_module import LanguageModelModule
 from slm.training.plan import resolve_precision
-from slm.training.process import quiet_lightning
+from slm.training.process import quiet_lightning, quiet_trainer
 from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN
 from slm.training.tasks.task import TaskData, TaskInputs, task_for
@@ -77,17 +76,7 @@ def _score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, 
     if data.prepare is not None:
         data.prepare(model, device, used)
     module = (data.make_module or LanguageModelModule)(model, val_shares=data.val_shares, tokenizer=data.tokenizer)
-    trainer = pl.Trainer(
-        precision=used,  # type: ignore[arg-type]
-        accelerator=device,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        use_distributed_sampler=False,
-        callbacks=list(data.callbacks),
-    )
+    trainer = quiet_trainer(device, precision=used, use_distributed_sampler=False, callbacks=list(data.callbacks))
     trainer.validate(module, datamodule=data.datamodule, verbose=False)
     about = {"split": data.datamodule.eval_split, **data.report, "seq_len": data.datamodule.seq_len}
     return {**module.val_metrics, **module.scored_counts(), **about}

@@ -70,18 +70,22 @@ def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
     if refusal is not None:
         return {"prompt": prompt, "finish_reason": "refused", "error": refusal, "line": asked.line}
     answers = [
-        {
-            "completion": one.text,
-            "finish_reason": one.finish_reason,
-            "prompt_tokens": one.prompt_tokens,
-            "new_tokens": one.new_tokens,
-            "seconds_to_first_token": round(one.seconds_to_first_token, 4),
-            "tokens_per_second": round(one.tokens_per_second, 2),
-            **({"ids": one.ids, "logprobs": one.logprobs} if one.logprobs is not None else {}),
-        }
+        {**fields_of(one), **({} if one.logprobs is None else {"ids": one.ids, "logprobs": one.logprobs})}
         for one in completions
     ]
     return {"prompt": prompt, **answers[0]} if len(answers) == 1 else {"prompt": prompt, "completions": answers}
+
+
+def fields_of(written: Any) -> dict[str, Any]:
+    """The text, and how it came about, of what has the attributes of a `Completion`."""
+    return {
+        "completion": written.text,
+        "finish_reason": written.finish_reason,
+        "prompt_tokens": written.prompt_tokens,
+        "new_tokens": written.new_tokens,
+        "seconds_to_first_token": round(written.seconds_to_first_token, 4),
+        "tokens_per_second": round(written.tokens_per_second, 2),
+    }
 
 
 def _asked(line: str | bytes) -> str | None:

@@ -45,7 +45,11 @@ def named_tokens(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, str]:
     if "bos_token" not in entries and isinstance(bos_id := _read(folder / MODEL_FILE).get("bos_token_id"), int):
         entries["bos_token"] = backend.id_to_token(bos_id) if 0 <= bos_id < 1 << 32 else None
     named = {name: _content(entries.get(name)) for name in _NAMES}
-    return {n: t for n, t in named.items() if isinstance(t, str) and backend.token_to_id(t) is not None}
+    return {
+        name: token
+        for name, token in named.items()
+        if isinstance(token, str) and backend.token_to_id(token) is not None
+    }
 
 
 def chat_template(folder: Path) -> str | None:

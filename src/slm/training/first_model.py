@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from slm.errors import UserError
+from slm.errors import UserError, first_few
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.models.modules.lora import add_lora
@@ -13,8 +13,6 @@ from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.training.run_config import RunConfig
 from slm.weights.pretrained import TOKEN_ROWS, fine_tuned_model
-
-_SHOWN = 4
 
 
 def fit_vocabulary(config: RunConfig, tokenizer: Tokenizer, resumed: bool) -> ModelConfig:
@@ -75,8 +73,7 @@ def _new_tokens(config: RunConfig, tokenizer: Tokenizer) -> range:
 
 def _spelt(ids: range, tokenizer: Tokenizer) -> str:
     spelling_of = {token_id: text for text, token_id in tokenizer.special_tokens.items()}
-    shown = [spelling_of.get(token_id, str(token_id)) for token_id in ids[:_SHOWN]]
-    return ", ".join([*shown, *(["…"] if len(ids) > _SHOWN else [])])
+    return first_few([spelling_of.get(token_id, str(token_id)) for token_id in ids])
 
 
 def _refuse_frozen_rows(model: nn.Module, mend: str) -> None:

@@ -9,13 +9,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from slm.errors import first_few
 from slm.generation.config import GenerationConfig, Prompt
 from slm.generation.language_model import Completion, LanguageModel
 from slm.generation.prompt_file import answer_of
 from slm.notices import notice
-from slm.training.process import quiet_lightning
-
-_MOST_NAMED = 5
+from slm.training.process import quiet_lightning, quiet_trainer
 
 
 class GenerationModule(pl.LightningModule):
@@ -68,14 +67,7 @@ def answer_prompts(
         print(json.dumps(answer_of(prompt, completions), ensure_ascii=False), file=out, flush=True)
 
     module = GenerationModule(language_model, settings, write)
-    trainer = pl.Trainer(
-        accelerator=language_model.model.head_weight.device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    trainer = quiet_trainer(language_model.model.head_weight.device.type)
     # one batch: the engine below keeps its rows full across all prompts
     loader: DataLoader[Any] = DataLoader(cast(Any, list(prompts)), batch_size=len(prompts), collate_fn=list)
     try:
@@ -85,6 +77,5 @@ def answer_prompts(
             raise KeyboardInterrupt("interrupted; with out=FILE, the same command goes on from there") from None
         raise
     if refused:
-        lines = ", ".join(str(prompt.line) for prompt in refused[:_MOST_NAMED] if prompt.line is not None)
-        more = ", …" if len(refused) > _MOST_NAMED else ""
-        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}{more}): their answers say why")
+        lines = first_few([str(prompt.line) for prompt in refused])
+        notice(f"{len(refused)} of {len(prompts)} prompts were refused (line {lines}): their answers say why")

@@ -57,6 +57,12 @@ class FrozenGarbage(pl.Callback):
         gc.unfreeze()
 
 
+def quiet_trainer(device: str, **settings: Any) -> pl.Trainer:
+    """For one pass over data on one device: it writes no file and shows nothing."""
+    off = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar")
+    return pl.Trainer(accelerator=device, devices=1, **dict.fromkeys(off, False), **settings)
+
+
 def quiet_lightning() -> None:
     """Silence Lightning's hints about devices, loaders and workers that do not apply or are decided here; what matters
     of them is said here in one line each."""

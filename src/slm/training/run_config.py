@@ -77,7 +77,9 @@ class RunConfig:
         unknown = len(problems)
         fine_tuning = found(lambda: fine_tuning_of(values["model"]))
         if fine_tuning is not None and start is None:
-            problems.append(f"model.weights ('{fine_tuning.weights}') are not opened; run_config() opens them")
+            problems.append(
+                f"model.weights ('{fine_tuning.weights}') are not opened; call run_config(), which opens them"
+            )
         if len(problems) > unknown:
             refuse(problems)  # what is wrong with the weights would be said again of all that follows from them
         model = found(lambda: _model_config(values["model"], fine_tuning, start))
@@ -224,7 +226,9 @@ def _adapter(values: Mapping[str, Any] | None, model: ModelConfig | None, tuning
         return None
     frozen = [key for key, value in model.flat().items() if key.endswith(".freeze") and value]
     if frozen:
-        raise UserError(f"adapter=lora freezes all but its own and adapter.also_train; leave model.{frozen[0]} false")
+        raise UserError(
+            f"adapter=lora trains its own matrices and adapter.also_train alone; leave model.{frozen[0]} false"
+        )
     rows = ["token_embedding", *(() if model.modules.output_projection.tie_weights else ("output_projection",))]
     if tuning.grow_vocab and not set(rows) <= set(adapter.also_train):
         raise UserError(

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from slm.errors import UserError
+from slm.errors import UserError, first_few
 from slm.models.config import ModelConfig, RotaryScaling
 from slm.schema import FORBID_EXTRA, Count, Flag, PositiveFloat, Probability, Text
-
-_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,8 @@ def fine_tuned_config(source: ModelConfig, given: Mapping[str, Any], extend: str
         if ours[key] != theirs.get(key) and key != "params.max_seq_len"  # `_extended` sees to it
     ]
     if different:
-        more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         raise UserError(
-            f"model.weights have another shape than model: {', '.join(different[:_SHOWN])}{more}; "
+            f"model.weights have another shape than model: {first_few(different)}; "
             "leave model= out to take the weights' own"
         )
     return _extended(config, source.params.max_seq_len, wanted_len, extend)

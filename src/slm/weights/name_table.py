@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slm.errors import UserError
+from slm.errors import UserError, first_few
 from slm.weights.tensor_source import TensorSource
-
-_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ def check_tensors(table: Table, ours: Mapping[str, Tensor], source: TensorSource
         if tuple(found[name]) != expected[name]
     ]
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise UserError(f"{source.where} does not fit its configuration: {'; '.join(problems[:_SHOWN])}{more}")
+        raise UserError(f"{source.where} does not fit its configuration: {first_few(problems, '; ')}")
 
 
 def load_tensors(

@@ -12,6 +12,7 @@ from slm.chat.records import Message
 from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError, did_you_mean
 from slm.generation.config import GenerationConfig
+from slm.generation.prompt_file import fields_of
 from slm.schema import checked
 from slm.tokenizers.base import Tokenizer
 
@@ -102,17 +103,8 @@ class Exchange:
 
     def as_json(self) -> str:
         """A line with the fields of the answers to ``prompts=FILE``, and ``chat`` and ``system`` of a conversation."""
-        fields = {
-            "prompt": self.prompt,
-            "completion": self.text,
-            "finish_reason": self.finish_reason,
-            "prompt_tokens": self.prompt_tokens,
-            "new_tokens": self.new_tokens,
-            "seconds_to_first_token": round(self.seconds_to_first_token, 4),
-            "tokens_per_second": round(self.tokens_per_second, 2),
-            **({"chat": True, "system": self.system} if self.chat else {}),
-        }
-        return json.dumps(fields, ensure_ascii=False)
+        talk = {"chat": True, "system": self.system} if self.chat else {}
+        return json.dumps({"prompt": self.prompt, **fields_of(self), **talk}, ensure_ascii=False)
 
     def as_text(self) -> str:
         return f"user: {self.prompt}\n\nmodel: {self.text}" if self.chat else self.prompt + self.text

@@ -9,11 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from slm.data.batches.datamodule import WindowDataModule
-from slm.errors import UserError
+from slm.errors import UserError, first_few
 from slm.models.modules.lora import base_names
 from slm.training.run.checkpoint_io import model_state, read_checkpoint
-
-_SHOWN = 3
 
 
 class Resumed:
@@ -49,9 +47,8 @@ class Resumed:
             if self._shapes.get(name) != mine.get(name)
         ]
         if different:
-            more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
             raise UserError(
-                f"resume: the model is not the checkpoint's ({', '.join(different[:_SHOWN])}{more}); "
+                f"resume: the model is not the checkpoint's ({first_few(different)}); "
                 "leave its settings as they were, or start a new run"
             )
         if [_form(group) for group in optimizer.state_dict()["param_groups"]] != [_form(g) for g in self._groups]:

@@ -55,7 +55,9 @@ class Sft(ChatTask):
         parts = read_conversations(corpus, faults, part)
         tokenizer = self._tokenizer(inputs, parts)
         renderer = ChatRenderer(tokenizer, inputs.template_time)
-        samples = {n: make_samples(found, renderer, seq_len, self.too_long, self.loss_on) for n, found in parts.items()}
+        samples = {
+            name: make_samples(found, renderer, seq_len, self.too_long, self.loss_on) for name, found in parts.items()
+        }
         if empty := next((name for name, made in samples.items() if not len(made)), None):
             raise UserError(
                 f"data: no conversation of the {empty} part fits a window of {seq_len} tokens with anything to learn "
