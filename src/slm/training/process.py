@@ -60,7 +60,7 @@ class FrozenGarbage(pl.Callback):
 def quiet_trainer(device: str, **settings: Any) -> pl.Trainer:
     """For one pass over data on one device: it writes no file and shows nothing."""
     off = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar")
-    return pl.Trainer(accelerator=device, devices=1, **dict.fromkeys(off, False), **settings)
+    return pl.Trainer(accelerator=device, devices=1, **{**dict.fromkeys(off, False), **settings})
 
 
 def quiet_lightning() -> None:
