@@ -10,6 +10,7 @@ from slm.data.config import CorpusConfig, DataConfig
 from slm.errors import UserError
 
 TEXT = {"kind": "text", "cache_dir": "cache", "path": "x.txt", "patterns": ["*.txt"]}
+ALLOWED = "(allowed under 'data': path, patterns, split_by_name, test_path, val_path)"
 
 
 def lines(values: dict[str, Any], config: Any = DataConfig, **given: str) -> list[str]:
@@ -37,7 +38,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "data.cache_dir should be a valid string; got 3",
         "data.val_fraction should be less than 1; got 1",
         "data.path should be a valid string or should be a valid list; got 4",
-        "unknown key 'data.patern'; did you mean 'patterns'? (allowed under 'data': path, patterns)",
+        f"unknown key 'data.patern'; did you mean 'patterns'? {ALLOWED}",
         "data.patterns is missing; set it",
         "data.seq_len should be greater than 0; got 0",
         "data.num_workers should be greater than or equal to 0; got -1",
@@ -72,9 +73,12 @@ def test_what_must_be_there() -> None:
         ),
         ({"patterns": "*.txt"}, "data.patterns should be a valid list; got '*.txt'"),
         ({"path": ["x", 3]}, "data.path should be a valid string; got ['x', 3]"),
+        ({"val_bytes": 0}, "data.val_bytes should be greater than 0; got 0"),
+        ({"test_bytes": 0.1}, "data.test_bytes should be a valid integer; got 0.1"),
+        ({"split_by_name": "no"}, "data.split_by_name should be a valid boolean; got 'no'; did you mean 'false'?"),
         (
             {"settings": {}},
-            "unknown key 'data.settings' (allowed under 'data': path, patterns)",
+            f"unknown key 'data.settings' {ALLOWED}",
         ),
     ],
 )

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.data.batches.datamodule import TextDataModule
-from slm.data.batches.mixture import MixtureStore, find_data, find_data_with
+from slm.data.batches.mixture import MixtureStore, find_data, find_data_with, prepare_mixture
 from slm.data.batches.order import BLOCK, MixtureOrder, slots
 from slm.data.config import CorpusConfig
+from slm.data.store.find import prepare_store
+from slm.data.store.processes import StoppedError
 from slm.errors import UserError
 
 weights_of_parts = st.lists(st.floats(0.05, 5), min_size=2, max_size=5)
@@ -98,6 +100,35 @@ def test_prepared_parts_bring_the_vocabulary(mixture: Any) -> None:
         find_data_with(mixture(digits=prepared), other.tokenizer)
 
 
+def test_a_mixture_that_broke_off_goes_on(mixture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is finished is not made again; other weights are another mixture, and a stranger's file is none."""
+    made: list[str] = []
+
+    def breaks_off(corpus: CorpusConfig, tokenizer: Any, folder: Path, num_processes: Any) -> Any:
+        made.append(folder.name)
+        if made == ["part_0", "part_1"]:
+            raise StoppedError("killed")
+        return prepare_store(corpus, tokenizer, folder, 1)
+
+    monkeypatch.setattr("slm.data.batches.mixture.prepare_store", breaks_off)
+    with pytest.raises(StoppedError, match=r"\Akilled; what is finished is kept"):
+        prepare_mixture(mixture(), {"kind": "simple"}, tmp_path / "mixed")
+    store = prepare_mixture(mixture(), {"kind": "simple"}, tmp_path / "mixed")
+    assert made == ["part_0", "part_1", "part_1"]
+    assert store.fingerprint == find_data(mixture(), {"kind": "simple"}).fingerprint
+    prepared = CorpusConfig("prepared", "cache", settings={"path": str(tmp_path / "mixed")})
+    assert find_data(prepared, {"kind": "byte"}).fingerprint == store.fingerprint
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "digits.txt", "letters.txt", "mixed"]
+    with pytest.raises(UserError, match="was made with another tokenizer"):
+        find_data_with(prepared, find_data(mixture(), {"kind": "byte"}).tokenizer)
+    with pytest.raises(UserError, match=r"split=test: the token store '[^']*part_0' has no such part"):
+        find_data_with(prepared, store.tokenizer, "test")
+    for damaged in ('{"parts": [{"name": "a", "weight": 0}]}', "[]", '{"parts": []}'):
+        (tmp_path / "mixed/mixture.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"mixture.json[^\n]*is damaged"):
+            find_data(prepared, {"kind": "byte"})
+
+
 def test_batches_hold_the_parts_windows(mixture: Any) -> None:
     """What a batch reads is what the parts' own windows read; in validation each part has its loader."""
     store = find_data(mixture(), {"kind": "byte"})
@@ -137,4 +168,3 @@ def test_a_run_on_a_mixture_logs_each_part_and_is_resumed_exactly(
     outcome = run_cli("evaluate", "run=whole")
     assert outcome.status == 0, outcome.err
     assert '"loss/words"' in outcome.out
-    assert run_cli("prepare", *parts, "tokenizer=byte", "out=store").status == 2

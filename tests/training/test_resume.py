@@ -257,3 +257,25 @@ def test_another_batch_keeps_the_rhythm(train_tiny: Any, run_cli: Any, metrics_o
     for row, one in zip(metrics_of(run), metrics_of(expected), strict=True):
         assert float(row["train/loss"]) == pytest.approx(float(one["train/loss"]), abs=1e-5)
         assert row["train/tokens"] == one["train/tokens"]
+
+
+def test_a_run_of_before_parts_were_known_by_name_goes_on(
+    run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, metrics_of: Any
+) -> None:
+    """Names in its folder were no matter then: it had trained on the validation file, and goes on with it."""
+    (tmp_path / "d").mkdir()
+    for name, words in (("train", "the cat sat on the mat " * 60), ("valid", "a dog " * 20), ("more", "from the sea ")):
+        (tmp_path / f"d/{name}.txt").write_text(words)
+    before = [*(setting for setting in tiny if not setting.startswith("data.path")), "data.path=d", "seed=1"]
+    whole = run_cli("train", "data.split_by_name=false", *before, "run_dir=whole")
+    assert whole.status == 0, whole.err
+    assert run_cli("train", "data.split_by_name=false", *before, "run_dir=cut", "stop_after=3").status == 0
+    for file, gone in (("run.json", '"data.split_by_name=false"'), ("config.yaml", "split_by_name: false")):
+        path = tmp_path / "cut" / file
+        lines = path.read_text().splitlines(keepends=True)
+        assert any(gone in line for line in lines)
+        path.write_text("".join(line for line in lines if gone not in line))
+    outcome = run_cli("train", "resume=cut")
+    assert outcome.status == 0, outcome.err
+    assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "whole")
+    assert "by name" in run_cli("train", *before, "run_dir=named").err

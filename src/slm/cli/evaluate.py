@@ -70,5 +70,5 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
     return [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
 
 
-_PATHS = ("run", "model_dir", "data.path", "data.val_path", "out", "reference")
+_PATHS = ("run", "model_dir", "data.path", "data.val_path", "data.test_path", "out", "reference")
 main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

@@ -19,18 +19,9 @@ if TYPE_CHECKING:
 def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
     """The command's task."""
     from slm.data.config import MIXTURE_KIND, STORE_KIND
-    from slm.data.store.data_card import CARD_FILE, summary_lines
-    from slm.data.store.find import prepare_store
-    from slm.files.reading import read_json_object
-    from slm.notices import notice
 
     if corpus.kind == STORE_KIND:
         raise UserError("data=prepared is a token store already; name the text, e.g. data=text data.path=…")
-    if corpus.kind == MIXTURE_KIND:
-        raise UserError(
-            "data=mixture is put together by slm-train; prepare each part, the later ones with the first one's "
-            "vocabulary (tokenizer=saved tokenizer.path=…), and name them as its parts (kind: prepared)"
-        )
     out = Path(values["out"]).expanduser()
     if out.exists():
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
@@ -38,12 +29,29 @@ def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot make the folder '{out.parent}' ({error.strerror})") from None
-    prepare_store(corpus, values["tokenizer"], out, values["num_processes"])
-    card = read_json_object(out / CARD_FILE)
-    for line in summary_lines(card):
+    arguments = (corpus, values["tokenizer"], out, values["num_processes"])
+    if corpus.kind == MIXTURE_KIND:
+        from slm.data.batches.mixture import prepare_mixture
+
+        stores = prepare_mixture(*arguments).stores
+        print(json.dumps({"out": str(out), "parts": {name: _told(of.folder, name) for name, of in stores.items()}}))
+    else:
+        from slm.data.store.find import prepare_store
+
+        print(json.dumps({"out": str(out), **_told(prepare_store(*arguments).folder)}))
+
+
+def _told(store: Path, name: str = "") -> dict[str, Any]:
+    """The figures of a store, part `name` of a mixture, after a notice of its card."""
+    from slm.data.store.data_card import CARD_FILE, summary_lines
+    from slm.files.reading import read_json_object
+    from slm.notices import notice
+
+    card = read_json_object(store / CARD_FILE)
+    for line in [*([f"part {name}"] if name else []), *summary_lines(card)]:
         notice(line)
-    told = ("train", "val", "bytes_per_token", "dropped", "faults")
-    print(json.dumps({"out": str(out), **{key: card[key] for key in told}, **card["tokenizer"]}))
+    told = ("train", "val", "test", "bytes_per_token", "dropped", "faults")
+    return {**{key: card[key] for key in told if key in card}, **card["tokenizer"]}
 
 
 def _checked(values: dict[str, Any]) -> CorpusConfig:
@@ -60,4 +68,5 @@ def _checked(values: dict[str, Any]) -> CorpusConfig:
     )[0]
 
 
-main = entry_point(Command("prepare", prepare, _checked, paths=("out", "data.path")), __name__)
+_PATHS = ("out", "data.path", "data.val_path", "data.test_path")
+main = entry_point(Command("prepare", prepare, _checked, paths=_PATHS), __name__)

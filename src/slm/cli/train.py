@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from slm.training.run_config import RunConfig
 
-_PATHS = ("run_dir", "resume", "data.path", "data.val_path", "task.template_file", "model.weights")
+_DATA_PATHS = ("data.path", "data.val_path", "data.test_path")
+_PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights")
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -112,13 +113,14 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
     """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
-    from slm.training.run.folder import from_start, override_from_start, read_record
+    from slm.training.run.folder import defaults_of_then, from_start, override_from_start, read_record
     from slm.training.run.recorded_code import refuse_unknown_settings
 
     record, changed = read_record(run), set(map(_key, typed))
     changed |= _HOW_LONG if changed & _HOW_LONG else set()
     kept = [override for override in record.get("overrides", []) if _key(override) not in changed]
-    settings = [override_from_start(override, record) for override in kept]
+    then = [] if "data" in changed else defaults_of_then(run)
+    settings = [override_from_start(override, record) for override in [*kept, *then]]
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
     if masked := [setting for setting in settings if MASK in setting]:

@@ -20,6 +20,7 @@ PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
 AUTO = "auto"
+PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Filters:
             raise ValueError(f"min_chars ({self.min_chars}) must be at most max_chars ({self.max_chars})")
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """How much of a text is not trained on, where no files of its own are: in bytes of UTF-8, from its end."""
+
+    val_bytes: Count | None = None  # for validation; None: the share `val_fraction`
+    test_bytes: Count | None = None  # for a test part, behind that of validation; None for no such part
+
+
 _CORPUS_KEYS = ("kind", "val_fraction", "cache_dir")
 _WINDOW_KEYS = ("seq_len", "num_workers")
 
@@ -68,23 +77,25 @@ class CorpusConfig:
     reading: Reading = field(default_factory=Reading)
     parts: tuple[Part, ...] = ()
     filters: Filters = field(default_factory=Filters)
+    held_out: HeldOut = field(default_factory=HeldOut)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
         """From the flat YAML node, the corpus's own settings beside the common ones; `UserError` has all problems."""
         reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
-        filters = _of(values, _names(Filters)) if reads_text else {}
-        settings = _of(values, values.keys() - {*common, *reading, *filters, *_WINDOW_KEYS})
+        filters, held_out = (_of(values, _names(of)) if reads_text else {} for of in (Filters, HeldOut))
+        settings = _of(values, values.keys() - {*common, *reading, *filters, *held_out, *_WINDOW_KEYS})
         config: CorpusConfig
-        config, read, dropping, _ = together(
+        config, read, dropping, held, _ = together(
             lambda: checked(cls, {**common, "settings": settings}, where),
             lambda: checked(Reading, reading, where),
             lambda: checked(Filters, filters, where),
+            lambda: checked(HeldOut, held_out, where),
             lambda: _check_settings(values.get("kind"), settings, where),
         )
         parts = _parts(settings["parts"], config.cache_dir, f"{where}.parts") if config.kind == MIXTURE_KIND else ()
-        return replace(config, reading=read, filters=dropping, parts=parts)
+        return replace(config, reading=read, filters=dropping, held_out=held, parts=parts)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from slm.chat.records import Form
 from slm.data.documents.compression import COMPRESSED
-from slm.data.documents.hf_datasets import DatasetSource
+from slm.data.documents.hf_datasets import DatasetSource, splits_in_parts
+from slm.data.parts import Paths, files_in_parts
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_corpus
 
@@ -26,17 +27,25 @@ _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2
 @register_corpus("text")
 @register_corpus("jsonl")
 @register_corpus("parquet")
-def text(path: str | list[str], patterns: list[str]) -> list[Path]:
-    """The files that `path` names, sorted; see `find_files`."""
-    paths = [path] if isinstance(path, str) else path
-    if not paths:
-        raise UserError("data.path is an empty list; give a file, a folder, a glob or a list of them")
-    return sorted({file for one in paths for file in find_files(one, patterns)})
+def text(
+    path: Paths,
+    patterns: list[str],
+    val_path: Paths | None = None,
+    test_path: Paths | None = None,
+    split_by_name: bool = False,
+) -> list[Path]:
+    """The files that `path` names, sorted; see `find_files`. Those of validation and of a test part are what their own
+    paths name or, with `split_by_name`, those of a folder or glob whose names say so; see `slm.data.parts`."""
+    own = {"val": val_path, "test": test_path}
+    return files_in_parts(lambda one: find_files(one, patterns), path, own, split_by_name)
 
 
 @register_corpus("code")
-def code(path: str | list[str], languages: list[str] | None = None) -> list[Path]:
-    """The source files that `path` names, in these `languages` or all known ones; without hidden or installed ones."""
+def code(
+    path: Paths, languages: list[str] | None = None, val_path: Paths | None = None, test_path: Paths | None = None
+) -> list[Path]:
+    """The source files that `path` names, in these `languages` or all known ones; without hidden or installed ones.
+    Those of validation and of a test part are what their own paths name."""
     for language in languages or ():
         if language not in LANGUAGES:
             known = ", ".join(LANGUAGES)
@@ -44,8 +53,12 @@ def code(path: str | list[str], languages: list[str] | None = None) -> list[Path
                 f"data.languages: '{language}' is not known{did_you_mean(language, LANGUAGES)} (known: {known})"
             )
     patterns = [pattern for language in languages or LANGUAGES for pattern in LANGUAGES[language]]
-    given = Path(path).expanduser().parts if isinstance(path, str) else ()
-    return [file for file in text(path, patterns) if not _LEFT_OUT.intersection(file.parts[len(given) :])]
+
+    def written(one: str) -> list[Path]:
+        given = Path(one).expanduser().parts
+        return [file for file in find_files(one, patterns) if not _LEFT_OUT.intersection(file.parts[len(given) :])]
+
+    return files_in_parts(written, path, {"val": val_path, "test": test_path})
 
 
 @register_corpus("python_stdlib")
@@ -71,13 +84,21 @@ def shakespeare_char(path: str | None, url: str, download_dir: str) -> list[Path
 
 @register_corpus("datasets")
 def datasets(
-    path: str, name: str | None = None, split: str = "train", revision: str | None = None, streaming: bool = False
+    path: str,
+    name: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    streaming: bool = False,
+    val_split: str | None = None,
+    test_split: str | None = None,
 ) -> list[DatasetSource]:
-    """One split ("train", "train[:10%]") of a data set of the library `datasets`: a name on the Hugging Face hub, or a
+    """Splits ("train", "train[:10%]") of a data set of the library `datasets`: a name on the Hugging Face hub, or a
     folder that `save_to_disk` wrote or `load_dataset` takes; `name` is its configuration, where it has several. With
+    "auto" those of validation and of a test part are, beside the training split, the ones that are named so. With
     `streaming` it is read while it is downloaded, keeping nothing; in one process, as it has no parts that can be read
     on their own. A folder that `save_to_disk` wrote is never held in memory anyway."""
-    return [DatasetSource(path, name, split, revision, streaming)]
+    train = DatasetSource(path, name, split, revision, streaming)
+    return splits_in_parts(train, {"val": val_split, "test": test_split})
 
 
 @register_corpus("instructions")

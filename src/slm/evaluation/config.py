@@ -21,7 +21,7 @@ def _how_many(value: object) -> int | Literal["all"]:
 class EvaluationConfig:
     """The settings that `conf/evaluate.yaml` tells of."""
 
-    split: Literal["train", "val", "all"]
+    split: Literal["train", "val", "test", "all"]
     answers: Annotated[int | Literal["all"], PlainValidator(_how_many)]
     out: Text | None
     reference: Text | None
@@ -51,6 +51,8 @@ class EvaluationConfig:
         kind = corpus.kind
         if self.answers != 0 and kind != CONVERSATIONS:
             raise UserError(f"answers: only conversations (data=instructions) hold questions; data.kind is {kind}")
+        if self.split == "test" and kind in (CONVERSATIONS, PREFERENCES):
+            raise UserError(f"split=test: of data={kind} give the file itself: data.path=… split=all")
         if self.eos_token is not None and kind in (CONVERSATIONS, PREFERENCES):
             raise UserError(f"eos_token: it ends running text alone; data.kind is {kind}: leave it out")
         if self.reference is not None and kind != PREFERENCES:

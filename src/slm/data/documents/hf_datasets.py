@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from slm.data.config import Reading
+from slm.data.config import AUTO, PART_NAMES, Reading
 from slm.data.documents.source import PART_SIZE, WHOLE, Record, RecordSource, Span
 from slm.data.faults import Faults
+from slm.data.parts import InParts, part_of
 from slm.errors import UserError
 from slm.extras import require
 
@@ -24,10 +26,11 @@ class DatasetSource(RecordSource):
 
     path: str
     config: str | None
-    split: str
+    split: str | None  # None for all of them, by their names
     revision: str | None
     streaming: bool
     reading: Reading = field(default_factory=Reading)
+    form = "datasets"  # of every one
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -77,23 +80,65 @@ class DatasetSource(RecordSource):
                 number += 1
 
 
+def splits_in_parts(train: DatasetSource, own: Mapping[str, str | None]) -> list[DatasetSource]:
+    """What to train on; `InParts` with the `own` splits of "val" and "test", where there are some: of "auto", and
+    beside a split that is named like one of training, the only one that is named like the part."""
+    held, told = {}, []
+    names = _names_beside(train) if AUTO in own.values() else []
+    for part, split in own.items():
+        if split == AUTO:
+            like = [name for name in names if part_of(Path(name)) == part]
+            if len(like) > 1:
+                told.append(f"data: {', '.join(like)} all look like the {PART_NAMES[part]} split; none is taken")
+            split = like[0] if len(like) == 1 else None
+        if split is not None:
+            held[part] = [replace(train, split=split)]
+    if held:
+        parts = {"train": train.split, **{part: found[0].split for part, found in held.items()}}
+        named = ", ".join(f"{PART_NAMES[part]} '{split}'" for part, split in parts.items())
+        told.append(f"data: splits of '{train.path}': {named} (data.val_split=null, data.test_split=null: that alone)")
+    return InParts([train], held, told) if held or told else [train]
+
+
+def _names_beside(train: DatasetSource) -> list[str]:
+    """Of the other splits, if this one is named like one of training."""
+    split = str(train.split)
+    if part_of(Path(split.partition("[")[0])) != "train":
+        return []
+    found = _loaded(replace(train, split=None))
+    return [name for name in found if name not in re.findall(r"\w+", split)] if isinstance(found, dict) else []
+
+
 def _is_saved(path: str) -> bool:
     folder = Path(os.path.expanduser(path))
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # splits of a few data sets
 def _loaded(of: DatasetSource) -> Any:
     datasets = require("datasets", "data", "data=datasets")
     path = os.path.expanduser(of.path)
     try:
         if _is_saved(path):
-            found = datasets.load_from_disk(path)
-            return found[of.split] if isinstance(found, dict) else found
+            return _saved_rows(datasets.load_from_disk(path), of.split)
         return datasets.load_dataset(path, of.config, split=of.split, revision=of.revision, streaming=of.streaming)
     except Exception as error:  # the library raises what its parts raise: of the network, of the format, of names
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"data.path: the data set '{of.path}' (split {of.split}) cannot be loaded ({said[:300]}); "
+            f"data.path: the data set '{of.path}' (split {of.split or 'all'}) cannot be loaded ({said[:300]}); "
             "give a name of the Hugging Face hub, or a folder, and one of its splits"
         ) from error
+
+
+def _saved_rows(saved: Any, split: str | None) -> Any:
+    """Of what `save_to_disk` wrote the rows that `split` names, cuts and adds. A data set that was saved by itself is
+    called "train", beside its own name if it has one."""
+    if split is None:
+        return saved
+    splits = saved if isinstance(saved, dict) else dict.fromkeys(("train", str(saved.split or "train")), saved)
+    if split in splits:
+        return splits[split]
+    import datasets
+
+    ranges = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in splits.items()})
+    return datasets.concatenate_datasets([splits[one.splitname].select(range(one.from_, one.to)) for one in ranges])

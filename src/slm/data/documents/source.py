@@ -91,6 +91,7 @@ class Source(ABC):
 
     name: str  # relative to the corpus, the same on every machine; what documents and places of faults begin with
     place: str  # where it lies, for messages
+    form: str = ""  # what it was taken for: "text", "jsonl", …
 
     @abstractmethod
     def identity(self) -> Any:
@@ -198,12 +199,13 @@ def file_sources(files: Sequence[Path], reading: Reading) -> list[FileSource]:
     ``.zst``; named relative to the folder that is common to all."""
     places = [Path(os.path.abspath(file)) for file in files]  # not resolved: a link is named by its own place
     root = os.path.commonpath([place.parent for place in places])
-    return [
-        READERS.get(_format_of(file) if reading.format == AUTO else reading.format)(
-            file, place.relative_to(root).as_posix(), reading
-        )
-        for place, file in zip(places, files, strict=True)
-    ]
+    sources = []
+    for place, file in zip(places, files, strict=True):
+        form = _format_of(file) if reading.format == AUTO else reading.format
+        source = READERS.get(form)(file, place.relative_to(root).as_posix(), reading)
+        source.form = form
+        sources.append(source)
+    return sources
 
 
 def _format_of(file: Path) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 import jinja2
 
+from slm.data.config import PART_NAMES
+from slm.data.store.source_table import table_lines
+
 CARD_FILE = "data_card.json"
 README_FILE = "README.md"
 
@@ -20,11 +23,14 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def summary_lines(card: Mapping[str, Any]) -> list[str]:
-    """The card in a few lines."""
-    train, val = card["train"], card["val"]
+    """The card in a few lines, the sources first."""
     lines = [
-        f"{split:<10} {of['tokens']:,} tokens, {of['documents']:,} document(s), {of['bytes']:,} bytes"
-        for split, of in (("training", train), ("validation", val))
+        *(table_lines(rows) if (rows := card.get("table")) else []),
+        *(
+            f"{name:<10} {of['tokens']:,} tokens, {of['documents']:,} document(s), {of['bytes']:,} bytes"
+            for split, name in PART_NAMES.items()
+            if (of := card.get(split))
+        ),
     ]
     lines.append(f"tokenizer  {card['tokenizer']['kind']}, {card['bytes_per_token']:.3f} bytes a token")
     left_out = [f"{reason.replace('_', ' ')}: {n:,}" for reason, n in card["dropped"].items() if n]

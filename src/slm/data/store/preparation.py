@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +15,14 @@ from filelock import FileLock, Timeout
 from slm.data.config import CorpusConfig
 from slm.data.documents.source import Source
 from slm.data.faults import Faults
+from slm.data.parts import InParts
 from slm.data.store.data_card import write_card
 from slm.data.store.processes import Processes, StoppedError
-from slm.data.store.scan import Scan, scan, units_of
+from slm.data.store.scan import Scan, is_small, scan, units_of
 from slm.data.store.selection import Selection, select
 from slm.data.store.shard import SentTokenizer, ShardTask
-from slm.data.store.token_store import META_FILE, SPLITS, TokenStore, meta_of, write_meta
+from slm.data.store.source_table import source_rows
+from slm.data.store.token_store import META_FILE, TokenStore, meta_of, write_meta
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import UNFINISHED
@@ -37,15 +39,16 @@ _GOES_ON = "what is finished is kept, the same again goes on from there"
 class Preparation:
     """A corpus on its way to a store."""
 
-    def __init__(self, corpus: CorpusConfig, sources: Sequence[Source], processes: Processes) -> None:
-        self.corpus, self.sources, self.processes = corpus, sources, processes
-        self.units = units_of(sources)
+    def __init__(self, corpus: CorpusConfig, sources: InParts[Source], processes: Processes) -> None:
+        self.corpus, self.sources = corpus, sources
+        self.units = units_of(sources, sources.held)
+        self.processes = Processes(1) if is_small(self.units) else processes
 
     def make(self, folder: Path, key: str, make_tokenizer: MakeTokenizer) -> TokenStore:
         """Make the store `folder`, or go on with making it, unless a kill left it there whole; the `key` is another one
         for other text or other settings. `UserError`: there is nothing in the text, or a fault that is refused;
         `StoppedError`: something else broke, what is finished is kept."""
-        with _partial_store(folder, key) as (store, work):
+        with partial_store(folder, key) as (store, work):
             if not any((place / META_FILE).is_file() for place in (folder, store)):
                 self._fill(store, work, make_tokenizer)
         return TokenStore.open(folder)
@@ -54,13 +57,20 @@ class Preparation:
         """The first pass, whose outcome is kept in `folder`, and what follows from it."""
         with byte_progress("reading", sum(unit.size for unit in self.units)) as report:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
-        if not any(len(records) for records in found.records):
-            told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
-            more = f" and {len(self.sources) - 1:,} more" if len(self.sources) > 1 else ""
-            raise UserError(f"data.path: there is no text in '{self.sources[0].place}'{more}{told}")
+        self._refuse_empty(found)
         for line in found.faults.lines():
             notice(f"data: {line}")
-        return found, select(found.records, self.corpus.filters, self.corpus.val_fraction)
+        corpus, parts = self.corpus, [unit.part for unit in self.units]
+        return found, select(found.records, corpus.filters, corpus.val_fraction, corpus.held_out, parts)
+
+    def _refuse_empty(self, found: Scan) -> None:
+        for part, sources in {None: self.sources, **self.sources.held}.items():
+            units = zip(self.units, found.records, strict=True)
+            if sources and not any(len(records) for unit, records in units if unit.part == part):
+                told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
+                more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+                setting = f"data.{part}_path" if part else "data.path"
+                raise UserError(f"{setting}: there is no text in '{sources[0].place}'{more}{told}")
 
     def training_texts(self, selection: Selection) -> Iterator[str]:
         with byte_progress("fitting the tokenizer", selection.n_bytes) as report:
@@ -97,16 +107,19 @@ class Preparation:
         return [done[task.unit.number] for task in tasks]
 
     def _card(self, found: Scan, selection: Selection, meta: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-        splits = {split: {key: meta[split][key] for key in ("documents", "bytes", "tokens")} for split in SPLITS}
+        counts = ("documents", "bytes", "tokens")
+        splits = {split: {key: meta[split][key] for key in counts} for split in selection.documents}
         return {
             **splits,
             "bytes_per_token": sum(of["bytes"] for of in splits.values()) / sum(of["tokens"] for of in splits.values()),
             "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
             "corpus": self.corpus.kind,
             "val_fraction": self.corpus.val_fraction,
+            **asdict(self.corpus.held_out),
             **asdict(self.corpus.filters),
             "dropped": selection.dropped,
             "faults": found.faults.as_dict(),
+            "table": source_rows(found, selection),
             "sources": found.sources,
         }
 
@@ -118,12 +131,12 @@ def content_key(found: Scan, selection: Selection) -> str:
         for name in ("content", "begins", "ends"):
             digest.update(records[name].tobytes())
         digest.update(chosen.codes.tobytes())
-        digest.update(repr(chosen.cut).encode())
+        digest.update(repr(chosen.where_cut()).encode())
     return digest.hexdigest()
 
 
 @contextmanager
-def _partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
+def partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
     """What is there of the store `folder` so far, and a place for what is not to stay (the scan, a note for each
     finished shard). When the block ends without an error the store becomes `folder`, which may hold one that a kill
     left there whole. After a `UserError` nothing stays, since with what mends it the inputs are others; after all else
@@ -146,7 +159,7 @@ def _partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
                     os.replace(store, folder)
                 shutil.rmtree(root)
             except StoppedError as error:
-                raise StoppedError(f"{error}; {_GOES_ON}") from error
+                raise (error if _GOES_ON in str(error) else StoppedError(f"{error}; {_GOES_ON}")) from error
             except UserError:
                 shutil.rmtree(root, ignore_errors=True)
                 raise

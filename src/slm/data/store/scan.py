@@ -3,7 +3,7 @@
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ RECORD = np.dtype(
 )
 """Of a document, or a part of a long one: hashes of its name and text, its length, and whether it is a part."""
 _PACKED = struct.Struct("<Q16sII??")
+_NOTHING_HELD: Mapping[str, Sequence[Source]] = {}
 
 
 class Piece(NamedTuple):
@@ -42,6 +43,7 @@ class Unit:
     number: int
     pieces: tuple[Piece, ...]
     size: int
+    part: str | None = None  # the split that all of it belongs to; None for a corpus that is to be divided
 
     def read(self, faults: Faults) -> Iterator[tuple[Piece, Document]]:
         for piece in self.pieces:
@@ -49,18 +51,26 @@ class Unit:
                 yield piece, document
 
 
-def units_of(sources: Sequence[Source]) -> list[Unit]:
-    """All spans of all sources in order, grouped; how depends on the sources alone."""
-    sized: list[tuple[Piece, int]] = []
-    for number, source in enumerate(sources):
+def units_of(sources: Sequence[Source], held: Mapping[str, Sequence[Source]] = _NOTHING_HELD) -> list[Unit]:
+    """All spans of all sources in order, and then of those `held` out, grouped; how depends on the sources alone."""
+    parts: list[tuple[str | None, Sequence[Source]]] = [(None, sources), *held.items()]
+    marked = [(part, source) for part, of_part in parts for source in of_part]
+    sized: dict[str | None, list[tuple[Piece, int]]] = {part: [] for part, _ in parts}
+    for number, (part, source) in enumerate(marked):
         spans, size = source.spans(), source.size()
         each = PART_SIZE if size is None else size // len(spans)  # what is no file has spans of about that size
-        sized += [(Piece(number, source, span, first=i == 0), each) for i, span in enumerate(spans)]
-    enough = max(UNIT_BYTES, sum(size for _, size in sized) // MOST_UNITS)
+        sized[part] += [(Piece(number, source, span, first=i == 0), each) for i, span in enumerate(spans)]
+    enough = max(UNIT_BYTES, sum(size for pieces in sized.values() for _, size in pieces) // MOST_UNITS)
+    groups = [(part, group) for part, pieces in sized.items() for group in grouped(pieces, itemgetter(1), enough)]
     return [
-        Unit(number, tuple(piece for piece, _ in group), sum(size for _, size in group))
-        for number, group in enumerate(grouped(sized, itemgetter(1), enough))
+        Unit(number, tuple(piece for piece, _ in group), sum(size for _, size in group), part)
+        for number, (part, group) in enumerate(groups)
     ]
+
+
+def is_small(units: Sequence[Unit]) -> bool:
+    """Whether all of it is a unit's work at most, so that to start other processes costs more than they save."""
+    return sum(unit.size for unit in units) <= UNIT_BYTES
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,11 @@ class Scan:
     """What was found."""
 
     records: list[np.ndarray]  # of each unit, (n,) of dtype `RECORD`
-    sources: list[dict[str, Any]]  # of each its ``name``, ``bytes`` (None unless a file), ``sha256`` and ``documents``
+    # of each its ``name``, ``form``, ``bytes`` (None unless a file), ``sha256``, ``documents``, counts of ``faults``,
+    # and its ``part`` where it is not to be divided
+    sources: list[dict[str, Any]]
     faults: Faults
+    begun: list[np.ndarray]  # of each unit, (n,): the number of the source of each document that begins there
 
 
 @dataclass(frozen=True)
@@ -89,12 +102,15 @@ class ScanTask:
         packed = bytearray()
         sources: dict[int, dict[str, Any]] = {}
         for piece in self.unit.pieces:
-            found = sources.setdefault(piece.number, {"documents": 0})
+            found = sources.setdefault(piece.number, {"documents": 0, "faults": {}})
             if piece.first:
                 found["sha256"] = piece.source.sha256()
-        for piece, document in self.unit.read(faults):
-            packed += record_of(document)
-            sources[piece.number]["documents"] += document.begins
+            own = Faults(self.on_bad)
+            for document in piece.source.read(piece.span, own):
+                packed += record_of(document)
+                found["documents"] += document.begins
+            add_counts(found["faults"], own.counts)
+            faults.merge(own.as_dict())
         notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict()})
         for place, content in ((self.records, packed), (self.notes, notes.encode())):
             with new_file(place) as file:
@@ -110,21 +126,34 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     report(sum(unit.size for unit in units) - sum(task.unit.size for task in left))
     for _ in processes.run(left, report):
         pass
-    sources = {piece.number: piece.source for unit in units for piece in unit.pieces}
-    told: list[dict[str, Any]] = [
-        {"name": source.name, "bytes": source.size(), "sha256": None, "documents": 0} for source in sources.values()
-    ]
+    told = {piece.number: _about(piece.source, unit.part) for unit in units for piece in unit.pieces}
     faults = Faults(on_bad)
+    begun: list[np.ndarray] = []
     for task in tasks:
         notes = read_json_object(task.notes)
         faults.merge(notes["faults"])
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
+            add_counts(told[number]["faults"], found.get("faults", {}))
+        numbers, counts = zip(*((number, found["documents"]) for number, found in notes["sources"]), strict=True)
+        begun.append(np.repeat(np.array(numbers, np.int64), counts))
     files = (task.records for task in tasks)
     empty = np.empty(0, RECORD)  # an empty file cannot be mapped
     records = [np.memmap(file, RECORD, mode="r") if file.stat().st_size else empty for file in files]
-    return Scan(records, told, faults)
+    return Scan(records, list(told.values()), faults, begun)
+
+
+def add_counts(sums: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add to `sums`, which grows by what it has not."""
+    for name, count in more.items():
+        sums[name] = sums.get(name, 0) + count
+
+
+def _about(source: Source, part: str | None) -> dict[str, Any]:
+    counts = {"sha256": None, "documents": 0, "faults": {}}
+    own = {"part": part} if part else {}
+    return {"name": source.name, "form": source.form, "bytes": source.size(), **counts, **own}
 
 
 def record_of(document: Document) -> bytes:

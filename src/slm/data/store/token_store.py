@@ -24,7 +24,7 @@ from slm.tokenizers.load import load_tokenizer
 META_FILE = "meta.json"
 FORMAT = 3
 _READ = (2, FORMAT)  # of 2, it is not known which tokens stand for other bytes than their ids do
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")  # a store of no test part has no such split
 _BLOCK = 1 << 20  # tokens that are looked at at a time
 WHOLE = "all"  # of an opened store: the splits one after another; of a single text that is the text
 
@@ -94,16 +94,16 @@ class TokenStore:
     """An opened store."""
 
     folder: Path
-    meta: dict[str, Any]  # the content of ``meta.json``, and under "all" the same of both splits
+    meta: dict[str, Any]  # the content of ``meta.json``, and under "all" the same of all splits
     tokenizer: Tokenizer  # the one that made the tokens
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
         """`UserError` if it is missing, damaged, of another format, or a file has not the size that was written."""
         meta = _read_meta(folder)
-        counts = ("tokens", "bytes", "documents")
-        whole: dict[str, Any] = {key: sum(meta[split][key] for split in SPLITS) for key in counts}
-        whole["shards"] = [shard for split in SPLITS for shard in meta[split]["shards"]]
+        counts, splits = ("tokens", "bytes", "documents"), [meta[split] for split in SPLITS if split in meta]
+        whole: dict[str, Any] = {key: sum(split[key] for split in splits) for key in counts}
+        whole["shards"] = [shard for split in splits for shard in split["shards"]]
         for shard in whole["shards"]:
             file = folder / shard["file"]
             _check_size(file, shard["tokens"] * np.dtype(meta["dtype"]).itemsize)
@@ -112,7 +112,7 @@ class TokenStore:
         return cls(folder, {**meta, WHOLE: whole}, load_tokenizer(folder))
 
     def tokens(self, split: str) -> ShardedTokens:
-        """Token ids (n,) of "train", "val" or "all", memory-mapped, read-only."""
+        """Token ids (n,) of "train", "val", "test" (if there is one) or "all", memory-mapped, read-only."""
         shards = self.meta[split]["shards"]
         files = [self.folder / shard["file"] for shard in shards]
         return ShardedTokens(files, [shard["tokens"] for shard in shards], np.dtype(self.meta["dtype"]))
@@ -132,21 +132,23 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over both splits and the tokenizer: equal fingerprints train alike."""
+        """SHA-256 over the splits and the tokenizer: equal fingerprints train alike."""
         return self.meta["fingerprint"]
 
 
 def meta_of(
     shards: Sequence[Mapping[str, Mapping[str, Any]]], documents: Mapping[str, int], tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """What ``meta.json`` says of these shards, as `slm.data.store.shard.write_shard` tells of each, and `documents`."""
+    """What ``meta.json`` says of these shards, as `slm.data.store.shard.write_shard` tells of each, and of the splits
+    that have `documents`."""
     meta: dict[str, Any] = {
         "format": FORMAT,
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "vocab_size": tokenizer.vocab_size,
         "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
     }
-    for split in SPLITS:
+    splits = [split for split in SPLITS if split in documents]
+    for split in splits:
         written = [shard[split] for shard in shards]
         filled = [{key: of[key] for key in ("file", "tokens", "others", "sha256")} for of in written if of["tokens"]]
         meta[split] = {
@@ -156,7 +158,7 @@ def meta_of(
             "sha256": _joint_sha256([shard["sha256"] for shard in filled]),
             "shards": filled,
         }
-    meta["fingerprint"] = _joint_sha256([meta["train"]["sha256"], meta["val"]["sha256"], tokenizer.fingerprint])
+    meta["fingerprint"] = _joint_sha256([*(meta[split]["sha256"] for split in splits), tokenizer.fingerprint])
     return meta
 
 
@@ -205,7 +207,7 @@ class _Shard:
 class _SplitMeta:
     tokens: NonNegativeInt
     bytes: NonNegativeInt
-    documents: Count
+    documents: NonNegativeInt
     shards: list[_Shard]
 
 
@@ -218,6 +220,7 @@ class _Meta:
     fingerprint: Text
     train: _SplitMeta
     val: _SplitMeta
+    test: _SplitMeta | None = None
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Pretrain(Task):
         """Windows of a token store, or of several: every token of a split but its first. No context crosses a window's
         border."""
         from slm.data.batches.datamodule import TextDataModule
-        from slm.data.store.token_store import SPLITS, WHOLE
+        from slm.data.store.token_store import WHOLE
 
         began = time.perf_counter()
         store = _store(inputs)
@@ -41,11 +41,12 @@ class Pretrain(Task):
             told = ["tokens", "bytes", *(["documents"] if part != WHOLE else [])]  # a cut document is in both splits
             counts = {name: store.meta[part][name] for name in told}
             return TaskData(datamodule, store.tokenizer, "", counts, val_shares=datamodule.shares)
-        for split in SPLITS:
+        for split in ("train", "val"):
             datamodule.parts(split)  # refuses one with nothing to predict
-        train, val = store.meta["train"], store.meta["val"]
+        train, val, test = store.meta["train"], store.meta["val"], store.meta.get("test")
+        kept = f" ({test['tokens']:,} more for split=test)" if test else ""
         said = (
-            f"data {train['tokens']:,} training and {val['tokens']:,} validation tokens, "
+            f"data {train['tokens']:,} training and {val['tokens']:,} validation tokens{kept}, "
             f"{train['bytes'] / train['tokens']:.2f} bytes a token, vocabulary {store.meta['vocab_size']:,} "
             f"({store.tokenizer.kind}); ready in {time.perf_counter() - began:.1f} s"
         )
@@ -59,7 +60,7 @@ def _store(inputs: TaskInputs) -> Store:
     corpus = inputs.data.corpus
     if inputs.new_tokenizer is None:
         assert inputs.known is not None
-        return find_data_with(corpus, inputs.known)
+        return find_data_with(corpus, inputs.known, inputs.part)
     store = find_data(corpus, dict(inputs.new_tokenizer))
     if inputs.known is not None:
         check_same_tokens(store.tokenizer, inputs.known)

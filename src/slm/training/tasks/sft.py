@@ -52,6 +52,7 @@ class Sft(ChatTask):
         self._check_model(inputs.model)
         part, corpus, seq_len = inputs.part, inputs.data.corpus, inputs.data.seq_len
         faults = Faults(corpus.reading.on_bad)
+        assert part != "test"  # of text alone
         parts = read_conversations(corpus, faults, part)
         tokenizer = self._tokenizer(inputs, parts)
         renderer = ChatRenderer(tokenizer, inputs.template_time)

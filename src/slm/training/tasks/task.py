@@ -45,7 +45,7 @@ class TaskInputs:
     seed: int = 0  # of the order of the training data
     template_time: datetime | None = None  # what a chat template that writes the time writes; None for now
     run: Path | None = None  # the folder of the run that is gone on with, or that made the model
-    part: Literal["train", "val", "all"] | None = None  # on which a finished model is scored; None to train
+    part: Literal["train", "val", "test", "all"] | None = None  # on which a finished model is scored; None to train
     answers: HowMany | None = None  # questions the model answers, where the task knows the answers; None: as it says
     answers_file: Path | None = None  # where these go
     reference: nn.Module | None = None  # weights to compare with; None for those that the run began with
