@@ -1,10 +1,18 @@
 """What is said to the person at the terminal: on stderr, so that stdout holds results only."""
 
+import json
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 def notice(text: str) -> None:
     """Print a line to stderr, on the first rank only."""
     if os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
+
+
+def as_typed(settings: Mapping[str, Any]) -> str:
+    """Settings as a command line has them: ``greedy=true, top_k=20``."""
+    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())

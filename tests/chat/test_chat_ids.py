@@ -10,7 +10,7 @@ from chat_vocabularies import VOCABULARIES, published
 
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
-from slm.generation.language_model import WithoutLead
+from slm.generation.completion import WithoutLead
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import save_huggingface
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
@@ -120,3 +120,18 @@ def test_turns_that_a_vocabulary_lacks_are_added_as_they_will_be_exported(
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     messages = talk(*ANSWERS[:2])
     assert ChatRenderer(extended).sample(messages).ids == theirs.apply_chat_template(messages, return_dict=False)
+
+
+@pytest.mark.parametrize("name", ["chatml", "alpaca"])
+def test_our_templates_tell_transformers_what_is_learnt(both: tuple[Tokenizer, Any], tmp_path: Path, name: str) -> None:
+    """Their ``{% generation %}`` blocks, by which others train on answers alone, are our mask, token by token."""
+    transformers = pytest.importorskip("transformers")
+    extended = with_template(both[0], name)
+    save_huggingface(extended, tmp_path, 100)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    messages = talk(*ANSWERS)
+    found = theirs.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    sample = ChatRenderer(extended).sample(messages)
+    assert sample.ids == found["input_ids"]
+    assert sample.learnt == [bool(learnt) for learnt in found["assistant_masks"]]
+    assert 0 < sum(sample.learnt) < len(sample.learnt)

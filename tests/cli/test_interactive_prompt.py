@@ -22,8 +22,9 @@ import pytest
 import torch
 
 from slm.errors import UserError
+from slm.generation.completion import Completion
 from slm.generation.config import GenerationConfig, Prompt
-from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.language_model import LanguageModel
 from slm.generation.prompt_file import read_prompts
 from slm.generation.repl.loop import InteractivePrompt
 from slm.generation.repl.session import Conversation
@@ -44,7 +45,7 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}
 {% if message.content == "break" %}{{ 1 // 0 }}{% endif %}
 <{{ message.role }}>{% generation %}{{ message["content"] | tojson }}{% endgeneration %}{{ eos_token }}
 {% endfor %}
-{%- if add_generation_prompt %}<assistant>{% endif %}"""
+{%- if add_generation_prompt %}<assistant>{{ mood }}{% endif %}"""
 
 
 def tokenizer_with(template: str | None) -> Tokenizer:
@@ -126,8 +127,9 @@ def test_chat_mode_begins_and_is_reset_as_the_settings_have_it(prompt_with: Call
     assert commands.chatting
     commands.run("/reset")
     assert not commands.chatting
-    with pytest.raises(UserError, match="has no chat template"):
-        prompt_with(None, chat=True)
+    for settings in ({"chat": True}, {"system": "Be kind."}, {"template_args": {"a": 1}}):
+        with pytest.raises(UserError, match="has no chat template"):
+            prompt_with(None, **settings)
 
 
 def test_what_show_shows_set_takes(prompt_with: Callable[..., InteractivePrompt]) -> None:
@@ -192,7 +194,7 @@ def test_a_conversation_is_written_as_transformers_writes_it(tmp_path: Path) -> 
     transformers = pytest.importorskip("transformers")
     tokenizer = tokenizer_with(TEMPLATE)
     save_huggingface(tokenizer, tmp_path, 400)
-    talk = Conversation(tokenizer)
+    talk = Conversation(tokenizer, GenerationConfig())
     talk.system = "Be <kind> & 'é'."
     talk.keep("a", "b")
     messages = [{"role": "system", "content": talk.system}, *talk.messages, {"role": "user", "content": " c\n"}]
@@ -239,6 +241,16 @@ def test_chat(prompt_with: Callable[..., InteractivePrompt], capsys: Any) -> Non
         list(prompt.write("x" * 400, chat=True))
     commands.run("/reset")
     assert (talk.messages, talk.system, commands.chatting) == ([], None, True)
+    assert "reads no 'mod'; did you mean 'mood'" in commands.run("/set template_args {mod: 1}")
+    before = talk.ask("a")
+    assert commands.run("/set template_args {mood: '!'}") == '  template_args = {mood: "!"} (at the start null)'
+    assert len(talk.ask("a")) == len(before) + 1
+    commands.run("/reset")
+    assert talk.ask("a") == before
+    told = prompt_with(TEMPLATE, system="Be kind.").commands
+    told.run("/system")
+    told.run("/reset")
+    assert "system: Be kind." in told.run("/show")
 
 
 def test_a_terminal_is_not_given_control_characters() -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slm.errors import UserError
+from slm.generation.completion import StopStrings
 from slm.generation.config import GenerationConfig
 from slm.generation.engine import End, Engine, Request, Token
-from slm.generation.language_model import LanguageModel, StopStrings
+from slm.generation.language_model import LanguageModel
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.models.modules.embeddings import RotaryPositions

@@ -18,6 +18,7 @@ from slm.tokenizers.byte import ByteTokenizer
 from slm.tokenizers.extended import ExtendedTokenizer
 from slm.weights.bundle import write_bundle
 
+CASES = Path(__file__).parents[3] / "shared" / "cases"
 TALK = [
     {"role": "user", "content": "say 3"},
     {"role": "assistant", "content": "xx"},
@@ -59,6 +60,54 @@ def test_transformers_loads_it_and_writes_a_conversation_alike(run_cli: Any, cha
     with torch.no_grad():
         ids = torch.tensor([prompt_ids])
         torch.testing.assert_close(model(ids).logits, ours.model(ids), rtol=0, atol=1e-5)
+
+
+def test_conversations_over_files_and_what_the_model_is_told(run_cli: Any, chatting: Path, tmp_path: Path) -> None:
+    """Answers keep the messages that they answer, so that an interrupted file is gone on with; `system` is told ahead,
+    where a line has none of its own."""
+    ours = slm.load(chatting)
+    asked: list[dict[str, Any]] = [
+        {"messages": TALK},
+        {"prompt": "say 1", "system": "Be kind."},
+        {"messages": [{"role": "system", "content": "é"}, TALK[0]], "max_new_tokens": 3},
+        {"messages": [TALK[0], TALK[1]]},
+        {"prompt": "say 1"},
+    ]
+    lines = [json.dumps({**one, "id": i}) + "\n" for i, one in enumerate(asked)]
+    (tmp_path / "talks.jsonl").write_text("".join(lines), encoding="utf-8")
+    command = (
+        "generate",
+        f"run={chatting}",
+        "generation=greedy",
+        "generation.max_new_tokens=8",
+        "system=Be, ${brief}.",
+    )
+    outcome = run_cli(*command, "prompts=talks.jsonl", "out=answers.jsonl")
+    assert outcome.status == 0, outcome.err
+    assert "1 of 5 prompts were refused (line 4)" in outcome.err
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [{k: a[k] for k in ("messages", "prompt") if k in a} for a in answers] == [
+        {k: one[k] for k in ("messages", "prompt") if k in one} for one in asked
+    ]
+    assert "the assistant's words" in answers[3]["error"]
+    for answer, one in zip(answers, asked, strict=True):
+        messages = one.get("messages") or [{"role": "user", "content": one["prompt"]}]
+        if messages[-1]["role"] == "user":
+            told = one.get("system", "Be, ${brief}.")
+            expected = ours.chat(messages, greedy=True, max_new_tokens=one.get("max_new_tokens", 8), system=told)
+            assert (answer["completion"], answer["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
+    whole = (tmp_path / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(whole[: whole.index(b"\n") + 20])
+    assert "1 of 5 prompts are answered" in run_cli(*command, "prompts=talks.jsonl", "out=answers.jsonl").err
+    again = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [a.get("completion") for a in again] == [a.get("completion") for a in answers]
+    assert run_cli(*command, "prompt=say 1").out == answers[4]["completion"]
+    both = run_cli(*command, "prompt=say 1", "generation.system=b")
+    assert (both.status, "they are one" in both.err) == (2, True)
+    (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "\\ud800"}]}\n')
+    assert "line 1 of 'bad.jsonl' has no prompt" in run_cli(*command, "prompts=bad.jsonl").err
+    (tmp_path / "two.jsonl").write_text('{"messages": [{}], "prompt": "a"}\n')
+    assert "has a prompt and messages" in run_cli(*command, "prompts=two.jsonl").err
 
 
 @pytest.mark.parametrize("how", ["prompt", "prompts", "stdin"])
@@ -107,6 +156,33 @@ def test_a_run_on_text_shows_how_its_model_goes_on(run_cli: Any, tmp_path: Path,
     outcome = run_cli("train", *own, "model.weights=chat", "data.seq_len=16", *sample, "run_dir=text")
     assert outcome.status == 0, outcome.err
     assert (tmp_path / "text/samples.txt").read_text(encoding="utf-8").startswith("--- step 3\nab")
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="shared/cases is not there")
+@pytest.mark.parametrize(("name", "samples"), [("qwen3", 40), ("llama32_instruct", 20)])
+def test_a_published_chat_model_is_tuned_on_two_turns_and_leaves_with_all_its_ends(
+    run_cli: Any, sft: list[str], tmp_path: Path, name: str, samples: int
+) -> None:
+    """By its own template, which for one of them rewrites what was said."""
+    lines = (CASES / "instructions" / "reasoning.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    talks = [
+        json.loads(one)["messages"] + json.loads(other)["messages"]
+        for one, other in zip(lines, lines[20:], strict=False)
+    ]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    source = CASES / "checkpoints" / name
+    own = [*sft, "data.path=two.jsonl", "data.val_fraction=0.5", "data.seq_len=256", "trainer.max_steps=1"]
+    outcome = run_cli("train", *own, f"model.weights={source}", "run_dir=run")
+    assert outcome.status == 0, outcome.err
+    data = json.loads((tmp_path / "run/run.json").read_text())["data"]
+    assert sum(data[part]["samples"] for part in ("train", "val")) == samples
+    assert ("in 40 samples" in outcome.err) == (name == "qwen3")
+    assert run_cli("convert", "source=run", "to=hf", "out=back").status == 0
+    for file in ("config.json", "generation_config.json"):
+        ends = [json.loads((folder / file).read_text())["eos_token_id"] for folder in (source, tmp_path / "back")]
+        assert ends[0] == ends[1]
+    ours = slm.load(tmp_path / "run", device="cpu")
+    assert ours.tokenizer.end_ids == set(json.loads((source / "generation_config.json").read_text())["eos_token_id"])
 
 
 @pytest.mark.nightly

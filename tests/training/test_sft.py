@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,27 +70,76 @@ def test_speed_counts_what_the_model_read(run_cli: Any, sft: list[str], tmp_path
     assert float(rows[-1]["train/tokens"]) < 3 * 4 * 96 / 2, "what was learnt is another number"
 
 
-@pytest.mark.nightly
-def test_a_template_that_writes_the_time_keeps_that_of_the_runs_start(
-    run_cli: Any, sft: list[str], tmp_path: Path
+WITH_TIME = "{% for m in messages %}{{ strftime_now('TIME') }}{{ m.content }};{% endfor %}"
+
+
+class Tomorrow(datetime):
+    """A clock that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.now(tz) + timedelta(days=1)
+
+
+def test_a_template_that_writes_the_date_keeps_that_of_the_runs_start(
+    run_cli: Any, sft: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Llama 3.2's writes the date, and a run could not be resumed on the next day; here it is the second. Scoring and
-    making the run again read the conversations that it was trained on, too."""
-    template = "{% for m in messages %}{{ m.role }} {{ strftime_now('%H:%M:%S') }}\n{{ m.content }}\n{% endfor %}"
-    (tmp_path / "time.jinja").write_text(template)
-    settings = [*sft, "task.template=hf", f"task.template_file={tmp_path / 'time.jinja'}"]
+    """Llama 3.2's does, and a run could not be resumed on the next day. Scoring reads what it was trained on, too."""
+    (tmp_path / "date.jinja").write_text(WITH_TIME.replace("TIME", "%d %b"))
+    settings = [*sft, f"task.template_file={tmp_path / 'date.jinja'}", "task.answers=0"]
     outcome = run_cli("train", *settings, "run_dir=parts", "stop_after=4")
     assert outcome.status == 0, outcome.err
     assert "the chat template writes the date" in outcome.err
-    time.sleep(1)
+    monkeypatch.setattr("slm.chat.jinja_chat.datetime", Tomorrow)
+    monkeypatch.setattr("slm.training.run_config.datetime", Tomorrow)
     outcome = run_cli("train", "resume=parts")
-    assert outcome.status == 0, outcome.err
-    outcome = run_cli("train", "resume=parts/checkpoints/last.ckpt", "run_dir=branch", "trainer.max_steps=12")
     assert outcome.status == 0, outcome.err
     summary = json.loads((tmp_path / "parts/summary.json").read_text())
     assert json.loads(run_cli("evaluate", "run=parts").out)["loss"] == pytest.approx(summary["best_val_loss"], abs=1e-5)
-    outcome = run_cli("reproduce", "run=parts")
+
+
+@pytest.mark.nightly
+def test_a_run_whose_template_writes_the_time_is_branched_and_made_again(
+    run_cli: Any, sft: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "time.jinja").write_text(WITH_TIME.replace("TIME", "%d %H:%M"))
+    assert run_cli("train", *sft, f"task.template_file={tmp_path / 'time.jinja'}", "run_dir=run").status == 0
+    monkeypatch.setattr("slm.chat.jinja_chat.datetime", Tomorrow)
+    monkeypatch.setattr("slm.training.run_config.datetime", Tomorrow)
+    outcome = run_cli("train", "resume=run/checkpoints/last.ckpt", "run_dir=branch", "trainer.max_steps=12")
     assert outcome.status == 0, outcome.err
+    outcome = run_cli("reproduce", "run=run")
+    assert outcome.status == 0, outcome.err
+
+
+def test_a_template_that_drops_thoughts_and_what_it_is_given(run_cli: Any, sft: list[str], tmp_path: Path) -> None:
+    """Each turn is a sample, which is told; thoughts that training switched off stay off, which is told too."""
+    template = (
+        "{% for m in messages %}{{ m.role }}:{% if loop.last and m.role == 'assistant' %}<{{ m.reasoning_content }}>"
+        "{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:"
+        "{% if enable_thinking is defined and not enable_thinking %}<>{% endif %}{% endif %}"
+    )
+    (tmp_path / "thinking.jinja").write_text(template)
+    turns = [[{"role": "user", "content": f"a{i}"}, {"role": "assistant", "content": "b"}] for i in range(20)]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps({"messages": turn * 2}) + "\n" for turn in turns))
+    settings = [*sft, "data.path=two.jsonl", "data.val_fraction=0.5", "task.template_file=thinking.jinja"]
+    outcome = run_cli("train", *settings, "task.template_args={enable_thinking: false}", "run_dir=run", "stop_after=4")
+    assert outcome.status == 0, outcome.err
+    assert "10 training and 10 validation conversations in 40 samples (the template rewrites" in outcome.err
+    assert "the chat template is given enable_thinking=false, in generation too" in outcome.err
+    assert run_cli("train", "resume=run").status == 0
+    answer = json.loads((tmp_path / "run/answers.jsonl").read_text().splitlines()[0])
+    assert answer["reference"] == "b"  # as the model is to write it: the prompt has the thoughts
+    command = ("generate", "run=run", "prompt=a", "generation=greedy", "generation.max_new_tokens=2")
+    assert "given enable_thinking=false, as in training; generation.template_args" in run_cli(*command).err
+    changed = run_cli(*command, "generation.template_args={enable_thinking: true}")
+    assert (changed.status, changed.err) == (0, "")
+    wrong = run_cli(*command, "generation.template_args={enable_thinkin: true}")
+    assert (wrong.status, "did you mean 'enable_thinking'" in wrong.err) == (2, True)
+    assert run_cli("convert", "source=run", "to=hf", "out=hf").status == 0
+    exported = json.loads((tmp_path / "hf/tokenizer_config.json").read_text())["chat_template"]
+    assert exported.startswith("{%- if enable_thinking is not defined %}")
+    assert exported.endswith(template)
 
 
 def test_from_weights_a_new_template_needs_rows(run_cli: Any, sft: list[str], tiny_run: Path) -> None:

@@ -209,7 +209,7 @@ def chat_model(folder: Path) -> dict[str, Any]:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
-    said = {"config.json": ids, "generation_config.json": {**ids, "eos_token_id": [end, 0]}}
+    said = {"config.json": ids, "generation_config.json": {**ids, "eos_token_id": [end, 0, 5]}}
     for name, values in said.items():
         found = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**found, **values}))

@@ -1,12 +1,14 @@
 """Hugging Face chat templates: Jinja in its sandbox, with the additions that `transformers` gives it."""
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import CallBlock
@@ -18,20 +20,39 @@ RESPONSE_BEGINS, RESPONSE_ENDS = "\ufdd0", "\ufdd1"
 """What stands around ``{% generation %}…{% endgeneration %}`` in rendered text: characters that no text may hold."""
 
 
-def rendered(template: str, now: datetime | None, **names: Any) -> str:
+def rendered(template: str, now: datetime | None, names: Mapping[str, Any]) -> str:
     """The text that the source `template` makes of `names`; `now` is what ``strftime_now`` tells, None for the time at
     which it is asked. `UserError` if it is not Jinja, refuses these names, or does what the sandbox forbids."""
-    try:
+    with _refusals():
         return _compiled(template, now).render(names)
+
+
+def names_read(template: str) -> set[str]:
+    """What the source `template` reads of the names that it is given; `UserError` if it is not Jinja."""
+    with _refusals():
+        jinja = _environment(None)
+        return meta.find_undeclared_variables(jinja.parse(template)) - jinja.globals.keys()
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
     except jinja2.TemplateError as error:
         words = str(error)
     except Exception as error:  # an operation on the wrong type, a range too long: whatever Python says of it
         words = f"{type(error).__name__}: {error}"
+    else:
+        return
     raise UserError(f"the model's chat template refuses this: {' '.join(words.split())[:500]}")
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str, now: datetime | None) -> jinja2.Template:
+    return _environment(now).from_string(template)
+
+
+def _environment(now: datetime | None) -> ImmutableSandboxedEnvironment:
     jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     jinja.filters["tojson"] = _to_json  # without the escapes for HTML of jinja2's own
     jinja.globals |= {
@@ -40,7 +61,7 @@ def _compiled(template: str, now: datetime | None) -> jinja2.Template:
         "namespace": _Namespace,
         "dict": _Dict(),
     }
-    return jinja.from_string(template)
+    return jinja
 
 
 class _Generation(Extension):

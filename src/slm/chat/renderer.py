@@ -1,25 +1,19 @@
 """Conversations to tokens by a chat template: the one place that renders, for training and for generation."""
 
 import functools
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, rendered
-from slm.chat.records import Message, is_message
+from slm.chat.records import Message
+from slm.chat.writer import ConversationWriter
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.stream import common_prefix
 
-_QUOTE = "\ufdd2"  # stands around the number of a special token that a message spells
-_RESERVED = (RESPONSE_BEGINS, RESPONSE_ENDS, _QUOTE)  # Unicode noncharacters: no text has a use for them
-_MARK = re.compile(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]")
-_QUOTED = re.compile(f"{_QUOTE}([0-9]+){_QUOTE}")
 _PRIVATE = "\ue000"  # a message's content that no template writes by itself
 _LETTER = "b"
 _ASKED = [{"role": "user", "content": "a"}]
@@ -47,26 +41,24 @@ class ChatRenderer:
     A conversation is encoded whole, as `transformers` does it, but that special tokens come from the template alone. A
     token that stands across the border of a response is the response's; so is white space at the end of a prompt that
     the vocabulary joins to letters: generation goes on from the very ids that training had. A template may write the
-    time: `now`, or None for when it is rendered. `UserError` if there is no template, or special tokens cannot be told
-    (see `Tokenizer.to_huggingface`).
+    time: `now`, or None for when it is rendered. `template_args` are given to it, over those it was trained with.
+    `UserError` if there is no template, it reads none of these, or special tokens cannot be told (see
+    `Tokenizer.to_huggingface`).
     """
 
-    def __init__(self, tokenizer: Tokenizer, now: datetime | None = None) -> None:
-        if tokenizer.chat_template is None:
-            raise UserError("the model has no chat template, so that it answers no messages; set chat=false")
+    def __init__(
+        self, tokenizer: Tokenizer, now: datetime | None = None, template_args: Mapping[str, Any] | None = None
+    ) -> None:
         self._tokenizer = tokenizer
-        self._now = now
-        self._source: str = tokenizer.chat_template
-        self._specials = list(tokenizer.special_tokens)
+        self._writer = ConversationWriter(tokenizer, now, template_args or {})
         self._special_ids = frozenset(tokenizer.special_tokens.values())
-        end = next((text for text, token_id in tokenizer.special_tokens.items() if token_id == tokenizer.eos_id), "")
-        self._names = {"eos_token": end, **tokenizer.special_names}  # spellings that the template may ask for
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Any = None) -> list[int]:
         """Ids of a conversation, up to where the assistant's next words begin: all that the template writes, but for
-        white space at its end that the first token of an answer, of one that begins with a letter, takes in.
-        `UserError` if the template is broken or refuses the conversation, or a message is not one."""
-        return self._asked(messages).ids
+        white space at its end that the first token of an answer, of one that begins with a letter, takes in. `tools`
+        are the descriptions that the template is given, plain types. `UserError` if the template is broken or refuses
+        the conversation, or a message is not one."""
+        return self._asked(messages, tools).ids
 
     @functools.cached_property
     def answer_lead(self) -> str:
@@ -75,25 +67,41 @@ class ChatRenderer:
         decoder = self._tokenizer.decoder_after(self._probe.ids)
         return _leading_space("".join(map(decoder.push, self._probe.answer_ids)) + decoder.flush())
 
-    def sample(self, messages: Sequence[Message]) -> Sample:
-        """Ids of a whole conversation, and which are to be learnt.
+    def samples(self, messages: Sequence[Message], tools: Any = None) -> list[Sample]:
+        """Ids of a whole conversation, and which are to be learnt: each response (`ConversationWriter.turns`) with the
+        special token that ends it. A response at the end that no special token ends gets the end of text.
 
-        Responses are what ``{% generation %}`` blocks hold or, in a template without, what each assistant's message
-        adds to the conversation before it; in both cases with the special token that ends them. A response at the end
-        that no special token ends gets the end of text. `UserError` as of `prompt_ids`, and if there is no response, or
-        none can be found since the template writes a conversation's beginning otherwise once more follows.
+        Where the template writes a beginning of the conversation otherwise once more follows (without its thoughts,
+        say), a response is learnt behind what the model is given when it writes it: in a sample of its own, that ends
+        there, beside earlier ones that stand in that unchanged. The last one is of the whole conversation.
+
+        `UserError` as of `prompt_ids`, and if there is no response, or none can be found.
         """
-        marked = self._render(messages)
-        text = _MARK.sub("", marked)
-        spans = _marked_spans(marked) if _MARK.search(marked) else self._added_spans(messages, text)
-        if not spans:
-            raise UserError("the conversation has no response to learn: no message of role assistant")
-        parts = self._parts(text)
+        text, left = self._writer.turns(messages, tools)
+        if not left:
+            wrote = any(message["role"] == "assistant" for message in messages)
+            why = "the chat template writes none" if wrote else "no message of role assistant"
+            raise UserError(f"the conversation has no response to learn: {why}")
+        samples: list[Sample] = []
+        while left:
+            spans = [span for turn in left if turn.stands_in(text) for span in turn.spans]
+            samples += [self._sample(text, spans)] if spans else []
+            left = [turn for turn in left if not turn.stands_in(text)]
+            text = left[-1].text if left else text
+        return samples[::-1]
+
+    def sample(self, messages: Sequence[Message], tools: Any = None) -> Sample:
+        """The last of `samples`, of most templates the only one."""
+        return self.samples(messages, tools)[-1]
+
+    def _sample(self, text: str, spans: Sequence[tuple[int, int]]) -> Sample:
+        writer = self._writer
+        parts = writer.parts(text)
         placed = self._tokenizer.encode_parts(parts)
         learnt = np.zeros(len(placed), dtype=np.bool_)
         for start, stop in spans:
-            before = self._meant(text[:start]).removesuffix(self._probe.space)
-            end = len(self._meant(text[: self._turn_end(text, start, stop)]))
+            before = writer.meant(text[:start]).removesuffix(self._probe.space)
+            end = len(writer.meant(text[: writer.end_of(text, start, stop)]))
             learnt |= placed.within(len(before), end, self._special_ids)
         if not learnt.any():
             raise UserError("the conversation has no response to learn: the chat template writes none")
@@ -102,9 +110,16 @@ class ChatRenderer:
             return Sample([*placed.ids, self._tokenizer.eos_id], [*learnt.tolist(), True], [*n_bytes, 0])
         return Sample(placed.ids, learnt.tolist(), n_bytes)
 
-    def plain_texts(self, messages: Sequence[Message]) -> list[str]:
+    def response(self, messages: Sequence[Message], tools: Any = None) -> str:
+        """What the model is to write as the last message, an assistant's: its text in the template's words (with its
+        thoughts, say), without white space around."""
+        asked, text = self._writer.text(messages[:-1], tools, asking=True), self._writer.text(messages, tools)
+        written = text[len(asked) :] if text.startswith(asked) else messages[-1].get("content") or ""
+        return self._writer.without_specials(written).strip()
+
+    def plain_texts(self, messages: Sequence[Message], tools: Any = None) -> list[str]:
         """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
-        return [part for part in self._parts(self._text(messages))[::2] if part]
+        return [part for part in self._writer.parts(self._writer.text(messages, tools))[::2] if part]
 
     @functools.cached_property
     def own_beginning(self) -> str:
@@ -112,7 +127,7 @@ class ChatRenderer:
         message of its own, say. Without special tokens."""
         first, answer, second = ({"role": role, "content": _PRIVATE} for role in ("user", "assistant", "user"))
         try:
-            text = self._tokenizer.special_pattern.sub("", self._text([first, answer, second]))
+            text = self._writer.without_specials(self._writer.text([first, answer, second]))
             before, _, between, *_ = text.split(_PRIVATE)
         except (UserError, ValueError):  # a template that insists on more than this, or writes less
             return ""
@@ -128,8 +143,8 @@ class ChatRenderer:
         last = [token_id for token_id, learnt in zip(answered.ids, answered.learnt, strict=True) if learnt][-1]
         return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
 
-    def _asked(self, messages: Sequence[Message]) -> _Asked:
-        parts = self._parts(self._text(messages, add_generation_prompt=True))
+    def _asked(self, messages: Sequence[Message], tools: Any = None) -> _Asked:
+        parts = self._writer.parts(self._writer.text(messages, tools, asking=True))
         text = "".join(parts)
         parts[-1] += self._space_before_answers
         parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
@@ -147,57 +162,6 @@ class ChatRenderer:
         texts = (self._tokenizer.decode([*before, token_id])[length:] for token_id in range(self._tokenizer.vocab_size))
         return next((text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()), "")
 
-    def _turn_end(self, text: str, start: int, stop: int) -> int:
-        """Where a response really ends: after the last special token in it, or the one right behind it."""
-        specials = self._tokenizer.special_pattern
-        last = next(reversed([*specials.finditer(text, start, stop)]), specials.match(text, stop))
-        return last.end() if last else stop
-
-    def _added_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        spans = []
-        for i, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._text(messages[:i], add_generation_prompt=True)
-            after = text if i + 1 == len(messages) else self._text(messages[: i + 1])
-            if not (after.startswith(before) and text.startswith(after)):
-                raise UserError(
-                    f"the chat template writes message {i + 1} otherwise once more follows, so that no response can "
-                    "be found: put {% generation %} … {% endgeneration %} around it in the template, or train on "
-                    "conversations of one response"
-                )
-            spans.append((len(before), len(after)))
-        return spans
-
-    def _text(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        return _MARK.sub("", self._render(messages, add_generation_prompt))
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The text, responses marked, with special tokens that messages spell replaced by quoted numbers."""
-        for message in messages:
-            if not is_message(message):
-                raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
-        quoted = [{name: self._quoted(value) for name, value in message.items()} for message in messages]
-        names = {"messages": quoted, "add_generation_prompt": add_generation_prompt, **self._names}
-        return rendered(self._source, self._now, **names)
-
-    def _quoted(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if any(mark in value for mark in _RESERVED):
-            raise UserError("a message holds one of the characters U+FDD0 to U+FDD2, which no text may; take it out")
-        pattern = self._tokenizer.special_pattern
-        return pattern.sub(lambda found: f"{_QUOTE}{self._specials.index(found[0])}{_QUOTE}", value)
-
-    def _parts(self, text: str) -> list[str]:
-        parts = self._tokenizer.special_pattern.split(text)
-        parts[::2] = map(self._meant, parts[::2])
-        return parts
-
-    def _meant(self, text: str) -> str:
-        """A rendered text with what messages spell in it as they do."""
-        return _QUOTED.sub(lambda quote: self._specials[int(quote[1])], text) if _QUOTE in text else text
-
     @functools.cached_property
     def _probe(self) -> _Asked:
         """Of a short conversation; empty for a template that insists on more than this."""
@@ -210,7 +174,7 @@ class ChatRenderer:
     def _space_before_answers(self) -> str:
         """White space that the template writes between the end of a prompt and an answer."""
         try:
-            before, whole = self._text(_ASKED, add_generation_prompt=True), self._text([*_ASKED, _ANSWER])
+            before, whole = self._writer.text(_ASKED, asking=True), self._writer.text([*_ASKED, _ANSWER])
         except UserError:
             return ""
         return _leading_space(whole[len(before) :]) if whole.startswith(before) else ""
@@ -218,10 +182,3 @@ class ChatRenderer:
 
 def _leading_space(text: str) -> str:
     return text[: len(text) - len(text.lstrip())]
-
-
-def _marked_spans(marked: str) -> list[tuple[int, int]]:
-    """(start, end) of the marked parts, counted in the text without the marks."""
-    parts = re.split(f"({RESPONSE_BEGINS}[^{RESPONSE_ENDS}]*{RESPONSE_ENDS})", marked)
-    ends = list(accumulate(len(_MARK.sub("", part)) for part in parts))
-    return list(zip(ends[:-1:2], ends[1::2], strict=True))

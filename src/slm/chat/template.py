@@ -1,8 +1,9 @@
 """What a chat template is, those that there are, and how a tokenizer comes to carry one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError
@@ -12,7 +13,11 @@ from slm.tokenizers.extended import ExtendedTokenizer
 
 _CHATML = (
     "{%- for message in messages -%}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{%- else -%}{{ message['content'] + '<|im_end|>' }}{%- endif -%}"
+    "{{ '\\n' }}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
@@ -65,20 +70,26 @@ def _beginning(tokenizer: Tokenizer) -> str:
     return "{{ bos_token }}" if tokenizer.begin_ids else ""
 
 
-def with_template(tokenizer: Tokenizer, kind: str, file: str | None = None) -> Tokenizer:
-    """`tokenizer` with the chat template of the registry called `kind`, and the special tokens that this needs; itself
-    if it has them. `file`, for ``hf``, is a Jinja file in place of the tokenizer's own template. `UserError` if there
-    is no such template, or it does not go with the tokenizer."""
+def with_template(
+    tokenizer: Tokenizer, kind: str, file: str | None = None, args: Mapping[str, Any] | None = None
+) -> Tokenizer:
+    """`tokenizer` with the chat template of the registry called `kind`, the special tokens that this needs, and what it
+    is given beside messages: `args`, over what the tokenizer's own was given before; itself if it has them. `file`, for
+    ``hf``, is a Jinja file in place of the tokenizer's own template. `UserError` if there is no such template, or it
+    does not go with the tokenizer."""
     make: Callable[..., ChatTemplate] = TEMPLATES.get(kind)
     if file is not None and kind != "hf":
         raise UserError(f"task.template_file is read by task.template=hf only; template is {kind}: leave it out")
     template = make(tokenizer, file) if kind == "hf" else make(tokenizer)
     missing = [token for token in template.special_tokens if token not in tokenizer.special_tokens]
-    if not missing and tokenizer.chat_template == template.source:
+    is_own = tokenizer.chat_template == template.source
+    given = {**(tokenizer.template_args if is_own else {}), **(args or {})}
+    if not missing and is_own and given == tokenizer.template_args:
         return tokenizer
-    extended = ExtendedTokenizer(tokenizer, missing, template.source)
+    extended = ExtendedTokenizer(tokenizer, missing, template.source, template_args=given)
     if isinstance(tokenizer, ExtendedTokenizer):  # of weights that were trained on conversations before
-        extended = ExtendedTokenizer(tokenizer.inner, [*tokenizer.added, *missing], template.source)
-    ends = dict.fromkeys((*extended.also_ends, *ChatRenderer(extended).end_ids))
+        added = [*tokenizer.added, *missing]
+        extended = ExtendedTokenizer(tokenizer.inner, added, template.source, template_args=given)
+    ends = dict.fromkeys((*extended.also_ends, *ChatRenderer(extended, template_args=args).end_ids))
     extended.also_ends = tuple(end for end in ends if end != tokenizer.eos_id)
     return extended

@@ -14,7 +14,7 @@ from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import model_source, reject_unknown
 from slm.errors import UserError, refuse
-from slm.notices import notice
+from slm.notices import as_typed, notice
 
 if TYPE_CHECKING:
     from slm.generation.config import GenerationConfig, Prompt
@@ -41,7 +41,7 @@ def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
     device = None if values["device"] == "auto" else values["device"]
     dtype = None if values["dtype"] == "auto" else getattr(torch, values["dtype"])
     language_model = load(source, device, dtype, settings.quantize)
-    settings = _as_its_makers_do(language_model, values["generation"])
+    settings = _as_its_makers_do(language_model, values["generation"] | {"system": settings.system})
     if prompts is not None:
         from slm.generation.prompt_file import open_answers
         from slm.training.lean_lightning import import_lightning
@@ -76,13 +76,18 @@ def _unanswered(values: Mapping[str, Any]) -> list[Prompt]:
 
 
 def _as_its_makers_do(language_model: LanguageModel, asked: Mapping[str, Any]) -> GenerationConfig:
+    from slm.tokenizers.load import is_missing
     from slm.weights.own_sampling import own_sampling
 
     settings = language_model.settled(None, asked)
     own = own_sampling(language_model.facts).items()
     taken = [(name, value) for name, value in own if asked[name] is None and getattr(settings, name) == value]
     if taken:
-        notice(f"sampling as the model's makers do: {', '.join(f'{name}={json.dumps(v)}' for name, v in taken)}")
+        notice(f"sampling as the model's makers do: {as_typed(dict(taken))}")
+    trained = {} if is_missing(language_model.tokenizer) else language_model.tokenizer.template_args
+    kept = {name: value for name, value in trained.items() if name not in (settings.template_args or {})}
+    if kept and settings.chat is not False:
+        notice(f"the chat template is given {as_typed(kept)}, as in training; generation.template_args changes that")
     return settings
 
 
@@ -90,14 +95,23 @@ def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.generation.config import settled
     from slm.schema import together, value_problems
 
-    keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
+    keys = {"run", "checkpoint", "model_dir", "prompt", "system", "prompts", "out", "device", "dtype", "generation"}
     return together(
-        lambda: settled(values["generation"], {}, "generation"),
-        lambda: reject_unknown(values, keys),
+        lambda: settled({**values["generation"], **_system(values)}, {}, "generation"),
+        lambda: reject_unknown(values, {*keys, "plugins"}),
         lambda: refuse(value_problems(_Device, values["device"], "device")),
         lambda: refuse(value_problems(_Dtype, values["dtype"], "dtype")),
         lambda: _check_files(values),
     )[0]
+
+
+def _system(values: Mapping[str, Any]) -> dict[str, str]:
+    """`system` is `generation.system` under a short name."""
+    if values["system"] is None:
+        return {}
+    if values["generation"]["system"] is not None:
+        raise UserError("system and generation.system were both given; they are one, give either")
+    return {"system": str(values["system"])}
 
 
 def _check_files(values: Mapping[str, Any]) -> None:
@@ -120,4 +134,4 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 
 
 _PATHS = ("run", "model_dir", "prompts", "out")
-main = entry_point(Command("generate", generate, _checked, literal=("prompt",), paths=_PATHS), __name__)
+main = entry_point(Command("generate", generate, _checked, literal=("prompt", "system"), paths=_PATHS), __name__)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Le
 from pydantic import Strict
 
+from slm.chat.records import Message
+from slm.errors import UserError
 from slm.schema import FORBID_EXTRA, Count, Flag, Fraction, NonNegativeInt, PositiveFloat, Text, checked
 from slm.weights.own_sampling import OwnSampling
 
@@ -45,6 +48,8 @@ class GenerationConfig:
     quantize: Literal["int8", "int4"] | None = None  # weights, made when the model is loaded; None: as they are
     # a prompt is a message, to be answered in the model's chat template; auto: where it has one
     chat: Literal["auto", True, False] = "auto"
+    system: Text | None = None  # what the model is told ahead of a conversation that does not begin with such a message
+    template_args: dict[Text, Any] | None = None  # for the chat template, over what it had in training
 
     def __post_init__(self) -> None:
         if self.top_p == 0:
@@ -54,20 +59,42 @@ class GenerationConfig:
                 raise ValueError(f"logit_bias of token {token} is {bias}; give a number, or -inf to forbid the token")
         if "" in self.stop:
             raise ValueError("stop holds an empty string, which would end every text at once; leave it out")
+        if self.chat is False and self.system is not None:
+            raise ValueError("system is told in a conversation, and chat is false; leave one of them out")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue, which may be empty, with what is its own; of what is None the settings decide."""
+    """A text to continue, which may be empty, or messages to answer, or ids, with what is its own; of what is None the
+    settings decide."""
 
-    text: str
+    text: str = ""
+    messages: list[dict[str, Any]] | None = None  # ``role``, ``content``, and what else a template reads
+    tools: list[dict[str, Any]] | None = None  # described to the model with the messages
+    ids: list[int] | None = None  # taken as they are
+    system: Text | None = None
     max_new_tokens: Count | None = None
     seed: NonNegativeInt | None = None
     line: Count | None = None  # where it stands in a file of prompts
 
     @classmethod
-    def of(cls, prompt: str | Prompt) -> Prompt:
-        return cls(prompt) if isinstance(prompt, str) else prompt
+    def of(cls, prompt: Asked) -> Prompt:
+        """`UserError` for what is neither a text, nor a list of ids or of messages."""
+        if isinstance(prompt, Prompt):
+            return prompt
+        if isinstance(prompt, str):
+            return cls(prompt)
+        given: list[Any] = list(prompt)
+        if given and all(isinstance(one, Mapping) for one in given):
+            return cls(messages=[dict(one) for one in given])
+        try:
+            return cls(ids=[operator.index(one) for one in given])
+        except TypeError:
+            wanted = "a prompt is a text, a list of ids or a list of messages (role, content)"
+            raise UserError(f"{wanted}; got {str(given)[:60]}") from None
+
+
+Asked: TypeAlias = str | Sequence[int] | Sequence[Message] | Prompt
 
 
 def settled(asked: Mapping[str, Any], own: Mapping[str, Any], where: str = "") -> GenerationConfig:

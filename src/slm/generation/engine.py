@@ -30,6 +30,7 @@ class Request:
     prompt_ids: Sequence[int]
     max_new_tokens: int
     seed: int | None = None
+    refusal: str | None = None  # why it could not be read
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class Engine:
 
     def problem(self, request: Request) -> str | None:
         """Why `run` would refuse it; None if it would not."""
+        if request.refusal is not None:
+            return request.refusal
         known, longest, given = self.model.config.vocab_size, self._max_seq_len, request.prompt_ids
         if unknown := [token_id for token_id in given if not 0 <= token_id < known]:
             return f"the prompt has the token id {unknown[0]}; this model's are 0 to {known - 1}"

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from slm.chat.renderer import ChatRenderer
+from slm.chat.records import Message
 from slm.errors import UserError
-from slm.generation.config import GenerationConfig, Prompt, settled
-from slm.generation.engine import Engine, Reason, Request, Token
+from slm.generation.completion import Completion, GrowingText, StopStrings, WithoutLead
+from slm.generation.config import Asked, GenerationConfig, Prompt, settled
+from slm.generation.engine import Engine, Request, Token
 from slm.generation.graphed_step import GraphedSteps
+from slm.generation.prompt_ids import PromptIds, ids_of_prompts
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
@@ -21,124 +23,6 @@ from slm.tokenizers.base import StreamDecoder, Tokenizer
 from slm.weights.name_table import widest_dtype
 from slm.weights.open_model import Source, find_source, open_source
 from slm.weights.own_sampling import own_sampling
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A continuation and how it came about."""
-
-    text: str  # without the stop string that ended it
-    ids: list[int]  # the last ones may belong to a stop string
-    finish_reason: Reason
-    prompt_tokens: int
-    logprobs: list[float] | None  # of each token, in nats; None unless asked for
-    seconds_to_first_token: float  # from the call on, other prompts before it included
-    seconds: float
-    refusal: str | None = None  # why the prompt was refused; None if it was not
-
-    @property
-    def new_tokens(self) -> int:
-        return len(self.ids)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of those after the first."""
-        later = self.seconds - self.seconds_to_first_token
-        return (self.new_tokens - 1) / later if later > 0 else 0.0
-
-
-class WithoutLead(StreamDecoder):
-    """Another decoder's text without the `lead` it may begin with: a chat template's white space ahead of an answer."""
-
-    def __init__(self, decoder: StreamDecoder, lead: str) -> None:
-        self._decoder = decoder
-        self._lead = lead
-        self._held = ""
-
-    def push(self, token_id: int) -> str:
-        return self._past_lead(self._decoder.push(token_id))
-
-    def flush(self) -> str:
-        text = self._past_lead(self._decoder.flush())
-        held, self._held = self._held, ""  # a text that is shorter than the lead stays
-        return text + held
-
-    def _past_lead(self, piece: str) -> str:
-        if not self._lead:
-            return piece
-        self._held += piece
-        if len(self._held) < len(self._lead) and self._lead.startswith(self._held):
-            return ""
-        text, self._held, self._lead = self._held.removeprefix(self._lead), "", ""
-        return text
-
-
-class StopStrings:
-    """Cuts a text before a string of `stop`, and holds back what might begin one, wherever a token's border falls."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.stop = list(stop)
-        self.found = False
-        self._held = ""
-
-    def push(self, piece: str) -> str:
-        """The text that is certain to come before any stop string."""
-        if not self.stop or self.found:
-            return "" if self.found else piece
-        text = self._held + piece
-        places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
-        if places:
-            self.found, self._held = True, ""
-            return text[: min(places)]
-        kept = max(_overlap(text, stop) for stop in self.stop)
-        self._held = text[len(text) - kept :]
-        return text[: len(text) - kept]
-
-    def flush(self) -> str:
-        held, self._held = self._held, ""
-        return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    # the length of the longest end of `text` that `stop` begins with
-    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))
-
-
-@dataclass
-class _Text:
-    request: Request
-    decoder: StreamDecoder
-    stop: StopStrings
-    began: float
-    pieces: list[str] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    first: float = 0.0
-
-    def take(self, token: Token) -> str:
-        if not self.ids:
-            self.first = time.perf_counter() - self.began
-        self.ids.append(token.token_id)
-        if token.logprob is not None:
-            self.logprobs.append(token.logprob)
-        self.pieces.append(self.stop.push(self.decoder.push(token.token_id)))
-        return self.pieces[-1]
-
-    def close(self) -> str:
-        self.pieces.append(self.stop.push(self.decoder.flush()) + self.stop.flush())
-        return self.pieces[-1]
-
-    def completed(self, reason: Reason, logprobs: bool, refusal: str | None) -> Completion:
-        return Completion(
-            text="".join(self.pieces),
-            ids=self.ids,
-            finish_reason="stop" if self.stop.found else reason,
-            prompt_tokens=len(self.request.prompt_ids),
-            logprobs=self.logprobs if logprobs else None,
-            seconds_to_first_token=self.first,
-            seconds=time.perf_counter() - self.began,
-            refusal=refusal,
-        )
 
 
 @dataclass
@@ -156,28 +40,42 @@ class LanguageModel:
             return settled(changes, own_sampling(self.facts))
         return checked(GenerationConfig, {**asdict(settings), **changes})
 
-    def stream(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
-        """The continuation of `prompt`, which may be empty, piece by piece, never half a character. Without `settings`
-        as the model's makers do, and by the defaults of `GenerationConfig`; `changes` are single ones, e.g.
-        ``max_new_tokens=64, greedy=True``. Raises `UserError` where one is unknown or out of range, or the prompt is
-        too long."""
+    def stream(self, prompt: Asked, settings: GenerationConfig | None = None, **changes: Any) -> Iterator[str]:
+        """The continuation of a text, which may be empty, or of ids, or the answer to a list of messages (``role``,
+        ``content``), piece by piece, never half a character. Without `settings` as the model's makers do, and by
+        the defaults of `GenerationConfig`; `changes` are single ones, e.g. ``max_new_tokens=64, greedy=True``. Raises
+        `UserError` where one is unknown or out of range, the prompt is too long, or the chat template refuses it."""
         settings = replace(self.settled(settings, changes), n=1)
-        for _, piece in self._run([prompt], settings):
+        for _, piece in self._run([Prompt.of(prompt)], settings):
             if isinstance(piece, str) and piece:
                 yield piece
 
-    def generate(self, prompt: str, settings: GenerationConfig | None = None, **changes: Any) -> str:
+    def generate(self, prompt: Asked, settings: GenerationConfig | None = None, **changes: Any) -> str:
         """The continuation of `prompt` as one string; arguments as for `stream`."""
         return "".join(self.stream(prompt, settings, **changes))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        settings: GenerationConfig | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **changes: Any,
+    ) -> Completion:
+        """The answer to a conversation, whose `Completion.message` goes on with it. `tools` are described to the model
+        as its chat template does; other arguments as for `stream`, which gives an answer piece by piece."""
+        described = None if tools is None else list(map(dict, tools))
+        asked = Prompt(messages=list(map(dict, messages)), tools=described)
+        return self.complete([asked], replace(self.settled(settings, changes), n=1))[0][0]
 
     def follow(self, ids: Sequence[int], settings: GenerationConfig, lead: str = "") -> Iterator[str | Completion]:
         """The text that became certain with each token after `ids` (often none), and last the `Completion`. The
         ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with is
         no part of it: `ChatRenderer.answer_lead` of an answer."""
-        return (event for _, event in self._run([], replace(settings, n=1), [ids], lead=lead))
+        return (event for _, event in self._written([PromptIds(ids, lead)], [Prompt()], replace(settings, n=1)))
 
     def complete(
-        self, prompts: Sequence[str | Prompt], settings: GenerationConfig | None = None, **changes: Any
+        self, prompts: Sequence[Asked], settings: GenerationConfig | None = None, **changes: Any
     ) -> list[list[Completion]]:
         """``n`` continuations of each prompt, many written side by side; arguments as for `stream`."""
         settings = self.settled(settings, changes)
@@ -189,12 +87,12 @@ class LanguageModel:
         return done
 
     def complete_each(
-        self, prompts: Sequence[str | Prompt], settings: GenerationConfig
+        self, prompts: Sequence[Asked], settings: GenerationConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """As `complete`, each prompt's index and continuations as soon as all of them are done. A prompt that is
         refused keeps none of the others from being answered: its continuations say why."""
         n, done = settings.n, dict[int, Completion]()
-        for index, completion in self._run(prompts, settings, others_go_on=True):
+        for index, completion in self._run(list(map(Prompt.of, prompts)), settings, others_go_on=True):
             if isinstance(completion, Completion):
                 done[index] = completion
                 samples = range(index - index % n, index - index % n + n)
@@ -205,18 +103,10 @@ class LanguageModel:
         self, prompts: Sequence[Sequence[int]], settings: GenerationConfig, lead: str = ""
     ) -> list[Completion]:
         """One continuation of each prompt; arguments as for `follow`."""
-        events = self._run([], replace(settings, n=1), prompts, lead=lead)
+        read = [PromptIds(ids, lead) for ids in prompts]
+        events = self._written(read, [Prompt()] * len(read), replace(settings, n=1))
         done = {index: event for index, event in events if isinstance(event, Completion)}
         return [done[index] for index in range(len(prompts))]
-
-    def _encoded(self, prompts: Sequence[str], chat: bool | str) -> tuple[list[list[int]], str]:
-        # ids, and the lead of what follows them
-        tokenizer = self.tokenizer
-        if chat is True or (chat == "auto" and tokenizer.chat_template is not None):
-            renderer = ChatRenderer(tokenizer)
-            asked = [renderer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
-            return asked, renderer.answer_lead
-        return [[*tokenizer.begin_ids, *ids] for ids in tokenizer.encode_batch(list(prompts))], ""
 
     def _decoder(self, prompt_ids: Sequence[int], lead: str) -> StreamDecoder:
         begin = self.tokenizer.begin_ids
@@ -224,27 +114,33 @@ class LanguageModel:
         return WithoutLead(self.tokenizer.decoder_after(prompt_ids[len(begin) if begins else 0 :]), lead)
 
     def _run(
-        self,
-        prompts: Sequence[str | Prompt],
-        settings: GenerationConfig,
-        prompt_ids: Sequence[Sequence[int]] | None = None,
-        others_go_on: bool = False,
-        lead: str = "",
+        self, prompts: Sequence[Prompt], settings: GenerationConfig, others_go_on: bool = False
     ) -> Iterator[tuple[int, str | Completion]]:
-        """(request, piece of its text) as they come, then (request, `Completion`); of `prompt_ids` if given."""
+        return self._written(ids_of_prompts(prompts, self.tokenizer, settings), prompts, settings, others_go_on)
+
+    def _written(
+        self,
+        read: Sequence[PromptIds],
+        prompts: Sequence[Prompt],  # whose ids those are
+        settings: GenerationConfig,
+        others_go_on: bool = False,
+    ) -> Iterator[tuple[int, str | Completion]]:
+        """(request, piece of its text) as they come, then (request, `Completion`)."""
         start = time.perf_counter()
         tokenizer = self.tokenizer
-        asked = [Prompt.of(prompt) for prompt in prompts] or [Prompt("")] * len(prompt_ids or ())
-        if prompt_ids is None:
-            prompt_ids, lead = self._encoded([prompt.text for prompt in asked], settings.chat)
-        requests = []
-        for prompt, ids in zip(asked, prompt_ids, strict=True):
+        requests, leads = [], []
+        for prompt, (ids, lead, refusal) in zip(prompts, read, strict=True):
             seed = settings.seed if prompt.seed is None else prompt.seed
+            seeds = [None if seed is None else seed + j for j in range(settings.n)]
             budget = prompt.max_new_tokens or settings.max_new_tokens
-            requests += [Request(ids, budget, None if seed is None else seed + j) for j in range(settings.n)]
+            requests += [Request(ids, budget, one, refusal) for one in seeds]
+            leads += [lead] * settings.n
         steps = self._steps if self.model.head_weight.is_cuda else None
         engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
-        texts = [_Text(r, self._decoder(r.prompt_ids, lead), StopStrings(settings.stop), start) for r in requests]
+        texts = [
+            GrowingText(request, self._decoder(request.prompt_ids, lead), StopStrings(settings.stop), start)
+            for request, lead in zip(requests, leads, strict=True)
+        ]
         for event in engine.run(requests, others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):

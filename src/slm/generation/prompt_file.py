@@ -2,23 +2,24 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from slm.errors import UserError
+from slm.generation.completion import Completion
 from slm.generation.config import Prompt
-from slm.generation.language_model import Completion
 from slm.schema import checked
 
-_OWN = ("max_new_tokens", "seed")
+_OWN = ("max_new_tokens", "seed", "system")
 _MOST_BYTES = 128 << 20  # they are held in memory
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line. Blank lines are passed over. A line
-    of JSON may also have ``max_new_tokens`` and ``seed``; other fields are nothing to us. Raises `UserError` where the
-    file is missing, not text, or a line of it has no prompt, or a budget or seed that is none."""
+    """One prompt a line; of a ``.jsonl`` file, the field ``prompt`` of each line, or ``messages`` to answer. Blank
+    lines are passed over. A line of JSON may also have ``tools``, ``system``, ``max_new_tokens`` and ``seed``; other
+    fields are nothing to us. Raises `UserError` where the file is missing, not text, or a line of it has no
+    prompt, or a budget or seed that is none."""
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise UserError(f"prompts: '{file}' is longer than {_MOST_BYTES >> 20} MiB; split it")
@@ -46,8 +47,8 @@ def answered_before(file: Path, prompts: Sequence[Prompt]) -> int:
         raise UserError(f"out: cannot read '{file}' ({error.strerror}); name another file") from None
     *whole, begun = content.split(b"\n")
     for number, line in enumerate([*whole, begun] if begun else whole):
-        prompt = prompts[number].text if number < len(prompts) else None
-        if prompt is None or not (_asked(line) == prompt if number < len(whole) else _begins(line, prompt)):
+        asked = _said(prompts[number]) if number < len(prompts) else None
+        if asked is None or not (_asked(line) == asked if number < len(whole) else _begins(line, asked)):
             where = f"out: line {number + 1} of '{file}'"
             raise UserError(f"{where} is no answer to prompt {number + 1}; name another file")
     if begun:
@@ -66,14 +67,14 @@ def open_answers(file: Path) -> TextIO:
 
 def answer_of(asked: Prompt, completions: list[Completion]) -> dict[str, Any]:
     """What a line says: the text of one continuation, or a list of several; of a prompt that was refused, why."""
-    prompt, refusal = asked.text, completions[0].refusal
+    said, refusal = _said(asked), completions[0].refusal
     if refusal is not None:
-        return {"prompt": prompt, "finish_reason": "refused", "error": refusal, "line": asked.line}
+        return {**said, "finish_reason": "refused", "error": refusal, "line": asked.line}
     answers = [
         {**fields_of(one), **({} if one.logprobs is None else {"ids": one.ids, "logprobs": one.logprobs})}
         for one in completions
     ]
-    return {"prompt": prompt, **answers[0]} if len(answers) == 1 else {"prompt": prompt, "completions": answers}
+    return {**said, **answers[0]} if len(answers) == 1 else {**said, "completions": answers}
 
 
 def fields_of(written: Any) -> dict[str, Any]:
@@ -88,25 +89,40 @@ def fields_of(written: Any) -> dict[str, Any]:
     }
 
 
-def _asked(line: str | bytes) -> str | None:
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        prompt: str = json.loads(line)["prompt"]
-        prompt.encode()  # JSON can spell half a surrogate pair, which is no text
-        return prompt
+def _said(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as a line has it, and its answer."""
+    asked: dict[str, Any] = {"prompt": prompt.text} if prompt.messages is None else {"messages": prompt.messages}
+    return {**asked, "tools": prompt.tools} if prompt.tools else asked
+
+
+def _asked(line: str | bytes) -> dict[str, Any] | None:
+    """What a line of JSON asks; None where that is nothing, or no text."""
+    with contextlib.suppress(ValueError, AttributeError):
+        found = json.loads(line)
+        name = "messages" if found.get("messages") else "prompt"
+        asked = {name: found.get(name), **({"tools": found["tools"]} if found.get("tools") else {})}
+        json.dumps(asked, ensure_ascii=False).encode()  # JSON can spell half a surrogate pair, which is no text
+        if name == "messages" or isinstance(asked["prompt"], str):
+            return asked
     return None
 
 
-def _begins(line: bytes, prompt: str) -> bool:
-    head = json.dumps({"prompt": prompt}, ensure_ascii=False)[:-1].encode()
+def _begins(line: bytes, asked: Mapping[str, Any]) -> bool:
+    head = json.dumps(asked, ensure_ascii=False)[:-1].encode()
     return line.startswith(head) or head.startswith(line)
 
 
 def _prompt_of(line: str, number: int, file: Path) -> Prompt:
-    prompt = _asked(line)
-    if prompt is None:
-        raise UserError(f'prompts: line {number} of \'{file}\' has no prompt; expected {{"prompt": "…"}}')
-    own = {key: value for key, value in json.loads(line).items() if key in _OWN and value is not None}
+    asked = _asked(line)
+    where = f"prompts: line {number} of '{file}'"
+    if asked is None:
+        raise UserError(f'{where} has no prompt; expected {{"prompt": "…"}} or {{"messages": […]}}')
+    found = json.loads(line)
+    if "messages" in asked and found.get("prompt") is not None:
+        raise UserError(f"{where} has a prompt and messages; take one of them out")
+    what = {"text" if name == "prompt" else name: value for name, value in asked.items()}
+    own = {key: value for key, value in found.items() if key in _OWN and value is not None}
     try:
-        return checked(Prompt, {"text": prompt, "line": number, **own})
+        return checked(Prompt, {**what, "line": number, **own})
     except UserError as error:
-        raise UserError(f"prompts: line {number} of '{file}': {error}") from None
+        raise UserError(f"{where}: {error}") from None

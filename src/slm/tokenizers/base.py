@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "slm_tokenizer.json"
-DESCRIPTIONS = ("special_names", "chat_template", "also_ends", "published_ids")  # no id of any text depends on these
+# no id of any text depends on these
+DESCRIPTIONS = ("special_names", "chat_template", "template_args", "also_ends", "published_ids")
 ADDED_TOKENS = "added_tokens"  # of a state: special tokens that were put at the end of it (`ExtendedTokenizer`)
 _MOST_IDS = 1 << 22  # no vocabulary has four million; tables as long as the largest id are made of it
 
@@ -83,6 +84,7 @@ class Tokenizer(ABC):
     published_ids: Mapping[str, Mapping[str, Any]] = {}  # ``bos_token_id`` and the like, by the publisher's file
     special_names: Mapping[str, str] = {}  # ``bos_token``, …: Hugging Face's names of spellings in the vocabulary
     chat_template: str | None = None  # Jinja's, by which a conversation is written as text
+    template_args: Mapping[str, Any] = {}  # what it was given in training, plain types (``enable_thinking``, say)
 
     @classmethod
     def create(cls, texts: Iterable[str], *args: Any, **settings: Any) -> Tokenizer:

@@ -17,12 +17,18 @@ class ExtendedTokenizer(Tokenizer):
     """Another tokenizer's ids, one more for each of `added`, perhaps none; saved as the other, which encodes texts."""
 
     def __init__(
-        self, inner: Tokenizer, added: Sequence[str], chat_template: str | None, also_ends: Sequence[int] = ()
+        self,
+        inner: Tokenizer,
+        added: Sequence[str],
+        chat_template: str | None,
+        also_ends: Sequence[int] = (),
+        template_args: Mapping[str, Any] | None = None,
     ) -> None:
         self.inner = inner
         self.kind = inner.kind  # type: ignore[misc]  # the other's, for its class is what reads the state
         self.added = list(added)
         self.chat_template = chat_template
+        self.template_args = dict(template_args or {})
         self.also_ends = tuple(i for i in dict.fromkeys((*inner.also_ends, *also_ends)) if i != inner.eos_id)
         self.vocab_size = inner.vocab_size + len(self.added)
         self.eos_id, self.pad_id, self.begin_ids = inner.eos_id, inner.pad_id, inner.begin_ids
@@ -30,7 +36,9 @@ class ExtendedTokenizer(Tokenizer):
 
     def with_end_of_text(self, token: str) -> Tokenizer:
         ends = (self.eos_id, *self.also_ends)
-        return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
+        return ExtendedTokenizer(
+            self.inner.with_end_of_text(token), self.added, self.chat_template, ends, self.template_args
+        )
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
@@ -89,7 +97,8 @@ class ExtendedTokenizer(Tokenizer):
         return backend
 
     def state(self) -> dict[str, Any]:
-        extras = {"chat_template": self.chat_template, "also_ends": list(self.also_ends)}
+        extras: dict[str, Any] = {"chat_template": self.chat_template, "template_args": self.template_args}
+        extras["also_ends"] = list(self.also_ends)
         said = {key: value for key, value in extras.items() if value}
         return {**self.inner.state(), **said, ADDED_TOKENS: self.added}
 

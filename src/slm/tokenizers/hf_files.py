@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ MODEL_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 _TEMPLATE_FILE = "chat_template.jinja"
 _LONGEST_TEMPLATE = 1 << 20
+_MARK, _END_OF_MARK = (re.compile(rf"(\{{%[-+]?\s*){name}(\s*[-+]?%\}})") for name in ("generation", "endgeneration"))
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -92,6 +94,28 @@ def _read(file: Path) -> dict[str, Any]:
     return read_json_object(file) if file.is_file() else {}
 
 
+def published_template(tokenizer: Tokenizer, marks: bool = True) -> str | None:
+    """The chat template, given what it was in training by itself where who asks it says nothing else. Without `marks`,
+    ``{% generation %}`` blocks are plain ones: readers but for `transformers` may refuse a template that has such."""
+    if tokenizer.chat_template is None:
+        return None
+    args = "".join(
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {_in_jinja(value)} %}}{{%- endif %}}"
+        for name, value in tokenizer.template_args.items()
+    )
+    template = args + tokenizer.chat_template
+    return template if marks else _END_OF_MARK.sub(r"\1endif\2", _MARK.sub(r"\1if true\2", template))
+
+
+def _in_jinja(value: Any) -> str:
+    """A plain value as Jinja spells it: as JSON does, but for null."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_in_jinja(key)}: {_in_jinja(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_jinja, value))}]"
+    return "none" if value is None else json.dumps(value)
+
+
 def save_huggingface(tokenizer: Tokenizer, folder: Path, max_seq_len: int) -> None:
     """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json`` into `folder`: what
     `AutoTokenizer` makes of them is what `Tokenizer.to_huggingface`, which may refuse, says (the difference is its
@@ -112,7 +136,7 @@ def save_huggingface(tokenizer: Tokenizer, folder: Path, max_seq_len: int) -> No
     if pre_tokenizer.get("add_prefix_space"):
         config["add_prefix_space"] = True  # else `transformers` 4 takes it back
     if tokenizer.chat_template is not None:
-        config["chat_template"] = tokenizer.chat_template
+        config["chat_template"] = published_template(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     for file, content in ((CONFIG_FILE, config), (SPECIAL_FILE, names)):

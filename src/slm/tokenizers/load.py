@@ -25,7 +25,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer: Tokenizer = from_state(state)
         if added is not None:
             ends = [int(token_id) for token_id in state.get("also_ends", ())]
-            return ExtendedTokenizer(tokenizer, [str(token) for token in added], state.get("chat_template"), ends)
+            template, template_args = state.get("chat_template"), dict(state.get("template_args", {}))
+            return ExtendedTokenizer(tokenizer, [str(token) for token in added], template, ends, template_args)
     return tokenizer
 
 

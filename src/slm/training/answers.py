@@ -39,7 +39,7 @@ def questions_of(
         if wanted != "all" and len(asked) >= wanted:
             break
         if last["role"] == "assistant" and before and len(ids := renderer.prompt_ids(before)) < longest:
-            asked.append(Question(before, ids, last["content"]))
+            asked.append(Question(before, ids, renderer.response([*before, last])))
     return asked
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from slm.errors import first_few
+from slm.generation.completion import Completion
 from slm.generation.config import GenerationConfig, Prompt
-from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.language_model import LanguageModel
 from slm.generation.prompt_file import answer_of
 from slm.notices import notice
 from slm.training.process import quiet_lightning, quiet_trainer

@@ -47,9 +47,9 @@ class SampleSet:
     n_bytes: np.ndarray
     offsets: np.ndarray  # (k + 1,) int64; sample i is ``offsets[i] .. offsets[i + 1]``
     kept: list[int] = field(default_factory=list)  # (k,) which conversation each sample is of
-    too_long: int = 0  # conversations longer than a window, dropped or cut
+    too_long: int = 0  # samples longer than a window, dropped or cut
     cut: int = 0  # of these, those that were cut
-    without: int = 0  # conversations with nothing to learn in them, or left of them, which were left out
+    without: int = 0  # samples with nothing to learn in them, or left of them, which were left out
 
     @classmethod
     def of(cls, samples: Sequence[Tokens], **counts: Any) -> SampleSet:
@@ -84,6 +84,7 @@ class SampleSet:
 
     def report(self) -> dict[str, Any]:
         return {
+            "conversations": len(set(self.kept)),
             "samples": len(self),
             "tokens": len(self.ids),
             "learnt_tokens": int(self.learnt.sum() - self.learnt[self.offsets[:-1]].sum()),  # no label holds the first
@@ -101,14 +102,20 @@ def _received(*values: Any) -> SampleSet:
 def make_samples(
     conversations: Iterable[Sequence[Message]], renderer: ChatRenderer, seq_len: int, too_long: TooLong, loss_on: LossOn
 ) -> SampleSet:
-    """Conversations, each with a response or more, rendered and cut to the ``seq_len + 1`` tokens of a window;
-    `UserError` if one cannot be rendered, or is too long and that is refused."""
+    """Conversations, each with a response or more, rendered and cut to the ``seq_len + 1`` tokens of a window; where
+    responses need samples of their own (`ChatRenderer.samples`) these follow one another. `UserError` if one cannot be
+    rendered, or is too long and that is refused."""
     part = slice(-(seq_len + 1), None) if too_long == "keep_end" else slice(seq_len + 1)
     found: list[Tokens] = []
     kept: list[int] = []
     n_long = n_cut = n_without = 0
-    for number, messages in enumerate(conversations):
-        sample = _trimmed(Tokens.of(renderer.sample(messages)), loss_on)
+    rendered = (
+        (number, sample)
+        for number, messages in enumerate(conversations)
+        for sample in ([renderer.sample(messages)] if loss_on == "all" else renderer.samples(messages))
+    )
+    for number, whole in rendered:
+        sample = _trimmed(Tokens.of(whole), loss_on)
         is_long = len(sample.ids) > seq_len + 1
         n_long += is_long
         if is_long and too_long == "refuse":

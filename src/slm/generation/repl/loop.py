@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from slm.errors import UserError
+from slm.generation.completion import Completion
 from slm.generation.config import GenerationConfig
-from slm.generation.language_model import Completion, LanguageModel
+from slm.generation.language_model import LanguageModel
+from slm.generation.prompt_ids import check_no_chat
 from slm.generation.repl.session import LEAVE, Conversation, Exchange, PromptCommands
 from slm.generation.repl.terminal import prompt_session, say, visible
 
@@ -21,7 +23,9 @@ class InteractivePrompt:
         self.longest = language_model.model.config.params.max_seq_len
         tokenizer = language_model.tokenizer
         wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused
-        self.commands = PromptCommands(settings, Conversation(tokenizer) if wanted else None)
+        if not wanted:
+            check_no_chat(settings, tokenizer)
+        self.commands = PromptCommands(settings, Conversation(tokenizer, settings) if wanted else None)
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.

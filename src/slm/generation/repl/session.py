@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,6 +14,7 @@ from slm.chat.renderer import ChatRenderer
 from slm.errors import UserError, did_you_mean
 from slm.generation.config import GenerationConfig
 from slm.generation.prompt_file import fields_of
+from slm.generation.prompt_ids import with_system
 from slm.schema import checked
 from slm.tokenizers.base import Tokenizer
 
@@ -27,6 +29,7 @@ _ENDINGS = {
 _NOT_HERE = {
     "quantize": "is done when a model is loaded: leave, and start with generation.quantize=int8",
     "chat": "is chosen by /raw",
+    "system": "is told by /system",
     "batch_size": "is for a file of prompts: here one text is written at a time",
 }
 
@@ -52,21 +55,26 @@ _HELP_NO_CHAT = "  /system, /raw     are for models with a chat template; this o
 
 
 class Conversation:
-    """What was said so far, by the chat template of `tokenizer`."""
+    """What was said so far, by the chat template of `tokenizer`; begins with the `settings`."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: GenerationConfig) -> None:
         # what the model is told ahead of everything, perhaps ""; None for what the template puts there by itself
-        self.system: str | None = None
+        self.system = settings.system
         self.messages: list[Message] = []  # the user's and the model's in turn
-        self.renderer = ChatRenderer(tokenizer)
+        self._tokenizer = tokenizer
+        self.give(settings.template_args)
+
+    def give(self, template_args: Mapping[str, Any] | None) -> None:
+        """What the template is given beside messages; `UserError` for what it does not read."""
+        self.renderer = ChatRenderer(self._tokenizer, template_args=template_args)
 
     def ask(self, message: str, longest: float = math.inf) -> list[int]:
         """Ids of the conversation with the user's new message, as far as the model's answer begins; `UserError` if the
         template is broken or refuses it. The oldest messages are forgotten until that is at most `longest` tokens; the
         system's and the new one stay."""
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
         while True:
-            ids = self.renderer.prompt_ids([*system, *self.messages, {"role": "user", "content": message}])
+            messages = [*self.messages, {"role": "user", "content": message}]
+            ids = self.renderer.prompt_ids(with_system(messages, self.system))
             if len(ids) <= longest or not self.messages:
                 return ids
             del self.messages[:2]
@@ -156,7 +164,10 @@ class PromptCommands:
             changed = {**asdict(self.settings), name: yaml.safe_load(value)}
         except yaml.YAMLError:
             raise UserError(f"{name}: cannot read '{value}'; lists are typed [a, b], mappings {{5: 1.0}}") from None
-        self.settings = checked(GenerationConfig, changed)
+        settings = checked(GenerationConfig, changed)
+        if name == "template_args" and (settings.template_args or self.conversation):
+            self._needs_template("/set template_args").give(settings.template_args)
+        self.settings = settings
         return self._line(name)
 
     def _show(self, _: str) -> str:
@@ -176,7 +187,8 @@ class PromptCommands:
         if self.conversation is None:
             return "settings as at the start"
         self.conversation.messages.clear()
-        self.conversation.system = None
+        self.conversation.system = self.settings.system
+        self.conversation.give(self.settings.template_args)
         self.chatting = self._chats_at_start
         return "settings as at the start, nothing said so far"
 

@@ -72,7 +72,7 @@ class Dpo(ChatTask):
         tokenizer = self._tokenizer(inputs)
         seq_len = inputs.data.seq_len  # the last token of all is a label alone
         corpus, faults = inputs.data.corpus, Faults(inputs.data.corpus.reading.on_bad)
-        renderer = ChatRenderer(tokenizer, inputs.template_time)
+        renderer = ChatRenderer(tokenizer, inputs.template_time, self.template_args)
         train, val = read_pairs(corpus, faults, renderer, seq_len + 1, self.too_long)
         parts = {"train": train, "val": val, "all": [*train, *val]}
         read = ("train", "val") if inputs.part is None else (inputs.part,)

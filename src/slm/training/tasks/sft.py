@@ -55,7 +55,7 @@ class Sft(ChatTask):
         assert part != "test"  # of text alone
         parts = read_conversations(corpus, faults, part)
         tokenizer = self._tokenizer(inputs, parts)
-        renderer = ChatRenderer(tokenizer, inputs.template_time)
+        renderer = ChatRenderer(tokenizer, inputs.template_time, self.template_args)
         samples = {
             name: make_samples(found, renderer, seq_len, self.too_long, self.loss_on) for name, found in parts.items()
         }
@@ -67,7 +67,7 @@ class Sft(ChatTask):
         datamodule = InstructionDataModule(samples, tokenizer.fingerprint, self.packing, **inputs.windows)
         asked_of = part or "val"
         questions = questions_of(
-            (parts[asked_of][number] for number in samples[asked_of].kept),
+            (parts[asked_of][number] for number in dict.fromkeys(samples[asked_of].kept)),
             renderer,
             inputs.model.params.max_seq_len,
             self.answers if inputs.answers is None else inputs.answers,
@@ -127,7 +127,16 @@ def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:
     filled = f", {100 * report['filled']:.1f} % of positions filled" if "filled" in report else ""
     learnt = 100 * train["learnt_tokens"] / train["tokens"]
     return (
-        f"data {train['samples']:,} training and {val['samples']:,} validation conversations, {train['tokens']:,} "
-        f"tokens ({learnt:.0f} % learnt){filled}, vocabulary {tokenizer.vocab_size:,} ({tokenizer.kind})"
+        f"data {train['conversations']:,} training and {val['conversations']:,} validation conversations"
+        f"{_said_of_turns(train, val)}, {train['tokens']:,} tokens ({learnt:.0f} % learnt){filled}, "
+        f"vocabulary {tokenizer.vocab_size:,} ({tokenizer.kind})"
         f"{''.join(f'; {number:,} {words}' for words, number in left_out.items() if number)}; ready in {seconds:.1f} s"
     )
+
+
+def _said_of_turns(*parts: Mapping[str, Any]) -> str:
+    conversations, samples = (sum(part[name] for part in parts) for name in ("conversations", "samples"))
+    if samples == conversations:
+        return ""
+    why = "the template rewrites what was said, so that answers are learnt behind what is read as they are given"
+    return f" in {samples:,} samples ({why})"

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 from slm.data.config import CONVERSATIONS, PREFERENCES
 from slm.errors import UserError
+from slm.notices import as_typed
 from slm.registry import TASKS, TEMPLATES
 from slm.schema import FORBID_EXTRA, Text, checked
 from slm.training.config import AUTO
@@ -106,6 +107,8 @@ class ChatTask(Task):
     # where there is one, else the default
     template: Annotated[Text, AfterValidator(lambda name: name if name == AUTO else TEMPLATES.check(name))] = AUTO
     template_file: Text | None = None  # for ``hf``: a Jinja file in place of the tokenizer's own template
+    # what the template is given beside messages, plain types; generation gives it the same
+    template_args: dict[Text, Any] | None = None
 
     def in_template(self, tokenizer: Tokenizer) -> Tokenizer:
         """The tokenizer with the template, and the tokens that this needs."""
@@ -113,13 +116,15 @@ class ChatTask(Task):
 
         own = tokenizer.chat_template is not None or self.template_file is not None
         kind = ("hf" if own else self.default_template) if self.template == AUTO else self.template
-        return with_template(tokenizer, kind, self.template_file)
+        return with_template(tokenizer, kind, self.template_file, self.template_args)
 
 
 def said_of_faults(faults: Faults, tokenizer: Tokenizer, inputs: TaskInputs) -> list[str]:
     """What is to be said of the data beside the counts: what was left out, and that the time stands still where the
     chat template writes it, in all sessions of a run."""
     said = [f"data: {line}" for line in faults.lines()]
+    if inputs.part is None and tokenizer.template_args:
+        said.append(f"the chat template is given {as_typed(tokenizer.template_args)}, in generation too")
     if inputs.part is None and "strftime_now" in (tokenizer.chat_template or ""):
         date = f"{inputs.template_time:%d %b %Y}"
         said.append(f"the chat template writes the date; in this run it is {date} to the end, resumed or not")
