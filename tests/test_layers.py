@@ -43,6 +43,7 @@ FLOORS = (
     "weights.tensor_source",
     "weights.name_table",
     "weights.families",
+    "weights.gguf",
     "weights",
     "data.faults",
     "data.config",

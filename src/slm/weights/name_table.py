@@ -29,10 +29,15 @@ class Entry:
 
     ours: str
     theirs: tuple[str, ...]
-    layout: Layout = SAME  # of each of theirs
+    layout: Layout | tuple[Layout, ...] = SAME  # of all of theirs, or of each
     rows: tuple[int, ...] | None = None  # how many each of theirs gives; None if there is one, which gives all
     padded: bool = False  # ours may have more rows than theirs (a padded vocabulary); the others are zeros
     as_stored: bool = False  # keeps its dtype (the codes and scales of quantized weights)
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Of each of theirs."""
+        return self.layout if isinstance(self.layout, tuple) else (self.layout,) * len(self.theirs)
 
 
 Table = Sequence[Entry]
@@ -96,14 +101,14 @@ def widest_dtype(table: Table, source: TensorSource) -> torch.dtype:
 
 def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dtype, device: torch.device) -> Tensor:
     if len(entry.theirs) == 1:
-        whole = entry.layout.to_ours(source.read(entry.theirs[0]))
+        whole = entry.layouts[0].to_ours(source.read(entry.theirs[0]))
         dtype = whole.dtype if entry.as_stored else dtype
         if whole.shape == shape and whole.dtype == dtype and whole.is_contiguous():
             return whole.to(device)
     target = torch.empty(shape, dtype=dtype, device=device)
     start = 0
-    for name in entry.theirs:
-        piece = entry.layout.to_ours(source.read(name))
+    for name, layout in zip(entry.theirs, entry.layouts, strict=True):
+        piece = layout.to_ours(source.read(name))
         target[start : start + len(piece)] = piece
         start += len(piece)
     target[start:] = 0
@@ -113,5 +118,5 @@ def _load(entry: Entry, shape: torch.Size, source: TensorSource, dtype: torch.dt
 def _as_theirs(entry: Entry, ours: Tensor, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
     whole = ours[:vocab_size] if entry.padded else ours
     pieces = [whole] if entry.rows is None else ours.split(entry.rows)
-    for name, piece in zip(entry.theirs, pieces, strict=True):
-        yield name, entry.layout.to_theirs(piece)
+    for name, layout, piece in zip(entry.theirs, entry.layouts, pieces, strict=True):
+        yield name, layout.to_theirs(piece)
