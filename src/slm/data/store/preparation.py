@@ -55,7 +55,7 @@ class Preparation:
         with byte_progress("reading", sum(unit.size for unit in self.units)) as report:
             found = scan(self.units, folder, self.corpus.reading.on_bad, self.processes, report)
         if not any(len(records) for records in found.records):
-            told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""
+            told = f" ({'; '.join(lines)})" if (lines := found.faults.lines()) else ""
             more = f" and {len(self.sources) - 1:,} more" if len(self.sources) > 1 else ""
             raise UserError(f"data.path: there is no text in '{self.sources[0].place}'{more}{told}")
         for line in found.faults.lines():
@@ -106,6 +106,7 @@ class Preparation:
             "val_fraction": self.corpus.val_fraction,
             **asdict(self.corpus.filters),
             "dropped": selection.dropped,
+            "forms": found.faults.forms,
             "faults": found.faults.as_dict(),
             "sources": found.sources,
         }

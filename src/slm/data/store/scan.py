@@ -95,7 +95,7 @@ class ScanTask:
         for piece, document in self.unit.read(faults):
             packed += record_of(document)
             sources[piece.number]["documents"] += document.begins
-        notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict()})
+        notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict(), "forms": faults.forms})
         for place, content in ((self.records, packed), (self.notes, notes.encode())):
             with new_file(place) as file:
                 file.write(content)
@@ -118,6 +118,8 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     for task in tasks:
         notes = read_json_object(task.notes)
         faults.merge(notes["faults"])
+        for form, count in notes["forms"].items():
+            faults.recognise(form, count)
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
