@@ -1,5 +1,6 @@
 """What is said to the person at the terminal: on stderr, so that stdout holds results only."""
 
+import functools
 import json
 import os
 import sys
@@ -16,3 +17,9 @@ def notice(text: str) -> None:
 def as_typed(settings: Mapping[str, Any]) -> str:
     """Settings as a command line has them: ``greedy=true, top_k=20``."""
     return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())
+
+
+@functools.cache
+def notice_once(text: str) -> None:
+    """The same for what may be found several times in a process."""
+    notice(text)

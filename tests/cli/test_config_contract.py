@@ -70,7 +70,7 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
         "pairs",
         "dpo",
     }
-    needed = ["data.path=x"] if choice in wants_path else []
+    needed = ["data.path=x"] if choice in wants_path or (group, choice) == ("data", "csv") else []
     if (group, choice) == ("data", "instructions"):
         needed.append("task=sft")
     if (group, choice) == ("data", "pairs"):

@@ -78,7 +78,8 @@ def test_the_home_folder_may_be_meant(corpus: Path, monkeypatch: pytest.MonkeyPa
         (
             "sub",
             ["*.rst", "*.tex"],
-            "data.path: the folder 'sub' holds no file that matches *.rst, *.tex; add text files or set data.patterns",
+            "data.path: the folder 'sub' holds no file that matches *.rst, *.tex (it holds 1 hidden, 1 .txt, 1 .md); "
+            "add text files or set data.patterns",
         ),
         ("", PATTERNS, "data.path is empty; give a file, a folder (. is this one), a glob or a list of them"),
         (["a.md", ""], PATTERNS, "data.path is empty; give a file, a folder (. is this one), a glob or a list of them"),

@@ -102,7 +102,7 @@ def test_empty_files_are_passed_over_unless_all_are(tmp_path: Path) -> None:
     [
         (b"text\0text", "is binary, not text (it holds NUL bytes); leave it out"),
         ("text".encode("utf-16"), "is binary, not text"),
-        ("café".encode("latin-1"), "is not UTF-8 text (byte 0xe9 at offset 3); convert it"),
+        ("café".encode("latin-1"), "is not UTF-8 text (byte 0xe9 at offset 3); name its encoding"),
         (b"\xef\xbb\xbf" + b"caf\xe9", "is not UTF-8 text (byte 0xe9 at offset 6)"),
         (b"half a character \xe6\x97", "is not UTF-8 text (byte 0xe6 at offset 17)"),
     ],

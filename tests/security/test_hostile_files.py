@@ -263,6 +263,17 @@ def text_that_is_a_bomb(folder: Path) -> None:
     (folder / "a.txt.gz").write_bytes(bomb())
 
 
+@case("grows 250-fold and on", *PREPARE, "data=text", "data.path=a.zip")
+def archive_that_is_a_bomb(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", b"a" * (200 << 20))
+
+
+@case("is longer than data.max_record_bytes", *PREPARE, "data=csv", "data.path=a.csv.gz")
+def quote_that_is_a_bomb(folder: Path) -> None:
+    (folder / "a.csv.gz").write_bytes(bomb(b'text\n"'))
+
+
 @case("is longer than data.max_record_bytes", *PREPARE, "data=jsonl", "data.path=a.jsonl.gz")
 def line_that_is_a_bomb(folder: Path) -> None:
     (folder / "a.jsonl.gz").write_bytes(bomb(b'{"text": "'))

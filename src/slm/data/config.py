@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -21,6 +22,8 @@ MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
 AUTO = "auto"
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
+LONGEST_SEPARATOR = 200
+_ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "gb18030", "shift_jis", AUTO)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,12 @@ class Reading:
     """How the files of a corpus are read."""
 
     format: Text = AUTO  # a reader of the registry, or by each file's ending
-    field: Text = "text"  # of a record, the one that holds the text
+    field: Text = "text"  # of a record, the one that holds the text, or a dotted path to it
+    encoding: Text = "utf-8"  # of text, JSON and CSV; one of Python's, or looked for in each file
+    separator: Text = AUTO  # of the documents in a text; see `slm.data.documents.separator`
+    delimiter: Text = AUTO  # of the values in a row of CSV; by the ending and the first row
+    header: tuple[Text, ...] | None = None  # names of the columns of CSV whose first row does not say them
+    html: bool = False  # whether the text of pages in WARC files is read
     on_bad: OnBad = "refuse"  # what becomes of what is no text; see `slm.data.faults`
     max_record_bytes: Count = 32 << 20  # a longer record is a fault, so that memory is bounded
 
@@ -38,6 +46,36 @@ class Reading:
             raise ValueError(
                 f"there is no format '{self.format}'{did_you_mean(self.format, known)} (known: {', '.join(known)})"
             )
+        if problem := _separator_problem(self.separator) or _encoding_problem(self.encoding):
+            raise ValueError(problem)
+        if self.delimiter != AUTO and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise ValueError(f"the delimiter must be one character, or auto; got {self.delimiter!r}")
+
+
+def _separator_problem(separator: str) -> str:
+    if not separator or len(separator) > LONGEST_SEPARATOR:
+        return f"the separator must have 1 to {LONGEST_SEPARATOR} characters; got {len(separator)}"
+    if is_expression(separator):
+        try:
+            re.compile(separator[1:-1].encode())
+        except re.error as error:
+            return f"the separator {separator} is no regular expression ({error})"
+    elif "\n" in separator.strip("\r\n"):
+        return f"the separator must be one line; got {separator!r}"
+    return ""
+
+
+def is_expression(separator: str) -> bool:
+    """Between slashes stands a regular expression."""
+    return len(separator) > 2 and separator[0] == separator[-1] == "/"
+
+
+def _encoding_problem(encoding: str) -> str:
+    try:
+        "".encode("utf-8" if encoding == AUTO else encoding)
+    except (LookupError, UnicodeError, ValueError):
+        return f"there is no encoding '{encoding}'{did_you_mean(encoding, _ENCODINGS)}; e.g. {', '.join(_ENCODINGS)}"
+    return ""
 
 
 @dataclass(frozen=True)

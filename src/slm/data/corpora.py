@@ -2,14 +2,18 @@
 
 import glob
 import os
+import re
 import sysconfig
-from pathlib import Path
+from collections import Counter
+from fnmatch import fnmatchcase, translate
+from pathlib import Path, PurePath
 
 from slm.chat.records import Form
 from slm.data.documents.compression import COMPRESSED
 from slm.data.documents.hf_datasets import DatasetSource, splits_in_parts
 from slm.data.parts import Paths, files_in_parts
-from slm.errors import UserError, did_you_mean
+from slm.errors import UserError, did_you_mean, first_few
+from slm.notices import notice_once
 from slm.registry import register_corpus
 
 _LANGUAGES = Path(__file__).with_name("languages.txt").read_text(encoding="utf-8").splitlines()[1:]
@@ -19,6 +23,7 @@ _INSTALLED = {"site-packages", "dist-packages", "__pycache__"}
 _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
 # of Python's own: tests are repetitive, the rest is not source
 _LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
+_NO_ENDING = "without ending"
 CONVERSATION_FILES = ["*.json", "*.jsonl"]
 PAIR_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -27,6 +32,7 @@ _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2
 @register_corpus("text")
 @register_corpus("jsonl")
 @register_corpus("parquet")
+@register_corpus("csv")
 def text(
     path: Paths,
     patterns: list[str],
@@ -37,7 +43,7 @@ def text(
     """The files that `path` names, sorted; see `find_files`. Those of validation and of a test part are what their own
     paths name or, with `split_by_name`, those of a folder or glob whose names say so; see `slm.data.parts`."""
     own = {"val": val_path, "test": test_path}
-    return files_in_parts(lambda one: find_files(one, patterns), path, own, split_by_name)
+    return files_in_parts(lambda one: find_files(one, patterns, is_told=True), path, own, split_by_name)
 
 
 @register_corpus("code")
@@ -113,35 +119,75 @@ def pairs(path: str | list[str], val_path: str | list[str] | None = None) -> lis
     return text(path, PAIR_FILES)
 
 
-def find_files(path: str, patterns: list[str]) -> list[Path]:
+def find_files(path: str, patterns: list[str], is_told: bool = False) -> list[Path]:
     """Regular files at `path`, sorted by name: a file (taken whatever its ending), a folder (searched to the bottom for
-    `patterns`; hidden files and folders are passed over, compressed files count as what they hold) or a glob such as
-    ``docs/**/*.md``. `UserError` if nothing is there, or nothing in it matches, or a pattern is none."""
+    `patterns`, in any case; hidden files and linked folders are passed over, compressed files count as what they hold)
+    or a glob such as ``docs/**/*.md``. What is taken of a folder, and what is not, `is_told` by endings. `UserError` if
+    nothing is there, or nothing in it matches, or a pattern is none."""
     if not path:
         raise UserError("data.path is empty; give a file, a folder (. is this one), a glob or a list of them")
     root = Path(os.path.expanduser(path))  # leaves the home of nobody as it is; Path.expanduser raises RuntimeError
     if root.is_file():
         return [root]
     if root.is_dir():
-        if files := _in_folder(root, patterns):
-            return files
-        raise UserError(
-            f"data.path: the folder '{path}' holds no file that matches {', '.join(patterns)}; "
-            "add text files or set data.patterns"
-        )
+        found, others = _in_folder(root, _checked(patterns))
+        left_out = _by_number(others)
+        if not found:
+            held = f" (it holds {left_out})" if left_out else ""
+            raise UserError(
+                f"data.path: the folder '{path}' holds no file that matches {', '.join(patterns)}{held}; "
+                "add text files or set data.patterns"
+            )
+        if is_told:
+            passed_over = f"; passed over {left_out}" if left_out else ""
+            taken = _by_number(Counter(file.suffix.lower() or _NO_ENDING for file in found))
+            notice_once(f"data: of the folder '{path}' {taken}{passed_over}")
+        return found
     if files := sorted(Path(match) for match in glob.glob(str(root), recursive=True) if Path(match).is_file()):
         return files
     raise UserError(f"data.path: there is no file or folder '{path}'; give a file, a folder or a glob")
 
 
-def _in_folder(folder: Path, patterns: list[str]) -> list[Path]:
-    found: set[Path] = set()
+def _checked(patterns: list[str]) -> list[list[str]]:
+    """Their parts, lower-case."""
     for pattern in patterns:
-        try:
-            found.update(file for ending in ("", *COMPRESSED) for file in folder.rglob(pattern and pattern + ending))
-        except (NotImplementedError, ValueError) as error:  # pathlib's words for an absolute pattern and an empty one
-            raise UserError(
-                f"data.patterns: '{pattern}' cannot be looked for in a folder ({error}); give patterns such as *.txt"
-            ) from error
-    hidden = (any(part.startswith(".") for part in file.relative_to(folder).parts) for file in found)
-    return sorted(file for file, is_hidden in zip(found, hidden, strict=True) if not is_hidden and file.is_file())
+        if not pattern or PurePath(pattern).is_absolute():
+            raise UserError(f"data.patterns: '{pattern}' cannot be looked for in a folder; give patterns such as *.txt")
+    return [pattern.lower().split("/") for pattern in patterns]
+
+
+def _in_folder(folder: Path, patterns: list[list[str]]) -> tuple[list[Path], Counter[str]]:
+    """The files that match, sorted, and how many of each ending, and of what is not looked at, do not."""
+    by_name = re.compile("|".join(translate(pattern[0]) for pattern in patterns if len(pattern) == 1) or "(?!)")
+    by_place = [pattern for pattern in patterns if len(pattern) > 1]
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    for place, folders, files in os.walk(folder):
+        others["hidden"] += sum(name.startswith(".") for name in (*folders, *files))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        others["linked folders"] += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+        above = os.path.relpath(place, folder).lower().split(os.sep)
+        for name in (one for one in files if not one.startswith(".")):
+            stem, ending = os.path.splitext(name.lower())
+            names = (stem, name.lower()) if ending in COMPRESSED else (name.lower(),)
+            if (
+                any(by_name.match(one) or any(_matches([*above, one], longer) for longer in by_place) for one in names)
+                and (file := Path(place, name)).is_file()
+            ):
+                found.append(file)
+            else:
+                others[ending or _NO_ENDING] += 1
+    return sorted(found), others
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """As `Path.rglob` has it: the pattern is one of the end of a path, ``**`` any folders."""
+    if not pattern:
+        return True
+    if pattern[-1] == "**":
+        return any(_matches(parts[:end], pattern[:-1]) for end in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[-1], pattern[-1]) and _matches(parts[:-1], pattern[:-1])
+
+
+def _by_number(counts: Counter[str]) -> str:
+    return first_few([f"{count:,} {name}" for name, count in counts.most_common() if count], most=8)

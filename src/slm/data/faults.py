@@ -1,4 +1,4 @@
-"""What is wrong in text that is read: refused, or left out and counted; never dropped in silence."""
+"""What is found in text that is read: its forms, told; what is wrong, refused, or left out and counted."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -20,10 +20,12 @@ class FaultKind(NamedTuple):
 
 
 KINDS = {
-    "not_utf8": FaultKind("not UTF-8 text", "convert it to UTF-8 or leave it out"),
-    "nul": FaultKind("NUL bytes", "leave it out"),
+    "not_utf8": FaultKind("not UTF-8 text", "name its encoding (data.encoding=auto looks for it) or leave it out"),
+    "replaced": FaultKind("texts in another encoding, left out; name it (data.encoding=auto looks for it)", ""),
+    "nul": FaultKind("NUL bytes", "leave it out, or name its encoding (data.encoding=auto looks for it)"),
     "empty": FaultKind("empty documents", ""),
     "bad_json": FaultKind("records that are not JSON", "mend or delete it"),
+    "bad_csv": FaultKind("rows that do not fit the table", "mend or delete it, or name data.delimiter"),
     "no_text": FaultKind("records without text", "set data.field to the field that holds the text"),
     "no_conversation": FaultKind("records that are no conversation", "mend or delete it, or name its form (data.form)"),
     "too_long": FaultKind("records too long", "raise data.max_record_bytes"),
@@ -33,16 +35,20 @@ KINDS = {
     "long_pair": FaultKind("pairs longer than data.seq_len, left out", ""),
     "cut_prompt": FaultKind("pairs whose prompt was cut to fit data.seq_len", ""),
     "unreadable": FaultKind("files that cannot be read", "fetch or make it again"),
+    "passed_over": FaultKind("passed over in archives (hidden, binary, links, archives)", ""),
+    "page": FaultKind("HTML pages, passed over; data.html=true reads their text", ""),
+    "no_page": FaultKind("WARC records without a page or a text", ""),
 }
 
 
 class Faults:
-    """Counts faults by kind, and names where the first few of each kind are."""
+    """Counts faults by kind, and names where the first few of each kind are; and what was recognised."""
 
     def __init__(self, on_bad: OnBad = "refuse") -> None:
         self.on_bad = on_bad
         self.counts: dict[str, int] = {}
         self.places: dict[str, list[str]] = {}
+        self.forms: dict[str, int] = {}
 
     @property
     def replaces(self) -> bool:
@@ -60,6 +66,10 @@ class Faults:
         """Count what is never refused: nothing is lost with it, or a setting says so."""
         self.merge({kind: {"count": 1, "places": [place]}})
 
+    def recognise(self, form: str, count: int = 1) -> None:
+        """Count what was read in a form that nobody named: "documents by the line '</s>'"."""
+        self.forms[form] = self.forms.get(form, 0) + count
+
     def merge(self, found: Mapping[str, Any]) -> None:
         """Add what the `as_dict` of another process says; its places come after those that are here."""
         for kind, entry in found.items():
@@ -73,8 +83,8 @@ class Faults:
         return {kind: {"count": self.counts[kind], "places": self.places[kind]} for kind in found}
 
     def lines(self) -> list[str]:
-        """A line a kind for people: how many, and where the first are."""
-        told = []
+        """A line a form and a kind for people: how many, and where the first are."""
+        told = [f"{count:,} {form}" for form, count in self.forms.items()]
         for kind, entry in self.as_dict().items():
             more = ", …" if entry["count"] > len(entry["places"]) else ""
             told.append(f"{KINDS[kind].counted}: {entry['count']:,} ({', '.join(entry['places'])}{more})")

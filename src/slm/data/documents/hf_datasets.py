@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import AUTO, PART_NAMES, Reading
+from slm.data.documents.fields import column_of
 from slm.data.documents.source import PART_SIZE, WHOLE, Record, RecordSource, Span
 from slm.data.faults import Faults
 from slm.data.parts import InParts, part_of
@@ -18,6 +19,7 @@ from slm.errors import UserError
 from slm.extras import require
 
 _AT_ONCE = 256
+_TEXTS = ("string", "large_string")
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,9 @@ class DatasetSource(RecordSource):
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         rows = _loaded(self)
         there = rows.column_names  # None of a stream whose fields are not declared
-        for one in fields or ():
-            if there is not None and one not in there:
-                raise UserError(f"data.field: '{self.place}' has no column '{one}'; it has: {', '.join(there)}")
         if fields is not None and there is not None:
-            rows = rows.select_columns(list(fields))
+            texts = [name for name, kind in (rows.features or {}).items() if getattr(kind, "dtype", "") in _TEXTS]
+            rows = rows.select_columns([column_of(one, there, texts, self.place) for one in fields])
         if span != WHOLE:
             rows = rows.select(range(span.start, span.end))
         number = max(0, span.start)

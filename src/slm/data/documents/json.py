@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.config import Reading
-from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
-from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError
+from slm.data.documents.member import Member
+from slm.data.documents.source import WHOLE, FileSource, Record, RecordSource, Span, is_lost, mended
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
@@ -32,7 +33,7 @@ class JsonlFile(RecordSource, FileSource):
         """Blank lines are no records; a line longer than ``max_record_bytes`` is never held."""
         # of a span the first line is another's, if only its end: the one that holds the byte before
         at, end = max(0, span.start - 1), sys.maxsize if span == WHOLE else span.end
-        lines = _lines(pieces(self.file, at), at, end, self.reading.max_record_bytes)
+        lines = lines_of(self.pieces(at), at, end, self.reading.max_record_bytes)
         try:
             for offset, line in islice(lines, int(span.start > 0), None):
                 if line is None:
@@ -41,9 +42,13 @@ class JsonlFile(RecordSource, FileSource):
                     yield Record(f"@{offset}", values)
         except BrokenFileError as error:
             faults.add(error.kind, self.name, str(error))
+        if span.start <= 0:
+            self.tell_encoding(faults)
 
     def where(self, place: str) -> str:
-        before = sum(piece.count(b"\n") for piece in pieces(self.file, size=int(place[1:])))
+        if isinstance(self.file, Member):
+            return super().where(place)
+        before = sum(piece.count(b"\n") for piece in self.pieces(size=int(place[1:])))
         return f"line {before + 1:,} of '{self.file}'"
 
     def _values(self, line: bytes, offset: int, faults: Faults) -> dict[str, Any] | None:
@@ -57,7 +62,10 @@ class JsonlFile(RecordSource, FileSource):
             faults.add("not_utf8", self.name + place, lambda: f"{self.where(place)} is not UTF-8 (byte 0x{byte:02x})")
             if not faults.replaces:
                 return None
-            text = raw.decode(errors="replace")
+            replaced = mended(raw.decode(errors="replace"), self.name + place, faults)
+            if replaced is None:
+                return None
+            text = replaced
         try:
             values = json.loads(text)
             found = f"is {_WORDS.get(type(values), 'a number or a word')}, not an object"
@@ -69,7 +77,7 @@ class JsonlFile(RecordSource, FileSource):
         return None
 
 
-def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def lines_of(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Lines of `source`, from byte `at` on, that begin before `end`, with their places; None for one above `limit`."""
     begin, held, size, read, told = at, bytearray(), 0, at, False
     for piece in source:
@@ -98,13 +106,14 @@ def _lines(source: Iterator[bytes], at: int, end: int, limit: int) -> Iterator[t
 
 
 @register_reader("json")
-def json_file(file: Path, name: str, reading: Reading) -> JsonFile | JsonlFile:
+def json_file(file: Path | Member, name: str, reading: Reading) -> JsonFile | JsonlFile:
     """The file as what it begins like."""
+    source = JsonFile(file, name, reading)
     with suppress(BrokenFileError):  # told when it is read
-        for piece in pieces(file):
+        for piece in source.pieces():
             if begun := piece.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK.encode()):
-                return JsonlFile(file, name, reading) if begun.startswith(b"{") else JsonFile(file, name, reading)
-    return JsonFile(file, name, reading)
+                return JsonlFile(file, name, reading) if begun.startswith(b"{") else source
+    return source
 
 
 class JsonFile(RecordSource, FileSource):
@@ -125,6 +134,7 @@ class JsonFile(RecordSource, FileSource):
                 number += 1
         except BrokenFileError as error:
             faults.add(error.kind, f"{self.name}#{number}", f"{error}, after {number:,} records")
+        self.tell_encoding(faults)
 
     def _values(self, faults: Faults) -> Iterator[object]:
         text = _Text(self._decoded(faults), self.place, self.reading.max_record_bytes)
@@ -144,7 +154,7 @@ class JsonFile(RecordSource, FileSource):
 
     def _decoded(self, faults: Faults) -> Iterator[str]:
         offset, cut = 0, b""  # a character's bytes ahead of the next piece
-        for piece in pieces(self.file):
+        for piece in self.pieces():
             raw = cut + (piece if offset else piece.removeprefix(BYTE_ORDER_MARK))
             offset += len(piece)
             try:
@@ -156,6 +166,8 @@ class JsonFile(RecordSource, FileSource):
                     raise BrokenFileError("not_utf8", words) from None
                 faults.add("not_utf8", f"{self.name}@{place}", words)
                 text, n_decoded = codecs.utf_8_decode(raw, "replace")
+                if is_lost(text):
+                    raise BrokenFileError("replaced", words) from None
             cut = raw[n_decoded:]
             yield text
 

@@ -24,7 +24,7 @@ class ParquetFile(RecordSource, FileSource):
     def spans(self) -> list[Span]:
         check_installed("pyarrow", "data", "reading Parquet files")
         try:
-            (groups,) = ask("groups", self.file, memory=self.memory)
+            (groups,) = ask("groups", self.path, memory=self.memory)
         except BrokenFileError:
             return [WHOLE]
         adjacent = grouped(range(len(groups)), groups.__getitem__, self.span_bytes)
@@ -35,7 +35,7 @@ class ParquetFile(RecordSource, FileSource):
         asked = (*span, fields and list(fields), self.reading.max_record_bytes)
         number = 0
         try:
-            for first, rows in ask("rows", self.file, *asked, memory=self.memory):
+            for first, rows in ask("rows", self.path, *asked, memory=self.memory):
                 for number, values in enumerate(rows, first):
                     if values is None:
                         self.too_long(f"#{number}", faults)

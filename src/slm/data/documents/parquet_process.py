@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.documents.compression import BrokenFileError
+from slm.data.documents.fields import column_of
 from slm.errors import UserError
 
 LEAST_MEMORY = 256 << 20
@@ -21,6 +22,7 @@ Rows = list[dict[str, Any] | None]
 _BATCH_BYTES = 1 << 20
 _MOST_ROWS = 1024
 _MOST_ITEMS = 100_000  # row groups, columns: Arrow takes a kB for each that a file says it has
+_TEXTS = ("string", "large_string", "string_view")
 _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
     "MALLOC_ARENA_MAX": "1",
@@ -136,9 +138,9 @@ def rows(file: Path, start: int, end: int, columns: list[str] | None, longest: i
     more than `longest` bytes. `UserError`: there is no such column. `MemoryError`: not even one row can be held."""
     table = _opened(file)
     there = table.schema_arrow.names
-    for name in columns or ():
-        if name not in there:
-            raise UserError(f"data.field: '{file}' has no column '{name}'; it has: {', '.join(there)}")
+    if columns is not None:
+        texts = [name for name, kind in zip(there, table.schema_arrow.types, strict=True) if str(kind) in _TEXTS]
+        columns = [column_of(name, there, texts, str(file)) for name in columns]
     if not there:  # Arrow makes as many rows as the file says there are
         raise ValueError("it has no columns")
     number = sum(table.metadata.row_group(group).num_rows for group in range(start))

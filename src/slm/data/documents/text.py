@@ -1,21 +1,19 @@
-"""Text files: one document a file, read in parts where it is long."""
+"""Text files: one document a file, or several between separators, read in parts where they are long."""
 
+import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from functools import cached_property
 
-from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError, pieces
-from slm.data.documents.source import SEARCHED, WHOLE, Document, FileSource, Span, cut_place
+from slm.data.config import AUTO
+from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError
+from slm.data.documents.separator import LOOKED_AT, REACH, Division, Piece, Separator, separator_of, unused_headings
+from slm.data.documents.source import SEARCHED, WHOLE, Document, FileSource, Span, cut_place, decoded
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
+_NOT_DIVIDED = "files with headings ' = Title = ' are one document each (data.separator=heading divides them)"
 _BEFORE = 4  # bytes before a cut that are looked at: the longest character
-
-
-class _Part(NamedTuple):
-    raw: bytes
-    offset: int
-    begins: bool
-    ends: bool
 
 
 @register_reader("text")
@@ -25,63 +23,79 @@ class TextFile(FileSource):
     searched = SEARCHED
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
+        separator, has_headings = self._form
         try:
-            for part in self._stream() if span == WHOLE else self._span(span):
-                yield from self._document(part, faults)
+            for part in self._parts(span, separator):
+                for document in self._document(part, faults, separator):
+                    if separator and document.begins:
+                        faults.recognise(separator.told)
+                    yield document
         except BrokenFileError as error:
             faults.add(error.kind, self.name, str(error))
+        if span.start == 0:
+            self.tell_encoding(faults)
+            if has_headings:
+                faults.recognise(_NOT_DIVIDED)
 
-    def _span(self, span: Span) -> Iterator[_Part]:
+    @cached_property
+    def _form(self) -> tuple[Separator | None, bool]:
+        """What divides it; if nothing does, whether it has headings."""
+        head = bytearray()
+        with suppress(BrokenFileError):  # told when it is read
+            for piece in self.pieces(size=LOOKED_AT):
+                head += piece
+        separator = separator_of(self.reading.separator, bytes(head))
+        return separator, separator is None and self.reading.separator == AUTO and unused_headings(bytes(head))
+
+    def _parts(self, span: Span, separator: Separator | None) -> Iterator[Piece]:
+        if separator is None:
+            return self._stream() if span == WHOLE else self._span(span)
+        at, end = max(0, span.start - REACH), sys.maxsize if span == WHOLE else span.end
+        division = Division(separator, span.start, end, self._cut_near, self.span_bytes)
+        return division.pieces(self.pieces(at), at)
+
+    def _span(self, span: Span) -> Iterator[Piece]:
         size = self.size()
         start = self._cut_in_file(span.start) if span.start else 0
         end = self._cut_in_file(span.end) if span.end < size else size
-        yield _Part(b"".join(pieces(self.file, start, end - start)), start, begins=start == 0, ends=end == size)
+        yield Piece(b"".join(self.pieces(start, end - start)), start, begins=start == 0, ends=end == size)
 
     def _cut_in_file(self, place: int) -> int:
         start = place - _BEFORE
-        return start + _cut(b"".join(pieces(self.file, start, _BEFORE + self.searched)), _BEFORE)
+        return start + _cut(b"".join(self.pieces(start, _BEFORE + self.searched)), _BEFORE)
 
-    def _stream(self) -> Iterator[_Part]:
+    def _stream(self) -> Iterator[Piece]:
         held, offset, step, broken = bytearray(), 0, self.span_bytes, None
         try:
-            for piece in pieces(self.file):
+            for piece in self.pieces():
                 held += piece
                 # a cut at k * step is made if the file has (k + 1) * step
                 while offset + len(held) >= (target := (offset // step + 1) * step) + step:
-                    window = target - _BEFORE - offset
-                    cut = window + _cut(bytes(held[window : window + _BEFORE + self.searched]), _BEFORE)
-                    yield _Part(bytes(held[:cut]), offset, begins=offset == 0, ends=False)
+                    cut = self._cut_near(held, target - offset)
+                    yield Piece(bytes(held[:cut]), offset, begins=offset == 0, ends=False)
                     del held[:cut]
                     offset += cut
         except BrokenFileError as error:
             broken = error
         if held or broken is None:
-            yield _Part(bytes(held), offset, begins=offset == 0, ends=True)
+            yield Piece(bytes(held), offset, begins=offset == 0, ends=True)
         if broken is not None:
             raise broken
 
-    def _document(self, part: _Part, faults: Faults) -> Iterator[Document]:
-        text = self._text(part, faults)
+    def _cut_near(self, held: bytes | bytearray, place: int) -> int:
+        window = max(0, place - _BEFORE)
+        return window + _cut(bytes(held[window : place + self.searched]), place - window)
+
+    def _document(self, part: Piece, faults: Faults, separator: Separator | None) -> Iterator[Document]:
+        name = f"{self.name}@{part.document}" if separator else self.name
+        raw = part.raw.removeprefix(BYTE_ORDER_MARK) if part.offset == 0 else part.raw
+        begin = part.offset + len(part.raw) - len(raw)
+        text = decoded(raw, begin, self.name, f"'{self.file}'", faults, self.encoding)
         whole = part.begins and part.ends
         if text == "" and whole:
-            faults.note("empty", self.name)
+            faults.note("empty", name)
         elif text is not None or not whole:  # a part that is left out still begins or ends its document
-            yield Document(self.name, text or "", part.begins, part.ends)
-
-    def _text(self, part: _Part, faults: Faults) -> str | None:
-        """The part decoded; None, and a fault counted, if it is to be left out."""
-        raw = part.raw.removeprefix(BYTE_ORDER_MARK) if part.begins else part.raw
-        begin = part.offset + len(part.raw) - len(raw)
-        if (nul := raw.find(b"\0")) >= 0:
-            faults.add("nul", f"{self.name}@{begin + nul}", f"'{self.file}' is binary, not text (it holds NUL bytes)")
-        try:
-            if nul < 0:
-                return raw.decode()
-        except UnicodeDecodeError as error:
-            offset = begin + error.start
-            what = f"'{self.file}' is not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {offset})"
-            faults.add("not_utf8", f"{self.name}@{offset}", what)
-        return raw.decode(errors="replace").replace("\0", "\ufffd") if faults.replaces else None
+            yield Document(name, text or "", part.begins, part.ends)
 
 
 def _cut(around: bytes, at: int) -> int:

@@ -118,6 +118,7 @@ class Preparation:
             **asdict(self.corpus.held_out),
             **asdict(self.corpus.filters),
             "dropped": selection.dropped,
+            "forms": found.faults.forms,
             "faults": found.faults.as_dict(),
             "table": source_rows(found, selection),
             "sources": found.sources,

@@ -111,7 +111,9 @@ class ScanTask:
                 found["documents"] += document.begins
             add_counts(found["faults"], own.counts)
             faults.merge(own.as_dict())
-        notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict()})
+            for form, count in own.forms.items():
+                faults.recognise(form, count)
+        notes = json.dumps({"sources": list(sources.items()), "faults": faults.as_dict(), "forms": faults.forms})
         for place, content in ((self.records, packed), (self.notes, notes.encode())):
             with new_file(place) as file:
                 file.write(content)
@@ -132,6 +134,8 @@ def scan(units: Sequence[Unit], folder: Path, on_bad: OnBad, processes: Processe
     for task in tasks:
         notes = read_json_object(task.notes)
         faults.merge(notes["faults"])
+        for form, count in notes["forms"].items():
+            faults.recognise(form, count)
         for number, found in notes["sources"]:
             told[number]["documents"] += found["documents"]
             told[number]["sha256"] = told[number]["sha256"] or found.get("sha256")
