@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, rendered
-from slm.chat.records import Message, is_message
+from slm.chat.records import Message, is_learnt, is_message
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.stream import common_prefix
@@ -62,11 +62,11 @@ class ChatRenderer:
         end = next((text for text, token_id in tokenizer.special_tokens.items() if token_id == tokenizer.eos_id), "")
         self._names = {"eos_token": end, **tokenizer.special_names}  # spellings that the template may ask for
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Any = None) -> list[int]:
         """Ids of a conversation, up to where the assistant's next words begin: all that the template writes, but for
         white space at its end that the first token of an answer, of one that begins with a letter, takes in.
         `UserError` if the template is broken or refuses the conversation, or a message is not one."""
-        return self._asked(messages).ids
+        return self._asked(messages, tools).ids
 
     @functools.cached_property
     def answer_lead(self) -> str:
@@ -75,7 +75,7 @@ class ChatRenderer:
         decoder = self._tokenizer.decoder_after(self._probe.ids)
         return _leading_space("".join(map(decoder.push, self._probe.answer_ids)) + decoder.flush())
 
-    def sample(self, messages: Sequence[Message]) -> Sample:
+    def sample(self, messages: Sequence[Message], tools: Any = None) -> Sample:
         """Ids of a whole conversation, and which are to be learnt.
 
         Responses are what ``{% generation %}`` blocks hold or, in a template without, what each assistant's message
@@ -83,11 +83,16 @@ class ChatRenderer:
         that no special token ends gets the end of text. `UserError` as of `prompt_ids`, and if there is no response, or
         none can be found since the template writes a conversation's beginning otherwise once more follows.
         """
-        marked = self._render(messages)
+        marked = self._render(messages, tools)
         text = _MARK.sub("", marked)
-        spans = _marked_spans(marked) if _MARK.search(marked) else self._added_spans(messages, text)
+        spans = _marked_spans(marked) if _MARK.search(marked) else self._added_spans(messages, tools, text)
         if not spans:
             raise UserError("the conversation has no response to learn: no message of role assistant")
+        weights = [is_learnt(message) for message in messages if message["role"] == "assistant"]
+        if not all(weights):
+            if len(weights) != len(spans):
+                raise UserError("the chat template does not write one response a message, so that weights tell nothing")
+            spans = [span for span, is_wanted in zip(spans, weights, strict=True) if is_wanted]
         parts = self._parts(text)
         placed = self._tokenizer.encode_parts(parts)
         learnt = np.zeros(len(placed), dtype=np.bool_)
@@ -102,9 +107,9 @@ class ChatRenderer:
             return Sample([*placed.ids, self._tokenizer.eos_id], [*learnt.tolist(), True], [*n_bytes, 0])
         return Sample(placed.ids, learnt.tolist(), n_bytes)
 
-    def plain_texts(self, messages: Sequence[Message]) -> list[str]:
+    def plain_texts(self, messages: Sequence[Message], tools: Any = None) -> list[str]:
         """A whole conversation as text, in parts, without its special tokens: what a vocabulary can be fitted on."""
-        return [part for part in self._parts(self._text(messages))[::2] if part]
+        return [part for part in self._parts(self._text(messages, tools))[::2] if part]
 
     @functools.cached_property
     def own_beginning(self) -> str:
@@ -128,8 +133,8 @@ class ChatRenderer:
         last = [token_id for token_id, learnt in zip(answered.ids, answered.learnt, strict=True) if learnt][-1]
         return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
 
-    def _asked(self, messages: Sequence[Message]) -> _Asked:
-        parts = self._parts(self._text(messages, add_generation_prompt=True))
+    def _asked(self, messages: Sequence[Message], tools: Any = None) -> _Asked:
+        parts = self._parts(self._text(messages, tools, add_generation_prompt=True))
         text = "".join(parts)
         parts[-1] += self._space_before_answers
         parts[-1] += (self._word_behind_space if parts[-1].endswith(" ") else "") or _LETTER
@@ -153,13 +158,13 @@ class ChatRenderer:
         last = next(reversed([*specials.finditer(text, start, stop)]), specials.match(text, stop))
         return last.end() if last else stop
 
-    def _added_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+    def _added_spans(self, messages: Sequence[Message], tools: Any, text: str) -> list[tuple[int, int]]:
         spans = []
         for i, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self._text(messages[:i], add_generation_prompt=True)
-            after = text if i + 1 == len(messages) else self._text(messages[: i + 1])
+            before = self._text(messages[:i], tools, add_generation_prompt=True)
+            after = text if i + 1 == len(messages) else self._text(messages[: i + 1], tools)
             if not (after.startswith(before) and text.startswith(after)):
                 raise UserError(
                     f"the chat template writes message {i + 1} otherwise once more follows, so that no response can "
@@ -169,19 +174,27 @@ class ChatRenderer:
             spans.append((len(before), len(after)))
         return spans
 
-    def _text(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        return _MARK.sub("", self._render(messages, add_generation_prompt))
+    def _text(self, messages: Sequence[Message], tools: Any = None, add_generation_prompt: bool = False) -> str:
+        return _MARK.sub("", self._render(messages, tools, add_generation_prompt))
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def _render(self, messages: Sequence[Message], tools: Any = None, add_generation_prompt: bool = False) -> str:
         """The text, responses marked, with special tokens that messages spell replaced by quoted numbers."""
         for message in messages:
             if not is_message(message):
                 raise UserError(f"a message needs a role and a content, both texts; got {str(dict(message))[:80]}")
-        quoted = [{name: self._quoted(value) for name, value in message.items()} for message in messages]
-        names = {"messages": quoted, "add_generation_prompt": add_generation_prompt, **self._names}
+        for name in ("tools", "tool_calls"):
+            given = tools if name == "tools" else any(message.get(name) for message in messages)
+            if given and not re.search(rf"\b{name}\b", self._source):
+                raise UserError(f"the chat template has no place for {name}; take one that has, or leave them out")
+        names = {"tools": self._quoted(tools), "add_generation_prompt": add_generation_prompt, **self._names}
+        names["messages"] = [self._quoted(message) for message in messages]
         return rendered(self._source, self._now, **names)
 
     def _quoted(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: self._quoted(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._quoted(one) for one in value]
         if not isinstance(value, str):
             return value
         if any(mark in value for mark in _RESERVED):

@@ -19,6 +19,7 @@ STORE_KIND = "prepared"
 PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
+UNPAIRED = "unpaired"  # what task=kto reads
 AUTO = "auto"
 
 

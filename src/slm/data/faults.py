@@ -25,13 +25,15 @@ KINDS = {
     "empty": FaultKind("empty documents", ""),
     "bad_json": FaultKind("records that are not JSON", "mend or delete it"),
     "no_text": FaultKind("records without text", "set data.field to the field that holds the text"),
-    "no_conversation": FaultKind("records that are no conversation", "mend or delete it, or name its form (data.form)"),
+    "no_conversation": FaultKind("records that are no conversation", "mend or delete it"),
     "too_long": FaultKind("records too long", "raise data.max_record_bytes"),
     "cut_off": FaultKind("files that end too early", "fetch or make it again"),
     "no_pair": FaultKind("records that are no pair", "give it prompt, chosen and rejected"),
+    "no_label": FaultKind("records that are no answer with a label", "give it prompt, completion and label"),
     "same_answers": FaultKind("pairs of two equal answers, left out", ""),
     "long_pair": FaultKind("pairs longer than data.seq_len, left out", ""),
-    "cut_prompt": FaultKind("pairs whose prompt was cut to fit data.seq_len", ""),
+    "long_answer": FaultKind("answers longer than data.seq_len with their prompt, left out", ""),
+    "cut_prompt": FaultKind("prompts cut to fit data.seq_len", ""),
     "unreadable": FaultKind("files that cannot be read", "fetch or make it again"),
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slm.chat.records import Message
+from slm.chat.records import Message, is_learnt, tools_of
 from slm.chat.renderer import ChatRenderer, Sample
 from slm.data.batches.windows import IGNORE_INDEX, Indices, Windows
 from slm.errors import UserError
@@ -108,7 +108,10 @@ def make_samples(
     kept: list[int] = []
     n_long = n_cut = n_without = 0
     for number, messages in enumerate(conversations):
-        sample = _trimmed(Tokens.of(renderer.sample(messages)), loss_on)
+        if not any(map(is_learnt, messages)):
+            n_without += 1
+            continue
+        sample = _trimmed(Tokens.of(renderer.sample(messages, tools_of(messages))), loss_on)
         is_long = len(sample.ids) > seq_len + 1
         n_long += is_long
         if is_long and too_long == "refuse":

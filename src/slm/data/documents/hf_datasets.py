@@ -14,6 +14,7 @@ from slm.data.documents.source import PART_SIZE, WHOLE, Record, RecordSource, Sp
 from slm.data.faults import Faults
 from slm.errors import UserError
 from slm.extras import require
+from slm.files.reading import read_json_object
 
 _AT_ONCE = 256
 
@@ -80,6 +81,14 @@ class DatasetSource(RecordSource):
 def _is_saved(path: str) -> bool:
     folder = Path(os.path.expanduser(path))
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def saved_splits(path: str) -> list[str]:
+    """Names of the splits of what `save_to_disk` wrote, of one alone "train"; none of anything else."""
+    file = Path(os.path.expanduser(path)) / "dataset_dict.json"
+    if file.is_file():
+        return [str(name) for name in read_json_object(file).get("splits", ())]
+    return ["train"] if _is_saved(path) else []
 
 
 @lru_cache(maxsize=4)

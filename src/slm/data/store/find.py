@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
+from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, UNPAIRED, CorpusConfig
 from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
@@ -24,7 +24,11 @@ from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer, settings_of
 
-_NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs of answers", "task=dpo")}
+_NO_TEXT = {
+    CONVERSATIONS: ("conversations", "task=sft"),
+    PREFERENCES: ("pairs of answers", "task=dpo"),
+    UNPAIRED: ("answers with labels", "task=kto"),
+}
 """What corpora of no running text hold, and what trains on them."""
 
 
