@@ -76,12 +76,12 @@ _PIECES = _in("slm.tokenizers.pieces", "simple regex") | _in("slm.tokenizers.loa
 TOKENIZERS = Registry("tokenizer", _in("slm.tokenizers.{}", "byte bpe tiktoken hf_gpt2") | _PIECES)
 _FAMILIES = _in("slm.weights.families.{}", "gpt2 llama gpt_neox") | _in("slm.weights.families.llama", "qwen3")
 FAMILIES = Registry("model family", _FAMILIES)
-_CORPORA = "text jsonl parquet csv code python_stdlib shakespeare_char datasets instructions pairs"
+_CORPORA = "text jsonl parquet csv code python_stdlib shakespeare_char datasets instructions pairs unpaired"
 CORPORA = Registry("data kind", _in("slm.data.corpora", _CORPORA))
 _READERS = _in("slm.data.documents.{}", "text parquet csv warc archive") | _in("slm.data.documents.json", "json jsonl")
 READERS = Registry("data format", _READERS)
 TEMPLATES = Registry("chat template", _in("slm.chat.template", "alpaca chatml hf"))
-TASKS = Registry("task", _in("slm.training.tasks.{}", "pretrain sft dpo"))
+TASKS = Registry("task", _in("slm.training.tasks.{}", "pretrain sft dpo kto"))
 PREFERENCE_LOSSES = Registry("preference loss", _in("slm.training.tasks.preferences.losses", "dpo ipo orpo simpo"))
 
 register_model = MODELS.register

@@ -69,12 +69,16 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
         "sft_toy",
         "pairs",
         "dpo",
+        "unpaired",
+        "kto",
     }
     needed = ["data.path=x"] if choice in wants_path or (group, choice) == ("data", "csv") else []
     if (group, choice) == ("data", "instructions"):
         needed.append("task=sft")
     if (group, choice) == ("data", "pairs"):
         needed.append("task=dpo")
+    if (group, choice) == ("data", "unpaired"):
+        needed.append("task=kto")
     if choice == "saved":
         needed = ["tokenizer.path=x"]
     if choice == "mixture":

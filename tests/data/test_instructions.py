@@ -57,7 +57,7 @@ def test_bad_records_are_refused_with_their_line_or_counted(tmp_path: Path) -> N
     good = [{"prompt": f"q{i}", "response": "a"} for i in range(20)]
     file = write(tmp_path / "a.jsonl", [good[0], {"promt": "q"}, *good[1:], "{broken"])
     with pytest.raises(
-        UserError, match=r"line 2 of .*a.jsonl' has none of the fields .*'promt'.*data.on_bad=skip"
+        UserError, match=r"line 2 of .*a.jsonl' has no form of a conversation .*'promt'.*data.on_bad=skip"
     ) as e:
         read_conversations(corpus(file), Faults())
     assert "\n" not in str(e.value)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from slm.chat.records import Pair
+from slm.chat.preference_forms import Pair
 from slm.chat.renderer import ChatRenderer
 from slm.chat.template import with_template
 from slm.data.batches.pairs import PairDataset, PairTokens, fingerprint, fitted, tokenized

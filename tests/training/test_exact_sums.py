@@ -48,11 +48,12 @@ def tasks(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...], tiny_
         "muon": [*(s for s in tiny if not s.startswith("optimizer.")), "optimizer=muon"],
         "sft": [*tuned, "task=sft", f"data.path={folder / 'talks.jsonl'}", "task.template=hf", "task.answers=2"],
         "dpo": [*tuned, "task=dpo", f"data.path={folder / 'pairs.jsonl'}"],
+        "kto": [*tuned, "task=kto", f"data.path={folder / 'pairs.jsonl'}"],
     }
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("task", ["pretrain", "muon", "sft", "dpo"])
+@pytest.mark.parametrize("task", ["pretrain", "muon", "sft", "dpo", "kto"])
 def test_a_run_asks_for_no_float64(invoke: Any, tasks: dict[str, list[str]], task: str, tmp_path: Path) -> None:
     """`accelerator=auto` takes an Apple GPU, and runs died there in step 1: steps, validation and its sums, pairs and
     what the reference thinks of them, samples, answers, a checkpoint and going on from it."""

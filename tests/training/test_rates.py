@@ -31,6 +31,7 @@ TASKS = {
     "sft": {"kind": "sft"},
     "dpo": {"kind": "dpo"},
     "orpo": {"kind": "dpo", "loss": "orpo"},
+    "kto": {"kind": "kto"},
 }
 ORIGINS = [("scratch", False), *((task, lora) for task in TASKS for lora in (False, True))]
 
@@ -46,7 +47,7 @@ def adams_rate(width: int, origin: str, lora: bool) -> float:
     """From scratch 2e-3 at width 192, as one over the width; of weights a tenth; for preferences 1e-6, and 5e-7 at
     4,096; with LoRA ten times that of all weights."""
     scratch = 0.384 / width
-    rates = {"scratch": scratch, "dpo": min(1e-6, 2.048e-3 / width)}
+    rates = {"scratch": scratch, **dict.fromkeys(("dpo", "kto"), min(1e-6, 2.048e-3 / width))}
     return float(rates.get(origin, scratch / 10) * (10 if lora else 1))
 
 

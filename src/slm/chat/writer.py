@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from slm.chat.jinja_chat import RESPONSE_BEGINS, RESPONSE_ENDS, names_read, rendered
-from slm.chat.records import Message
+from slm.chat.records import Message, is_learnt
 from slm.errors import UserError, did_you_mean
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.stream import common_prefix
@@ -62,7 +62,7 @@ class ConversationWriter:
         whole = self._marked(messages, tools)
         turns = []
         for i, message in enumerate(messages):
-            if message["role"] != "assistant" or message.get("weight") == 0:
+            if not is_learnt(message):
                 continue
             asked = self.text(messages[:i], tools, asking=True)
             marked = whole if i + 1 == len(messages) else self._marked(messages[: i + 1], tools)

@@ -20,6 +20,7 @@ STORE_KIND = "prepared"
 PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
 CONVERSATIONS = "instructions"  # what task=sft reads
+UNPAIRED = "unpaired"  # what task=kto reads
 AUTO = "auto"
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 LONGEST_SEPARATOR = 200

@@ -8,7 +8,8 @@ from collections import Counter
 from fnmatch import fnmatchcase, translate
 from pathlib import Path, PurePath
 
-from slm.chat.records import Form
+from slm.chat.conversation_forms import Column, Form
+from slm.chat.preference_forms import LabelledColumn, PairColumn
 from slm.data.documents.compression import COMPRESSED
 from slm.data.documents.hf_datasets import DatasetSource, splits_in_parts
 from slm.data.parts import Paths, files_in_parts
@@ -24,8 +25,7 @@ _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
 # of Python's own: tests are repetitive, the rest is not source
 _LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
 _NO_ENDING = "without ending"
-CONVERSATION_FILES = ["*.json", "*.jsonl"]
-PAIR_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
+RECORD_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -108,15 +108,43 @@ def datasets(
 
 
 @register_corpus("instructions")
-def instructions(path: str | list[str], val_path: str | list[str] | None = None, form: Form = "auto") -> list[Path]:
-    """Conversations: the files of both parts, training first."""
-    return [*text(path, CONVERSATION_FILES), *(text(val_path, CONVERSATION_FILES) if val_path else [])]
+def instructions(
+    path: str | list[str],
+    val_path: str | list[str] | None = None,
+    form: Form = "auto",
+    columns: dict[Column, str] | None = None,
+    roles: dict[str, str] | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    val_split: str | None = None,
+) -> None:
+    """Conversations. Records are read by `slm.data.batches.read_records`, and hold no documents."""
 
 
 @register_corpus("pairs")
-def pairs(path: str | list[str], val_path: str | list[str] | None = None) -> list[Path]:
-    """Better and worse answers to a prompt: the files of training; those of validation stand apart."""
-    return text(path, PAIR_FILES)
+def pairs(
+    path: str | list[str],
+    val_path: str | list[str] | None = None,
+    columns: dict[PairColumn, str] | None = None,
+    roles: dict[str, str] | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    val_split: str | None = None,
+) -> None:
+    """Better and worse answers to a prompt; read as `instructions` are."""
+
+
+@register_corpus("unpaired")
+def unpaired(
+    path: str | list[str],
+    val_path: str | list[str] | None = None,
+    columns: dict[LabelledColumn, str] | None = None,
+    roles: dict[str, str] | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    val_split: str | None = None,
+) -> None:
+    """Answers that are good or bad, each by itself; read as `instructions` are."""
 
 
 def find_files(path: str, patterns: list[str], is_told: bool = False) -> list[Path]:

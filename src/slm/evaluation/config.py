@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
-from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
+from slm.data.config import CONVERSATIONS, PREFERENCES, UNPAIRED, CorpusConfig
 from slm.errors import UserError
 from slm.schema import Count, Text
 
@@ -51,9 +51,9 @@ class EvaluationConfig:
         kind = corpus.kind
         if self.answers != 0 and kind != CONVERSATIONS:
             raise UserError(f"answers: only conversations (data=instructions) hold questions; data.kind is {kind}")
-        if self.split == "test" and kind in (CONVERSATIONS, PREFERENCES):
+        if self.split == "test" and kind in (CONVERSATIONS, PREFERENCES, UNPAIRED):
             raise UserError(f"split=test: of data={kind} give the file itself: data.path=… split=all")
-        if self.eos_token is not None and kind in (CONVERSATIONS, PREFERENCES):
+        if self.eos_token is not None and kind in (CONVERSATIONS, PREFERENCES, UNPAIRED):
             raise UserError(f"eos_token: it ends running text alone; data.kind is {kind}: leave it out")
-        if self.reference is not None and kind != PREFERENCES:
-            raise UserError(f"reference: only pairs (data=pairs) are compared with one; data.kind is {kind}")
+        if self.reference is not None and kind not in (PREFERENCES, UNPAIRED):
+            raise UserError(f"reference: only preferences (data=pairs, unpaired) have one; data.kind is {kind}")

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 
-from slm.chat.records import Message
+from slm.chat.records import Message, is_learnt, tools_of
 from slm.chat.renderer import ChatRenderer
 from slm.files.writing import new_file
 from slm.generation.config import GenerationConfig
@@ -35,11 +35,14 @@ def questions_of(
     """The first `wanted` conversations that end with a response, but for that; a prompt that leaves no room for an
     answer, of the `longest` positions that the model has, is passed over."""
     asked: list[Question] = []
-    for *before, last in conversations:
+    for conversation in conversations:
+        *before, last = conversation
         if wanted != "all" and len(asked) >= wanted:
             break
-        if last["role"] == "assistant" and before and len(ids := renderer.prompt_ids(before)) < longest:
-            asked.append(Question(before, ids, renderer.response([*before, last])))
+        tools = tools_of(conversation)
+        is_asked = before and is_learnt(last) and last.get("content")
+        if is_asked and len(ids := renderer.prompt_ids(before, tools)) < longest:
+            asked.append(Question(before, ids, renderer.response(conversation, tools)))
     return asked
 
 

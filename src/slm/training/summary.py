@@ -53,10 +53,11 @@ def describe(summary: Mapping[str, Any], run: Path, max_steps: int) -> str:
     lines = [f"done: step {summary['step']} of {max_steps} in {summary['seconds']:.1f} s"]
     best = f"(best loss {summary['best_val_loss']:.4f} at step {summary['best_step']})"
     if "val_accuracy" in summary:
+        good, bad = ("chosen", "rejected") if "val_log_prob_chosen" in summary else ("desirable", "undesirable")
         lines.append(
             f"  validation   loss {summary['val_loss']:.4f}, accuracy {100 * summary['val_accuracy']:.1f} %, margin "
-            f"{summary['val_margin']:.3f}, chosen {summary['val_log_prob_chosen']:.4f} and rejected "
-            f"{summary['val_log_prob_rejected']:.4f} nats/token {best}"
+            f"{summary['val_margin']:.3f}, {good} {summary[f'val_log_prob_{good}']:.4f} and {bad} "
+            f"{summary[f'val_log_prob_{bad}']:.4f} nats/token {best}"
         )
     elif "val_loss" in summary:
         lines.append(

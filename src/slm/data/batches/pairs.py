@@ -1,6 +1,7 @@
 """Pairs of answers as tokens, and as batches."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slm.chat.records import Pair
+from slm.chat.preference_forms import Pair
+from slm.chat.records import Message, Tools
 from slm.chat.renderer import ChatRenderer
 from slm.data.batches.samples import SampleSet, SampleWindows, Tokens
 from slm.data.batches.windows import Indices, Windows
@@ -30,12 +32,12 @@ class PairTokens(NamedTuple):
 
 def tokenized(pair: Pair, renderer: ChatRenderer) -> PairTokens:
     """Both conversations by the template of `renderer`."""
-    conversations = ([*pair.prompt, {"role": "assistant", "content": text}] for text in (pair.chosen, pair.rejected))
-    return PairTokens(*(_last_answer(Tokens.of(renderer.sample(messages))) for messages in conversations))
+    return PairTokens(*(answered(pair.prompt, text, pair.tools, renderer) for text in (pair.chosen, pair.rejected)))
 
 
-def _last_answer(tokens: Tokens) -> Tokens:
-    """Earlier answers of the conversation do not count."""
+def answered(prompt: Sequence[Message], answer: str, tools: Tools, renderer: ChatRenderer) -> Tokens:
+    """A prompt and an answer; earlier answers of the conversation do not count."""
+    tokens = Tokens.of(renderer.sample([*prompt, {"role": "assistant", "content": answer}], tools))
     ends = np.flatnonzero(np.diff(tokens.learnt, append=False) & tokens.learnt)  # the last token of each answer
     begin = ends[-2] + 1 if len(ends) > 1 else 0
     return tokens._replace(learnt=tokens.learnt & (np.arange(len(tokens.ids)) >= begin))
@@ -85,9 +87,13 @@ class PairDataset(Windows):
         """(n,) positions of each pair's longer answer, its prompt included."""
         return self.rows.samples.lengths.reshape(-1, 2).max(axis=1)
 
-    @property
-    def chosen_tokens(self) -> int:
-        return sum(int(self.rows.samples[2 * i].learnt.sum()) for i in range(len(self)))
+    def reference_told(self) -> str:
+        """What the reference thinks of the answers, for people."""
+        assert self.reference is not None
+        likelier = int((self.reference[:, 0] > self.reference[:, 1]).sum()) / len(self)
+        n_tokens = sum(int(self.rows.samples[2 * i].learnt.sum()) for i in range(len(self)))
+        nats = math.fsum(self.reference[:, 0].tolist()) / n_tokens
+        return f"chosen answers {nats:.4f} nats/token, likelier than the rejected in {100 * likelier:.1f} % of pairs"
 
     def batch(self, indices: Indices) -> dict[str, Tensor]:
         pairs = np.asarray(indices)

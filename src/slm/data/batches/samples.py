@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slm.chat.records import Message
+from slm.chat.records import Message, is_learnt, tools_of
 from slm.chat.renderer import ChatRenderer, Sample
 from slm.data.batches.windows import IGNORE_INDEX, Indices, Windows
 from slm.errors import UserError
@@ -112,9 +112,12 @@ def make_samples(
     rendered = (
         (number, sample)
         for number, messages in enumerate(conversations)
-        for sample in ([renderer.sample(messages)] if loss_on == "all" else renderer.samples(messages))
+        for sample in _rendered(messages, renderer, loss_on)
     )
     for number, whole in rendered:
+        if whole is None:
+            n_without += 1
+            continue
         sample = _trimmed(Tokens.of(whole), loss_on)
         is_long = len(sample.ids) > seq_len + 1
         n_long += is_long
@@ -133,6 +136,14 @@ def make_samples(
         kept.append(number)
         found.append(sample)
     return SampleSet.of(found, kept=kept, too_long=n_long, cut=n_cut, without=n_without)
+
+
+def _rendered(messages: Sequence[Message], renderer: ChatRenderer, loss_on: LossOn) -> Sequence[Sample | None]:
+    """The samples of a conversation; None for one of which nothing is to be learnt."""
+    if not any(map(is_learnt, messages)):
+        return [None]
+    samples = renderer.samples(messages, tools_of(messages))
+    return samples[-1:] if loss_on == "all" else samples
 
 
 def _trimmed(sample: Tokens, loss_on: LossOn) -> Tokens:

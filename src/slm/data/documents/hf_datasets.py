@@ -17,6 +17,7 @@ from slm.data.faults import Faults
 from slm.data.parts import InParts, part_of
 from slm.errors import UserError
 from slm.extras import require
+from slm.files.reading import read_json_object
 
 _AT_ONCE = 256
 _TEXTS = ("string", "large_string")
@@ -112,6 +113,14 @@ def _names_beside(train: DatasetSource) -> list[str]:
 def _is_saved(path: str) -> bool:
     folder = Path(os.path.expanduser(path))
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def saved_splits(path: str) -> list[str]:
+    """Names of the splits of what `save_to_disk` wrote, of one alone "train"; none of anything else."""
+    file = Path(os.path.expanduser(path)) / "dataset_dict.json"
+    if file.is_file():
+        return [str(name) for name in read_json_object(file).get("splits", ())]
+    return ["train"] if _is_saved(path) else []
 
 
 @lru_cache(maxsize=16)  # splits of a few data sets

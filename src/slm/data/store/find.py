@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import CONVERSATIONS, PART_NAMES, PREFERENCES, STORE_KIND, CorpusConfig, Reading
+from slm.data.config import CONVERSATIONS, PART_NAMES, PREFERENCES, STORE_KIND, UNPAIRED, CorpusConfig, Reading
 from slm.data.documents.hf_datasets import DatasetSource
 from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.parts import InParts
@@ -27,7 +27,11 @@ from slm.registry import CORPORA, TOKENIZERS
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.build import build_tokenizer, settings_of
 
-_NO_TEXT = {CONVERSATIONS: ("conversations", "task=sft"), PREFERENCES: ("pairs of answers", "task=dpo")}
+_NO_TEXT = {
+    CONVERSATIONS: ("conversations", "task=sft"),
+    PREFERENCES: ("pairs of answers", "task=dpo"),
+    UNPAIRED: ("answers with labels", "task=kto"),
+}
 """What corpora of no running text hold, and what trains on them."""
 _NO_TEST_PART = "name its files (data.test_path=…), cut it off (data.test_bytes=…), or score all of them: split=all"
 

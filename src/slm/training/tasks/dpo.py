@@ -14,24 +14,23 @@ from slm.data.config import PREFERENCES, CorpusConfig
 from slm.errors import UserError, refuse
 from slm.registry import PREFERENCE_LOSSES, register_task
 from slm.schema import Flag, NonNegativeFloat, PositiveFloat, Text, call_problems
-from slm.training.optim.config import preference_lr
-from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
+from slm.training.optim.config import fine_tuning_lr
+from slm.training.tasks.preferences.preference_task import PreferenceTask
+from slm.training.tasks.task import TaskData, TaskInputs, said_of_faults
 
 if TYPE_CHECKING:
-    from slm.tokenizers.base import Tokenizer
     from slm.training.tasks.preferences.losses import PreferenceLoss
+    from slm.training.tasks.preferences.preference_task import Reference
 
 _OF_LOSSES = ("beta", "label_smoothing", "per_token", "gamma")
 
 
 @register_task("dpo")
 @dataclass(frozen=True)
-class Dpo(ChatTask):
+class Dpo(PreferenceTask):
     """Settings of preference tuning."""
 
-    rows_a_sample: ClassVar[int] = 2
-    scores: ClassVar[bool] = True
-    default_template: ClassVar[str] = "alpaca"
+    name: ClassVar[str] = "dpo"
     loss: Annotated[Text, AfterValidator(PREFERENCE_LOSSES.check)] = "dpo"
     # the loss's own; None for its default, or where it has no such thing
     beta: PositiveFloat | None = None
@@ -50,7 +49,7 @@ class Dpo(ChatTask):
     def fine_tuning_lr(self, width: int) -> float:
         # a loss that learns the chosen answers, as SFT does, has SFT's rate
         supervised = getattr(PREFERENCE_LOSSES.get(self.loss), "supervised", False)
-        return super().fine_tuning_lr(width) if supervised else preference_lr(width)
+        return fine_tuning_lr(width) if supervised else super().fine_tuning_lr(width)
 
     @property
     def loss_settings(self) -> dict[str, Any]:
@@ -69,7 +68,7 @@ class Dpo(ChatTask):
         from slm.training.tasks.preferences.reference import find_reference, keep_reference
 
         began = time.perf_counter()
-        tokenizer = self._tokenizer(inputs)
+        tokenizer = self.tokenizer_in_template(inputs)
         seq_len = inputs.data.seq_len  # the last token of all is a label alone
         corpus, faults = inputs.data.corpus, Faults(inputs.data.corpus.reading.on_bad)
         renderer = ChatRenderer(tokenizer, inputs.template_time, self.template_args)
@@ -88,38 +87,24 @@ class Dpo(ChatTask):
         else:
             kind = "likelihood" if isinstance(loss, Likelihood) else self.loss
             report = {"pairs": len(parts[inputs.part]), "loss_kind": kind, "reference": reference}
-        module = without_dropout if inputs.part is None else PreferenceModule
+        module = partial(PreferenceModule, preference=loss, sft_weight=self.sft_weight)
         return TaskData(
             datamodule,
             tokenizer,
             "\n".join(said),
             {**report, "faults": faults.as_dict()},
-            make_module=partial(module, preference=loss, sft_weight=self.sft_weight),
+            make_module=without_dropout(self.name, module) if inputs.part is None else module,
             prepare=partial(find_reference, datamodule, inputs, counts) if reference != "none" else None,
             keep=partial(keep_reference, datasets) if reference != "none" else None,
         )
 
-    def _loss_beside(self, inputs: TaskInputs, data_fingerprint: str) -> tuple[PreferenceLoss, str]:
-        """The loss, and where it has its reference from. A model is scored beside the one that is given, or that its
-        run kept of these very pairs; where there is neither, by its likelihoods alone."""
-        from slm.training.run.folder import read_record
+    def _loss_beside(self, inputs: TaskInputs, data_fingerprint: str) -> tuple[PreferenceLoss, Reference]:
+        """The loss, and where it has its reference from; a model is scored by its likelihoods alone where there should
+        be one and is none."""
         from slm.training.tasks.preferences.losses import Likelihood
 
         loss: PreferenceLoss = PREFERENCE_LOSSES.get(self.loss)(**self.loss_settings)
         if not loss.needs_reference:
             return loss, "none"
-        if inputs.part is None:
-            return loss, "as training begins"
-        if inputs.reference is not None:
-            return loss, "given"
-        if inputs.run is not None and read_record(inputs.run).get("data_fingerprint") == data_fingerprint:
-            return loss, "kept by the run"
-        return Likelihood(), "none"
-
-    def _tokenizer(self, inputs: TaskInputs) -> Tokenizer:
-        """That of the weights, with the template that this needs; of a finished model as it is."""
-        if inputs.known is None:
-            raise UserError("task=dpo tunes weights that exist; name them (model.weights=…)")
-        if inputs.new_tokenizer is not None:
-            raise UserError("task=dpo takes the tokenizer of model.weights; leave tokenizer out")
-        return inputs.known if inputs.part else self.in_template(inputs.known)
+        reference = self.reference_of(inputs, data_fingerprint)
+        return Likelihood() if reference == "none" else loss, reference

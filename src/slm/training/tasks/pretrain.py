@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from slm.data.config import CONVERSATIONS, PREFERENCES, CorpusConfig
+from slm.data.config import CONVERSATIONS, PREFERENCES, UNPAIRED, CorpusConfig
 from slm.errors import UserError
 from slm.registry import register_task
 from slm.training.tasks.task import Task, TaskData, TaskInputs
@@ -27,6 +27,8 @@ class Pretrain(Task):
             raise UserError("data=instructions holds conversations, not running text; train on them with task=sft")
         if corpus.kind == PREFERENCES:
             raise UserError("data=pairs holds pairs of answers, not running text; train on them with task=dpo")
+        if corpus.kind == UNPAIRED:
+            raise UserError("data=unpaired holds answers with labels, not running text; train on them with task=kto")
 
     def data(self, inputs: TaskInputs) -> TaskData:
         """Windows of a token store, or of several: every token of a split but its first. No context crosses a window's

@@ -15,7 +15,7 @@ from slm.schema import Count, Flag, NonNegativeInt
 from slm.training.tasks.task import ChatTask, TaskData, TaskInputs, said_of_faults
 
 if TYPE_CHECKING:
-    from slm.data.batches.read_records import Conversation
+    from slm.chat.records import Conversation
     from slm.models.config import ModelConfig
     from slm.tokenizers.base import Tokenizer
 
@@ -43,6 +43,7 @@ class Sft(ChatTask):
         """Conversations in the template, cut to windows, packed; and the questions of those that validation reads."""
         from slm.chat.renderer import ChatRenderer
         from slm.data.batches.datamodule import InstructionDataModule
+        from slm.data.batches.learnt import learnt_told, unread_told
         from slm.data.batches.read_records import read_conversations
         from slm.data.batches.samples import make_samples
         from slm.data.faults import Faults
@@ -54,6 +55,7 @@ class Sft(ChatTask):
         faults = Faults(corpus.reading.on_bad)
         assert part != "test"  # of text alone
         parts = read_conversations(corpus, faults, part)
+        self._check_weights(parts)
         tokenizer = self._tokenizer(inputs, parts)
         renderer = ChatRenderer(tokenizer, inputs.template_time, self.template_args)
         samples = {
@@ -78,7 +80,9 @@ class Sft(ChatTask):
             report: dict[str, Any] = {name: made.report() for name, made in samples.items()}
             if self.packing:
                 report["filled"] = round(datamodule.datasets["train"].filled, 4)
-            said = [_said(report, tokenizer, time.perf_counter() - began), *said]
+            learnt = learnt_told(samples["train"], tokenizer, renderer.end_ids, self.loss_on)
+            unread = unread_told((talk for found in parts.values() for talk in found), tokenizer.chat_template or "")
+            said = [_said(report, tokenizer, time.perf_counter() - began), learnt, *said, *unread]
         else:
             report = {"loss_on": self.loss_on, **samples[part].report(), "answered": len(questions)}
         return TaskData(datamodule, tokenizer, "\n".join(said), {**report, "faults": faults.as_dict()}, callbacks)
@@ -89,6 +93,14 @@ class Sft(ChatTask):
             raise UserError(
                 f"task.packing: the model '{model.name}' takes no positions (hidden_states has no such argument); "
                 "set task.packing=false"
+            )
+
+    def _check_weights(self, parts: Mapping[str, Sequence[Conversation]]) -> None:
+        """Raise `UserError` if all is to be learnt, and a message says that it is not."""
+        messages = (message for part in parts.values() for talk in part for message in talk)
+        if self.loss_on == "all" and any(one["role"] == "assistant" and one.get("weight") == 0 for one in messages):
+            raise UserError(
+                "task.loss_on=all learns every token, and there are answers of weight 0; leave it at responses"
             )
 
     def _tokenizer(self, inputs: TaskInputs, parts: Mapping[str, Sequence[Conversation]]) -> Tokenizer:
@@ -114,7 +126,7 @@ class Sft(ChatTask):
             raise UserError("task.template=hf without template_file is for a tokenizer that brings a chat template")
         renderer = ChatRenderer(self.in_template(ByteTokenizer()))
         for conversation in conversations:
-            yield from renderer.plain_texts(conversation)
+            yield from renderer.plain_texts(conversation, conversation.tools)
 
 
 def _said(report: dict[str, Any], tokenizer: Tokenizer, seconds: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from slm.data.config import CONVERSATIONS, PREFERENCES
+from slm.data.config import CONVERSATIONS, PREFERENCES, UNPAIRED
 from slm.errors import UserError
 from slm.notices import as_typed
 from slm.registry import TASKS, TEMPLATES
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from slm.training.answers import HowMany
     from slm.training.lit_module import LanguageModelModule
 
-_READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
+_READS = {CONVERSATIONS: "sft", PREFERENCES: "dpo", UNPAIRED: "kto"}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The LightningModule of preference tuning: pairs to losses, and what the model thinks of them."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
@@ -61,15 +62,21 @@ def _figures(losses: Tensor, found: PairLosses, pairs: PairLogProbs) -> Tensor:
     return torch.stack([column.float() for column in columns], dim=1)
 
 
-def without_dropout(model: nn.Module, **settings: Any) -> PreferenceModule:
-    """The module, with every probability of dropout in `model` 0: two answers, or a model and its reference, are
-    compared, and it would be noise in each difference."""
-    was_on = False
-    for module in model.modules():
-        name = "p" if isinstance(module, _DropoutNd) else "dropout"  # of an attention, which gives it to a function
-        if isinstance(p := getattr(module, name, None), float) and p > 0:
-            setattr(module, name, 0.0)
-            was_on = True
-    if was_on:
-        notice("task=dpo: dropout is off; answers are compared with each other, and with a reference that has none")
-    return PreferenceModule(model, **settings)
+def without_dropout(task: str, module: Callable[..., LanguageModelModule]) -> Callable[..., LanguageModelModule]:
+    """What makes the `module`, with every probability of dropout in its model 0: two answers, or a model and its
+    reference, are compared, and it would be noise in each difference."""
+
+    def made(model: nn.Module, **settings: Any) -> LanguageModelModule:
+        was_on = False
+        for part in model.modules():
+            name = "p" if isinstance(part, _DropoutNd) else "dropout"  # of an attention, which gives it to a function
+            if isinstance(p := getattr(part, name, None), float) and p > 0:
+                setattr(part, name, 0.0)
+                was_on = True
+        if was_on:
+            notice(
+                f"task={task}: dropout is off; answers are compared with each other, and with a reference that has none"
+            )
+        return module(model, **settings)
+
+    return made

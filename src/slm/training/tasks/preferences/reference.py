@@ -1,7 +1,6 @@
 """What the reference thinks of the answers: computed once, ahead of training, so that memory is one model's."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -51,10 +50,10 @@ def find_reference(
         asked = model if inputs.reference is None else inputs.reference
         cache = Path(inputs.data.corpus.cache_dir).expanduser() / "references"
         found = _reference_of(asked, data, cache, device, precision, inputs.part)
-    if inputs.part is None and inputs.run is None:
-        notice(f"before training, validation: {_described(found['val'], data.datasets['val'])}")
     for name, dataset in data.datasets.items():
         dataset.reference = found[name]
+    if inputs.part is None and inputs.run is None:
+        notice(f"before training, validation: {data.datasets['val'].reference_told()}")
 
 
 def _reference_of(
@@ -72,7 +71,10 @@ def _reference_of(
                 return _read(file)
             except ValueError as error:
                 notice(f"{file} is damaged ({error}): made again")
-        found = {name: _log_probs(model, d, device, precision, data.batch_size) for name, d in data.datasets.items()}
+        found = {
+            name: _log_probs(model, part, data.noun, device, precision, data.batch_size)
+            for name, part in data.datasets.items()
+        }
         _write(file, found)
     return found
 
@@ -122,16 +124,10 @@ def _checksum(tensors: Found) -> str:
     return digest.hexdigest()
 
 
-def _described(reference: Tensor, dataset: PairDataset) -> str:
-    likelier = int((reference[:, 0] > reference[:, 1]).sum()) / len(reference)
-    nats = math.fsum(reference[:, 0].tolist()) / dataset.chosen_tokens
-    return f"chosen answers {nats:.4f} nats/token, likelier than the rejected in {100 * likelier:.1f} % of pairs"
-
-
 @torch.no_grad()
-def _log_probs(model: nn.Module, data: PairDataset, device: str, precision: str, batch_size: int) -> Tensor:
+def _log_probs(model: nn.Module, data: PairDataset, noun: str, device: str, precision: str, batch_size: int) -> Tensor:
     """(n, 2), pairs of like length side by side in a batch."""
-    notice(f"reference log-probabilities of {len(data):,} pairs")
+    notice(f"reference log-probabilities of {len(data):,} {noun}")
     order = data.lengths.argsort(kind="stable").tolist()
     result = torch.empty(len(data), 2)
     was_training = model.training
