@@ -59,6 +59,7 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     wants_path = {
         "text",
+        "tokens",
         "code",
         "jsonl",
         "parquet",
@@ -75,7 +76,7 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
         needed.append("task=sft")
     if (group, choice) == ("data", "pairs"):
         needed.append("task=dpo")
-    if choice == "saved":
+    if choice in ("saved", "characters"):
         needed = ["tokenizer.path=x"]
     if choice == "mixture":
         needed = [f"+data@data.parts.{name}=python_stdlib" for name in ("a", "b")]

@@ -60,4 +60,4 @@ def _checked(values: dict[str, Any]) -> CorpusConfig:
     )[0]
 
 
-main = entry_point(Command("prepare", prepare, _checked, paths=("out", "data.path")), __name__)
+main = entry_point(Command("prepare", prepare, _checked, paths=("out", "data.path", "data.val_path")), __name__)

@@ -18,6 +18,7 @@ from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text,
 STORE_KIND = "prepared"
 PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
+IDS_KIND = "tokens"  # ids that another tool wrote
 CONVERSATIONS = "instructions"  # what task=sft reads
 AUTO = "auto"
 
@@ -72,7 +73,7 @@ class CorpusConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
         """From the flat YAML node, the corpus's own settings beside the common ones; `UserError` has all problems."""
-        reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
+        reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND, IDS_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
         filters = _of(values, _names(Filters)) if reads_text else {}
         settings = _of(values, values.keys() - {*common, *reading, *filters, *_WINDOW_KEYS})

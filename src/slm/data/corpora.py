@@ -4,6 +4,7 @@ import glob
 import os
 import sysconfig
 from pathlib import Path
+from typing import Literal
 
 from slm.chat.records import Form
 from slm.data.documents.compression import COMPRESSED
@@ -20,6 +21,7 @@ _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
 _LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
 CONVERSATION_FILES = ["*.json", "*.jsonl"]
 PAIR_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
+IdType = Literal["auto", "uint8", "uint16", "uint32", "int32", "int64"]
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -32,6 +34,13 @@ def text(path: str | list[str], patterns: list[str]) -> list[Path]:
     if not paths:
         raise UserError("data.path is an empty list; give a file, a folder, a glob or a list of them")
     return sorted({file for one in paths for file in find_files(one, patterns)})
+
+
+@register_corpus("tokens")
+def tokens(path: str | list[str], patterns: list[str], val_path: str | list[str] | None, dtype: IdType) -> list[Path]:
+    """Token ids that another tool wrote (`slm.data.store.imports`): the files of both parts, training first."""
+    paths = [one for given in (path, val_path or []) for one in ([given] if isinstance(given, str) else given)]
+    return [file for one in paths for file in find_files(one, patterns)]
 
 
 @register_corpus("code")

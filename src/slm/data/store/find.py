@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import CONVERSATIONS, PREFERENCES, STORE_KIND, CorpusConfig
+from slm.data.config import CONVERSATIONS, IDS_KIND, PREFERENCES, STORE_KIND, CorpusConfig
 from slm.data.documents.source import Source, file_identity, file_sources
+from slm.data.store.imports.importing import Import, no_text
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
 from slm.data.store.scan import Scan
@@ -34,6 +35,8 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
     text, or the tokenizer's settings do not fit."""
     if corpus.kind == STORE_KIND:
         return _prepared_store(corpus)
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).found(_cache(corpus), build_tokenizer(tokenizer, no_text()))
     key = _inputs_key(corpus, corpus_sources(corpus), tokenizer)
     folder = _cache(corpus) / f"{corpus.kind}-{tokenizer['kind']}-{key}"
     return cached_store(folder, lambda place: prepare_store(corpus, tokenizer, place))
@@ -44,6 +47,8 @@ def prepare_store(
 ) -> TokenStore:
     """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part; raises as `find_store`.
     After a kill the next call alike goes on; what comes out is the same to the bit, with any number of processes."""
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).make(folder, build_tokenizer(tokenizer, no_text()))
     sources = corpus_sources(corpus)
     with Processes(num_processes) as processes:
         preparation = Preparation(corpus, sources, processes)
@@ -61,6 +66,8 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
             )
         return store
     cache = _cache(corpus)
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).found(cache, tokenizer)
     cache.mkdir(parents=True, exist_ok=True)
     with _scanned(corpus, cache) as (preparation, found, selection):
         key = _short(f"{FORMAT} {tokenizer.fingerprint} {content_key(found, selection)}")
@@ -70,6 +77,8 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer) -> TokenStore:
 
 def training_texts(corpus: CorpusConfig) -> Iterator[str]:
     """What a corpus gives to train on, read when it is asked for."""
+    if corpus.kind == IDS_KIND:
+        yield from no_text()
     with _scanned(corpus, None) as (preparation, _, selection):
         yield from preparation.training_texts(selection)
 

@@ -45,7 +45,7 @@ class Preparation:
         """Make the store `folder`, or go on with making it, unless a kill left it there whole; the `key` is another one
         for other text or other settings. `UserError`: there is nothing in the text, or a fault that is refused;
         `StoppedError`: something else broke, what is finished is kept."""
-        with _partial_store(folder, key) as (store, work):
+        with partial_store(folder, key) as (store, work):
             if not any((place / META_FILE).is_file() for place in (folder, store)):
                 self._fill(store, work, make_tokenizer)
         return TokenStore.open(folder)
@@ -123,7 +123,7 @@ def content_key(found: Scan, selection: Selection) -> str:
 
 
 @contextmanager
-def _partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
+def partial_store(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
     """What is there of the store `folder` so far, and a place for what is not to stay (the scan, a note for each
     finished shard). When the block ends without an error the store becomes `folder`, which may hold one that a kill
     left there whole. After a `UserError` nothing stays, since with what mends it the inputs are others; after all else
