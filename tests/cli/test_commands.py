@@ -47,7 +47,7 @@ def test_help_answers_at_once(name: str) -> None:
     words = answer.stdout.replace("\n", " ")
     for group in COMMANDS[name]:
         assert all(choice in words for choice in choices(group)), group
-    assert max(map(len, answer.stdout.splitlines())) <= 100
+    assert max(map(len, answer.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -59,6 +59,7 @@ def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
 def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     wants_path = {
         "text",
+        "tokens",
         "code",
         "jsonl",
         "parquet",
@@ -79,7 +80,7 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
         needed.append("task=dpo")
     if (group, choice) == ("data", "unpaired"):
         needed.append("task=kto")
-    if choice == "saved":
+    if choice in ("saved", "characters"):
         needed = ["tokenizer.path=x"]
     if choice == "mixture":
         needed = [f"+data@data.parts.{name}=python_stdlib" for name in ("a", "b")]

@@ -173,7 +173,11 @@ def test_other_tools_names_lead_to_what_there_is() -> None:
 
 
 def exists(target: str, known: set[str]) -> bool:
-    return target in known or ("." in target and target.partition("=")[0] in known) or target == "device=cuda"
+    return (
+        target in known
+        or ("." in target and target.partition("=")[0] in known)
+        or target in ("device=cuda", "resume=auto")
+    )
 
 
 def leaves(node: dict[str, Any], prefix: str) -> Iterable[str]:

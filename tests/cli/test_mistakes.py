@@ -104,6 +104,15 @@ def test_one_line_and_nothing_left(
         ("train", ["serve=true"], "there is no server here; slm-generate with no prompt talks"),
         ("train", ["fp16=true"], "did you mean 'trainer.precision=16'?"),
         ("train", ["wandb=true"], "did you mean 'logger=wandb'?"),
+        ("train", ["port=8000"], "there is no server here"),
+        ("train", ["--estimate"], "trainer=debug"),
+        ("train", ["--resume"], "did you mean 'resume=auto'?"),
+        ("train", ["data.path=notes"], "did you mean 'data=text data.path=notes'?"),
+        ("train", ["data.path=a/ids.bin"], "did you mean 'data=tokens data.path=a/ids.bin'?"),
+        ("train", ["data=notes"], "did you mean 'data=text data.path=notes'?"),
+        ("train", ["data=notes.jsonl"], "did you mean 'data=jsonl data.path=notes.jsonl'?"),
+        ("train", ["--config", "my.yaml"], "--config-dir=FOLDER experiment=NAME"),
+        ("train", ["task=blimp"], "lm-eval takes what slm-convert to=hf writes"),
         ("train", ["epochs=3"], "did you mean 'trainer.max_epochs'?"),
         ("train", ["help"], "did you mean '--help'?"),
         ("train", ["optimizer.lr", "1e-3"], "did you mean 'optimizer.lr=1e-3'?"),
@@ -112,18 +121,21 @@ def test_one_line_and_nothing_left(
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
 )
-def test_words_of_a_newcomer(run_cli: Any, command: str, typed: list[str], said: str) -> None:
+def test_words_of_a_newcomer(run_cli: Any, tmp_path: Path, command: str, typed: list[str], said: str) -> None:
     """They got a wrong hint or none, and complaints about what the hint itself had put there."""
+    (tmp_path / "notes").mkdir()
     outcome = run_cli(command, *typed)
     assert outcome.status == 2
     assert said in outcome.err.splitlines()[0]
-    assert len(outcome.err.splitlines()) == (2 if len(typed) == 2 else 1), outcome.err
+    assert len(outcome.err.splitlines()) == (2 if typed[-1] == "1e-3" else 1), outcome.err
 
 
 def test_a_sweeper_that_is_not_installed_names_its_extra(run_cli: Any) -> None:
-    outcome = run_cli("train", "-m", "hydra/launcher=submitit_other", "seed=1,2")
-    assert outcome.status == 2
-    assert "needs the package 'hydra-submitit-launcher': pip install 'slm[sweep]'" in outcome.err
+    for group, choice in (("launcher", "submitit_other"), ("sweeper", "optuna_other")):
+        outcome = run_cli("train", "-m", f"hydra/{group}={choice}", "seed=1,2")
+        assert outcome.status == 2
+        package = f"hydra-{choice.partition('_')[0]}-{group}"
+        assert f"needs the package '{package}': pip install 'slm[sweep]'" in outcome.err
 
 
 def test_all_at_once(run_cli: Any, tiny: tuple[str, ...]) -> None:

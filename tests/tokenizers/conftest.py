@@ -96,11 +96,17 @@ def hf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
 @pytest.fixture(scope="session")
 def made(tiny_plugin: None, hf_folder: Path) -> dict[str, Tokenizer]:
     settings = {
         "byte": ("byte", {}),
         "simple": ("simple", {}),
+        "characters": ("characters", {"path": str(_written(hf_folder / "characters.txt", "".join(CORPUS)))}),
         "regex": ("regex", {}),
         "bpe": ("bpe", {"vocab_size": 330}),
         "tiktoken": ("tiktoken", {"encoding": "tiny"}),

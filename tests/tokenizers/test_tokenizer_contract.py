@@ -16,7 +16,7 @@ from slm.tokenizers.load import load_tokenizer
 from slm.tokenizers.tiktoken import TiktokenTokenizer
 
 LOSSLESS = ["byte", "bpe", "tiktoken", "byte_level"]
-ALL = [*LOSSLESS, "simple", "regex", "sentencepiece", "wordpiece"]
+ALL = [*LOSSLESS, "simple", "characters", "regex", "sentencepiece", "wordpiece"]
 
 any_text = st.text() | st.text(alphabet="he l\n\t'é日🙂\ufffd<|endoftext|>")
 few = settings(max_examples=60, deadline=None)

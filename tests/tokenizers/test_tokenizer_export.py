@@ -26,7 +26,7 @@ from slm.tokenizers.spelling import CHARACTERS, spelt
 from slm.tokenizers.tiktoken import TiktokenTokenizer, merges_of
 
 DATA = Path(os.environ.get("SLM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-ALL = ["byte", "simple", "regex", "bpe", "tiktoken", "byte_level", "sentencepiece", "wordpiece"]
+ALL = ["byte", "simple", "characters", "regex", "bpe", "tiktoken", "byte_level", "sentencepiece", "wordpiece"]
 
 any_text = (
     st.text()

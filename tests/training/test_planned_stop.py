@@ -11,6 +11,8 @@ import pytest
 import torch
 from stopped_run import RUN
 
+from slm.training.config import seconds_of
+
 AT_ONCE = "trainer.max_time={milliseconds: 1}"
 # a rate that ruins the model, warmed up: the schedule validates first when it is worse than it was
 RUINOUS = (
@@ -140,17 +142,26 @@ def test_saved_where_nothing_is_validated(train_tiny: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("10", "must be DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or a mapping ({hours: 1, minutes: 30}); got 10"),
-        ("1h", "must be DD:HH:MM:SS"),
-        ("{hour: 1}", "must be DD:HH:MM:SS"),
+        ("10", "must be as 1h30m, or DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or a mapping"),
+        ("1hour", "must be as 1h30m"),
+        ("0m", "must be more than no time; got '0m'"),
+        ("{hour: 1}", "must be as 1h30m"),
         ("'00:00:00:00'", "must be more than no time; got '00:00:00:00'"),
-        ("{hours: .nan}", "must be DD:HH:MM:SS"),
+        ("{hours: .nan}", "must be as 1h30m"),
     ],
 )  # fmt: skip
 def test_no_time(run_cli: Any, tiny: tuple[str, ...], value: str, said: str) -> None:
     outcome = run_cli("train", *tiny, f"trainer.max_time={value}")
     assert outcome.status == 2
     assert f"trainer.max_time: {said}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("10m", 600), ("1h30m", 5400), ("1d2h3m4s", 93784), ("90s", 90), ("45min", 2700), ("00:01:30:00", 5400)],
+)
+def test_times_as_people_write_them(value: str, seconds: int) -> None:
+    assert seconds_of(value) == seconds
 
 
 @pytest.mark.nightly

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-_WIDTH = 100
+_WIDTH = 80  # of a terminal as it opens
 _OFTEN_SET = "Often set:"  # behind it the keys of groups that the help shows
 _SAY_NOTHING = ("", "null", "???", "{}", "[]")  # defaults, which a comment has words for
 _ESCAPES = (
@@ -37,11 +37,11 @@ def render(config_name: str, config_dir: Path | None = None) -> str:
     groups = _groups(text)
     settings = [(key, said) for key, said in meanings(text).items() if "." not in key]
     settings += [(key, _meaning_in_group(key, groups)) for key in often_set.split()]
-    parts = [head.strip()]
+    parts = list(map(_paragraph, head.strip().split("\n\n")))
     if groups:
         parts.append("groups (group=choice):\n" + _table([(g, ", ".join(choices(g, config_dir))) for g in groups]))
     parts.append("settings (key=value):\n" + _table(settings))
-    parts.append(textwrap.fill(_ESCAPES, _WIDTH))
+    parts.append(_filled(_ESCAPES))
     parts.append("more:\n" + _table(_MORE))
     return "\n\n".join(parts)
 
@@ -90,6 +90,18 @@ def _meaning_in_group(key: str, groups: dict[str, str]) -> str:
         if choice != "null" and (said := meanings(_read(f"{group}/{choice}")).get(inside)):
             return said
     raise KeyError(f"no YAML of {group} has a comment beside {inside}")
+
+
+def _paragraph(text: str) -> str:
+    """As wide as the page, unless it is an indented list."""
+    lines = text.splitlines()
+    if any(line.startswith(" ") for line in lines):
+        return text
+    return _filled(" ".join(lines), "    " if text.startswith("usage:") else "")
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -18,6 +18,7 @@ from slm.cli.help import choices, groups_of
 from slm.cli.nearest_setting import Vocabulary, nearest_choices, nearest_settings
 from slm.errors import UserError, suggestion
 from slm.schema import dotted
+from slm.suggest.nearest import meant as called_here
 from slm.suggest.nearest import not_here
 from slm.training.config import no_setting
 
@@ -147,10 +148,11 @@ def _check_choice(one: _Typed, override: Override, names: Sequence[str]) -> None
             said = "null" if choice is None else choice
             one.refuse(f"{group}={said}: a group takes the name of one of its choices ({', '.join(names)})")
             return
-        meant = [str(choice)] if choice in names else nearest_choices(group, choice, names)
-        instead += meant[:1]
+        nearest = [str(choice)] if choice in names else nearest_choices(group, choice, names)
+        instead += nearest[:1]
         if choice not in names:
-            problems.append(f"{group} has no choice '{choice}'{suggestion(meant)} (choices: {', '.join(names)})")
+            told = f": {said}" if (said := not_here(choice)) else suggestion(nearest)
+            problems.append(f"{group} has no choice '{choice}'{told} (choices: {', '.join(names)})")
     put = f"[{','.join(instead)}]" if isinstance(value, list) else "".join(instead)
     if "=" not in put and instead:  # else settings in the place of a file or a model
         put = f"{override.get_key_element()}={put}"
@@ -166,14 +168,21 @@ def _check_key(one: _Typed, override: Override, known: Vocabulary) -> None:
         known.add(key, override.value())
     elif key in known.keys:
         _check_value(one, override, known)
+        if said := [setting for setting in called_here(f"{key}={value}") if setting.startswith(f"{key}=")]:
+            one.refuse(f"'{key}={value}' is other tools'{suggestion(said)}", said[:1])
     elif line := no_setting(key):
         one.refuse(line)
     elif told := not_here(key):
         one.refuse(f"unknown key '{key}': {told}")
     elif not known.may_hold(key):
-        meant = nearest_settings(key, value, known)
-        settings = [setting if "=" in setting or value is None else f"{setting}={value}" for setting in meant]
-        one.refuse(_unknown_key_line(key, meant, known), [] if override.is_delete() else settings[:1])
+        unquoted = override.value()
+        nearest = nearest_settings(key, unquoted if isinstance(unquoted, str) else value, known)
+        settings = [setting if "=" in setting or value is None else f"{setting}={value}" for setting in nearest]
+        instead = [] if override.is_delete() else settings[:1]
+        if instead and " " in instead[0]:  # a choice, and the key that it has
+            choice, _, _ = instead[0].partition(" ")
+            instead = [choice, one.text]
+        one.refuse(_unknown_key_line(key, nearest, known), instead)
 
 
 def _check_value(one: _Typed, override: Override, known: Vocabulary) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from slm.schema import dotted
@@ -10,6 +11,7 @@ from slm.suggest.nearest import ENOUGH, likeness, meant, ranked
 _OF_THE_NAME, _OF_THE_PLACE = 0.75, 0.25
 _CALLED_SO = 0.97  # another tool's name for it
 _ALMOST_AS_GOOD = 0.93  # what a second suggestion must reach of the first one's likeness
+_BY_ENDING = {".ndjson": "jsonl", ".json": "jsonl", ".bin": "tokens", ".npy": "tokens", ".idx": "tokens"}  # to choices
 _WITH_THAT_CHOICE = 0.1  # a group is likelier to be meant if the value is one of its choices
 
 
@@ -42,6 +44,8 @@ def _above(key: str) -> list[str]:
 
 def nearest_settings(key: str, value: str | None, known: Vocabulary) -> list[str]:
     """At most two keys, or whole settings, that ``key=value`` may have been meant to be, the likeliest first."""
+    if key == "data.path" and value and "data.parts" not in known.keys:  # of data that has none
+        return [_data_at(value, known.groups.get("data", ()))]
     scores = {name: _likeness(key, value, name, known) for name in [*known.keys, *known.groups]}
     for setting in _called_otherwise(key, value, known):
         same_room = "." not in key or key.partition(".")[0] == setting.partition(".")[0]
@@ -53,11 +57,20 @@ def nearest_settings(key: str, value: str | None, known: Vocabulary) -> list[str
 
 def nearest_choices(group: str, choice: str, choices: Sequence[str]) -> list[str]:
     """At most two choices of `group`, or whole settings where a file or model stands in a choice's place."""
-    if group == "data" and any(mark in choice for mark in "/.*~"):
-        return [f"data=text data.path={choice}"]
+    if group == "data" and (any(mark in choice for mark in "/.*~") or Path(choice).exists()):
+        return [_data_at(choice, choices)]
     if group == "model" and "/" in choice:
         return [f"model.weights={choice}"]
     return ranked(choice, choices)[:2]
+
+
+def _data_at(path: str, choices: Sequence[str]) -> str:
+    """Settings for the data at `path`, by its ending or what lies there; text, where nothing tells."""
+    place = Path(path)
+    kind = _BY_ENDING.get(place.suffix.lower(), place.suffix.lower().removeprefix("."))
+    if (place / "meta.json").is_file():
+        kind = "prepared"
+    return f"data={kind if kind in choices else 'text'} data.path={path}"
 
 
 def _likeness(key: str, value: str | None, name: str, known: Vocabulary) -> float:

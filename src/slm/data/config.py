@@ -19,6 +19,7 @@ from slm.schema import FORBID_EXTRA, Count, NonNegativeInt, PositiveFloat, Text,
 STORE_KIND = "prepared"
 PREFERENCES = "pairs"  # what task=dpo reads
 MIXTURE_KIND = "mixture"
+IDS_KIND = "tokens"  # ids that another tool wrote
 CONVERSATIONS = "instructions"  # what task=sft reads
 UNPAIRED = "unpaired"  # what task=kto reads
 AUTO = "auto"
@@ -121,7 +122,7 @@ class CorpusConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "data") -> CorpusConfig:
         """From the flat YAML node, the corpus's own settings beside the common ones; `UserError` has all problems."""
-        reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND)
+        reads_text = values.get("kind") not in (STORE_KIND, MIXTURE_KIND, IDS_KIND)
         common, reading = _of(values, _CORPUS_KEYS), _of(values, _names(Reading))
         filters, held_out = (_of(values, _names(of)) if reads_text else {} for of in (Filters, HeldOut))
         settings = _of(values, values.keys() - {*common, *reading, *filters, *held_out, *_WINDOW_KEYS})

@@ -7,6 +7,7 @@ import sysconfig
 from collections import Counter
 from fnmatch import fnmatchcase, translate
 from pathlib import Path, PurePath
+from typing import Literal
 
 from slm.chat.conversation_forms import Column, Form
 from slm.chat.preference_forms import LabelledColumn, PairColumn
@@ -26,6 +27,7 @@ _LEFT_OUT = {*_INSTALLED, "node_modules", "vendor", "third_party"}
 _LEFT_OUT_OF_PYTHON = {*_INSTALLED, "test", "tests", "idle_test", "lib-dynload"}
 _NO_ENDING = "without ending"
 RECORD_FILES = ["*.jsonl", "*.ndjson", "*.json", "*.parquet"]
+IdType = Literal["auto", "uint8", "uint16", "uint32", "int32", "int64"]
 _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -44,6 +46,13 @@ def text(
     paths name or, with `split_by_name`, those of a folder or glob whose names say so; see `slm.data.parts`."""
     own = {"val": val_path, "test": test_path}
     return files_in_parts(lambda one: find_files(one, patterns, is_told=True), path, own, split_by_name)
+
+
+@register_corpus("tokens")
+def tokens(path: str | list[str], patterns: list[str], val_path: str | list[str] | None, dtype: IdType) -> list[Path]:
+    """Token ids that another tool wrote (`slm.data.store.imports`): the files of both parts, training first."""
+    paths = [one for given in (path, val_path or []) for one in ([given] if isinstance(given, str) else given)]
+    return [file for one in paths for file in find_files(one, patterns)]
 
 
 @register_corpus("code")

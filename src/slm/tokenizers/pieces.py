@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import regex
@@ -16,6 +18,7 @@ from annotated_types import Ge
 from tokenizers import decoders, models, pre_tokenizers
 
 from slm.errors import UserError
+from slm.files.reading import bounded_text, is_unicode
 from slm.registry import register_tokenizer
 from slm.tokenizers.rust_regex import check_export, rust_regex
 from slm.tokenizers.stream import ByteTableTokenizer
@@ -25,19 +28,24 @@ _REPLACEMENT = "\ufffd"
 DEFAULT_PATTERN = r"\w+|[^\w\s]|\s+"  # a word (letters, digits, underscores), another character, or whitespace
 MOST_COUNTED = 4_000_000  # different pieces that are counted at a time, about 100 bytes each
 MIN_VOCAB_SIZE = N_SPECIAL + 1
+_MOST_VOCABULARY_BYTES = 1 << 28  # of a text that is read for its characters alone
 
 
 class PieceTokenizer(ByteTableTokenizer):
-    """A closed list: id 0 is `<unk>`, read as U+FFFD, 1 ends a text, 2 pads, and from 3 on are distinct `pieces`."""
+    """A closed list: id 0 is `<unk>`, read as U+FFFD, 1 ends a text, 2 pads, and from 3 on are distinct `pieces`; or,
+    not `specials_first`, pieces from 0 on, and then these three."""
 
-    unk_id = 0
-    eos_id = 1
-    pad_id = 2
+    specials_first: ClassVar[bool] = True
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self._pieces = list(pieces)
-        self._token_bytes = [_REPLACEMENT.encode(), b"", b"", *(piece.encode() for piece in self._pieces)]
+        spelt = [piece.encode() for piece in self._pieces]
+        special = [_REPLACEMENT.encode(), b"", b""]
+        self._token_bytes = [*special, *spelt] if self.specials_first else [*spelt, *special]
         self.vocab_size = len(self._token_bytes)
+        self.first_id = N_SPECIAL if self.specials_first else 0  # of the pieces
+        self.unk_id = 0 if self.specials_first else len(pieces)
+        self.eos_id, self.pad_id = self.unk_id + 1, self.unk_id + 2
 
     @abstractmethod
     def split(self, text: str) -> Sequence[str]:
@@ -47,7 +55,8 @@ class PieceTokenizer(ByteTableTokenizer):
         # Only the model knows the unknown token. `transformers` makes whatever it is told to be an ``unk_token``
         # special, and special tokens leave nothing in decoded text; here an unknown piece leaves U+FFFD.
         unk, eos, pad = (_unlike(self._pieces, name) for name in ("<unk>", "<|endoftext|>", "<|pad|>"))
-        vocab = {text: i for i, text in enumerate((unk, eos, pad, *self._pieces))}
+        special = {text: i for i, text in enumerate((unk, eos, pad), self.unk_id)}
+        vocab = {**special, **{piece: i for i, piece in enumerate(self._pieces, self.first_id)}}
         backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=unk))
         backend.pre_tokenizer = pre_tokenizers.Split(cutter, behavior="isolated")
         backend.decoder = decoders.Replace(unk, _REPLACEMENT)
@@ -56,7 +65,9 @@ class PieceTokenizer(ByteTableTokenizer):
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        return np.array([1, *map(len, self._token_bytes[1:])])  # an unknown piece: of one character
+        found = np.array(list(map(len, self._token_bytes)))
+        found[self.unk_id] = 1  # an unknown piece: of one character
+        return found
 
     def text_bytes(self, text: str, ids: np.ndarray) -> np.ndarray:
         found = self.bytes_of_id[ids]
@@ -88,7 +99,7 @@ class SimpleTokenizer(PieceTokenizer):
         codes = np.fromiter(map(ord, pieces), dtype=np.int64, count=len(pieces))
         # Indexed by code point; the last entry stays unknown and catches all that lie beyond.
         self._id_of_code = np.full(codes.max(initial=0) + 2, self.unk_id, dtype=np.int64)
-        self._id_of_code[codes] = np.arange(len(pieces)) + N_SPECIAL
+        self._id_of_code[codes] = np.arange(len(pieces)) + self.first_id
 
     @classmethod
     def create(cls, texts: Iterable[str]) -> SimpleTokenizer:
@@ -113,6 +124,55 @@ class SimpleTokenizer(PieceTokenizer):
         return cls(state["pieces"])
 
 
+@register_tokenizer("characters")
+class CharactersTokenizer(SimpleTokenizer):
+    """Given characters by ids from 0 on, nanoGPT's say; any other character is `<unk>`."""
+
+    kind = "characters"
+    specials_first = False
+
+    @classmethod
+    def create(cls, texts: Iterable[str], *, path: str) -> CharactersTokenizer:  # type: ignore[override]
+        """Those that the text in the file `path` holds, sorted by code point; of JSON those that it lists (a text or a
+        list of them in their order, or an object of characters with their ids). `UserError` if it is neither."""
+        file = Path(path).expanduser()
+        text = bounded_text(file, _MOST_VOCABULARY_BYTES, "give the text that the ids were made of")
+        return cls(_listed(file, text) if file.suffix.lower() == ".json" else sorted(set(text)))
+
+    @classmethod
+    def source_files(cls, *, path: str) -> list[Path]:  # type: ignore[override]
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise UserError(f"tokenizer.path: there is no file '{path}'; give the text that the ids were made of")
+        return [file]
+
+
+def _listed(file: Path, text: str) -> list[str]:
+    """The characters of a JSON file in the order of their ids."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"tokenizer.path: {file} is no JSON ({error}); mend it") from None
+    if isinstance(content, dict) and isinstance(content.get("stoi"), dict):
+        content = content["stoi"]  # as nanoGPT calls it
+    if isinstance(content, dict):
+        ids = list(content.values())
+        in_order = all(type(i) is int for i in ids) and sorted(ids) == list(range(len(ids)))
+        listed = sorted(content, key=content.__getitem__) if in_order else []
+    else:
+        listed = list(content) if isinstance(content, str | list) else []
+    if not listed or not all(map(_is_character, listed)) or len({*listed}) < len(listed):
+        raise UserError(
+            f"tokenizer.path: {file} holds no list of different characters in the order of their ids, nor an object of "
+            'characters with ids 0, 1, …; e.g. {"a": 0, "b": 1}'
+        )
+    return listed
+
+
+def _is_character(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 1 and is_unicode(value)
+
+
 @register_tokenizer("regex")
 class RegexTokenizer(PieceTokenizer):
     """One id a piece of text that `pattern` matches, or between two matches, seen often enough; others are `<unk>`."""
@@ -122,7 +182,7 @@ class RegexTokenizer(PieceTokenizer):
     def __init__(self, pieces: Sequence[str], pattern: str) -> None:
         super().__init__(pieces)
         self._pattern = _compile(pattern)
-        self._id_of_piece = {piece: i for i, piece in enumerate(self._pieces, start=N_SPECIAL)}
+        self._id_of_piece = {piece: i for i, piece in enumerate(self._pieces, start=self.first_id)}
 
     @classmethod
     def create(

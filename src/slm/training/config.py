@@ -31,7 +31,8 @@ SHORT_NAMES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "6
 PRECISIONS = ("auto", *SHORT_NAMES, "16-mixed", "16-true", "bf16-mixed", "bf16-true", "32-true", "64-true")
 
 _CLOCK = re.compile(r"(\d+):(\d\d?):(\d\d?):(\d\d?)")
-_FORMS = "must be DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or a mapping ({hours: 1, minutes: 30})"
+_UNITS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+_FORMS = "must be as 1h30m, or DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or a mapping ({hours: 1, minutes: 30})"
 
 # Each schedule, and what it reads.
 SCHEDULES = {
@@ -119,12 +120,15 @@ def check_precision(name: str | int, where: str) -> None:
 
 
 def seconds_of(value: object) -> float | None:
-    """Seconds of a time that is written as ``DD:HH:MM:SS``, or as a mapping of what `datetime.timedelta` takes."""
+    """Seconds of a time that is written as ``1d2h30m15s``, in parts, or ``DD:HH:MM:SS``, or as a mapping of what
+    `datetime.timedelta` takes."""
     if value is None:
         return None
     units: Any = value
-    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
-        units = dict(zip(("days", "hours", "minutes", "seconds"), map(int, clock.groups()), strict=True))
+    written = value.strip() if isinstance(value, str) else ""
+    if written and (found := _CLOCK.fullmatch(written) or _UNITS.fullmatch(written)):
+        numbers = (int(number or 0) for number in found.groups())
+        units = dict(zip(("days", "hours", "minutes", "seconds"), numbers, strict=True))
     try:
         duration = timedelta(**units).total_seconds()
     except (TypeError, ValueError, OverflowError):

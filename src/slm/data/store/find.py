@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import slm
-from slm.data.config import CONVERSATIONS, PART_NAMES, PREFERENCES, STORE_KIND, UNPAIRED, CorpusConfig, Reading
+from slm.data.config import (
+    CONVERSATIONS,
+    IDS_KIND,
+    PART_NAMES,
+    PREFERENCES,
+    STORE_KIND,
+    UNPAIRED,
+    CorpusConfig,
+    Reading,
+)
 from slm.data.documents.hf_datasets import DatasetSource
 from slm.data.documents.source import Source, file_identity, file_sources
 from slm.data.parts import InParts
+from slm.data.store.imports.importing import Import, no_text
 from slm.data.store.preparation import Preparation, content_key
 from slm.data.store.processes import NumProcesses, Processes
 from slm.data.store.scan import Scan
@@ -42,6 +52,8 @@ def find_store(corpus: CorpusConfig, tokenizer: Mapping[str, Any]) -> TokenStore
     text, or the tokenizer's settings do not fit."""
     if corpus.kind == STORE_KIND:
         return _prepared_store(corpus)
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).found(_cache(corpus), build_tokenizer(tokenizer, no_text()))
     sources = told_sources(corpus)
     key = inputs_key(corpus, sources, tokenizer)
     folder = _cache(corpus) / f"{corpus.kind}-{tokenizer['kind']}-{key}"
@@ -53,6 +65,8 @@ def prepare_store(
 ) -> TokenStore:
     """Make the store `folder` out of the corpus, with a tokenizer fitted on its training part; raises as `find_store`.
     After a kill the next call alike goes on; what comes out is the same to the bit, with any number of processes."""
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).make(folder, build_tokenizer(tokenizer, no_text()))
     return _prepare(corpus, told_sources(corpus), tokenizer, folder, num_processes)
 
 
@@ -75,6 +89,8 @@ def tokenize_with(corpus: CorpusConfig, tokenizer: Tokenizer, part: str | None =
         store = _prepared_store(corpus)
         check_usable(store, tokenizer, part)
         return store
+    if corpus.kind == IDS_KIND:
+        return Import(corpus).found(_cache(corpus), tokenizer)
     sources = told_sources(corpus)
     if part == "test" and part not in sources.held and corpus.held_out.test_bytes is None:
         raise UserError(f"split=test: the data has no test part; {_NO_TEST_PART}")
@@ -101,6 +117,8 @@ def check_usable(store: TokenStore, tokenizer: Tokenizer, part: str | None) -> N
 
 def training_texts(corpus: CorpusConfig) -> Iterator[str]:
     """What a corpus gives to train on, read when it is asked for."""
+    if corpus.kind == IDS_KIND:
+        yield from no_text()
     with _scanned(corpus, corpus_sources(corpus), None) as (preparation, _, selection):
         yield from preparation.training_texts(selection)
 
