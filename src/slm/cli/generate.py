@@ -90,7 +90,8 @@ def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.generation.config import settled
     from slm.schema import together, value_problems
 
-    keys = {"run", "checkpoint", "model_dir", "prompt", "prompts", "out", "device", "dtype", "generation", "plugins"}
+    of_model = {"run", "checkpoint", "model_dir", "base", "device", "dtype", "plugins"}
+    keys = {*of_model, "prompt", "prompts", "out", "generation"}
     return together(
         lambda: settled(values["generation"], {}, "generation"),
         lambda: reject_unknown(values, keys),
@@ -119,5 +120,5 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
         print()
 
 
-_PATHS = ("run", "model_dir", "prompts", "out")
+_PATHS = ("run", "model_dir", "base", "prompts", "out")
 main = entry_point(Command("generate", generate, _checked, literal=("prompt",), paths=_PATHS), __name__)
