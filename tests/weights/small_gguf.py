@@ -76,7 +76,6 @@ def write_gguf(file: Path, model: nn.Module, say: Say = lambda writer: None, qua
         # each layout is a permutation: told by where it puts the number of each element
         places = laid_out(name, torch.arange(parameter.numel()).reshape(parameter.shape), config).flatten()
         with torch.no_grad():
-            parameter.flatten()[places] = meant.flatten()
             parameter.copy_(torch.empty(parameter.numel()).scatter_(0, places, meant.flatten()).view_as(parameter))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -74,7 +74,13 @@ def _found(name: str, format: Format | None, mirror: str | None, base: str | Pat
     if not _HUB_NAME.fullmatch(name) or (place.parent != Path() and place.parent.is_dir()):
         raise UserError(f"there is no folder '{name}'; give a run folder, a model bundle or a Hugging Face folder")
     here = f"'{name}' is no folder here"
-    return Source("hf", from_hub(name, here, did_you_mean(name, RELEASES), _HUB_FILES, ignored=["*/*"]), name)
+    fetch = partial(from_hub, name, here, did_you_mean(name, RELEASES), ignored=["*/*"])
+    folder = fetch(_HUB_FILES)
+    found = _forms_in(folder, base)
+    if not found or (found[0].format == "hf" and not has_weights(folder)):
+        folder = fetch((*_HUB_FILES, "pytorch_model*.bin"))
+        found = _forms_in(folder, base)
+    return replace(found[0], name=name) if found else Source("hf", folder, name)
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -162,26 +168,28 @@ def _forms_in(folder: Path, base: str | Path | None) -> list[Source]:
 
 
 def _source_of_file(file: Path) -> Source:
+    if not file.is_file():  # a pipe would wait for ever
+        raise UserError(f"'{file}' is no file; give one that holds a model, or its folder")
     if is_gguf(file):
         return Source("gguf", file, opened=partial(_open_gguf, file))
     if file.name == litgpt.WEIGHTS:
         return Source("litgpt", file.parent)
-    if file.suffix not in (".pt", ".pth", ".bin", ".ckpt"):
-        raise UserError(f"'{file}' is a file; give the folder that holds the model")
-    content = read_torch_file(file)
-    if not nanogpt.is_nanogpt(content):
-        raise UserError(
-            f"'{file}' is a file of torch that does not say its model's shape (nanoGPT's has model_args); give the "
-            "folder that holds the model, with its config.json"
-        )
-    return Source("nanogpt", file.parent, opened=lambda: _open_nanogpt(content, file))
+    if file.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        return Source("nanogpt", file.parent, opened=partial(_open_nanogpt, file))
+    raise UserError(f"'{file}' is a file; give the folder that holds the model")
 
 
 def _open_gguf(file: Path) -> Pretrained:
     return _fitting(open_gguf(file), str(file))
 
 
-def _open_nanogpt(content: Any, file: Path) -> Pretrained:
+def _open_nanogpt(file: Path) -> Pretrained:
+    content = read_torch_file(file)
+    if not nanogpt.is_nanogpt(content):
+        raise UserError(
+            f"'{file}' is a file of torch that does not say its model's shape, as nanoGPT's does; give the folder that "
+            "holds the model, or of a run of slm run=FOLDER checkpoint=NAME"
+        )
     opened = _opened(Source("nanogpt", file.parent), nanogpt.read_nanogpt(content, file))
     if not is_missing(opened.tokenizer):
         return opened
@@ -194,8 +202,8 @@ def _open_nanogpt(content: Any, file: Path) -> Pretrained:
 
 def _open_adapter(folder: Path, given: str | Path | None) -> Pretrained:
     named = peft.base_of(folder)
-    places = [Path(named), folder / named, folder.parent / named] if named else []
-    here = [place for place in places if place.expanduser().exists()]
+    places = [Path(named).expanduser(), folder / named, folder.parent / named] if named else []
+    here = [place for place in places if place.exists() and not place.samefile(folder)]
     if given is None and not here:
         raise UserError(
             f"'{folder}' is a PEFT adapter of {named or 'a model that it does not name'}, which is not here; give the "
@@ -204,7 +212,10 @@ def _open_adapter(folder: Path, given: str | Path | None) -> Pretrained:
     place = given if given is not None else here[0]
     if given is None:
         notice(f"'{folder}' is a PEFT adapter; its base is '{place}'")
-    opened = peft.merged(open_source(find_source(place)), peft.read_adapter(folder))
+    base = find_source(place)
+    if base.format == "peft":
+        raise UserError(f"'{place}' is an adapter, too, and cannot be the base of '{folder}'; give a whole model")
+    opened = peft.merged(open_source(base), peft.read_adapter(folder))
     own = _tokenizer_in(folder)
     facts = {**opened.facts, "source": str(folder), "format": "peft", "base": str(place)}
     return _fitting(replace(opened, tokenizer=opened.tokenizer if is_missing(own) else own, facts=facts), str(folder))

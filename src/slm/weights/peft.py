@@ -37,7 +37,6 @@ class Adapter:
     """What ``adapter_config.json`` says, and the tensors under the names of the base."""
 
     where: str
-    base: str | None  # the base, as its trainer called it
     rank: int
     alpha: float
     rank_pattern: Mapping[str, int]
@@ -65,7 +64,8 @@ class Adapter:
 
 def base_of(folder: Path) -> str | None:
     """What the adapter in `folder` calls its base."""
-    return read_json_object(folder / CONFIG).get("base_model_name_or_path")
+    named = read_json_object(folder / CONFIG).get("base_model_name_or_path")
+    return named if isinstance(named, str) else None
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -100,10 +100,8 @@ def read_adapter(folder: Path) -> Adapter:
             whole[plain] = stored
     if half := [name for name, sides in pairs.items() if len(sides) != 2]:
         raise UserError(f"{source.where} is damaged (half of the update of '{half[0]}' is missing); fetch it again")
-    base = values.get("base_model_name_or_path")
-    named = base if isinstance(base, str) else None
     scales = (rank, alpha, patterns["rank_pattern"], patterns["alpha_pattern"], rslora)
-    return Adapter(source.where, named, *scales, transposed, pairs, frozenset(of_embeddings), whole)
+    return Adapter(source.where, *scales, transposed, pairs, frozenset(of_embeddings), whole)
 
 
 def merged(base: Pretrained, adapter: Adapter) -> Pretrained:
