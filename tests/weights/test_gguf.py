@@ -319,7 +319,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", their_model(LLAMA))
     whole = (tmp_path / "m.gguf").read_bytes()
     damaged = {
-        "ends too early": whole[:3000],
+        "ends too early": whole[:300],
         "does not lie in it whole": whole[:-64],
         "more than 4,000,000 values": whole[:8] + struct.pack("<Q", 1 << 60) + whole[16:],
         "version 1": whole[:4] + struct.pack("<I", 1) + whole[8:],

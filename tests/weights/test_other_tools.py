@@ -224,7 +224,8 @@ def test_an_adapter_beside_a_bundle_in_half_precision(tmp_path: Path) -> None:
     write_adapter(tmp_path / "adapter", exact, ("q_proj", "up_proj"))
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     norm = torch.full((48,), 0.5)
-    save_file({**load_file(file), "base_model.model.model.norm.weight": norm}, file)
+    kept = {name: tensor.clone() for name, tensor in load_file(file).items()}  # which lie in the file to be written
+    save_file({**kept, "base_model.model.model.norm.weight": norm}, file)
     weights = opened(tmp_path / "adapter", base=tmp_path / "bundle").weights()
     up = exact.get_parameter("model.layers.1.mlp.up_proj.weight").bfloat16()
     assert torch.equal(weights["transformer.blocks.1.mlp.up_proj.weight"], up)

@@ -133,7 +133,7 @@ def _source_in(folder: Path, name: str, format: Format | None, base: str | Path 
     if not found:
         if (folder / HPARAMS_FILE).is_file() or any(folder.glob("params.p*")):
             tensorflow_checkpoint(folder)  # says what is missing, or why a pickle is not read
-        if not (folder / BUNDLE_CONFIG).is_file() and not (folder / RUN_BUNDLE / BUNDLE_CONFIG).is_file():
+        if not any((folder / one).exists() for one in (BUNDLE_CONFIG, f"{RUN_BUNDLE}/{BUNDLE_CONFIG}", "checkpoints")):
             refuse_other_tools(folder)
         return Source("slm", find_bundle(name))
     wanted = [source for source in found if source.format == format] or found
