@@ -76,7 +76,7 @@ def read_adapter(folder: Path) -> Adapter:
         if values.get(key) is not None:
             theirs.only(key, value)
     rank, alpha = theirs.count("r", 8), theirs.number("lora_alpha", 8)
-    patterns = {}
+    patterns: dict[str, Mapping[str, Any]] = {}
     for key in ("rank_pattern", "alpha_pattern"):
         given = theirs.get(key, {})
         patterns[key] = given if isinstance(given, Mapping) else {}
@@ -87,7 +87,8 @@ def read_adapter(folder: Path) -> Adapter:
     is_safe = (folder / _SAFETENSORS).is_file() or not (folder / _TORCH_FILE).is_file()
     source = safetensors_in(folder, _SAFETENSORS) if is_safe else torch_files_in(folder, _TORCH_FILE)
     pairs: dict[str, dict[str, StoredTensor]] = {}
-    whole, of_embeddings = {}, set()
+    whole: dict[str, StoredTensor] = {}
+    of_embeddings: set[str] = set()
     for name, stored in source.stored.items():
         plain = name.removeprefix(_PREFIX).replace(".modules_to_save", "").replace(".base_layer", "")
         if part := _PART.fullmatch(plain):

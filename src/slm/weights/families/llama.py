@@ -1,6 +1,7 @@
 """Llama's family (Touvron et al. 2023): SmolLM2, TinyLlama, Llama 2 and 3; Mistral (Jiang et al. 2023); Qwen2, Qwen2.5
 (Yang et al. 2024) and dense Qwen3 (Yang et al. 2025)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from slm.models.config import ModelConfig
@@ -87,6 +88,7 @@ def _window(theirs: ForeignConfig) -> dict[str, Any]:
     if not theirs.flag("use_sliding_window", False) or theirs.values.get("sliding_window", 4096) is None:
         return {}
     kinds, n_layers = theirs.get("layer_types"), theirs.count("num_hidden_layers", 32)
+    full: Sequence[int]
     if kinds is None:
         first = theirs.get("max_window_layers", 28)  # that slides
         full = [] if first == 0 else range(min(theirs.count("max_window_layers", 28), n_layers))

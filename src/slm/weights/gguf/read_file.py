@@ -55,7 +55,8 @@ def read_gguf(file: Path) -> GgufFile:
     if not isinstance(alignment, int) or alignment < 1:
         raise header.damaged(f"general.alignment is {alignment!r}")
     start = -(-header.place // alignment) * alignment
-    stored, kinds = {}, Counter[str]()
+    stored: dict[str, StoredTensor] = {}
+    kinds: Counter[str] = Counter()
     for name, shape, kind, offset in infos:
         try:
             form = gguf.GGMLQuantizationType(kind)
