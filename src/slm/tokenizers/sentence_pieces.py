@@ -57,11 +57,9 @@ def read_sentence_pieces(file: Path, settings: Mapping[str, Any]) -> tokenizers.
         content = opened.read(_LONGEST + 1)
     if not content.startswith(b"\n") or len(content) > _LONGEST:  # the first field; others call their files so, too
         return None
-    require("sentencepiece", "hf", f"the vocabulary {file}")
-    require("google.protobuf", "hf", f"the vocabulary {file}")
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
+    what = f"the vocabulary {file}"
+    require("google.protobuf", "hf", what)
+    proto = require("sentencepiece.sentencepiece_model_pb2", "hf", what).ModelProto()
     with breakdowns_refused(f"{file} is damaged", "fetch it again", also=Exception):
         proto.ParseFromString(content)
         normal, spec = proto.normalizer_spec, proto.trainer_spec

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from slm.errors import UserError, did_you_mean, first_few
 from slm.extras import check_installed
 from slm.files.reading import read_json_object
+from slm.models.config import ModelConfig
 from slm.notices import notice
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.hf_files import from_hub
@@ -19,10 +20,12 @@ from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
 from slm.weights.gguf.read import is_gguf, open_gguf
 from slm.weights.hugging_face import has_weights, read_hugging_face
+from slm.weights.name_table import Table
 from slm.weights.openai_release import HPARAMS_FILE, RELEASES, fetch_release, read_release, tensorflow_checkpoint
 from slm.weights.other_tools import refuse_other_tools
 from slm.weights.own_sampling import sampling_in
 from slm.weights.pretrained import Pretrained
+from slm.weights.tensor_source import TensorSource
 from slm.weights.tf_reader import CHECKPOINT_FILE
 from slm.weights.torch_files import read_torch_file
 
@@ -107,7 +110,7 @@ def open_source(source: Source) -> Pretrained:
     return _opened(source, read(source.folder))
 
 
-def _opened(source: Source, read: Any) -> Pretrained:
+def _opened(source: Source, read: tuple[ModelConfig, Table, TensorSource]) -> Pretrained:
     """With what lies beside the weights: a tokenizer, and how the model's makers sample from it."""
     facts = {"source": source.name or str(source.folder), "format": source.format, **sampling_in(source.folder)}
     return _fitting(Pretrained(*read, _tokenizer_in(source.folder), facts), str(source.folder))

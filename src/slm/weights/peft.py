@@ -127,14 +127,15 @@ def merged(base: Pretrained, adapter: Adapter) -> Pretrained:
         starts = itertools.accumulate(rows, initial=0)
         for name, layout, start, length in zip(entry.theirs, entry.layouts, starts, rows, strict=False):
             update, trained = adapter.update(name), adapter.whole.get(name)
-            if update is None and trained is None:
+            theirs = trained.read() if trained is not None else update
+            if theirs is None:
                 continue
-            given = layout.to_ours(trained.read() if update is None and trained is not None else update)
+            given = layout.to_ours(theirs)
             before = found[start : start + length]
             if given.shape != before.shape:
                 shapes = f"{tuple(given.shape)}, expected {tuple(before.shape)}"
                 raise UserError(f"{adapter.where} is no adapter of this base: '{name}' is {shapes}; give another base")
-            after = given.to(dtype) if update is None else (before.float() + given).to(dtype)
+            after = (given if trained is not None else before.float() + given).to(dtype)
             found = torch.cat([found[:start], after, found[start + length :]])
         return found
 

@@ -209,7 +209,9 @@ class Family:
         for setting in self.settings:
             default = setting.default(transformer) if callable(setting.default) else setting.default
             transformer[setting.ours] = getattr(theirs, setting.kind)(setting.theirs, default)
-        position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)} if self.rotary else {"kind": "learned"}
+        position: Values = {"kind": "learned"}
+        if self.rotary:
+            position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)}
         max_seq_len, vocab_size = theirs.count(*self.length), theirs.count("vocab_size", self.vocab_size)
         if (scaling := position.get("rotary", {}).get("scaling")) and scaling["kind"] == "dynamic":
             max_seq_len = round(max_seq_len * scaling["factor"])  # theirs is the length that it was trained for
