@@ -43,6 +43,8 @@ FLOORS = (
     "weights.tensor_source",
     "weights.name_table",
     "weights.families",
+    "weights.pretrained",
+    "weights.own_sampling",
     "weights.gguf",
     "weights",
     "data.faults",

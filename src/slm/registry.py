@@ -74,7 +74,9 @@ MLPS = Registry("mlp", _in(_TRANSFORMER, "mlp glu"))
 LOSSES = Registry("loss", _in("slm.models.modules.losses", "cross_entropy"))
 _PIECES = _in("slm.tokenizers.pieces", "simple regex characters") | _in("slm.tokenizers.load", "saved")
 TOKENIZERS = Registry("tokenizer", _in("slm.tokenizers.{}", "byte bpe tiktoken hf_gpt2") | _PIECES)
-_FAMILIES = _in("slm.weights.families.{}", "gpt2 llama gpt_neox") | _in("slm.weights.families.llama", "qwen3")
+_FAMILIES = _in("slm.weights.families.{}", "gpt2 llama gpt_neox") | _in(
+    "slm.weights.families.llama", "qwen2 qwen3 mistral"
+)
 FAMILIES = Registry("model family", _FAMILIES)
 _CORPORA = "text tokens jsonl parquet csv code python_stdlib shakespeare_char datasets instructions pairs unpaired"
 CORPORA = Registry("data kind", _in("slm.data.corpora", _CORPORA))

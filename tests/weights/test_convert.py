@@ -355,7 +355,7 @@ def with_setting(**settings: Any) -> Callable[[Path], None]:
 
 
 def only_pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "consolidated.00.pth")
 
 
 def no_tokenizer(folder: Path) -> None:
@@ -373,10 +373,11 @@ def no_tokenizer(folder: Path) -> None:
         (with_setting(model_type="bert"), "model_type 'bert' is not one that slm can read (known: gpt2, gpt_neox"),
         (with_setting(model_type="gpt2"), "does not fit its configuration"),
         (with_setting(hidden_act="xielu"), "slm has no model for hidden_act='xielu'"),
-        (with_setting(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}), "rope_type='longrope'"),
+        (with_setting(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}), "_parameters.long_factor=None"),
+        (with_setting(rope_parameters={"rope_type": "proportional", "rope_theta": 1e4}), "rope_type='proportional'"),
         (with_setting(quantization_config={"quant_method": "gptq"}), "quantized weights cannot be read"),
         (with_setting(num_key_value_heads=5), "must be a multiple of n_kv_heads (5)"),
-        (only_pickled, "only as pytorch_model.bin, a pickle"),
+        (only_pickled, "only as consolidated.00.pth, a pickle"),
         (no_tokenizer, "tokenizer"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json is damaged"),

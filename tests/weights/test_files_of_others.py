@@ -36,6 +36,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "version 4's partial rotary": (NEOX, {"rope_parameters": None, "rotary_pct": 0.5, "rotary_emb_base": 50}),
     "no layer slides": (SLIDING, {"layer_types": ["full_attention"] * 2}),
+    "one layer slides": (SLIDING, {"layer_types": ["full_attention", "sliding_attention"]}),
     "every layer slides": (SLIDING, {"layer_types": ["sliding_attention"] * 2}),
     "the first sliding layer is beyond the last": (SLIDING, {"layer_types": None, "max_window_layers": 28}),
     "every layer slides, version 4": (SLIDING, {"layer_types": None, "max_window_layers": 0}),
@@ -59,10 +60,11 @@ def test_every_form_of_a_configuration_means_what_it_means_to_transformers(form:
     torch.testing.assert_close(loaded(tmp_path)(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_layers_of_two_kinds_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", [["full_attention"], ["full_attention", "chunked_attention"], "sliding_attention"])
+def test_kinds_of_layers_that_are_none(kinds: Any, tmp_path: Path) -> None:
     their_model(SLIDING).save_pretrained(tmp_path)
-    changed(tmp_path, {"layer_types": ["full_attention", "sliding_attention"]})
-    with pytest.raises(UserError, match="sliding window beside layers without"):
+    changed(tmp_path, {"layer_types": kinds})
+    with pytest.raises(UserError, match=r"layer_types=.*sliding_attention and full_attention"):
         read_hugging_face(tmp_path)
 
 

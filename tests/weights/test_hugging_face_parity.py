@@ -37,6 +37,8 @@ LLAMA = {
     "num_key_value_heads": 2, "intermediate_size": 80, "max_position_embeddings": 96,
 }  # fmt: skip
 QWEN3 = {**LLAMA, "model_type": "qwen3", "head_dim": 16}
+QWEN2 = {**LLAMA, "model_type": "qwen2"}
+MISTRAL = {**LLAMA, "model_type": "mistral"}
 LONG = {"original_max_position_embeddings": 16, "factor": 6.0}
 CASES: dict[str, dict[str, Any]] = {
     "gpt2": GPT2,
@@ -53,6 +55,25 @@ CASES: dict[str, dict[str, Any]] = {
         "rope_scaling": {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, **LONG},
     },
     "llama yarn": {**LLAMA, "rope_theta": 1000.0, "rope_scaling": {"rope_type": "yarn", **LONG}},
+    "llama dynamic": {
+        **LLAMA, "max_position_embeddings": 40, "rope_scaling": {"rope_type": "dynamic", "factor": 3.0},
+    },
+    "llama longrope": {
+        **LLAMA,
+        "rope_scaling": {
+            "rope_type": "longrope", "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0], **LONG
+        },
+    },
+    "mistral": {**MISTRAL, "sliding_window": 7},
+    "mistral without a window": {**MISTRAL, "sliding_window": None, "head_dim": 12},
+    "qwen2": QWEN2,
+    "qwen2 tied, the first layer full": {
+        **QWEN2, "tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1
+    },
+    "qwen3 every other layer sliding": {
+        **QWEN3, "num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 7,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "qwen3": QWEN3,
     "qwen3 tied, sliding": {
         **QWEN3, "tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0

@@ -30,7 +30,8 @@ class _Settings:
     out: Text | int
     checkpoint: Text
     to: Literal["slm", "hf"]
-    format: Literal["slm", "hf", "gpt2_tf"] | None
+    base: Text | int | None
+    format: Literal["slm", "hf", "gguf", "peft", "nanogpt", "litgpt", "gpt2_tf"] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     mirror: str | None
     quantize: Literal["int8", "int4"] | None
@@ -51,7 +52,8 @@ def convert(_: dict[str, Any], settings: _Settings) -> None:
     from slm.weights.open_model import find_source, open_source
     from slm.weights.pretrained import lay_out
 
-    source = find_source(str(settings.source), settings.format, settings.mirror)
+    base = None if settings.base is None else str(settings.base)
+    source = find_source(str(settings.source), settings.format, settings.mirror, base)
     if settings.checkpoint != BEST:
         source = run_source(str(settings.source), settings.checkpoint)
     opened = open_source(source)
@@ -100,4 +102,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
 
-main = entry_point(Command("convert", convert, _checked, paths=("source", "out", "mirror")), __name__)
+main = entry_point(Command("convert", convert, _checked, paths=("source", "base", "out", "mirror")), __name__)

@@ -59,7 +59,7 @@ def _checked(values: dict[str, Any]) -> EvaluationConfig:
     names = [field.name for field in fields(EvaluationConfig)]
     return together(
         lambda: checked(EvaluationConfig, {name: values[name] for name in names if name in values}),
-        lambda: reject_unknown(values, {"run", "checkpoint", "model_dir", "data", "task", "plugins", *names}),
+        lambda: reject_unknown(values, {"run", "checkpoint", "model_dir", "base", "data", "task", "plugins", *names}),
         lambda: check_precision(values.get("precision", "auto"), "precision"),
     )[0]
 
@@ -70,5 +70,5 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
     return [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
 
 
-_PATHS = ("run", "model_dir", "data.path", "data.val_path", "data.test_path", "out", "reference")
+_PATHS = ("run", "model_dir", "base", "data.path", "data.val_path", "data.test_path", "out", "reference")
 main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

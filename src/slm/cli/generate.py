@@ -95,10 +95,11 @@ def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.generation.config import settled
     from slm.schema import together, value_problems
 
-    keys = {"run", "checkpoint", "model_dir", "prompt", "system", "prompts", "out", "device", "dtype", "generation"}
+    of_model = {"run", "checkpoint", "model_dir", "base", "device", "dtype", "plugins"}
+    keys = {*of_model, "prompt", "system", "prompts", "out", "generation"}
     return together(
         lambda: settled({**values["generation"], **_system(values)}, {}, "generation"),
-        lambda: reject_unknown(values, {*keys, "plugins"}),
+        lambda: reject_unknown(values, keys),
         lambda: refuse(value_problems(_Device, values["device"], "device")),
         lambda: refuse(value_problems(_Dtype, values["dtype"], "dtype")),
         lambda: _check_files(values),
@@ -133,5 +134,5 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
         print()
 
 
-_PATHS = ("run", "model_dir", "prompts", "out")
+_PATHS = ("run", "model_dir", "base", "prompts", "out")
 main = entry_point(Command("generate", generate, _checked, literal=("prompt", "system"), paths=_PATHS), __name__)

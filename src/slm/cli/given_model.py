@@ -32,8 +32,8 @@ def model_source(values: Mapping[str, Any]) -> Source:
     if len(given) != 1:
         raise UserError(
             ("run and model_dir were both given" if given else "no model was named")
-            + "; give run=PATH (a run folder) or model_dir=PATH|NAME (a bundle, a Hugging Face folder or name, GPT-2's "
-            "released files)"
+            + "; give run=PATH (a run folder) or model_dir=PATH|NAME (a bundle, a Hugging Face folder or name, a GGUF "
+            "file, …)"
         )
     path = str(values[given[0]])
     plugins = checked_plugins(values.get("plugins"))
@@ -42,7 +42,11 @@ def model_source(values: Mapping[str, Any]) -> Source:
     import_plugins([*plugins, *recorded_plugins(run)])  # a model of the user's own is known only behind that
     if given == ["model_dir"] and values["checkpoint"] != BEST:
         raise UserError("checkpoint is one of a run's; give run=PATH, or leave it out")
-    return run_source(path, values["checkpoint"], plugins) if given == ["run"] else find_source(path)
+    if given == ["run"]:
+        if values["base"] is not None:
+            raise UserError("base is that of a PEFT adapter; give model_dir=ADAPTER, or leave it out")
+        return run_source(path, values["checkpoint"], plugins)
+    return find_source(path, base=None if values["base"] is None else str(values["base"]))
 
 
 def run_source(run: str, checkpoint: str, plugins: Sequence[str] = ()) -> Source:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from slm.training.run_config import RunConfig
 
 _DATA_PATHS = ("data.path", "data.val_path", "data.test_path")
-_PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights")
+_PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights", "model.base")
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 

@@ -88,6 +88,9 @@ class GraphedSteps:
         if it is at work elsewhere, and for what a step cannot do; that a model cannot be recorded is said once."""
         if self._failed or settings.overflow == "slide" or torch.is_autocast_enabled(model.head_weight.device.type):
             return None
+        scaling = model.config.modules.position_embedding.rotary.scaling
+        if scaling is not None and scaling.kind in ("dynamic", "longrope"):  # its angles change with the text's length
+            return None
         max_len = min(model.config.params.max_seq_len, max(_SMALLEST, 1 << (room - 1).bit_length()))
         draw = (settings.greedy, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
         key = (n_rows, max_len, None if has_rules(settings) else draw, vocab_size)

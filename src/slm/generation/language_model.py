@@ -159,19 +159,22 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     quantize: str | None = None,
+    base: str | Path | None = None,
 ) -> LanguageModel:
     """Load a model from wherever it is; a `UserError` where there is none, or it is damaged or of no kind slm knows.
 
     Args:
-        source: a run folder (its best model is taken), a model bundle, a Hugging Face folder, a folder with GPT-2's
-            released files, the name of such a release (``gpt2-124m``) or a name on the Hugging Face hub.
+        source: a run folder (its best model is taken), a model bundle, a Hugging Face folder, a GGUF file, a PEFT
+            adapter, a checkpoint of nanoGPT or litgpt, a folder with GPT-2's released files, the name of such a release
+            (``gpt2-124m``) or a name on the Hugging Face hub.
         device: by default a GPU if there is one, else the CPU.
         dtype: of the weights; by default bf16 on a GPU that has it, else as stored, but fp32 for fp16 on a CPU.
         quantize: ``int8`` or ``int4`` weights; by default none, or what a quantized bundle has.
+        base: of a PEFT adapter, the model that it was trained beside; by default the one it names, if that is here.
     """
     heed_others()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    opened = open_source(source if isinstance(source, Source) else find_source(source))
+    opened = open_source(source if isinstance(source, Source) else find_source(source, base=base))
     if dtype is None and place.type == "cuda" and torch.cuda.is_bf16_supported():
         dtype = torch.bfloat16
     if dtype is None and place.type == "cpu" and widest_dtype(opened.table, opened.tensors) == torch.float16:

@@ -11,7 +11,7 @@ from annotated_types import Le
 from pydantic import AfterValidator, WrapValidator
 
 from slm.registry import ACTIVATIONS, ATTENTIONS, LOSSES, MLPS, MODELS, NORMS, POSITION_EMBEDDINGS, Registry
-from slm.schema import FORBID_EXTRA, Count, Flag, Int, PositiveFloat, Probability, Text, checked, dotted
+from slm.schema import FORBID_EXTRA, Count, Flag, Int, NonNegativeInt, PositiveFloat, Probability, Text, checked, dotted
 
 
 def _name_in(registry: Registry) -> AfterValidator:
@@ -51,17 +51,21 @@ class TokenEmbeddingConfig(_Strict):
 @dataclass(frozen=True)
 class RotaryScaling(_Strict):
     """How rotary frequencies are lowered to reach `factor` times further than a model was trained for: ``linear``
-    (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024) or ``yarn`` (Peng et al. 2023)."""
+    (position interpolation, Chen et al. 2023), ``llama3`` (Dubey et al. 2024), ``yarn`` (Peng et al. 2023), ``dynamic``
+    (a base that grows with the text, Peng et al. 2023, section 3.3) or ``longrope`` (Ding et al. 2024)."""
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "dynamic", "longrope"]
     factor: PositiveFloat
-    original_max_seq_len: Count | None = None  # the length it was trained for; llama3 and yarn need it
+    original_max_seq_len: Count | None = None  # the length it was trained for; all but linear need it
     # dimensions that turn fewer times within that length than `low` are scaled whole, more often than `high` not at all
     low_freq_factor: PositiveFloat = 1.0
     high_freq_factor: PositiveFloat = 4.0
     beta_fast: PositiveFloat = 32.0  # yarn's `high`
     beta_slow: PositiveFloat = 1.0  # its `low`
-    attention_factor: PositiveFloat | None = None  # yarn's, of cosines and sines; None for ``0.1 ln(factor) + 1``
+    # of cosines and sines; None for yarn's ``0.1 ln(factor) + 1``, longrope's ``sqrt(1 + ln(factor) / ln(original))``
+    attention_factor: PositiveFloat | None = None
+    short_factors: tuple[PositiveFloat, ...] | None = None  # longrope's divisors of each frequency, within that length
+    long_factors: tuple[PositiveFloat, ...] | None = None  # and beyond it
 
     def __post_init__(self) -> None:
         if self.kind != "linear" and self.original_max_seq_len is None:
@@ -72,7 +76,11 @@ class RotaryScaling(_Strict):
             "linear": (),
             "llama3": ("original_max_seq_len", "low_freq_factor", "high_freq_factor"),
             "yarn": ("original_max_seq_len", "beta_fast", "beta_slow", "attention_factor"),
+            "dynamic": ("original_max_seq_len",),
+            "longrope": ("original_max_seq_len", "attention_factor", "short_factors", "long_factors"),
         }[self.kind]
+        if self.kind == "longrope" and not (self.short_factors and self.long_factors):
+            raise ValueError("scaling of kind longrope needs short_factors and long_factors, one for each frequency")
         for setting in fields(self)[2:]:
             if setting.name not in own and getattr(self, setting.name) != setting.default:
                 raise ValueError(f"{setting.name} is no setting of kind {self.kind}; leave it out")
@@ -118,6 +126,7 @@ class TransformerConfig(_Strict):
     out_proj_bias: DerivedFlag = DERIVED  # null: bias
     qk_norm: Flag = False  # a norm over each head of the queries and keys (Henry et al. 2020)
     sliding_window: Count | None = None  # a position sees itself and this less one before it; null: all before it
+    full_layers: tuple[NonNegativeInt, ...] = ()  # numbers, from 0, of layers that see all before them all the same
     mlp: Annotated[Text, _name_in(MLPS)] = "mlp"  # two matrices; glu: gated, SwiGLU with silu, GeGLU with gelu
     mlp_mult: PositiveFloat = 4  # the MLP's hidden width in `dim`
     mlp_dim: DerivedCount = DERIVED  # or, which comes first, as a number
@@ -152,8 +161,14 @@ class TransformerConfig(_Strict):
         object.__setattr__(self, "mlp_mult", self.mlp_dim / self.dim)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
+        if self.full_layers and (self.sliding_window is None or max(self.full_layers) >= self.n_layers):
+            raise ValueError(f"full_layers are numbers below n_layers ({self.n_layers}), where sliding_window is set")
         if self.parallel_residual and not self.prenorm:
             raise ValueError("parallel_residual needs prenorm: there is no post-norm form of it")
+
+    def window_of(self, layer: int) -> int | None:
+        """The sliding window of the attention in this layer; None if it sees everything."""
+        return None if layer in self.full_layers else self.sliding_window
 
 
 @dataclass(frozen=True)
@@ -196,6 +211,12 @@ class Modules(_Strict):
                 f"rotary positions turn pairs: position_embedding.rotary.fraction ({position.rotary.fraction}) of "
                 f"head_dim ({self.transformer.head_dim}) must be even; it is {self.rotary_dim}"
             )
+        if (scaling := position.rotary.scaling) is not None:
+            given = {len(factors) for factors in (scaling.short_factors, scaling.long_factors) if factors is not None}
+            if given - {self.rotary_dim // 2}:
+                raise ValueError(f"scaling: {max(given)} factors, expected {self.rotary_dim // 2}, one a frequency")
+            if scaling.kind == "dynamic" and self.rotary_dim <= 2:
+                raise ValueError("scaling of kind dynamic: heads that turn only one pair have no base to change")
 
     @property
     def rotary_dim(self) -> int:

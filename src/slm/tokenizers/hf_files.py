@@ -90,6 +90,11 @@ def _content(entry: Any, key: str = "content") -> Any:
     return entry.get(key) if isinstance(entry, Mapping) else entry
 
 
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` says."""
+    return _read(folder / CONFIG_FILE)
+
+
 def _read(file: Path) -> dict[str, Any]:
     return read_json_object(file) if file.is_file() else {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,21 @@ from slm.extras import require
 from slm.files.reading import bounded_text, json_text
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import breakdowns_refused, special_tokens_of
-from slm.tokenizers.hf_files import chat_template, end_ids, from_hub, named_tokens, published_ids
+from slm.tokenizers.hf_files import (
+    chat_template,
+    end_ids,
+    from_hub,
+    named_tokens,
+    published_ids,
+    tokenizer_settings,
+)
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.sentence_pieces import read_sentence_pieces
 from slm.tokenizers.spelling import EOS_TOKEN
 
 _ENCODER_FILE = "encoder.json"
 _MERGES_FILE = "vocab.bpe"
+_PIECES_FILE = "tokenizer.model"
 _LONGEST_MERGES = 4 << 20  # bytes; GPT-2's take 456 KB. A merge is four bytes of text and three hundred of memory
 _COMMON_EOS_TOKENS = (EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")  # the order in which they are tried
 _HUB_FILES = (
@@ -53,29 +62,51 @@ class HfGpt2Tokenizer(HuggingFaceTokenizer):
             path = from_hub(name, here, " that holds tokenizer.json", _HUB_FILES)
         backend = _read(path)
         folder = path if path.is_dir() else path.parent
-        named = named_tokens(folder, backend)
-        template, files_eos = chat_template(folder), named.pop("eos_token", None)
+        return cls.given(
+            backend,
+            named_tokens(folder, backend),
+            chat_template(folder),
+            end_ids(folder),
+            published_ids(folder),
+            eos_token,
+            f"tokenizer.name '{name}'",
+        )
+
+    @classmethod
+    def given(
+        cls,
+        backend: tokenizers.Tokenizer,
+        named: Mapping[str, str],
+        template: str | None,
+        ends: Iterable[int],
+        published: Mapping[str, Mapping[str, Any]],
+        eos_token: str | None = None,
+        where: str = "the tokenizer",
+    ) -> HfGpt2Tokenizer:
+        """A vocabulary with what its files say beside it: tokens that are `named` ``eos_token`` and the like, a chat
+        template, ids that are further `ends`; `eos_token` as for `create`."""
+        names = dict(named)
+        files_eos = names.pop("eos_token", None)
         candidates = [eos_token] if eos_token else _ends_of_text(backend, files_eos, template)
         eos = next((token for token in candidates if backend.token_to_id(token) is not None), None)
         if eos is None:
             tried = ", ".join(map(repr, candidates))
             raise UserError(
-                f"tokenizer.name '{name}' has no end-of-text token (tried {tried}): "
-                "set tokenizer.eos_token to one in its vocabulary"
+                f"{where} has no end-of-text token (tried {tried}): set tokenizer.eos_token to one in its vocabulary"
             )
-        ends: list[int | None] = [*end_ids(folder)]
+        all_ends: list[int | None] = [*ends]
         if files_eos is not None and template is not None and files_eos != eos:
-            named["eos_token"] = files_eos  # what its template calls so
-            ends.append(backend.token_to_id(files_eos))
-        pad = named.get("pad_token")
+            names["eos_token"] = files_eos  # what its template calls so
+            all_ends.append(backend.token_to_id(files_eos))
+        pad = names.get("pad_token")
         return cls(
             backend,
             eos,
             None if pad == files_eos else pad,
-            special_names=named,
+            special_names=names,
             chat_template=template,
-            also_ends=dict.fromkeys(end for end in ends if end is not None),
-            published_ids=published_ids(folder),
+            also_ends=dict.fromkeys(end for end in all_ends if end is not None),
+            published_ids=published,
         )
 
 
@@ -93,8 +124,11 @@ def _ends_of_text(backend: tokenizers.Tokenizer, named: str | None, template: st
 def _read(path: Path) -> tokenizers.Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        is_openais = all((path / name).is_file() for name in (_ENCODER_FILE, _MERGES_FILE))
-        return _read_openais(path) if is_openais else _convert(path)
+        if all((path / name).is_file() for name in (_ENCODER_FILE, _MERGES_FILE)):
+            return _read_openais(path)
+        pieces = path / _PIECES_FILE
+        read = read_sentence_pieces(pieces, tokenizer_settings(path)) if pieces.is_file() else None
+        return read or _convert(path)
     text = json_text(file)
     with breakdowns_refused(f"{file} is not a tokenizer.json", "give one that `tokenizers` can load"):
         return tokenizers.Tokenizer.from_str(text)

@@ -185,7 +185,11 @@ def _opened(fine_tuning: FineTuning, run: Path | None, tokenizer: Mapping[str, A
     from slm.weights.open_model import Source, find_source, open_source  # torch, which nobody else here needs
 
     kept = run is not None and (run / START_BUNDLE).is_dir()
-    opened = open_source(Source("slm", run / START_BUNDLE) if run and kept else find_source(fine_tuning.weights))
+    if run and kept:
+        source = Source("slm", run / START_BUNDLE)
+    else:
+        source = find_source(fine_tuning.weights, base=fine_tuning.base)
+    opened = open_source(source)
     ends = tokenizer.get("eos_token") if tokenizer.get("kind") == PRETRAINED else None
     return opened if ends is None else replace(opened, tokenizer=opened.tokenizer.with_end_of_text(str(ends)))
 

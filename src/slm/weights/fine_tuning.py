@@ -16,6 +16,7 @@ class FineTuning:
 
     __pydantic_config__ = FORBID_EXTRA
     weights: Text  # whatever `slm.weights.open_model.find_source` takes
+    base: Text | None = None  # of a PEFT adapter: the model that it was trained beside
     # to reach further than trained for: by position interpolation (Chen et al. 2023; learned positions are interpolated
     # alike), by a larger rotary base, or by both (Peng et al. 2023)
     extend_positions: Literal["linear", "ntk", "yarn"] | None = None

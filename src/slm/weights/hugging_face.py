@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_folder
 from slm.models.config import ModelConfig
+from slm.notices import notice
 from slm.registry import FAMILIES
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import GENERATION_FILE, save_huggingface
@@ -21,8 +21,11 @@ from slm.weights.name_table import Table, their_tensors
 from slm.weights.own_sampling import their_sampling
 from slm.weights.pretrained import stored_config
 from slm.weights.tensor_source import TensorSource, safetensors_in
+from slm.weights.torch_files import torch_files_in
 
 CONFIG_FILE = "config.json"
+_SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
+_ENDS = ("", ".index.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -35,7 +38,7 @@ def read_hugging_face(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES.names())
         raise UserError(f"{file}: model_type '{model_type}' is not one that slm can read (known: {known})")
-    if values.get("quantization_config"):
+    if values.get("quantization_config") or values.get("quantization"):  # the latter is MLX's
         raise UserError(f"{file}: quantized weights cannot be read; take the model's unquantized release")
     family: Family = FAMILIES.get(model_type)()
     theirs = ForeignConfig(values, str(file))
@@ -48,12 +51,6 @@ def read_hugging_face(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
 
 def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
     """The base prefix is added where a file lacks it; buffers are left out, and a tied head stored a second time."""
-    pickled = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
-    if pickled and not any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
-        raise UserError(
-            f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
-            "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
-        )
     known = {name for entry in table for name in entry.theirs}
 
     def their_name(name: str) -> str | None:
@@ -62,16 +59,29 @@ def _tensors(folder: Path, family: Family, table: Table) -> TensorSource:
             return name if name in known else full
         return None if name.endswith(family.buffers) else name
 
-    source = safetensors_in(folder).renamed(their_name)
-    embedding, head = table[0].theirs[0], source.stored.get(family.head)
-    if head is None or family.head in known:
+    source = _files(folder).renamed(their_name)
+    if family.head in known:
         return source
-    if embedding in source.stored and not torch.equal(head.read(), source.read(embedding)):
+    return source.without_copy(family.head, table[0].theirs[0], "correct tie_word_embeddings in config.json")
+
+
+def _files(folder: Path) -> TensorSource:
+    if any((folder / f"{_SAFETENSORS}{end}").is_file() for end in _ENDS):
+        return safetensors_in(folder)
+    if any((folder / f"{_TORCH_FILE}{end}").is_file() for end in _ENDS):
+        notice(f"'{folder}' holds its weights as {_TORCH_FILE}: read as plain tensors, no code in it runs")
+        return torch_files_in(folder)
+    if pickled := [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]:
         raise UserError(
-            f"{source.where}: '{family.head}' differs from '{embedding}', though {CONFIG_FILE} ties them; "
-            "correct tie_word_embeddings"
+            f"'{folder}' holds its weights only as {pickled[0]}, a pickle, which could run any code when read; take "
+            "the model's safetensors, or write them where you trust the file: model.save_pretrained(…) of transformers"
         )
-    return source.renamed(lambda name: None if name == family.head else name)
+    return safetensors_in(folder)  # says what is missing
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether weights lie there in one of the forms of `transformers`."""
+    return any((folder / f"{name}{end}").is_file() for name in (_SAFETENSORS, _TORCH_FILE) for end in _ENDS)
 
 
 def family_of(config: ModelConfig) -> Family:

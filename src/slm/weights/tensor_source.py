@@ -57,6 +57,14 @@ class TensorSource:
     def read(self, name: str) -> Tensor:
         return self.stored[name].read()
 
+    def without_copy(self, copy: str, of: str, mend: str) -> TensorSource:
+        """Without a tensor that some files store a second time, tied to another; `UserError` if the two differ."""
+        if copy not in self.stored:
+            return self
+        if of in self.stored and not torch.equal(self.read(copy), self.read(of)):
+            raise UserError(f"{self.where}: '{copy}' differs from '{of}', though the model ties them; {mend}")
+        return self.renamed(lambda name: None if name == copy else name)
+
     def renamed(self, rule: Callable[[str], str | None]) -> TensorSource:
         """With the names that `rule` makes of these, None to leave one out; `UserError` if two get one."""
         old: dict[str, str] = {}

@@ -29,7 +29,9 @@ class StackedStep(nn.Module):
         if not few or self.training or torch.is_grad_enabled() or not isinstance(cache, KVCache):
             return None
         if self._made_for != x.dtype:
-            known = serves(x) and all(_is_known(block, x.dtype) for block in blocks)
+            parts: list[Any] = list(blocks)
+            known = serves(x) and all(_is_known(block, x.dtype) for block in parts)
+            known = known and len({block.attention.sliding_window for block in parts}) == 1  # the kernel takes one
             self._made_for, self.stack = x.dtype, Stack(blocks, x.dtype) if known else None
         return None if self.stack is None else self.stack(x, rotation, cache)
 

@@ -81,9 +81,12 @@ class RotaryPositions(PositionEmbedding):
         self.rotary_dim = config.modules.rotary_dim
         self.max_seq_len = config.params.max_seq_len
         self._tables: dict[tuple[torch.device, torch.dtype], Rotation] = {}
+        self._reach = 0  # of the tables: where frequencies are a function of it
 
     def rotation(self, x: Tensor, positions: Positions, end: int) -> Rotation:
         device, dtype = x.device, compute_dtype(x)
+        if (reach := reach_of(self.rotary.scaling, end)) != self._reach:
+            self._tables, self._reach = {}, reach
         table = self._tables.get((device, dtype))
         if table is None or len(table[0]) < end:
             # twice the need, so that a text that grows a token at a time makes few tables, one that slides too
@@ -95,7 +98,7 @@ class RotaryPositions(PositionEmbedding):
     @torch.no_grad()
     @torch.inference_mode(False)  # training goes on with the table that generation made
     def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> Rotation:
-        frequency, factor = frequencies(self.rotary, self.rotary_dim)
+        frequency, factor = frequencies(self.rotary, self.rotary_dim, self._reach)
         angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
         return (angle.cos() * factor).to(device, dtype), (angle.sin() * factor).to(device, dtype)
 
@@ -129,23 +132,49 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
 
 
-def frequencies(config: RotaryConfig, dim: int) -> tuple[Tensor, float]:
-    """Radians a position for each of the `dim` / 2 pairs, fp32, and the factor of cosines and sines. In single
-    precision: published models were trained with these roundings, which show at positions beyond 10,000."""
+def reach_of(scaling: RotaryScaling | None, end: int) -> int:
+    """The length that the frequencies of a text of `end` tokens are made for; 0 where they are the same for all. Keys
+    in a cache stay as they were turned, as in transformers."""
+    if scaling is None or scaling.kind not in ("dynamic", "longrope"):
+        return 0
+    assert scaling.original_max_seq_len is not None
+    if scaling.kind == "dynamic":
+        return max(end, scaling.original_max_seq_len)
+    return scaling.original_max_seq_len + (end > scaling.original_max_seq_len)
+
+
+def frequencies(config: RotaryConfig, dim: int, reach: int = 0) -> tuple[Tensor, float]:
+    """Radians a position for each of the `dim` / 2 pairs, fp32, and the factor of cosines and sines, for a text that
+    `reach_of` says this of. In single precision: published models were trained with these roundings, which show at
+    positions beyond 10,000."""
+    scaling, base = config.scaling, config.base
+    if scaling is not None and scaling.kind == "dynamic" and scaling.original_max_seq_len is not None:
+        stretched = scaling.factor * max(reach / scaling.original_max_seq_len, 1.0) - (scaling.factor - 1)
+        base *= stretched ** (dim / (dim - 2))
     exponent = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
-    frequency = 1.0 / (config.base**exponent)
-    scaling = config.scaling
-    if scaling is None:
+    frequency = 1.0 / (base**exponent)
+    if scaling is None or scaling.kind == "dynamic":
         return frequency, 1.0
     if scaling.kind == "linear":
         return frequency / scaling.factor, 1.0
     assert scaling.original_max_seq_len is not None
     if scaling.kind == "yarn":
         return _yarn(frequency, scaling, scaling.original_max_seq_len, config.base, dim)
+    if scaling.kind == "longrope":
+        return _longrope(frequency, scaling, scaling.original_max_seq_len, reach)
     # long waves scaled whole, short ones not, those between in proportion (Dubey et al. 2024, Llama 3.1's code)
     turns = scaling.original_max_seq_len / (2 * math.pi / frequency)
     kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
     return (1 - kept) * frequency / scaling.factor + kept * frequency, 1.0
+
+
+def _longrope(frequency: Tensor, scaling: RotaryScaling, original: int, reach: int) -> tuple[Tensor, float]:
+    """A divisor of its own for each frequency, found by search (Ding et al. 2024, LongRoPE; Phi-3's code)."""
+    divisors = torch.tensor(scaling.long_factors if reach > original else scaling.short_factors, dtype=torch.float32)
+    factor = scaling.attention_factor
+    if factor is None:
+        factor = math.sqrt(1 + math.log(scaling.factor) / math.log(original)) if scaling.factor > 1 else 1.0
+    return frequency / divisors.to(frequency.device), factor
 
 
 def _yarn(frequency: Tensor, scaling: RotaryScaling, original: int, base: float, dim: int) -> tuple[Tensor, float]:

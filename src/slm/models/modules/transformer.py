@@ -47,7 +47,7 @@ class MultiHeadAttention(nn.Module):
         self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)  # of queries, keys, values
         self.head_dim = config.head_dim
         self.dropout = config.dropout
-        self.sliding_window = config.sliding_window
+        self.sliding_window = config.window_of(layer)
         self.qkv = nn.Linear(config.dim, sum(self.heads) * config.head_dim, bias=config.qkv_bias)
         self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else None
         self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else None
@@ -201,7 +201,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.sliding_window = config.sliding_window
+        self.windows = [config.window_of(layer) for layer in range(config.n_layers)]
         self.recompute = False  # blocks keep their inputs alone for the backward pass and run again there
         # runs the blocks over one new token a row, (blocks, x, rotation, cache) to (B, 1, C), or gives None;
         # `prepare_for_inference` sets it
@@ -223,9 +223,9 @@ class Transformer(nn.Module):
         if cache is not None and values is None and self.decode_step is not None:
             decoded = self.decode_step(self.blocks, x, rotation, cache)
         if decoded is None:
-            decoded, mask = x, self._mask(x, cache, positions)
+            decoded, masks = x, {window: self._mask(x, cache, positions, window) for window in set(self.windows)}
             for layer, block in enumerate(self.blocks):
-                given = (decoded, x, rotation, mask, cache, values and values[layer])
+                given = (decoded, x, rotation, masks[self.windows[layer]], cache, values and values[layer])
                 if self.recompute and torch.is_grad_enabled():
                     decoded = checkpoint(block, *given, use_reentrant=False)
                 elif cache is None:
@@ -236,12 +236,12 @@ class Transformer(nn.Module):
             cache.advance(x.shape[1])
         return self.final_norm(decoded)
 
-    def _mask(self, x: Tensor, cache: Cache | None, positions: Tensor | None) -> Tensor | None:
+    def _mask(self, x: Tensor, cache: Cache | None, positions: Tensor | None, window: int | None) -> Tensor | None:
         if positions is not None:
-            return packed_mask(positions, self.sliding_window)
+            return packed_mask(positions, window)
         if cache is not None:
-            return cache.mask(x.shape[1], self.sliding_window)
-        return attention_mask(x.shape[1], 0, self.sliding_window, x.device)
+            return cache.mask(x.shape[1], window)
+        return attention_mask(x.shape[1], 0, window, x.device)
 
 
 def attention_mask(length: int, past: int, window: int | None, device: torch.device) -> Tensor | None:

@@ -109,5 +109,6 @@ def training_flops_per_token(model: nn.Module) -> float:
     in_products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     if config.modules.output_projection.tie_weights:
         in_products += config.padded_vocab_size * shape.dim
-    seen = min(config.params.max_seq_len, shape.sliding_window or config.params.max_seq_len)
-    return 6.0 * in_products + 12.0 * shape.n_layers * shape.n_heads * shape.head_dim * seen
+    longest = config.params.max_seq_len
+    seen = sum(min(longest, shape.window_of(layer) or longest) for layer in range(shape.n_layers))
+    return 6.0 * in_products + 12.0 * shape.n_heads * shape.head_dim * seen

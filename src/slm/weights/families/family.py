@@ -44,6 +44,15 @@ class ForeignConfig:
         """A finite number above zero; missing, if there is no default, is a problem too."""
         return float(self._above_zero(int | float, key, default, "a number above 0") or 1.0)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers above zero; anything else is a problem."""
+        values = self.get(key)
+        each = [replace(self, values={key: one}, problems=[]) for one in values] if isinstance(values, list) else []
+        found = tuple(one.number(key) for one in each)
+        if not each or any(one.problems for one in each):
+            self._note(key, "(a list of numbers above 0 is expected)")
+        return found
+
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key, default)
         if not isinstance(value, bool):
@@ -87,18 +96,25 @@ class ForeignConfig:
         kind = rope.get(key, "default")
         if kind == "default":
             return None
-        if kind not in ("linear", "llama3", "yarn"):
-            rope._note(key, "(known: default, linear, llama3, yarn)")
+        kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind  # as Phi-3's first files say
+        if kind not in ("linear", "llama3", "yarn", "dynamic", "longrope"):
+            rope._note(key, "(known: default, linear, llama3, yarn, dynamic, longrope)")
             return None
         if kind == "linear":
             return {"kind": kind, "factor": rope.number("factor")}
         longest = self.count("max_position_embeddings")
+        if kind == "dynamic":  # of the model's whole length, whatever its original one is said to be
+            return {"kind": kind, "factor": rope.number("factor"), "original_max_seq_len": longest}
         inside = rope.count("original_max_position_embeddings", longest)
         original = self.count("original_max_position_embeddings", inside)  # as Phi-3 has it, which comes first
         ours: dict[str, Any] = {"kind": kind, "original_max_seq_len": original}
         if kind == "llama3":
             names = ("factor", "low_freq_factor", "high_freq_factor")
             return {**ours, **{name: rope.number(name) for name in names}}
+        if kind == "longrope":
+            factors = {f"{name}s": rope.numbers(name) for name in ("short_factor", "long_factor")}
+            ours["factor"] = rope.number("factor", longest / original)
+            return {**ours, **factors, "attention_factor": _attention_factor(rope, ours["factor"])}
         rope.only("truncate", True)
         ours["factor"] = rope.number("factor", longest / original)
         ours.update({name: rope.number(name) for name in ("beta_fast", "beta_slow") if rope.get(name)})
@@ -134,9 +150,13 @@ def foreign_scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
     theirs = {"rope_type": scaling["kind"], "factor": scaling["factor"]}
     if scaling["original_max_seq_len"] is not None:
         theirs["original_max_position_embeddings"] = scaling["original_max_seq_len"]
-    names = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow", "attention_factor")}
-    theirs.update({name: scaling[name] for name in names.get(scaling["kind"], ()) if scaling[name] is not None})
-    return theirs
+    names = {
+        "llama3": ("low_freq_factor", "high_freq_factor"),
+        "yarn": ("beta_fast", "beta_slow", "attention_factor"),
+        "longrope": ("attention_factor", "short_factors", "long_factors"),
+    }
+    said = {name: scaling[name] for name in names.get(scaling["kind"], ()) if scaling[name] is not None}
+    return {**theirs, **{name.replace("factors", "factor"): value for name, value in said.items()}}
 
 
 def _attention_factor(rope: ForeignConfig, factor: float) -> float | None:
@@ -189,8 +209,12 @@ class Family:
         for setting in self.settings:
             default = setting.default(transformer) if callable(setting.default) else setting.default
             transformer[setting.ours] = getattr(theirs, setting.kind)(setting.theirs, default)
-        position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)} if self.rotary else {"kind": "learned"}
+        position: Values = {"kind": "learned"}
+        if self.rotary:
+            position = {"kind": "rotary", "rotary": theirs.rotary(*self.rotary)}
         max_seq_len, vocab_size = theirs.count(*self.length), theirs.count("vocab_size", self.vocab_size)
+        if (scaling := position.get("rotary", {}).get("scaling")) and scaling["kind"] == "dynamic":
+            max_seq_len = round(max_seq_len * scaling["factor"])  # theirs is the length that it was trained for
         modules = {
             "position_embedding": position,
             "transformer": {**transformer, **self.read_more(theirs)},
@@ -217,7 +241,10 @@ class Family:
         if self.rotary:
             rotary = config.to_dict()["modules"]["position_embedding"]["rotary"]
             values.update(zip(self.rotary[:2], (rotary["base"], rotary["fraction"]), strict=False))
-            values["rope_scaling"] = foreign_scaling(rotary["scaling"])
+            scaling = rotary["scaling"]
+            values["rope_scaling"] = foreign_scaling(scaling)
+            if scaling is not None and scaling["kind"] == "dynamic":
+                values[self.length[0]] = scaling["original_max_seq_len"]
         return {**values, **self.write_more(config)}
 
 

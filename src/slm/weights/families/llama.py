@@ -1,11 +1,15 @@
-"""Llama's family (Touvron et al. 2023): SmolLM2, TinyLlama, Llama 2 and 3, and dense Qwen3 (Yang et al. 2025)."""
+"""Llama's family (Touvron et al. 2023): SmolLM2, TinyLlama, Llama 2 and 3; Mistral (Jiang et al. 2023); Qwen2, Qwen2.5
+(Yang et al. 2024) and dense Qwen3 (Yang et al. 2025)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from slm.models.config import ModelConfig
 from slm.registry import register_family
 from slm.weights.families.family import Family, ForeignConfig, Setting, whole_table, with_bias
 from slm.weights.name_table import Entry
+
+_SLIDING, _FULL = "sliding_attention", "full_attention"  # kinds of layers
 
 
 def llama_table(config: ModelConfig) -> list[Entry]:
@@ -31,6 +35,7 @@ def llama_table(config: ModelConfig) -> list[Entry]:
 
 def llama_like(head_dim: Any, fixed: dict[str, Any], **own: Any) -> Family:
     """What Llama's relatives share, the `head_dim` by default, what is `fixed` besides, and its `own` attributes."""
+    biases = ("out_proj_bias", "qkv_bias")
     return Family(
         settings=(
             Setting("hidden_size", "dim", "count", 4096),
@@ -38,8 +43,7 @@ def llama_like(head_dim: Any, fixed: dict[str, Any], **own: Any) -> Family:
             Setting("num_attention_heads", "n_heads", "count", 32),
             Setting("num_key_value_heads", "n_kv_heads", "count", lambda read: read["n_heads"]),
             Setting("head_dim", "head_dim", "count", head_dim),
-            Setting("attention_bias", "out_proj_bias", "flag", False),
-            Setting("attention_bias", "qkv_bias", "flag", False),
+            *(Setting("attention_bias", bias, "flag", False) for bias in biases if bias not in fixed),
             Setting("intermediate_size", "mlp_dim", "count"),
             Setting("hidden_act", "activation", "activation", "silu"),
             Setting("rms_norm_eps", "norm_eps", "number", 1e-6),
@@ -54,6 +58,10 @@ def llama_like(head_dim: Any, fixed: dict[str, Any], **own: Any) -> Family:
     )
 
 
+def _even_share(read: dict[str, Any]) -> int:
+    return max(read["dim"] // read["n_heads"], 1)
+
+
 def _read_more(theirs: ForeignConfig) -> dict[str, Any]:
     if theirs.count("hidden_size", 4096) % theirs.count("num_attention_heads", 32):
         theirs.problems.append("a hidden_size that num_attention_heads does not divide")  # transformers refuses it too
@@ -64,7 +72,7 @@ def _read_more(theirs: ForeignConfig) -> dict[str, Any]:
 def llama() -> Family:
     """Llama, SmolLM2, TinyLlama."""
     return llama_like(
-        lambda read: max(read["dim"] // read["n_heads"], 1),
+        _even_share,
         {},
         model_type="llama",
         architecture="LlamaForCausalLM",
@@ -75,29 +83,34 @@ def llama() -> Family:
     )
 
 
-def _window(theirs: ForeignConfig) -> int | None:
-    """The window of all layers; None if all see everything. That some slide and others do not is noted."""
+def _window(theirs: ForeignConfig) -> dict[str, Any]:
+    """The window, and the layers that see everything all the same."""
     if not theirs.flag("use_sliding_window", False) or theirs.values.get("sliding_window", 4096) is None:
-        return None
-    kinds = theirs.get("layer_types")
+        return {}
+    kinds, n_layers = theirs.get("layer_types"), theirs.count("num_hidden_layers", 32)
+    full: Sequence[int]
     if kinds is None:
-        first = theirs.get("max_window_layers", 28)
-        slide, see_all = first == 0, isinstance(first, int) and first >= theirs.count("num_hidden_layers", 32)
+        first = theirs.get("max_window_layers", 28)  # that slides
+        full = [] if first == 0 else range(min(theirs.count("max_window_layers", 28), n_layers))
     else:  # as version 5 of transformers writes it; it comes first
-        slide, see_all = (
-            isinstance(kinds, list) and all(kind == name for kind in kinds)
-            for name in ("sliding_attention", "full_attention")
-        )
-    if not (slide or see_all):
-        theirs.problems.append("layers with a sliding window beside layers without (layer_types, max_window_layers)")
-    return theirs.count("sliding_window", 4096) if slide else None
+        if not isinstance(kinds, list) or len(kinds) != n_layers or set(kinds) - {_SLIDING, _FULL}:
+            theirs.problems.append(f"layer_types={kinds!r} (one of {_SLIDING} and {_FULL} a layer is expected)")
+            return {}
+        full = [layer for layer, kind in enumerate(kinds) if kind == _FULL]
+    if len(full) == n_layers:
+        return {}
+    return {"sliding_window": theirs.count("sliding_window", 4096), "full_layers": tuple(full)}
 
 
 def _write_window(config: ModelConfig) -> dict[str, Any]:
-    window = config.modules.transformer.sliding_window
-    if not window:
+    shape = config.modules.transformer
+    if not shape.sliding_window:
         return {"use_sliding_window": False}
-    return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    window = {"use_sliding_window": True, "sliding_window": shape.sliding_window}
+    full = len(shape.full_layers)
+    if shape.full_layers == tuple(range(full)):
+        return {**window, "max_window_layers": full}
+    return {**window, "layer_types": [_SLIDING if shape.window_of(i) else _FULL for i in range(shape.n_layers)]}
 
 
 @register_family("qwen3")
@@ -106,8 +119,45 @@ def qwen3() -> Family:
     return llama_like(
         128,
         {"qk_norm": True},
+        length=("max_position_embeddings", 32768),
         model_type="qwen3",
         architecture="Qwen3ForCausalLM",
-        read_more=lambda theirs: {"sliding_window": _window(theirs)},
+        read_more=_window,
         write_more=_write_window,
+    )
+
+
+@register_family("qwen2")
+def qwen2() -> Family:
+    """Qwen2 and Qwen2.5, the dense sizes, and others of their form."""
+    return llama_like(
+        _even_share,
+        {"qkv_bias": True, "out_proj_bias": False},
+        length=("max_position_embeddings", 32768),
+        model_type="qwen2",
+        architecture="Qwen2ForCausalLM",
+        buffers=(".rotary_emb.inv_freq",),
+        read_more=_window,
+        write_more=_write_window,
+    )
+
+
+def _mistral_window(theirs: ForeignConfig) -> dict[str, Any]:
+    """Its first files have one of 4,096 in all layers, what a file that says nothing means; later ones have null."""
+    none = "sliding_window" in theirs.values and theirs.values["sliding_window"] is None
+    return {"sliding_window": None if none else theirs.count("sliding_window", 4096)}
+
+
+@register_family("mistral")
+def mistral() -> Family:
+    """Mistral 7B and others of its form."""
+    return llama_like(
+        _even_share,
+        {"qkv_bias": False, "out_proj_bias": False},
+        model_type="mistral",
+        architecture="MistralForCausalLM",
+        buffers=(".rotary_emb.inv_freq",),
+        length=("max_position_embeddings", 4096 * 32),
+        read_more=_mistral_window,
+        write_more=lambda config: {"sliding_window": config.modules.transformer.sliding_window},  # one for all layers
     )
