@@ -16,7 +16,7 @@ from slm.tokenizers.extended import ExtendedTokenizer
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
-# as those of Qwen3 and DeepSeek: thoughts are of the last answer alone
+# as Qwen3's: thoughts are of the last answer alone
 THINKING = (
     "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' and loop.last %}<{{ m.reasoning_content }}>"
     "{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:"
