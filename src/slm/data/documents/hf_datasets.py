@@ -84,7 +84,8 @@ class DatasetSource(RecordSource):
 def splits_in_parts(train: DatasetSource, own: Mapping[str, str | None]) -> list[DatasetSource]:
     """What to train on; `InParts` with the `own` splits of "val" and "test", where there are some: of "auto", and
     beside a split that is named like one of training, the only one that is named like the part."""
-    held, told = {}, []
+    held: dict[str, list[DatasetSource]] = {}
+    told: list[str] = []
     names = _names_beside(train) if AUTO in own.values() else []
     for part, split in own.items():
         if split == AUTO:

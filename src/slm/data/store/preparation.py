@@ -64,7 +64,8 @@ class Preparation:
         return found, select(found.records, corpus.filters, corpus.val_fraction, corpus.held_out, parts)
 
     def _refuse_empty(self, found: Scan) -> None:
-        for part, sources in {None: self.sources, **self.sources.held}.items():
+        parts: list[tuple[str | None, list[Source]]] = [(None, self.sources), *self.sources.held.items()]
+        for part, sources in parts:
             units = zip(self.units, found.records, strict=True)
             if sources and not any(len(records) for unit, records in units if unit.part == part):
                 told = f" ({'; '.join(found.faults.lines())})" if found.faults.counts else ""

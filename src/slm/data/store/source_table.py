@@ -50,8 +50,8 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows in columns, for people, below their titles."""
     lines = [[*_COLUMNS, "left out"], *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    placed = [*_COLUMNS.values(), str.ljust]
-    return ["  ".join(map(lambda place, *of: place(*of), placed, line, widths)).rstrip() for line in lines]
+    align = [*_COLUMNS.values(), str.ljust]
+    return ["  ".join(to(cell, n) for to, cell, n in zip(align, line, widths, strict=True)).rstrip() for line in lines]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
