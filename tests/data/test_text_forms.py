@@ -70,7 +70,7 @@ PIECES = ["a", "naïve ", "\n", "\r\n", "\n\n", f" {END} ", f"x{END}\n", f"{END}
 stories = st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=12)
 
 
-@given(stories=stories, span=st.sampled_from([7, 60, 1 << 20]), line_end=st.sampled_from(["\n", "\r\n", " \n"]))
+@given(stories=stories, span=st.sampled_from([24, 60, 1 << 20]), line_end=st.sampled_from(["\n", "\r\n", " \n"]))
 @FEW
 def test_stories_come_as_they_were_written_whatever_the_spans(
     tmp_path_factory: pytest.TempPathFactory, stories: list[str], span: int, line_end: str
@@ -81,7 +81,7 @@ def test_stories_come_as_they_were_written_whatever_the_spans(
     expected = ["first", *(story.strip("\r\n") for story in stories if story.strip()), "last"]
     faults = Faults()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slm.data.documents.text.TextFile.searched", 2)
+        patch.setattr("slm.data.documents.text.TextFile.searched", 12)
         documents = read(file, faults, span_bytes=span)
         file.with_suffix(".txt.gz").write_bytes(gzip.compress(file.read_bytes()))
         again = read(file.with_suffix(".txt.gz"), span_bytes=span)
@@ -99,6 +99,7 @@ def test_stories_come_as_they_were_written_whatever_the_spans(
         ("auto", "one\n</s>\ntwo\n", ["one", "two"]),
         ("auto", f"{END}\none\n{END}", ["one"]),
         ("auto", f"one {END} two\n", [f"one {END} two\n"]),
+        ("</s>", "one</s>two </s> \n\nthree\n</s>\n", ["one", "two ", "three"]),
         ("none", "one\n</s>\ntwo\n", ["one\n</s>\ntwo\n"]),
         ("***", "one\n***\n** *\n***\ntwo", ["one", "** *", "two"]),
         ("blank_lines", "\n\none\nmore\n \n\n\r\n\ntwo\n\n", ["one\nmore", "two"]),
@@ -123,10 +124,18 @@ def test_an_end_of_text_far_from_the_beginning_is_not_looked_for(tmp_path: Path)
     assert len(read(file, separator=END)) == 2
 
 
-def test_headings_that_divide_nothing_are_told(tmp_path: Path) -> None:
-    file, faults = put(tmp_path / "a.txt", " \n = A = \n \n x\n \n = B = \n \n y\n"), Faults()
-    assert len(read(file, faults)) == 1
-    assert "data.separator=heading" in faults.lines()[0]
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (" \n = A = \n \n x\n \n = B = \n \n y\n", "data.separator=heading"),
+        ("one</s>two</s>", "data.separator='</s>'"),
+        ("one </s> \n\n = A = \n", None),
+    ],
+)
+def test_what_might_divide_a_text_and_does_not_is_told(content: str, said: str | None, tmp_path: Path) -> None:
+    file, faults = put(tmp_path / "a.txt", content), Faults()
+    assert texts(read(file, faults)) == [content]
+    assert [said in line for line in faults.lines()] == ([True] if said else [])
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ class Reading:
             )
         if problem := _separator_problem(self.separator) or _encoding_problem(self.encoding):
             raise ValueError(problem)
-        if self.delimiter != AUTO and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            raise ValueError(f"the delimiter must be one character, or auto; got {self.delimiter!r}")
+        if self.delimiter not in (AUTO, "tab") and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise ValueError(f"the delimiter must be one character, tab or auto; got {self.delimiter!r}")
 
 
 def _separator_problem(separator: str) -> str:

@@ -74,7 +74,7 @@ class CsvFile(RecordSource, FileSource):
 
     def _delimiter(self) -> str:
         if self.reading.delimiter != AUTO:
-            return self.reading.delimiter
+            return self.reading.delimiter.replace("tab", "\t")
         if any(ending.lower() == ".tsv" for ending in self.file.suffixes):
             return "\t"
         try:

@@ -18,7 +18,8 @@ _TITLE = rb"\n(?= ?= (?!=)[^\n]{1,300}(?<!=) = ?\r?(?:\n|\Z))"
 
 
 class Separator(NamedTuple):
-    """A `pattern` that begins with the end of a line; what it takes belongs to no document. `told` counts these."""
+    """What a `pattern` takes belongs to no document: an end of text, or the end of the line ahead of a separator.
+    `told` counts the documents."""
 
     pattern: re.Pattern[bytes]
     told: str
@@ -40,6 +41,9 @@ def separator_of(wanted: str, head: bytes) -> Separator | None:
         counts = {end: len(_line(end).findall(b"\n" + head)) for end in ENDS_OF_TEXT if end.encode() in head}
         wanted = max(counts, key=counts.__getitem__, default=NONE)
         wanted = wanted if counts.get(wanted) else NONE
+    elif wanted in ENDS_OF_TEXT:
+        anywhere = re.escape(wanted.encode()) + rb"(?:[ \t]{0,80}\r?(?=\n|\Z))?"
+        return Separator(re.compile(anywhere), f"documents by '{wanted}'")
     if wanted == NONE:
         return None
     if wanted == BLANK_LINES or not wanted.strip("\r\n"):
@@ -53,9 +57,13 @@ def separator_of(wanted: str, head: bytes) -> Separator | None:
     return Separator(_line(wanted), f"documents by the line '{wanted}'")
 
 
-def unused_headings(head: bytes) -> bool:
-    """Whether a text that begins with `head` has titles that `HEADING` would divide it by."""
-    return len(re.findall(_TITLE, b"\n" + head)) > 1
+def undivided(head: bytes) -> str:
+    """What is told of a text that begins with `head` and that nothing divides though a setting could."""
+    if end := next((end for end in ENDS_OF_TEXT if head.count(end.encode()) > 1), None):
+        return f"files with '{end}' inside lines are one document each (\"data.separator='{end}'\" divides them)"
+    if len(re.findall(_TITLE, b"\n" + head)) > 1:
+        return "files with headings ' = Title = ' are one document each (data.separator=heading divides them)"
+    return ""
 
 
 def _line(content: str) -> re.Pattern[bytes]:

@@ -7,12 +7,11 @@ from functools import cached_property
 
 from slm.data.config import AUTO
 from slm.data.documents.compression import BYTE_ORDER_MARK, BrokenFileError
-from slm.data.documents.separator import LOOKED_AT, REACH, Division, Piece, Separator, separator_of, unused_headings
+from slm.data.documents.separator import LOOKED_AT, REACH, Division, Piece, Separator, separator_of, undivided
 from slm.data.documents.source import SEARCHED, WHOLE, Document, FileSource, Span, cut_place, decoded
 from slm.data.faults import Faults
 from slm.registry import register_reader
 
-_NOT_DIVIDED = "files with headings ' = Title = ' are one document each (data.separator=heading divides them)"
 _BEFORE = 4  # bytes before a cut that are looked at: the longest character
 
 
@@ -23,7 +22,7 @@ class TextFile(FileSource):
     searched = SEARCHED
 
     def read(self, span: Span, faults: Faults) -> Iterator[Document]:
-        separator, has_headings = self._form
+        separator, hint = self._form
         try:
             for part in self._parts(span, separator):
                 for document in self._document(part, faults, separator):
@@ -34,18 +33,18 @@ class TextFile(FileSource):
             faults.add(error.kind, self.name, str(error))
         if span.start == 0:
             self.tell_encoding(faults)
-            if has_headings:
-                faults.recognise(_NOT_DIVIDED)
+            if hint:
+                faults.recognise(hint)
 
     @cached_property
-    def _form(self) -> tuple[Separator | None, bool]:
-        """What divides it; if nothing does, whether it has headings."""
+    def _form(self) -> tuple[Separator | None, str]:
+        """What divides it; if nothing does, what might."""
         head = bytearray()
         with suppress(BrokenFileError):  # told when it is read
             for piece in self.pieces(size=LOOKED_AT):
                 head += piece
         separator = separator_of(self.reading.separator, bytes(head))
-        return separator, separator is None and self.reading.separator == AUTO and unused_headings(bytes(head))
+        return separator, undivided(bytes(head)) if separator is None and self.reading.separator == AUTO else ""
 
     def _parts(self, span: Span, separator: Separator | None) -> Iterator[Piece]:
         if separator is None:
