@@ -69,7 +69,7 @@ def test_what_must_be_there() -> None:
             {"kind": "txt"},
             "data.kind: there is no 'txt'; did you mean 'text'? "
             "(known: code, csv, datasets, instructions, jsonl, pairs, parquet, python_stdlib, shakespeare_char, text, "
-            "prepared, mixture)",
+            "tokens, unpaired, prepared, mixture)",
         ),
         ({"patterns": "*.txt"}, "data.patterns should be a valid list; got '*.txt'"),
         ({"path": ["x", 3]}, "data.path should be a valid string; got ['x', 3]"),

@@ -20,11 +20,9 @@ TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "ab"}
 TWO = [*TALK, *TALK]
 
 
-def told(
-    tokenizer: Tokenizer, talks: list[Any], loss_on: Any = "responses", too_long: Any = "drop", n: int = 99
-) -> str:
+def told(tokenizer: Tokenizer, talks: list[Any], loss_on: Any = "responses", longest: int = 99) -> str:
     renderer = ChatRenderer(tokenizer)
-    samples = make_samples(talks, renderer, n, too_long, loss_on)
+    samples = make_samples(talks, renderer, longest, "keep_start", loss_on)
     return learnt_told(samples, tokenizer, renderer.end_ids, loss_on)
 
 

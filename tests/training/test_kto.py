@@ -174,7 +174,7 @@ def test_a_run_in_parts_is_the_run(invoke: Any, run: list[str], tmp_path: Path, 
     assert (figures["reference"], figures["answers"]) == ("kept by the run", 6)
     for name in ("loss", "margin", "accuracy", "log_prob_desirable"):
         assert figures[name] == pytest.approx(float(last[f"val/{name}"]), abs=1e-5), name
-    other = ("data=unpaired", f"data.path={run[-5].removeprefix('data.path=')}", "split=all")
+    other = ("data=unpaired", f"data.path={run[-5].removeprefix('data.path=')}", "split=all", "data.val_fraction=0.25")
     outcome = invoke(tmp_path, "evaluate", "model_dir=whole/model", *other)
     assert (outcome.status, "reference=…" in outcome.err) == (2, True)
 

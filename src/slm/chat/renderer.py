@@ -135,13 +135,13 @@ class ChatRenderer:
 
     @functools.cached_property
     def end_ids(self) -> tuple[int, ...]:
-        """Ids that end a response: the end of text, and the special token that the template writes after one."""
+        """Ids that end a response: the end of text, and the special token, if any, that the template has after one."""
         try:
             answered = self.sample([*_ASKED, _ANSWER])
         except UserError:  # a template that insists on more than this
             return (self._tokenizer.eos_id,)
         last = [token_id for token_id, learnt in zip(answered.ids, answered.learnt, strict=True) if learnt][-1]
-        return tuple(dict.fromkeys((self._tokenizer.eos_id, last)))
+        return tuple(dict.fromkeys((self._tokenizer.eos_id, *({last} & self._special_ids))))
 
     def _asked(self, messages: Sequence[Message], tools: Any = None) -> _Asked:
         parts = self._writer.parts(self._writer.text(messages, tools, asking=True))

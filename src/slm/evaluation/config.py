@@ -56,4 +56,6 @@ class EvaluationConfig:
         if self.eos_token is not None and kind in (CONVERSATIONS, PREFERENCES, UNPAIRED):
             raise UserError(f"eos_token: it ends running text alone; data.kind is {kind}: leave it out")
         if self.reference is not None and kind not in (PREFERENCES, UNPAIRED):
-            raise UserError(f"reference: only preferences (data=pairs, unpaired) have one; data.kind is {kind}")
+            raise UserError(
+                f"reference: only pairs and answers with labels (data=pairs, unpaired) have one; data.kind is {kind}"
+            )

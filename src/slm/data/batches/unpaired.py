@@ -48,7 +48,10 @@ def mismatched(prompts: Sequence[bytes]) -> list[int]:
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
     counts = Counter(prompts)
     if len(counts) == 1:
-        raise UserError("data: all answers of a part are to one prompt; task=kto compares with answers to others")
+        raise UserError(
+            "data: all answers of a part are to one prompt, and task=kto compares with answers to others; give more "
+            "prompts, or a larger data.val_fraction"
+        )
     found = [0] * len(order)
     for place, answer in enumerate(order):
         found[answer] = order[(place + max(counts.values())) % len(order)]
