@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, processors
 
 from slm.extras import require
 from slm.tokenizers.base import breakdowns_refused
 
-Prepend = Literal["always", "first", "never"]
 _SPACE = "\u2581"
 _LONGEST = 64 << 20  # bytes of a vocabulary; the largest there are take five
 
@@ -26,18 +25,15 @@ def merges_by_score(vocab: Mapping[str, int], scores: Mapping[str, float]) -> li
 
 
 def sentence_piece_backend(
-    vocab: Mapping[str, int], merges: list[tuple[str, str]], unk_token: str, prepend: Prepend
+    vocab: Mapping[str, int], merges: list[tuple[str, str]], unk_token: str, prefixed: bool
 ) -> tokenizers.Tokenizer:
-    """A tokenizer of Llama's kind: what the vocabulary lacks is spelt by bytes. `prepend` says whether a space is put
-    before a text, ``always`` before what follows a special token, too."""
+    """A tokenizer of Llama's kind: what the vocabulary lacks is spelt by bytes; where `prefixed` a space is put before
+    a text, and before what follows a special token."""
     model = models.BPE(dict(vocab), merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
-    if prepend == "first":
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first", split=False)
-    else:
-        prepended = [normalizers.Prepend(_SPACE)] if prepend == "always" else []
-        backend.normalizer = normalizers.Sequence([*prepended, normalizers.Replace(" ", _SPACE)])
-    stripped = [] if prepend == "never" else [decoders.Strip(" ", 1, 0)]
+    prepended = [normalizers.Prepend(_SPACE)] if prefixed else []
+    backend.normalizer = normalizers.Sequence([*prepended, normalizers.Replace(" ", _SPACE)])
+    stripped = [decoders.Strip(" ", 1, 0)] if prefixed else []
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
     backend.decoder = decoders.Sequence(steps)
     return backend
@@ -67,9 +63,7 @@ def read_sentence_pieces(file: Path, settings: Mapping[str, Any]) -> tokenizers.
             return None
         vocab = {piece.piece: i for i, piece in enumerate(proto.pieces)}
         merges = merges_by_score(vocab, {piece.piece: piece.score for piece in proto.pieces})
-        legacy = settings.get("legacy", True) is not False
-        prepend: Prepend = "never" if not normal.add_dummy_prefix else "always" if legacy else "first"
-        backend = sentence_piece_backend(vocab, merges, proto.pieces[spec.unk_id].piece, prepend)
+        backend = sentence_piece_backend(vocab, merges, proto.pieces[spec.unk_id].piece, normal.add_dummy_prefix)
         for piece in proto.pieces:
             if piece.type in (piece.CONTROL, piece.UNKNOWN):
                 backend.add_special_tokens([piece.piece])

@@ -1,6 +1,7 @@
 """What `torch.save` wrote, by the reader of torch that makes tensors and plain types alone: no code in a file runs."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,9 @@ def read_torch_file(file: Path) -> Any:
             with zipfile.ZipFile(file) as archive:  # compressed, a few bytes could stand for gigabytes
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed, as torch never writes")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of another pickle protocol, ahead of its refusal
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0][:120]
         raise UserError(

@@ -156,7 +156,8 @@ def foreign_scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "longrope": ("attention_factor", "short_factors", "long_factors"),
     }
     said = {name: scaling[name] for name in names.get(scaling["kind"], ()) if scaling[name] is not None}
-    return {**theirs, **{name.replace("factors", "factor"): value for name, value in said.items()}}
+    lists = {name.replace("factors", "factor"): list(value) for name, value in said.items() if isinstance(value, tuple)}
+    return {**theirs, **{name: value for name, value in said.items() if not isinstance(value, tuple)}, **lists}
 
 
 def _attention_factor(rope: ForeignConfig, factor: float) -> float | None:

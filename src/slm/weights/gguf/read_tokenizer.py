@@ -10,7 +10,7 @@ from slm.notices import notice
 from slm.tokenizers.base import Tokenizer, breakdowns_refused
 from slm.tokenizers.hf_gpt2 import HfGpt2Tokenizer
 from slm.tokenizers.load import missing_tokenizer
-from slm.tokenizers.sentence_pieces import Prepend, begin_with, merges_by_score, sentence_piece_backend
+from slm.tokenizers.sentence_pieces import begin_with, merges_by_score, sentence_piece_backend
 from slm.weights.gguf.splits import GPT2, SPLITS, Split, cut_by
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of tokens
@@ -73,8 +73,8 @@ def _backend(kind: str, values: dict[str, Any], named: dict[str, str], where: st
         cut_by(split, backend)
     elif kind == "llama":
         scores = dict(zip(tokens, values["tokenizer.ggml.scores"], strict=True))
-        prepend: Prepend = "always" if values.get("tokenizer.ggml.add_space_prefix", True) else "never"
-        backend = sentence_piece_backend(vocab, merges_by_score(vocab, scores), named["unk_token"], prepend)
+        prefixed = values.get("tokenizer.ggml.add_space_prefix", True)
+        backend = sentence_piece_backend(vocab, merges_by_score(vocab, scores), named["unk_token"], prefixed)
     else:
         known = "gpt2 (byte-level merges) and llama (SentencePiece)"
         raise UserError(f"{where}: a tokenizer of the kind '{kind}' cannot be read; known are {known}")
