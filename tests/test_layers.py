@@ -45,6 +45,7 @@ FLOORS = (
     "weights.families",
     "weights.gguf",
     "weights",
+    "weights.export",
     "data.faults",
     "data.config",
     "data.documents",

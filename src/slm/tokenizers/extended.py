@@ -32,6 +32,10 @@ class ExtendedTokenizer(Tokenizer):
         ends = (self.eos_id, *self.also_ends)
         return ExtendedTokenizer(self.inner.with_end_of_text(token), self.added, self.chat_template, ends)
 
+    @property
+    def cuts(self) -> tuple[str, ...] | None:
+        return self.inner.cuts
+
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 
