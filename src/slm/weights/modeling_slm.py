@@ -38,7 +38,7 @@ class SlmConfig(PretrainedConfig):
     ) -> None:
         super().__init__(**others)
         self.use_cache = use_cache
-        self.slm = slm
+        self.slm = slm or {}
         self.rotary_frequencies = rotary_frequencies
         self.rotary_factor = rotary_factor
 
@@ -104,10 +104,10 @@ class MLP(nn.Module):
 
     def __init__(self, shape: dict[str, Any]) -> None:
         super().__init__()
-        sizes, bias = (shape["dim"], shape["mlp_dim"]), shape["mlp_bias"]
-        self.gate_proj = nn.Linear(*sizes, bias=bias) if shape["mlp"] == "glu" else None
-        self.up_proj = nn.Linear(*sizes, bias=bias)
-        self.down_proj = nn.Linear(*reversed(sizes), bias=bias)
+        dim, hidden, bias = shape["dim"], shape["mlp_dim"], shape["mlp_bias"]
+        self.gate_proj = nn.Linear(dim, hidden, bias=bias) if shape["mlp"] == "glu" else None
+        self.up_proj = nn.Linear(dim, hidden, bias=bias)
+        self.down_proj = nn.Linear(hidden, dim, bias=bias)
         self.activation = ACTIVATIONS[shape["activation"]]
 
     def forward(self, x: Tensor) -> Tensor:

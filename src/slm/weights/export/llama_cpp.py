@@ -42,9 +42,9 @@ def _differences(architecture: str, config: ModelConfig) -> Iterator[str]:
     activation = _ACTIVATIONS.get(architecture, "silu")
     if shape.activation != activation:
         yield f"activation={shape.activation} (it computes {activation})"
-    for name, value in _BIASES[architecture].items():
-        if getattr(shape, name) != value:
-            yield f"{name}={getattr(shape, name)} (it has {'one' if value else 'none'})"
+    for name, has_one in _BIASES[architecture].items():
+        if getattr(shape, name) != has_one:
+            yield f"{name}={getattr(shape, name)} (it has {'one' if has_one else 'none'})"
     if shape.sliding_window is not None and shape.sliding_window < config.params.max_seq_len:
         yield f"sliding_window={shape.sliding_window} (it sees all positions)"
     scaling = rotary.scaling
@@ -62,7 +62,7 @@ def settings_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
     """The file's entries of the shape, by key without the architecture's name."""
     shape = config.modules.transformer
     norm = "layer_norm_rms_epsilon" if shape.norm == "rms_norm" else "layer_norm_epsilon"
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "context_length": config.params.max_seq_len,
         "embedding_length": shape.dim,
