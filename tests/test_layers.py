@@ -47,6 +47,7 @@ FLOORS = (
     "weights.own_sampling",
     "weights.gguf",
     "weights",
+    "weights.export",
     "data.faults",
     "data.config",
     "data.documents",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from slm.errors import UserError
 from slm.tokenizers.bpe import MIN_BUDGET_BYTES, BpeTokenizer, even_sample
 from slm.tokenizers.pieces import RegexTokenizer, SimpleTokenizer
+from slm.tokenizers.pre_tokenizer import SPLITS
 
 
 def test_an_unknown_character_reads_as_the_replacement_character() -> None:
@@ -79,8 +80,26 @@ def test_the_smallest_vocabulary_is_the_bytes() -> None:
     assert len(tokenizer.encode("日本")) == 6
 
 
+def test_a_split_is_that_of_the_model_it_is_named_after() -> None:
+    """And what is cut so is told in terms by which others know it; what was saved before keeps its own."""
+    text = "x = foo.bar(123)\n    return"
+    pieces = {
+        "gpt2": ["x", "Ġ=", "Ġfoo", ".", "bar", "(", "123", ")", "ĊĠĠĠ", "Ġreturn"],
+        "qwen2": ["x", "Ġ=", "Ġfoo", ".bar", "(", "1", "2", "3", ")Ċ", "ĠĠĠ", "Ġreturn"],
+        "llama3": ["x", "Ġ=", "Ġfoo", ".bar", "(", "123", ")Ċ", "ĠĠĠ", "Ġreturn"],
+        "lines": ["x", "Ġ=", "Ġfoo", ".bar", "(", "1", "2", "3", ")", "ĊĠĠĠĠ", "return"],
+    }
+    for split, expected in pieces.items():
+        tokenizer = BpeTokenizer.create([text] * 9, split=split, vocab_size=300)  # type: ignore[arg-type]
+        cut = tokenizer.to_huggingface().pre_tokenizer.pre_tokenize_str(text)
+        assert [piece for piece, _ in cut] == expected, split
+        assert tokenizer.cuts == (SPLITS[split],)
+        assert BpeTokenizer.from_state(tokenizer.state()).cuts == (SPLITS[split],)
+
+
 def test_indentation_is_one_token_and_a_line_may_be_cut_after_it() -> None:
-    tokenizer = BpeTokenizer.create(["if x:\n        y = 1\n        return y\n"] * 4, vocab_size=300)
+    texts = ["if x:\n        y = 1\n        return y\n"] * 4
+    tokenizer = BpeTokenizer.create(texts, split="lines", vocab_size=300)
     assert len(tokenizer.encode("\n        ")) == 1
     assert tokenizer.encode("if x:\n        ") + tokenizer.encode("return y") == tokenizer.encode(
         "if x:\n        return y"

@@ -154,6 +154,11 @@ def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_
     recorded = {step: loss for file in sorted(files) for step, loss in wandb_losses(file)}
     assert recorded == {int(row["step"]): pytest.approx(float(row["train/loss"])) for row in rows}
 
+    started = [value.metadata.plugin_data for value in summaries(tmp_path / "run/tensorboard") if "start" in value.tag]
+    assert len(started) == 2, "one a session, for the page that compares runs by their settings"
+    assert b"optimizer.weight_decay" in started[0].content
+    assert SECRET.encode() not in started[0].content
+
     # both know the settings, and what auto became (2e-3 at width 192, so 0.012 at 32); they knew none
     hparams = yaml.safe_load((tmp_path / "run/tensorboard/hparams.yaml").read_text())
     configs = [hparams, *(wandb_config(file) for file in files)]
@@ -163,6 +168,13 @@ def test_tensorboard_and_wandb_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_
         assert config["logger"]["wandb"]["notes"] == "***"
     assert hparams["optimizer"]["weight_decay"] == 0.2
     assert sorted(config["optimizer"]["weight_decay"] for config in configs[1:]) == [0.1, 0.2]
+
+
+def summaries(folder: Path) -> list[Any]:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    files = sorted(folder.glob("events.*"))
+    return [value for file in files for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
 
 
 def wandb_losses(file: Path) -> list[tuple[int, float]]:

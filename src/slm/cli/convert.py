@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import slm
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import BEST, run_source
-from slm.errors import UserError
+from slm.errors import UserError, refuse
 from slm.notices import notice
 from slm.schema import FORBID_EXTRA, Text, checked, together
 
@@ -23,18 +24,21 @@ if TYPE_CHECKING:
     from slm.weights.pretrained import Pretrained
 
 
+_DTYPES = {"f16": "float16", "bf16": "bfloat16"}  # of GGUF's forms those that are dtypes
+
+
 @dataclass(frozen=True)
 class _Settings:
     __pydantic_config__ = FORBID_EXTRA
     source: Text | int
     out: Text | int
     checkpoint: Text
-    to: Literal["slm", "hf"]
+    to: Literal["slm", "hf", "gguf", "peft"]
     base: Text | int | None
     format: Literal["slm", "hf", "gguf", "peft", "nanogpt", "litgpt", "gpt2_tf"] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     mirror: str | None
-    quantize: Literal["int8", "int4"] | None
+    quantize: Literal["none", "int8", "int4", "f16", "bf16", "q8_0", "q4_0"] | None
     plugins: Any
 
 
@@ -43,11 +47,42 @@ def convert(_: dict[str, Any], settings: _Settings) -> None:
     out = Path(str(settings.out)).expanduser()
     if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
+    refuse(_problems(settings))
+    write, parameters, dtype = (_adapter if settings.to == "peft" else _model)(settings)
 
     from safetensors import SafetensorError
 
+    try:
+        write(out)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
+    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype}))
+
+
+def _problems(settings: _Settings) -> list[str]:
+    """What does not go together, a line each."""
+    problems = []
+    of_format = {"slm": ("int8", "int4"), "gguf": ("f16", "bf16", "q8_0", "q4_0")}
+    allowed = ("none", *of_format.get(settings.to, ()))
+    if settings.quantize not in (None, *allowed):
+        formats = [to for to, modes in of_format.items() if settings.quantize in modes]
+        problems.append(
+            f"quantize={settings.quantize} is a form of to={formats[0]}; to={settings.to} takes {', '.join(allowed)}"
+        )
+    if settings.quantize in _DTYPES and settings.dtype is not None:
+        problems.append(f"quantize={settings.quantize} names the dtype already; leave dtype out")
+    if settings.to == "gguf" and str(settings.out).endswith(".gguf"):
+        problems.append(f"out: to=gguf makes a folder, with model.gguf and a Modelfile; name one, not '{settings.out}'")
+    if settings.to == "peft" and settings.dtype is not None:
+        problems.append("to=peft writes what was trained as it was; leave dtype out")
+    return problems
+
+
+def _model(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
+    """What writes the model into a folder, its parameters, and how they are stored."""
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
+    from slm.weights.export.gguf import write_gguf
     from slm.weights.hugging_face import write_hugging_face
     from slm.weights.open_model import find_source, open_source
     from slm.weights.pretrained import lay_out
@@ -60,31 +95,46 @@ def convert(_: dict[str, Any], settings: _Settings) -> None:
     if is_missing(opened.tokenizer):
         said = "has no tokenizer, and models are converted whole"
         raise UserError(f"source: '{settings.source}' {said}; add tokenizer.json")
-    quantize = settings.quantize or opened.quantize
-    if quantize is not None and settings.to == "hf":
-        raise UserError(f"to=hf: transformers has no form for quantize={quantize}; convert the unquantized model")
+    if opened.quantize is not None and settings.to != "slm":
+        theirs = {"hf": "transformers", "gguf": "llama.cpp"}[settings.to]
+        said = f"{theirs} has no form for quantize={opened.quantize}"
+        raise UserError(f"to={settings.to}: {said}; convert the unquantized model")
     weights = _weights(opened, settings)
-    facts = {**opened.facts, "converted_by": f"slm {slm.__version__}"}
-    write = partial(write_bundle, quantize=quantize) if settings.to == "slm" else write_hugging_face
-    try:
-        write(out, opened.config, weights, opened.tokenizer, facts)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
-    stored = quantize or str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    mode = None if settings.quantize in ("none", *_DTYPES) else settings.quantize
+    stored = mode or opened.quantize or str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    given = (opened.config, weights, opened.tokenizer, {**opened.facts, "converted_by": f"slm {slm.__version__}"})
+    writers: dict[str, Callable[..., None]] = {
+        "slm": partial(write_bundle, quantize=mode or opened.quantize),
+        "hf": write_hugging_face,
+        "gguf": partial(write_gguf, quantize=mode),
+    }
     parameters = sum(entry.numel() for entry in lay_out(opened.config).state_dict().values())
-    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": stored}))
+    return lambda out: writers[settings.to](out, *given), parameters, stored
+
+
+def _adapter(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
+    """As `_model`, of what LoRA trained in a run."""
+    from slm.training.run_again import adapter_of
+    from slm.weights.export.peft import write_peft
+
+    adapter = adapter_of(Path(str(settings.source)).expanduser(), settings.checkpoint)
+    notice(f"to be laid beside {adapter.base}, in the form that to=hf gives it")
+    parameters = sum(tensor.numel() for tensor in adapter.state.values())
+    given = (adapter.config, adapter.lora, adapter.state, adapter.tokenizer, adapter.base)
+    return lambda out: write_peft(out, *given), parameters, "float32"
 
 
 def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
     import torch
 
-    from slm.models.inference.prepared import prepare_for_inference
+    from slm.models.inference.prepared import MODES, prepare_for_inference
 
-    name = settings.dtype or (opened.published_dtype if settings.to == "hf" else None)
+    published = opened.published_dtype if settings.to in ("hf", "gguf") else None
+    name = settings.dtype or _DTYPES.get(str(settings.quantize)) or published
     dtype = getattr(torch, name) if name else None
-    if settings.dtype is None and name not in (None, opened.stored_dtype):
+    if name == published not in (None, opened.stored_dtype):
         notice(f"the weights leave as {name}, as they were published before training; dtype=float32 keeps every bit")
-    if settings.quantize is None:
+    if settings.quantize not in MODES:
         weights = opened.weights(dtype=dtype)
     else:
         model = opened.model(dtype=dtype)
@@ -92,7 +142,7 @@ def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:
         weights = model.state_dict()
     for name, tensor in weights.items() if dtype == torch.float16 else ():
         if tensor.isinf().any():
-            raise UserError(f"dtype=float16 holds nothing above 65504, and '{name}' does; take bfloat16 or float32")
+            raise UserError(f"float16 holds nothing above 65504, and '{name}' does; take bfloat16 or float32")
     return weights
 
 

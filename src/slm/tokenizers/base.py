@@ -105,6 +105,12 @@ class Tokenizer(ABC):
         """The same vocabulary, with `token` as what ends a text; what ended one before ends a turn."""
         raise UserError(f"eos_token: tokenizer={self.kind} has one end of text alone; leave it out")
 
+    @property
+    def cuts(self) -> tuple[str, ...] | None:
+        """Of byte-level BPE: the patterns (`pre_tokenizer.SPLITS`) by which a text is cut ahead of merging, each of
+        what those before it left whole; None of other kinds, and where a text is cut otherwise."""
+        return None
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; no end-of-text is added."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tokenizers
 from annotated_types import Ge
@@ -14,26 +14,12 @@ from tokenizers import models, pre_tokenizers, trainers
 from slm.errors import UserError
 from slm.registry import register_tokenizer
 from slm.tokenizers.huggingface import HuggingFaceTokenizer
+from slm.tokenizers.pre_tokenizer import SPLITS
 from slm.tokenizers.spelling import EOS_TOKEN, PAD_TOKEN, byte_level
 
 MIN_VOCAB_SIZE = 256 + 2
 CHUNK_CHARS = 1024
 MIN_BUDGET_BYTES = 4 * CHUNK_CHARS  # a chunk always fits: a character is at most 4 bytes of UTF-8
-
-# Merges never cross these pieces. Against GPT-2's pattern, in order:
-# - a run of whitespace with a line break in it is one piece, indentation included: beginning an indented line
-#   costs one token, and a prompt that ends with its line, or with the next line's indentation, is cut as in
-#   training. (Joining the break to the punctuation before it gives 3 % fewer tokens, but then a prompt that
-#   ends in "):" is cut unlike training.)
-# - a word takes the space, tab or mark before it (" x", ".append", "_name", "(self"), as in OpenAI's cl100k_base;
-# - digits stand alone, so that a number is spelt the same wherever it occurs.
-PATTERN = (
-    r"\s*[\r\n][^\S\r\n]*"
-    r"|[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+"
-    r"| ?\p{N}"
-    r"| ?[^\s\p{L}\p{M}\p{N}]+"
-    r"|\s+(?!\S)|\s+"
-)
 
 
 @register_tokenizer("bpe")
@@ -47,16 +33,17 @@ class BpeTokenizer(HuggingFaceTokenizer):
         cls,
         texts: Iterable[str],
         *,
+        split: Literal["gpt2", "qwen2", "llama3", "lines"] = "qwen2",
         vocab_size: Annotated[int, Ge(MIN_VOCAB_SIZE)] = 4096,
         min_frequency: Annotated[int, Ge(1)] = 2,
         train_bytes: Annotated[int, Ge(MIN_BUDGET_BYTES)] = 4_000_000,
     ) -> BpeTokenizer:
-        """Train on an even sample of `texts`, at most `train_bytes`; `vocab_size` counts special ids and the 256 bytes,
-        and is not reached by text with too few pairs that are seen `min_frequency` times."""
+        """Train on an even sample of `texts`, at most `train_bytes`, cut as `SPLITS` says; `vocab_size` counts special
+        ids and the 256 bytes, and is not reached by text with too few pairs that are seen `min_frequency` times."""
         sample = even_sample(texts, train_bytes)
         if not sample:
             raise UserError("tokenizer=bpe got no text to train on: check that the data is not empty")
-        backend = byte_level(models.BPE(), tokenizers.Regex(PATTERN))
+        backend = byte_level(models.BPE(), tokenizers.Regex(SPLITS[split]))
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=min_frequency,

@@ -40,6 +40,10 @@ class ExtendedTokenizer(Tokenizer):
             self.inner.with_end_of_text(token), self.added, self.chat_template, ends, self.template_args
         )
 
+    @property
+    def cuts(self) -> tuple[str, ...] | None:
+        return self.inner.cuts
+
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 

@@ -13,6 +13,7 @@ import tokenizers
 
 from slm.errors import UserError
 from slm.tokenizers.base import StreamDecoder, Tokenizer, breakdowns_refused, ids_up_to, special_tokens_of
+from slm.tokenizers.pre_tokenizer import patterns_of
 from slm.tokenizers.spelling import CHARACTERS, bytes_of_tokens, is_byte_level, keeps_text
 from slm.tokenizers.stream import ByteTableTokenizer, PrefixStreamDecoder
 from slm.tokenizers.text_bytes import PlacedIds, by_ends, stretched
@@ -67,6 +68,10 @@ class HuggingFaceTokenizer(ByteTableTokenizer):
         ends = [self.eos_id, *self.also_ends]
         names = {"eos_token": self._eos_token, **self.special_names}
         return self.from_state({**self.state(), "eos_token": token, "also_ends": ends, "special_names": names})
+
+    @property
+    def cuts(self) -> tuple[str, ...] | None:
+        return patterns_of(self._backend) if self._is_byte_level else None
 
     def to_huggingface(self) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(self._to_str())

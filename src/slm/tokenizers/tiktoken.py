@@ -15,12 +15,15 @@ from tokenizers import models
 from slm.errors import UserError, did_you_mean
 from slm.registry import register_tokenizer
 from slm.tokenizers.base import ids_up_to
+from slm.tokenizers.pre_tokenizer import SPLITS
 from slm.tokenizers.rust_regex import check_export, rust_regex
 from slm.tokenizers.spelling import EOS_TOKEN, byte_level, spelt
 from slm.tokenizers.stream import ByteTableTokenizer
 
 _PIECE = 1 << 15  # characters that are encoded at a time: what this takes stays in the processor's cache
 _CUT = re.compile(r"(?<=[^\W_]) ")  # no encoding's pattern joins a letter or a digit to the space after it
+
+_SPLITS = {**dict.fromkeys(("gpt2", "r50k_base", "p50k_base"), "gpt2"), "cl100k_base": "llama3"}  # cut texts alike
 
 
 @register_tokenizer("tiktoken")
@@ -54,6 +57,11 @@ class TiktokenTokenizer(ByteTableTokenizer):
                 f"tokenizer.encoding '{encoding}' is not in tiktoken's cache and cannot be downloaded "
                 f"({type(error).__name__}): go online once, or set TIKTOKEN_CACHE_DIR to a folder that holds it"
             ) from error
+
+    @property
+    def cuts(self) -> tuple[str, ...] | None:
+        split = _SPLITS.get(self._encoding.name)
+        return None if split is None else (SPLITS[split],)
 
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)

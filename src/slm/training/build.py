@@ -34,6 +34,7 @@ from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 from slm.training.watch.bad_steps import BadSteps
 from slm.training.watch.train_metrics import TrainMetrics
+from slm.weights.export.destinations import destinations
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def build(
     config, resumed = begun.config, begun.resumed
     model_config = fit_vocabulary(config, data.tokenizer, resumed=resumed is not None)
     module, precision = _module(begun, data, model_config, composed)
+    adapts = config.adapter is not None and not config.adapter.also_train
+    notice(destinations(model_config, data.tokenizer, adapts))
     for callback in (*begun.callbacks, *more_callbacks):
         if hasattr(callback, "check_before_training"):  # so that none fails an hour later
             callback.check_before_training(module)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slm.errors import UserError
+from slm.models.config import ModelConfig
 from slm.models.modules.lora import merged_state
+from slm.tokenizers.base import Tokenizer
 from slm.training.first_model import start_model
 from slm.training.lit_module import LanguageModelModule
 from slm.training.parts import optimizer_factory
@@ -26,6 +29,7 @@ from slm.training.run.resume import newest_whole
 from slm.training.run_config import START_BUNDLE, RunConfig, run_config
 from slm.training.tasks.task import TaskData
 from slm.weights.bundle import open_bundle
+from slm.weights.fine_tuning import Lora
 from slm.weights.open_model import Source, find_bundle
 from slm.weights.own_sampling import SAMPLING
 from slm.weights.pretrained import PUBLISHED_DTYPE, Pretrained
@@ -107,28 +111,41 @@ def unchanged_data(run: Path, config: RunConfig) -> TaskData:
 def checkpoint_source(run: Path, name: str, plugins: Sequence[str] = ()) -> Source:
     """The model of checkpoint `name` of the run in folder `run`: ``last``, ``step_00000250``, …; `plugins` are modules
     whose code the run may run, beside slm's and torch's. `UserError`: there is no such run, or checkpoint."""
-    bundle = find_bundle(run)
+    bundle, file = find_bundle(run), checkpoint_file(run, name)
+    return Source("slm", bundle, opened=lambda: _open(run, bundle, file, plugins))
+
+
+def checkpoint_file(run: Path, name: str) -> Path:
+    """Of that name in the run's folder; `UserError` naming those that there are."""
     file = run / CHECKPOINTS / f"{name.removesuffix('.ckpt')}.ckpt"
     if not file.is_file():
         there = ", ".join(sorted(other.stem for other in file.parent.glob("*.ckpt"))) or "none"
         raise UserError(f"checkpoint: the run '{run}' has no '{name}'; there are: {there}")
-    return Source("slm", bundle, opened=lambda: _open(run, bundle, file, plugins))
+    return file
 
 
 def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretrained:
+    opened, content = _opened(run, bundle, file, plugins)
+    with _trained(run, opened, content) as (_, model):
+        weights = {name: tensor.detach().clone() for name, tensor in merged_state(model).items()}
+    facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
+    facts |= {"step": content["global_step"], "checkpoint": file.name}
+    return replace(opened, tensors=tensors_in_memory(weights, str(file)), facts=facts)
+
+
+def _opened(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> tuple[Pretrained, dict[str, Any]]:
+    """The run's bundle and the content of its checkpoint `file`."""
     refuse_unknown_code(run, plugins, left_out=("callbacks", "logger"))
     opened = open_bundle(bundle)
     try:
-        content = read_checkpoint(file)
+        return opened, read_checkpoint(file)
     except UserError as error:
         raise UserError(str(error).replace("resume: ", "checkpoint: ", 1)) from None
-    tensors = tensors_in_memory(_weights(run, opened, content), str(file))
-    facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
-    return replace(opened, tensors=tensors, facts={**facts, "step": content["global_step"], "checkpoint": file.name})
 
 
-def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A plain model's, in the names of a bundle: what training has beside them is merged, or undone."""
+@contextmanager
+def _trained(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> Iterator[tuple[RunConfig, nn.Module]]:
+    """The run's configuration and its model with a checkpoint's weights, as the optimizer gives them."""
     changes = {"run_dir": str(run), "resume": str(run), "callbacks": {}, "logger": {}}
     config = run_config(composed_of(run, changes))
     model = start_model(config, bundle.config, bundle.tokenizer, resumed=True)
@@ -139,4 +156,31 @@ def _weights(run: Path, bundle: Pretrained, content: Mapping[str, Any]) -> dict[
     if hasattr(optimizer, "eval"):
         optimizer.load_state_dict(content["optimizer_states"][0])
     with torch.no_grad(), averaged_weights([optimizer]):
-        return {name: tensor.detach().clone() for name, tensor in merged_state(model).items()}
+        yield config, model
+
+
+# ---- what LoRA trained ----
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Of a run with ``adapter=lora``, beside the weights that it began with."""
+
+    lora: Lora
+    config: ModelConfig
+    state: dict[str, Tensor]  # ``lora_a`` and ``lora_b`` of each layer among it
+    tokenizer: Tokenizer
+    base: str  # the name or folder of those weights
+
+
+def adapter_of(run: Path, name: str, plugins: Sequence[str] = ()) -> Adapter:
+    """That of checkpoint `name` of the run in folder `run`; arguments as of `checkpoint_source`. `UserError` too if the
+    run trained no adapter."""
+    bundle, file = find_bundle(run), checkpoint_file(run, name)
+    opened, content = _opened(run, bundle, file, plugins)
+    with _trained(run, opened, content) as (config, model):
+        state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items() if ".lora_" in key}
+    if config.adapter is None or config.start is None:
+        raise UserError(f"to=peft: the run '{run}' trained all weights, no adapter (adapter=lora); take to=hf")
+    base = config.start.facts.get("source") or read_config(run)["model"]["weights"]
+    return Adapter(config.adapter, opened.config, state, opened.tokenizer, str(base))

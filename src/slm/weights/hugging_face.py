@@ -1,14 +1,16 @@
-"""Models as folders that `transformers` loads with no code of ours: read as ours, and written by a family that can."""
+"""Models as folders that `transformers` loads: read as ours, and written by a family that can, or with code of their
+own."""
 
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from slm.errors import UserError
+from slm.errors import UserError, first_few
 from slm.files.reading import read_json_object
 from slm.files.writing import new_folder
 from slm.models.config import ModelConfig
@@ -16,10 +18,11 @@ from slm.notices import notice
 from slm.registry import FAMILIES
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import GENERATION_FILE, save_huggingface
+from slm.weights.custom_code import MODEL_TYPE, MODELING_FILE, custom_config, read_custom_config, unknown_parts
 from slm.weights.families.family import Family, ForeignConfig
-from slm.weights.name_table import Table, their_tensors
+from slm.weights.name_table import Table, identity_table, their_tensors
 from slm.weights.own_sampling import their_sampling
-from slm.weights.pretrained import stored_config
+from slm.weights.pretrained import TOKEN_ROWS, lay_out, stored_config
 from slm.weights.tensor_source import TensorSource, safetensors_in
 from slm.weights.torch_files import torch_files_in
 
@@ -35,6 +38,9 @@ def read_hugging_face(folder: Path) -> tuple[ModelConfig, Table, TensorSource]:
     file = folder / CONFIG_FILE
     values = read_json_object(file)
     model_type = values.get("model_type")
+    if model_type == MODEL_TYPE:
+        config = stored_config(read_custom_config(values), f"{file}: slm")
+        return config, identity_table(lay_out(config)), safetensors_in(folder)
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES.names())
         raise UserError(f"{file}: model_type '{model_type}' is not one that slm can read (known: {known})")
@@ -84,20 +90,26 @@ def has_weights(folder: Path) -> bool:
     return any((folder / f"{name}{end}").is_file() for name in (_SAFETENSORS, _TORCH_FILE) for end in _ENDS)
 
 
+def nearest_family(config: ModelConfig) -> tuple[Family, list[str]]:
+    """The first family that reads back the same model that it wrote; else the one that comes nearest, and the settings
+    that it cannot say."""
+    families: list[Family] = [FAMILIES.get(name)() for name in FAMILIES.names()]
+    lost = [_lost_by(family, config) for family in families]
+    nearest = min(range(len(families)), key=lambda number: len(lost[number]))
+    return families[nearest], lost[nearest]
+
+
 def family_of(config: ModelConfig) -> Family:
-    """The first family that reads back the same model that it wrote, or `UserError` of what the nearest lacks."""
-    lost = {}
-    for name in FAMILIES.names():
-        family: Family = FAMILIES.get(name)()
-        lost[name] = _lost_by(family, config)
-        if not lost[name]:
-            return family
-    nearest = min(lost, key=lambda name: len(lost[name]))
-    raise UserError(
-        f"no family that transformers knows can hold this model; the nearest, {nearest}, cannot say "
-        + ", ".join(lost[nearest])
-        + " (formats: slm keeps everything)"
-    )
+    """The family that holds the model exactly, or `UserError` of what the nearest lacks."""
+    family, lost = nearest_family(config)
+    if lost:
+        raise UserError(f"no family of models has this shape; the nearest, {family.model_type}, {cannot_say(lost)}")
+    return family
+
+
+def cannot_say(lost: list[str]) -> str:
+    """What a family lacks, as the end of a sentence."""
+    return f"cannot say {first_few(lost)}"
 
 
 def _lost_by(family: Family, config: ModelConfig) -> list[str]:
@@ -124,15 +136,16 @@ def _said(config: ModelConfig) -> dict[str, Any]:
 def write_hugging_face(
     folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
 ) -> None:
-    """Write configurations, safetensors, the tokenizer and a model card that shows the `facts`; an older folder is
-    replaced whole. `UserError` if no family of `transformers` can say what the model or the tokenizer does."""
+    """Write configurations, safetensors, the tokenizer and a model card that shows the `facts`, with a modelling file
+    where no family of `transformers` has the model; an older folder is replaced whole. `UserError` if no file can say
+    what the model or the tokenizer does."""
     from huggingface_hub import save_torch_state_dict  # only here, since models are opened more often than exported
 
-    family = family_of(config)
-    tensors = their_tensors(family.table(config), weights, config.vocab_size)
+    name, shape = _type_and_config(config)
+    tensors = their_tensors(tensor_table(config), weights, config.vocab_size)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    theirs = {**family.write_config(config), **_token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
-    generation = {**(their_sampling(facts) or {"_from_model_config": True}), **_token_ids(tokenizer, GENERATION_FILE)}
+    theirs = {**shape, **token_ids(tokenizer, CONFIG_FILE), "torch_dtype": dtype}
+    generation = {**(their_sampling(facts) or {"_from_model_config": True}), **token_ids(tokenizer, GENERATION_FILE)}
     with new_folder(folder) as partial:
         save_huggingface(tokenizer, partial, config.params.max_seq_len)
         for file, content in ((CONFIG_FILE, theirs), (GENERATION_FILE, generation)):
@@ -140,8 +153,34 @@ def write_hugging_face(
         save_torch_state_dict(tensors, str(partial), max_shard_size="5GB", metadata={"format": "pt"})
         for shard in partial.glob("*.safetensors"):
             shutil.copymode(partial / CONFIG_FILE, shard)  # safetensors makes it its owner's alone
-        card = _model_card(folder.name, family.model_type, config, tensors, facts)
+        if name == MODEL_TYPE:
+            shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
+        card = _model_card(folder.name, name, config, tensors, facts)
         (partial / "README.md").write_text(card, encoding="utf-8")
+
+
+def tensor_table(config: ModelConfig) -> Table:
+    """Names of the tensors of the model as `write_hugging_face` writes it."""
+    family, lost = nearest_family(config)
+    if not lost:
+        return family.table(config)
+    return [replace(entry, padded=entry.ours in TOKEN_ROWS) for entry in identity_table(lay_out(config))]
+
+
+def _type_and_config(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """The model's type there, and its ``config.json`` but for token ids and dtype."""
+    family, lost = nearest_family(config)
+    if not lost:
+        return family.model_type, family.write_config(config)
+    if unknown := unknown_parts(config):
+        raise UserError(
+            f"a part of your own leaves by to=slm alone, for others know nothing of it: {', '.join(unknown)}"
+        )
+    notice(
+        f"no family of transformers has this model (the nearest, {family.model_type}, {cannot_say(lost)}): it brings "
+        f"its own {MODELING_FILE.name}, and loads with trust_remote_code=True"
+    )
+    return MODEL_TYPE, custom_config(config)
 
 
 def _model_card(
@@ -160,6 +199,7 @@ def _model_card(
     return card.format(
         title=title,
         family=family,
+        trust=", trust_remote_code=True" if family == MODEL_TYPE else "",
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         shape=_rows(sizes),
         facts=_rows(facts) or "| source | converted, not trained here |",
@@ -171,7 +211,7 @@ def _rows(values: Mapping[str, Any]) -> str:
     return "\n".join(f"| {key} | {value} |" for key, value in shown.items())
 
 
-def _token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:
+def token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:
     """As the model's publisher said them in `file`, with ends that no file of theirs had; else the tokenizer's."""
     published = tokenizer.published_ids
     said = published.get(file) or published.get(CONFIG_FILE, {})

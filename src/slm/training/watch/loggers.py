@@ -5,7 +5,7 @@ import functools
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from slm.extras import require
 from slm.masking import masked, masked_argument
 from slm.notices import notice
+from slm.schema import dotted
 from slm.training.lightning_seams import opened_experiment
 
 _REST = 20  # times as long as a failure took is the logger left alone: it costs at most a twentieth of the time
@@ -40,12 +41,20 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
 
 
 class _TensorBoard(TensorBoardLogger):
-    """Writes ``hparams.yaml`` anew when a run is resumed: Lightning leaves that of the first session."""
+    """Writes ``hparams.yaml`` anew when a run is resumed: Lightning leaves that of the first session. Settings stand in
+    the events too, for the page that compares runs by them: without a metric of its own Lightning leaves them out."""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
         super().log_hyperparams(params, *args, **kwargs)
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = (bool, int, float, str)
+        leaves = ((key, value) for key, value in dotted(params) if not isinstance(value, Mapping))
+        flat = {key: value if isinstance(value, plain) else str(value) for key, value in leaves}
+        for summary in hparams(flat, {"val/loss": 0.0}):  # a number that runs have
+            self.experiment.file_writer.add_summary(summary)
 
 
 class _Wandb(WandbLogger):

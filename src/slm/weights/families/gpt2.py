@@ -52,4 +52,5 @@ def gpt2() -> Family:
         only={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
         written=dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         gelu_tanh="gelu_new",
+        write_more=lambda config: {"n_ctx": config.params.max_seq_len},  # which readers of its first form look for
     )
