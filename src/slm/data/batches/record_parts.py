@@ -1,7 +1,6 @@
 """Where the records of training and of validation lie: files, folders, data sets of the library `datasets`."""
 
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -10,17 +9,12 @@ from slm.data.config import CorpusConfig
 from slm.data.corpora import RECORD_FILES, find_files
 from slm.data.documents.hf_datasets import DatasetSource, saved_splits
 from slm.data.documents.source import Source, file_sources
+from slm.data.parts import part_of
 from slm.errors import UserError, first_few
 from slm.notices import notice
 
 T = TypeVar("T")
 PartName = Literal["train", "val", "test"]
-_NAMES: dict[str, PartName] = {
-    "train": "train",
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    "test": "test",
-}
-_NAME = re.compile(rf"(?<![a-z])({'|'.join(_NAMES)})(?![a-z])", re.IGNORECASE)
 
 
 class RecordParts(NamedTuple):
@@ -45,7 +39,7 @@ def record_parts(corpus: CorpusConfig) -> RecordParts:
         if several := next((names for names in by_part.values() if len(names) > 1), None):
             known = ", ".join(several)
             raise UserError(f"data.path: '{path}' has several splits ({known}); name one: data.split, data.val_split")
-        return _told(path, named, lambda source: source.split)
+        return _told(path, named, lambda source: str(source.split))
     files = find_files(path, RECORD_FILES)
     if not Path(os.path.expanduser(path)).is_dir():
         return RecordParts([*file_sources(files, corpus.reading)], [])
@@ -80,17 +74,16 @@ def _data_set(path: str, split: str, corpus: CorpusConfig) -> DatasetSource:
     return DatasetSource(path, corpus.settings.get("name"), split, None, False, corpus.reading)
 
 
-def _by_name(found: Iterable[T], name_of: Callable[[T], str]) -> dict[PartName, list[T]]:
+def _by_name(found: Iterable[T], name_of: Callable[[T], str]) -> dict[str, list[T]]:
     """By what the name says; all are of training where none says that it is."""
-    parts: dict[PartName, list[T]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[T]] = {"train": [], "val": [], "test": []}
     every = list(found)
     for one in every:
-        said = _NAME.search(Path(name_of(one)).name) or _NAME.search(name_of(one))
-        parts[_NAMES[said[1].lower()] if said else "train"].append(one)
+        parts[part_of(Path(name_of(one))) or "train"].append(one)
     return parts if parts["train"] else {"train": every, "val": [], "test": []}
 
 
-def _told(path: str, parts: dict[PartName, list[T]], name_of: Callable[[T], str]) -> RecordParts:
+def _told(path: str, parts: dict[str, list[T]], name_of: Callable[[T], str]) -> RecordParts:
     """The parts, the test part for validation where there is no other."""
     val, unused = (parts["val"], parts["test"]) if parts["val"] else (parts["test"], [])
     if val:

@@ -12,7 +12,7 @@ from slm.files.writing import flush_file, new_folder
 from slm.models.config import ModelConfig
 from slm.notices import notice
 from slm.tokenizers.base import Tokenizer
-from slm.tokenizers.hf_files import GENERATION_FILE
+from slm.tokenizers.hf_files import GENERATION_FILE, published_template
 from slm.weights.export.llama_cpp import architecture_of, rotary_factors, settings_of
 from slm.weights.export.modelfile import modelfile
 from slm.weights.export.vocabulary import Vocabulary, check_ids, vocabulary_of
@@ -103,8 +103,8 @@ def _add_tokenizer(writer: Any, vocabulary: Vocabulary, tokenizer: Tokenizer) ->
         said["bos_token_id"] = tokenizer.begin_ids[0]
     for key, value in {**said, "add_bos_token": bool(tokenizer.begin_ids), "add_eos_token": False}.items():
         _add(writer, f"tokenizer.ggml.{key}", value)
-    if tokenizer.chat_template is not None:
-        writer.add_chat_template(tokenizer.chat_template)
+    if (template := published_template(tokenizer, marks=False)) is not None:
+        writer.add_chat_template(template)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -69,9 +69,10 @@ def _around(tokenizer: Tokenizer, *roles: str) -> list[str]:
     """What is written around the contents of a conversation that asks for an answer."""
     contents = {"system": _SYSTEM, "user": _ASKED, "assistant": _ANSWER}
     ends = [token for token, token_id in tokenizer.special_tokens.items() if token_id == tokenizer.eos_id]
-    names = {"eos_token": "".join(ends), **tokenizer.special_names, "bos_token": ""}
+    names = {"eos_token": "".join(ends), **tokenizer.special_names, "bos_token": "", **tokenizer.template_args}
     messages = [{"role": role, "content": contents[role]} for role in roles]
-    text = rendered(str(tokenizer.chat_template), None, messages=messages, add_generation_prompt=True, **names)
+    names |= {"messages": messages, "add_generation_prompt": True}
+    text = rendered(str(tokenizer.chat_template), None, names)
     pieces = re.split("|".join(contents.values()), re.sub(f"[{RESPONSE_BEGINS}{RESPONSE_ENDS}]", "", text))
     if re.findall("|".join(contents.values()), text) != [contents[role] for role in roles]:
         raise ValueError("a message is left out, or written twice")
