@@ -50,6 +50,7 @@ FLOORS = (
     "weights.export",
     "data.faults",
     "data.config",
+    "data.parts",
     "data.documents",
     "data.corpora",
     "data.store",
