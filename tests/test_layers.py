@@ -46,6 +46,7 @@ FLOORS = (
     "weights",
     "data.faults",
     "data.config",
+    "data.parts",
     "data.documents",
     "data.corpora",
     "data.store",
