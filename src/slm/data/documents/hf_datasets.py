@@ -130,7 +130,7 @@ def _loaded(of: DatasetSource) -> Any:
     path = os.path.expanduser(of.path)
     try:
         if _is_saved(path):
-            return _saved_rows(datasets.load_from_disk(path), of.split)
+            return _saved_rows(datasets, datasets.load_from_disk(path), of.split)
         return datasets.load_dataset(path, of.config, split=of.split, revision=of.revision, streaming=of.streaming)
     except Exception as error:  # the library raises what its parts raise: of the network, of the format, of names
         said = " ".join(f"{type(error).__name__}: {error}".split())
@@ -140,7 +140,7 @@ def _loaded(of: DatasetSource) -> Any:
         ) from error
 
 
-def _saved_rows(saved: Any, split: str | None) -> Any:
+def _saved_rows(datasets: Any, saved: Any, split: str | None) -> Any:
     """Of what `save_to_disk` wrote the rows that `split` names, cuts and adds. A data set that was saved by itself is
     called "train", beside its own name if it has one."""
     if split is None:
@@ -148,7 +148,5 @@ def _saved_rows(saved: Any, split: str | None) -> Any:
     splits = saved if isinstance(saved, dict) else dict.fromkeys(("train", str(saved.split or "train")), saved)
     if split in splits:
         return splits[split]
-    import datasets
-
     ranges = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in splits.items()})
     return datasets.concatenate_datasets([splits[one.splitname].select(range(one.from_, one.to)) for one in ranges])

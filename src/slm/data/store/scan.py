@@ -155,7 +155,7 @@ def add_counts(sums: dict[str, int], more: Mapping[str, int]) -> None:
 
 
 def _about(source: Source, part: str | None) -> dict[str, Any]:
-    counts = {"sha256": None, "documents": 0, "faults": {}}
+    counts: dict[str, Any] = {"sha256": None, "documents": 0, "faults": {}}
     own = {"part": part} if part else {}
     return {"name": source.name, "form": source.form, "bytes": source.size(), **counts, **own}
 

@@ -25,7 +25,7 @@ _NOTHING_HELD = HeldOut()
 class Cut(NamedTuple):
     """From where on the only document belongs to another split."""
 
-    index: int  # of the part
+    part: int  # its number
     place: int  # in it
     split: str
     in_bytes: bool  # of UTF-8; else in characters. A character that it would divide stays behind it
@@ -58,7 +58,7 @@ class Chosen:
         return self.cuts if any(cut.in_bytes for cut in self.cuts) else next((cut[:2] for cut in self.cuts), None)
 
     def _parts(self, index: int, split: str, document: Document) -> Iterator[tuple[str, Document]]:
-        cuts = [cut for cut in self.cuts if cut.index == index]
+        cuts = [cut for cut in self.cuts if cut.part == index]
         if not cuts:
             yield split, replace(document, ends=False) if self.sole else document
             return
@@ -117,7 +117,7 @@ def select(
         own = np.arange(*np.append(starts, len(part_chars))[divided[0] : divided[0] + 2])
         cuts = wanted.cuts(own, _column(records, "bytes") if wanted.in_bytes else part_chars)
         for cut in cuts:
-            of_parts[own[own > cut.index]] = _CODES[cut.split]
+            of_parts[own[own > cut.part]] = _CODES[cut.split]
             counts[cut.split] += 1
     if not counts["test"]:
         del counts["test"]
@@ -125,7 +125,7 @@ def select(
     sole = {code: int(kept[part_of == code].sum()) == 1 for code in set(given)}
     units, start = [], 0
     for code, end in zip(given, np.cumsum([len(of_unit) for of_unit in records]).tolist(), strict=True):
-        here = tuple(cut._replace(index=cut.index - start) for cut in cuts if start <= cut.index < end)
+        here = tuple(cut._replace(part=cut.part - start) for cut in cuts if start <= cut.part < end)
         units.append(Chosen(of_parts[start:end], part_chars[start:end], sole=sole[code], cuts=here))
         start = end
     return Selection(units, counts, reasons, why, n_bytes)
