@@ -171,14 +171,11 @@ def _openai(fields: Fields, roles: Roles) -> ReadPair:
     if not isinstance(given, Mapping) or "non_preferred_output" not in fields:
         raise RecordError(f"has no 'input' with messages, or no 'non_preferred_output' {fields}")
     names = ("preferred_output", "non_preferred_output")
-    answers = [_answer(fields, name, roles) for name in names]
-    if any(before for before, _ in answers):
+    (before, chosen), (other, rejected) = (_answer(fields, name, roles) for name in names)
+    if before or other:
         raise RecordError("has more than one message in 'preferred_output' or 'non_preferred_output'")
     prompt = messages_in(given.get("messages"), "input.messages", roles)
-    tools = tools_in(given)
-    return ReadPair(
-        Pair(tuple(prompt), *(text for _, text in answers), tools), "input/preferred_output/non_preferred_output"
-    )
+    return ReadPair(Pair(tuple(prompt), chosen, rejected, tools_in(given)), "/".join(["input", *names]))
 
 
 def _shp(fields: Fields) -> ReadPair:
