@@ -35,7 +35,7 @@ def test_ends_of_answers_are_told() -> None:
     assert told(chatml, [TALK, TWO]).endswith("9 of 68 tokens, each of 3 answers to its end, '<|im_end|>'")
     assert told(chatml, [TALK, TWO], longest=45).endswith("of 3 answers 2 to their end, '<|im_end|>'")
     alpaca = with_template(ByteTokenizer(), "alpaca")
-    assert "each of 2 answers to its end, '<|endoftext|>'" in told(alpaca, [TWO])
+    assert "each of 2 answers to its end, '<|endoftext|>'" in told(alpaca, [TWO], longest=400)
     assert "each of 1 answers" in told(chatml, [TWO], loss_on="all")
 
 

@@ -170,14 +170,12 @@ def _openai(fields: Fields, roles: Roles) -> ReadPair:
     given = fields.get("input")
     if not isinstance(given, Mapping) or "non_preferred_output" not in fields:
         raise RecordError(f"has no 'input' with messages, or no 'non_preferred_output' {fields}")
-    (before, chosen), (other, rejected) = (
-        _answer(fields, name, roles) for name in ("preferred_output", "non_preferred_output")
-    )
+    names = ("preferred_output", "non_preferred_output")
+    (before, chosen), (other, rejected) = (_answer(fields, name, roles) for name in names)
     if before or other:
         raise RecordError("has more than one message in 'preferred_output' or 'non_preferred_output'")
     prompt = messages_in(given.get("messages"), "input.messages", roles)
-    pair = Pair(tuple(prompt), chosen, rejected, tools_in(given))
-    return ReadPair(pair, "input/preferred_output/non_preferred_output")
+    return ReadPair(Pair(tuple(prompt), chosen, rejected, tools_in(given)), "/".join(["input", *names]))
 
 
 def _shp(fields: Fields) -> ReadPair:
