@@ -202,7 +202,7 @@ MISTAKES = [
     (("run=RUN", "prompts=long.txt"), "the prompt has 40 tokens"),
     (("run=RUN", "prompt=a", "temperature=1"), "did you mean 'generation.temperature'?"),
     (("run=RUN", "prompt=a", "generation.top_k=-1"), "generation.top_k should be greater than or equal to 0"),
-    (("run=RUN", "prompt=a", "device=gpu"), "device should be 'auto', 'cpu' or 'cuda'; got 'gpu'"),
+    (("run=RUN", "prompt=a", "device=gpu"), "did you mean 'device=cuda'?"),
     (("run=RUN", "prompt=a", "dtype=int8"), "dtype should be 'auto', 'float32', 'bfloat16' or 'float16'; got 'int8'"),
     (("run=RUN", "prompt=a", "generation.temperature=-1"), "generation.temperature should be greater than 0"),
     (("run=RUN", "prompt=a", "generation.top_p=0"), "top_p must be above 0"),

@@ -132,7 +132,7 @@ def test_all_at_once(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path) -> Non
          ["unknown key 'tokeniser'; did you mean 'tokenizer'?", "data.path is missing", "out is missing",
           "num_processes"]),
         ("convert", ("sourc=x", "to=huggingface"),
-         ["unknown key 'sourc'; did you mean 'source'?", "out is missing", "to should be 'slm' or 'hf'"]),
+         ["unknown key 'sourc'; did you mean 'source'?", "out is missing", "to should be 'slm', 'hf'"]),
         ("crawl", ("category=stf", "timeout=0"),
          ["filename is missing", "url is missing", "category should be", "timeout should be greater than 0"]),
     ],

@@ -12,6 +12,7 @@ from small_store import split_documents
 from slm.data.config import CorpusConfig, Reading
 from slm.data.documents.source import Document, file_sources
 from slm.data.faults import Faults
+from slm.data.parts import InParts
 from slm.data.store.preparation import Preparation
 from slm.data.store.processes import Processes
 from slm.errors import UserError
@@ -53,7 +54,7 @@ def refused(files: list[Path]) -> str:
 def scan_refused(files: list[Path], folder: Path) -> str:
     corpus = CorpusConfig.from_dict({"kind": "text", "cache_dir": "x", "path": "x", "patterns": ["*"]})
     with Processes(1) as processes, pytest.raises(UserError) as caught:
-        Preparation(corpus, file_sources(files, Reading()), processes).scan(folder)
+        Preparation(corpus, InParts(file_sources(files, Reading()), {}), processes).scan(folder)
     return str(caught.value)
 
 

@@ -327,7 +327,7 @@ def test_a_split_of_a_saved_single_data_set(saved: Any) -> None:
 def test_corpora_of_the_field(store_of: Any, name: str, train: str, val: str, test: str | None) -> None:
     """As they are published, by the patterns that there are as a rule; every byte is in its own part."""
     patterns = yaml.safe_load(files("slm.conf").joinpath("data/text.yaml").read_text())["patterns"]
-    store = store_of(CASES / name, split_by_name=True, patterns=patterns)
+    store = store_of(CASES / name, split_by_name=True, patterns=patterns, separator="none")
     for split, glob in (("train", train), ("val", val), ("test", test)):
         if glob is not None:
             sizes = [file.stat().st_size for file in (CASES / name).glob(glob)]

@@ -41,7 +41,7 @@ def test_python_has_the_defaults_of_the_command_line() -> None:
     """`activation` was relu2 in conf/model/base.yaml and gelu_tanh in Python."""
     text = Path(str(files("slm.conf")), "model/base.yaml").read_text(encoding="utf-8")
     shown = yaml.safe_load(text.replace("${model.params.dropout}", "0.0"))
-    for key in ("weights", "extend_positions", "grow_vocab"):  # of training
+    for key in ("weights", "base", "extend_positions", "grow_vocab"):  # of training
         del shown[key]
     transformer = {key: shown["modules"]["transformer"][key] for key in ("dim", "n_layers", "n_heads")}
     params = {"max_seq_len": shown["params"]["max_seq_len"]}

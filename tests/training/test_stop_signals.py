@@ -249,7 +249,7 @@ def test_the_end_waits_for_no_loader() -> None:
 
 
 STUCK = """
-import ctypes, os, threading, time
+import ctypes, os, signal, threading, time
 from pathlib import Path
 from slm.training.run.heard_signals import StopSignals
 
@@ -260,6 +260,7 @@ def tell():
         seen += Path(f"/proc/self/task/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[0]
     print("stuck", flush=True)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has background jobs ignore
 with StopSignals() as signals:
     signals.deferred = True
     threads, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)

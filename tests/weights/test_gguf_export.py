@@ -18,6 +18,7 @@ from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.tokenizers.bpe import BpeTokenizer
 from slm.tokenizers.byte import ByteTokenizer
+from slm.tokenizers.hf_files import published_template
 from slm.weights.export import vocabulary
 from slm.weights.export.destinations import destinations
 from slm.weights.export.gguf import write_gguf
@@ -187,7 +188,7 @@ def test_a_chats_template_and_ends(tmp_path: Path) -> None:
     config = CASES["llama"].with_vocab_size(talks.vocab_size)
     facts = {"sampling": {"temperature": 0.5, "top_k": 7, "repetition_penalty": 1.1}}
     read = written(tmp_path / "x", config, tokenizer=talks, facts=facts)
-    assert entry(read, "tokenizer.chat_template") == talks.chat_template
+    assert entry(read, "tokenizer.chat_template") == published_template(talks, marks=False)
     assert entry(read, "tokenizer.ggml.tokens")[-2:] == ["<|im_start|>", "<|im_end|>"]
     said = (tmp_path / "x/Modelfile").read_text()
     assert "PARAMETER temperature 0.5\nPARAMETER top_k 7\nPARAMETER repeat_penalty 1.1\n" in said

@@ -22,7 +22,6 @@ from slm.data.store.scan import MOST_UNITS, UNIT_BYTES
 from slm.data.store.token_store import (
     FORMAT,
     META_FILE,
-    SPLITS,
     TokenStore,
     cached_store,
     meta_of,
@@ -37,6 +36,7 @@ from slm.progress import byte_progress
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 
 _SHOWN = 24  # ids, read as text
+_SPLITS = ("train", "val")  # nobody gives a test part as ids
 _NOTHING = {"file": "", "tokens": 0, "bytes": 0, "others": 0, "sha256": ""}
 
 
@@ -85,14 +85,14 @@ class Import:
         marks = {tokenizer.eos_id, *tokenizer.begin_ids}
         train, val = (self.train, self.val) if self.val else hold_out(self.train, self._corpus.val_fraction, marks)
         self._tell(train, val, tokenizer)
-        shards, counts = [], {split: _Documents(marks) for split in SPLITS}
+        shards, counts = [], {split: _Documents(marks) for split in _SPLITS}
         with byte_progress("copying ids", sum(_size(array) for array in (*train, *val))) as report:
             for split, arrays in (("train", train), ("val", val)):
                 enough = max(UNIT_BYTES, sum(map(_size, arrays)) // MOST_UNITS)
                 for number, group in enumerate(grouped(arrays, _size, enough)):
                     file = store / f"{split}_{number:05d}.bin"
                     copied = _copy(group, file, tokenizer, counts[split], report)
-                    shards.append({**dict.fromkeys(SPLITS, _NOTHING), split: copied})
+                    shards.append({**dict.fromkeys(_SPLITS, _NOTHING), split: copied})
         if not any(count.are_told for count in counts.values()):
             notice(f"data: no id ends or begins a text ({first_few([*map(str, marks)])}): each part is one document")
         documents = {split: max(1, count.of.total()) for split, count in counts.items()}
@@ -114,7 +114,7 @@ class Import:
             notice(f"data: the ids begin {tokenizer.decode(first.tolist())!r}")
 
     def _card(self, meta: Mapping[str, Any], tokenizer: Tokenizer, documents: Mapping[Path, int]) -> dict[str, Any]:
-        splits = {split: {key: meta[split][key] for key in ("documents", "bytes", "tokens")} for split in SPLITS}
+        splits = {split: {key: meta[split][key] for key in ("documents", "bytes", "tokens")} for split in _SPLITS}
         n_bytes, n_tokens = (sum(of[key] for of in splits.values()) for key in ("bytes", "tokens"))
         return {
             **splits,
