@@ -61,7 +61,10 @@ def test_preferences(step: Any, name: str, tiny_run: Path) -> None:
     else:
         assert outcome.status == 0, outcome.err
         outcome = step("task=sft", *command[:1], *MODEL, "run_dir=sft")
-        assert (outcome.status, "task=dpo" in outcome.err) == (2, True), outcome.err
+        if name == "ultrafeedback_binarized.jsonl":  # its records hold a whole conversation, too
+            assert (outcome.status, "60 as messages; fields not read: chosen" in outcome.err) == (0, True), outcome.err
+        else:
+            assert (outcome.status, "task=dpo" in outcome.err) == (2, True), outcome.err
     if name != "trl_implicit_text.jsonl":
         outcome = step("task=kto", *command, "run_dir=kto")
         assert outcome.status == 0, outcome.err
