@@ -70,7 +70,7 @@ def test_quantized_weights_are_what_their_codes_stand_for(
     ids = torch.arange(1, 20)[None]
     torch.testing.assert_close(opened.model()(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
     told = capsys.readouterr().err
-    assert (f"16 tensors {kind}" in told) == kind.startswith("Q")
+    assert (f"16 {kind}" in told) == kind.startswith("Q")
 
 
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])

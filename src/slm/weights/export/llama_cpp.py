@@ -33,7 +33,8 @@ def architecture_of(config: ModelConfig) -> tuple[str, Table]:
     if architecture is None:
         raise UserError(f"slm knows no form of {family.model_type} in llama.cpp (known: {', '.join(_BY_FAMILY)})")
     if differences := list(_differences(architecture, config)):
-        raise UserError(f"llama.cpp's {architecture} would compute something else: {'; '.join(differences)}")
+        found = "; ".join(differences)
+        raise UserError(f"llama.cpp's {architecture} would compute something else: {found}; to=hf holds it as it is")
     return architecture, gguf_table(architecture, family.table(config), config)
 
 

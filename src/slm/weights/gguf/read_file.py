@@ -71,8 +71,8 @@ def read_gguf(file: Path) -> GgufFile:
         dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(form.name, torch.float32)
         stored[name] = StoredTensor(shape, dtype, read, str(file))
     if quantized := {kind: count for kind, count in kinds.items() if kind not in _PLAIN}:
-        told = ", ".join(f"{count} tensors {kind}" for kind, count in quantized.items())
-        notice(f"{file}: {told}; they are dequantized to float32")
+        told = ", ".join(f"{count} {kind}" for kind, count in quantized.items())
+        notice(f"{file}: tensors in {told} are dequantized to float32")
     return GgufFile(str(file), values, TensorSource(str(file), stored))
 
 
