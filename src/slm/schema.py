@@ -47,6 +47,15 @@ def checked(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
+def checked_file(cls: type[T], values: Mapping[str, Any], file: object, mend: str) -> T:
+    """The same of what our own `file` holds: `UserError` says the first thing that is wrong, and the `mend`."""
+    try:
+        return checked(cls, values)
+    except UserError as error:
+        found = str(error).splitlines()[0].partition(";")[0]  # not how a setting would be mended
+        raise UserError(f"{file} is damaged ({found}); {mend}") from None
+
+
 def together(*builds: Callable[[], Any]) -> list[Any]:
     """What each of `builds` returns; if any raises `UserError`, one with the lines of all that do."""
     results, problems = [], []

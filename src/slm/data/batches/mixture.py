@@ -29,7 +29,7 @@ from slm.data.store.token_store import SPLITS, WHOLE, TokenStore
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file, new_folder
-from slm.schema import PositiveFloat, Text, checked
+from slm.schema import PositiveFloat, Text, checked_file
 from slm.tokenizers.base import TOKENIZER_FILE, Tokenizer
 from slm.tokenizers.build import build_tokenizer
 from slm.tokenizers.load import load_tokenizer
@@ -60,13 +60,10 @@ class MixtureStore:
     def open(cls, folder: Path) -> "MixtureStore":
         """What `prepare_mixture` made; `UserError` if it is damaged."""
         file = folder / MIXTURE_FILE
-        try:
-            parts = checked(_Prepared, read_json_object(file)).parts
-        except UserError as error:
-            found = str(error).splitlines()[0].partition(";")[0]
-            raise UserError(f"{file} is damaged ({found}); prepare the mixture again") from None
+        mend = "prepare the mixture again"
+        parts = checked_file(_Prepared, read_json_object(file, mend), file, mend).parts
         if not 2 <= len(parts) == len({part.name for part in parts}):
-            raise UserError(f"{file} is damaged (it does not name two or more stores); prepare the mixture again")
+            raise UserError(f"{file} is damaged (it does not name two or more stores); {mend}")
         stores = {part.name: TokenStore.open(folder / f"part_{i}") for i, part in enumerate(parts)}
         return cls(stores, {part.name: part.weight for part in parts})
 

@@ -17,7 +17,7 @@ from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.notices import notice
-from slm.schema import Count, NonNegativeInt, Text, checked
+from slm.schema import Count, NonNegativeInt, Text, checked_file
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import load_tokenizer
 
@@ -230,9 +230,5 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = read_json_object(file)
     if meta.setdefault("format", FORMAT) not in _READ:
         raise UserError(f"'{folder}' has token store format {meta['format']}, expected {FORMAT}; prepare again")
-    try:
-        checked(_Meta, meta)
-    except UserError as error:
-        found = str(error).splitlines()[0].partition(";")[0]  # what is wrong, not how a setting would be mended
-        raise UserError(f"{file} is damaged ({found}); delete the folder and prepare again") from None
+    checked_file(_Meta, meta, file, "delete the folder and prepare again")
     return meta

@@ -12,7 +12,7 @@ from typing import Any, cast
 from slm.errors import UserError
 from slm.files.reading import read_json_object, read_yaml_object
 from slm.files.writing import UNFINISHED, new_file
-from slm.schema import Text, checked
+from slm.schema import Text, checked_file
 from slm.training.run.checkpoint_files import CHECKPOINTS
 
 CONFIG_FILE = "config.yaml"
@@ -58,11 +58,7 @@ def read_record(run: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     record = read_json_object(file)
-    try:
-        checked(_Record, record)
-    except UserError as error:
-        found = str(error).splitlines()[0].partition(";")[0]
-        raise UserError(f"{file} is damaged ({found}); restore it or start a new run") from None
+    checked_file(_Record, record, file, "restore it or start a new run")
     return record
 
 
