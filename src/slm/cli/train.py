@@ -61,10 +61,13 @@ def _key(argument: str) -> str:
 
 
 def _with_implied(arguments: Sequence[str]) -> list[str]:
-    """With ``trainer.max_epochs`` no count of steps, with ``model.weights`` their shape and tokenizer, unless named."""
+    """With ``trainer.max_epochs`` no count of steps; with ``model.weights`` their shape and tokenizer, unless named;
+    unless something decides otherwise, the optimizer and schedule that weights are usually fine-tuned with."""
     keys = set(map(_key, arguments))
-    groups = ("model", "tokenizer") if "model.weights" in keys else ()
-    implied = [f"{group}=pretrained" for group in groups if group not in keys]
+    given = {} if "model.weights" not in keys else {"model": "pretrained", "tokenizer": "pretrained"}
+    if given and keys.isdisjoint({"recipe", "experiment"}):
+        given |= {"optimizer": "adamw", "scheduler": "cosine"}
+    implied = [f"{group}={choice}" for group, choice in given.items() if group not in keys]
     if "trainer.max_epochs" in keys and "trainer.max_steps" not in keys:
         implied.append("trainer.max_steps=null")
     return [*implied, *arguments]
@@ -113,13 +116,14 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
     """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
-    from slm.training.run.folder import defaults_of_then, from_start, override_from_start, read_record
+    from slm.training.run.folder import from_start, override_from_start, read_record
+    from slm.training.run.former_defaults import defaults_of_then
     from slm.training.run.recorded_code import refuse_unknown_settings
 
     record, changed = read_record(run), set(map(_key, typed))
     changed |= _HOW_LONG if changed & _HOW_LONG else set()
     kept = [override for override in record.get("overrides", []) if _key(override) not in changed]
-    then = [] if "data" in changed else defaults_of_then(run)
+    then = defaults_of_then(run, changed, set(map(_key, kept)))
     settings = [override_from_start(override, record) for override in [*kept, *then]]
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
