@@ -16,8 +16,7 @@ _NEWER = {  # settings of data by kind, and what runs of versions without them h
     **{kind: {"split_by_name": "false"} for kind in ("text", "jsonl", "parquet")},
     "datasets": {"val_split": "null", "test_split": "null"},
 }
-# groups by what of their content says which choice it is; the default of a run may have been another
-_TOLD_BY = {"optimizer": "_target_", "scheduler": "name"}
+_FORMER = {"optimizer": ("_target_", "torch.optim.AdamW", "adamw"), "scheduler": ("name", "cosine", "cosine")}
 
 
 def defaults_of_then(run: Path, typed: Collection[str], kept: Collection[str]) -> list[str]:
@@ -51,13 +50,10 @@ def _parts_of_then(config: Mapping[str, Any], typed: Collection[str]) -> list[st
     """The default model, optimizer and schedule."""
     if "recipe" in typed:
         return []
-    entries = [entry for entry in _content("train")["defaults"] if isinstance(entry, dict)]
-    defaults = {group: choice for entry in entries for group, choice in entry.items()}
     settings = []
-    for group, key in _TOLD_BY.items():
+    for group, (key, value, choice) in _FORMER.items():
         node = config.get(group)
-        choice = _choice(group, key, node.get(key)) if isinstance(node, Mapping) else None
-        if group not in typed and choice not in (None, defaults[group]):
+        if group not in typed and isinstance(node, Mapping) and node.get(key) == value:
             settings.append(f"{group}={choice}")
     model = config.get("model")
     if "model" in typed or not isinstance(model, Mapping):
@@ -66,13 +62,6 @@ def _parts_of_then(config: Mapping[str, Any], typed: Collection[str]) -> list[st
     changed = [key for key, value in then.items() if key in now and _plain(value, now[key]) and value != now[key]]
     own = [f"model.{key}={json.dumps(then[key])}" for key in changed if not _is_typed(f"model.{key}", typed)]
     return settings + own
-
-
-def _choice(group: str, key: str, value: Any) -> str | None:
-    """The name of the choice in ``conf/`` that has this `value`, if one has."""
-    folder = files("slm.conf") / group
-    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    return next((name for name in names if _content(f"{group}/{name}").get(key) == value), None)
 
 
 def _content(name: str) -> dict[str, Any]:
