@@ -70,6 +70,7 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "study",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all

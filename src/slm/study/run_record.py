@@ -1,0 +1,256 @@
+"""A run as its folder tells it, without torch: state, figures, settings. Files are read when they are asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from slm.errors import UserError
+from slm.files.reading import read_json_object
+from slm.study.curves import TRAIN_LOSS, VAL_LOSS, Curves, last_row, read_curves
+from slm.study.recorded_settings import flat, read_settings, typed_settings
+from slm.training.run.checkpoint_files import checkpoints_of
+from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME
+from slm.training.run.lock import HOLDER_FILE, LOCK_FILE, is_held
+
+State = Literal["running", "done", "stopped", "killed", "failed"]
+"""A run that is `stopped` is to be gone on with; one that was `killed` is as well, from its last save."""
+
+FAILED_FILE = "failed.json"
+"""Of a sweep's job that failed: its overrides, and why."""
+
+OF_THE_FOLDER = frozenset({"run_dir", "resume", "stop_after"})
+"""Settings that say where a run lies and how far this part of it goes, not what it is."""
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder."""
+
+    folder: Path
+    state: State
+    error: str | None  # of one that failed, or whose files are damaged: why
+    record: Mapping[str, Any] = field(repr=False)  # ``run.json``, {} without one
+    summary: Mapping[str, Any] = field(repr=False)  # ``summary.json``, {} where it is not of the last session
+    failure: Mapping[str, Any] = field(repr=False)  # ``failed.json``, {} without one
+
+    # ---- what it is ----
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of the command line, as they were typed."""
+        found = self.record.get("overrides") or self.failure.get("overrides") or []
+        return [str(one) for one in found]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted key -> value of the whole configuration, with what ``auto`` and shares came to; of a run that was
+        refused before it began, those that were typed."""
+        composed = read_settings(self.folder / CONFIG_FILE)
+        return {**(composed or typed_settings(self.overrides)), **flat(self.record.get("resolved") or {})}
+
+    @property
+    def has_settings(self) -> bool:
+        return (self.folder / CONFIG_FILE).is_file()
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.settings.get(SEED)
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def commit(self) -> str | None:
+        """Git's, of the folder that the last session was started in; ``…-dirty`` where something was changed."""
+        return self._session.get("git_commit")
+
+    @property
+    def parameters(self) -> int | None:
+        return _count(self.record.get("parameters"))
+
+    @property
+    def flops_per_token(self) -> float:
+        """Floating-point operations of a token's forward and backward pass; nan where it was not noted."""
+        return _figure(self.record.get("flops_per_token"))
+
+    # ---- how far it came ----
+
+    @property
+    def step(self) -> int:
+        noted = self.summary.get("step")
+        return noted if isinstance(noted, int) else int(self._last_row.get("step") or 0)
+
+    @property
+    def max_steps(self) -> int | None:
+        return _count(self.settings.get("trainer.max_steps"))
+
+    @property
+    def best_val_loss(self) -> float:
+        """In nats per token, of preferences in nats a pair; nan without a validation."""
+        noted = _figure(self.summary.get("best_val_loss"))
+        return noted if math.isfinite(noted) else min((loss for _, loss in self._validations), default=math.nan)
+
+    @property
+    def last_val_loss(self) -> float:
+        noted = _figure(self.summary.get("val_loss"))
+        return noted if math.isfinite(noted) else next((loss for _, loss in reversed(self._validations)), math.nan)
+
+    @property
+    def train_loss(self) -> float:
+        """Of the last row of the log."""
+        return next((loss for _, loss in reversed(self.metrics.points(TRAIN_LOSS))), math.nan)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Over the last session that came to its end; of one that did not, what its log said last."""
+        return _figure(self.summary.get("tokens_per_s") or self._last_row.get("speed/tokens_per_s"))
+
+    @property
+    def started(self) -> datetime | None:
+        """When the first session began."""
+        return _time((self._sessions or [{}])[0].get("started"))
+
+    @property
+    def ended(self) -> datetime | None:
+        """When the last session ended, as it noted, else when it last wrote something; None of one that runs."""
+        if self.state == "running":
+            return None
+        return _time(self._session.get("ended")) or _last_written(self.folder)
+
+    @cached_property
+    def metrics(self) -> Curves:
+        """``metrics.csv``, whole."""
+        return read_curves(self.folder / METRICS_FILE)
+
+    @property
+    def _validations(self) -> list[tuple[float, float]]:
+        return self.metrics.points(VAL_LOSS)
+
+    @cached_property
+    def _last_row(self) -> dict[str, str]:
+        return last_row(self.folder / METRICS_FILE)
+
+    @property
+    def _sessions(self) -> list[Mapping[str, Any]]:
+        return sessions_of(self.record)
+
+    @property
+    def _session(self) -> Mapping[str, Any]:
+        return (self._sessions or [{}])[-1]
+
+
+# ---- reading ----
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The run in `folder`; one whose record is damaged has failed, and its `error` says what is wrong with it."""
+    failure, summary = _read(folder / FAILED_FILE), _read(folder / SUMMARY_FILE)
+    try:
+        record = read_json_object(folder / RECORD_FILE) if (folder / RECORD_FILE).exists() else {}
+    except UserError as error:
+        return RunRecord(folder, "failed", str(error), {}, {}, failure)
+    state, error_noted = _state(folder, record, summary, failure)
+    current = summary if state in ("done", "stopped") and _is_of_the_end(record) else {}
+    return RunRecord(folder, state, error_noted, record, current, failure)
+
+
+def runs_below(folder: Path) -> list[RunRecord]:
+    """Every run in `folder` and below it, itself if it is one, the oldest first. `UserError`: it is no folder."""
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is no folder; give one that holds runs (slm-train puts them into outputs/)")
+    found = []
+    for place, folders, names in os.walk(folder):
+        if RECORD_FILE in names or FAILED_FILE in names:
+            found.append(read_run(Path(place)))
+            folders.clear()  # what a run holds are no runs
+    return sorted(found, key=lambda run: (run.started.timestamp() if run.started else 0.0, str(run.folder)))
+
+
+def sessions_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What ``run.json`` says of each session; none of somebody else's file."""
+    sessions = record.get("sessions")
+    return [one for one in sessions if isinstance(one, dict)] if isinstance(sessions, list) else []
+
+
+def differing(runs: Sequence[RunRecord], but: Collection[str] = OF_THE_FOLDER) -> list[str]:
+    """The dotted keys whose values differ among `runs`, those `but` left out, in the order of the configuration. A run
+    that was refused before it began counts with what was typed for it alone."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in but)
+    return [key for key in keys if _differs(key, runs)]
+
+
+def _differs(key: str, runs: Sequence[RunRecord]) -> bool:
+    telling = [run.settings for run in runs if run.has_settings or key in run.settings]
+    first = telling[0].get(key)
+    return any(settings.get(key) != first or (key in settings) != (key in telling[0]) for settings in telling[1:])
+
+
+# ---- state ----
+
+
+def _state(
+    folder: Path, record: Mapping[str, Any], summary: Mapping[str, Any], failure: Mapping[str, Any]
+) -> tuple[State, str | None]:
+    """And the error of a run that failed. Whoever ends by itself takes its lock away, so one that is left and held by
+    nobody is of a process that was killed."""
+    if is_held(folder):
+        return "running", None
+    if failure:
+        return "failed", str(failure.get("error"))
+    if (folder / HOLDER_FILE).exists() or (folder / LOCK_FILE).exists():
+        return "killed", None
+    session: Mapping[str, Any] = (sessions_of(record) or [{}])[-1]
+    if session.get("end") in ("killed", "failed", "stopped"):
+        return session["end"], session.get("error")
+    if not summary:  # of a version that noted no end
+        return ("stopped", None) if checkpoints_of(folder) else ("failed", None)
+    return ("done" if _is_whole(folder, record, summary) else "stopped"), None
+
+
+def _is_of_the_end(record: Mapping[str, Any]) -> bool:
+    return (sessions_of(record) or [{}])[-1].get("end") in (None, "done")
+
+
+def _is_whole(folder: Path, record: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    resolved = record.get("resolved")
+    known = resolved.get("trainer.max_steps") if isinstance(resolved, dict) else None
+    wanted = known or read_settings(folder / CONFIG_FILE).get("trainer.max_steps")
+    return not isinstance(wanted, int) or _figure(summary.get("step")) >= wanted
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """{} where there is none, or it is damaged: the figures are in ``metrics.csv`` as well."""
+    try:
+        return read_json_object(file) if file.exists() else {}
+    except UserError:
+        return {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _figure(value: Any) -> float:
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _time(noted: Any) -> datetime | None:
+    try:
+        return datetime.strptime(noted, TIME)
+    except (TypeError, ValueError):
+        return None
+
+
+def _last_written(folder: Path) -> datetime | None:
+    files = [folder / name for name in (METRICS_FILE, RECORD_FILE, FAILED_FILE)]
+    times = [file.stat().st_mtime for file in files if file.exists()]
+    return datetime.fromtimestamp(max(times)).astimezone() if times else None
