@@ -11,12 +11,10 @@ from slm.study.grouping import Group, Reading, in_units
 from slm.study.importance import best_share, importance
 from slm.study.statistics import Spread
 
-_HEADER = ("setting", "seeds", "loss", "sd", "interval", "difference", "p", "verdict")
-
 
 def lines(comparison: Comparison) -> list[str]:
     """What was compared, a line a group, what can be said of the whole, what settings matter, what was left out."""
-    rows = [_HEADER, *_rows(comparison)]
+    rows = [_header(comparison), *_rows(comparison)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     said = [verdict_of_all(comparison), *_importance(comparison), *_left_out(comparison)]
@@ -51,6 +49,12 @@ def _head(comparison: Comparison) -> str:
     n, place = readings.n_interpolated, in_units(readings.place, readings.at)
     between = f", {n} on a straight line between two validations" if n else ""
     return f"validation loss of {n_runs} runs of {len(comparison.groups)} settings at {place}{between}"
+
+
+def _header(comparison: Comparison) -> tuple[str, ...]:
+    level = f"{100 * comparison.level:g} %"
+    p = f"p of {comparison.n_comparisons}" if comparison.n_comparisons > 1 else "p"
+    return "setting", "seeds", "loss", "sd", f"{level} interval", f"difference ({level})", p, "verdict"
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, ...]]:

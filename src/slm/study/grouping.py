@@ -119,7 +119,7 @@ def _why_not(run: RunRecord, points: Sequence[tuple[float, float]], at: Axis, pl
         return f"{run.state}, no validation"
     first, last = points[0][0], points[-1][0]
     if last < place:
-        return f"{run.state}, validated to {in_units(last, at)} of {in_units(place, at)}"
+        return f"{run.state}, validated to {in_units(last, at)} alone"
     return f"first validated at {in_units(first, at)}"
 
 
