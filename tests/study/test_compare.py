@@ -92,6 +92,24 @@ def test_at_equal_time_the_slower_has_made_fewer_steps(tmp_path: Path) -> None:
     assert losses == {1: pytest.approx(2.0), 2: pytest.approx(2.0 + 60 / 50)}
 
 
+def test_other_tokenizers_are_compared_by_bytes_and_other_data_is_told(tmp_path: Path) -> None:
+    for name in ("byte", "bpe"):
+        make(tmp_path, name, f"tokenizer.kind={name}")
+        table = (tmp_path / name / "metrics.csv").read_text().replace("val/loss", "val/bits_per_byte")
+        make(tmp_path, f"{name}_bits", f"tokenizer.kind={name}")
+        (tmp_path / f"{name}_bits/metrics.csv").write_text(table)
+    (said,) = read_at(runs_below(tmp_path), "steps").cautions
+    assert said.startswith("the tokenizers differ, and loss is of their tokens: by=bits_per_byte")
+    found = read_at(runs_below(tmp_path), "steps", by="bits_per_byte")
+    assert ([len(one.readings) for one in found.groups], found.cautions) == ([1, 1], [])
+    for place, name in enumerate(("a", "b")):
+        run = make(tmp_path / "data", name, f"seed={place}")
+        record = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**record, "data_fingerprint": name}))
+    (said,) = read_at(runs_below(tmp_path / "data"), "steps").cautions
+    assert "2 different data sets" in said
+
+
 # ---- verdicts ----
 
 
@@ -179,7 +197,7 @@ def test_as_a_table(study: Path, run_cli: Any) -> None:
     assert lines[4].split()[:4] == ["lr=0.001", "3", "2.0200", "0.0100"]
     assert "+0.4600 ± 0.0497 paired" in lines[4]
     assert lines[4].endswith("worse by 0.46")
-    assert lines[-1] == "lr=0.003 is the best, and that is shown against all 1 others"
+    assert lines[-1] == "lr=0.003 is the best, and that is shown against the other"
     assert (study.parent / "plots/a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -205,7 +223,7 @@ def test_as_json(study: Path, run_cli: Any) -> None:
         (["study", "study=study"], "runs and study are both given"),
         (["study", "at=epochs"], "at should be 'steps', 'tokens', 'time' or 'flops'; got 'epochs'"),
         (["study", "plot=a.pdf"], "plot: 'a.pdf' ends in none of .png, .svg"),
-        (["study", "until=5"], "at least two runs with a validation loss are compared; of 6 runs 0 are left at step 5"),
+        (["study", "until=5"], "at least two runs with a validation are compared; of 6 runs 0 are left at step 5"),
         (["study", "baseline=lr=0.002"], "baseline=lr=0.002 is no setting of these; did you mean 'lr=0.003'?"),
         (["study", "level=95"], "level"),
         (["study", "where=optimizer.rate=1"], "where: no run has 'optimizer.rate'"),

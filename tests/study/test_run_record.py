@@ -82,14 +82,19 @@ def test_figures_of_an_earlier_session_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_told_and_cost_no_other_run(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "d"):
         make_run(tmp_path / name)
     (tmp_path / "a/run.json").write_text("{")
     (tmp_path / "b/config.yaml").write_text("a: [")
     (tmp_path / "b/summary.json").write_text("[]")
+    (tmp_path / "c/run.json").write_text('{"overrides": 3}')
+    for file in (tmp_path / "d").glob("*.[cj]s*"):
+        file.write_bytes(file.read_bytes()[:40] + bytes(100) + b"\xff\n")
     found = {run.folder.name: run for run in runs_below(tmp_path)}
     assert (found["a"].state, "run.json is damaged" in str(found["a"].error)) == ("failed", True)
-    assert (found["b"].best_val_loss, found["c"].state) == (2.0, "done")
+    assert (found["b"].best_val_loss, found["b"].state) == (2.0, "done")
+    assert "run.json is damaged (overrides" in str(found["c"].error)
+    assert (found["d"].state, found["d"].step, found["d"].metrics.steps) == ("failed", 0, [])
     with pytest.raises(UserError, match="is no folder"):
         runs_below(tmp_path / "nowhere")
 

@@ -106,7 +106,8 @@ def verdict_of_all(comparison: Comparison) -> str:
         said = f"shown to be better than {reference.name}: {', '.join(better) or 'none'}"
         return f"{said}; to be worse: {worse}; not told from it: {len(compared) - len(shown)}"
     if worse == len(compared):
-        return f"{reference.name} is the best, and that is shown against all {len(compared)} others"
+        others = f"all {len(compared)} others" if len(compared) > 1 else "the other"
+        return f"{reference.name} is the best, and that is shown against {others}"
     if not shown:
         return f"no difference shown: {reference.name} has the lowest mean, which may be luck"
     return (

@@ -16,7 +16,7 @@ from slm.files.reading import read_json_object
 from slm.study.curves import TRAIN_LOSS, VAL_LOSS, Curves, last_row, read_curves
 from slm.study.recorded_settings import read_settings, typed_settings
 from slm.training.run.checkpoint_files import checkpoints_of
-from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME
+from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME, read_record
 from slm.training.run.lock import HOLDER_FILE, LOCK_FILE, is_held
 
 State = Literal["running", "done", "stopped", "killed", "failed"]
@@ -45,8 +45,8 @@ class RunRecord:
     @property
     def overrides(self) -> list[str]:
         """Of the command line, as they were typed."""
-        found = self.record.get("overrides") or self.failure.get("overrides") or []
-        return [str(one) for one in found]
+        found = self.record.get("overrides") or self.failure.get("overrides")
+        return [str(one) for one in found] if isinstance(found, list) else []
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _read_run(folder: Path, names: Collection[str]) -> RunRecord:
     files = frozenset(names)
     failure = _read(folder / FAILED_FILE) if FAILED_FILE in files else {}
     try:
-        record = read_json_object(folder / RECORD_FILE) if RECORD_FILE in files else {}
+        record = read_record(folder) if RECORD_FILE in files else {}
     except UserError as error:
         return RunRecord(folder, files, {}, failure, str(error))
     return RunRecord(folder, files, record, failure)
