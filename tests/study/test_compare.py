@@ -207,7 +207,7 @@ def test_as_json(study: Path, run_cli: Any) -> None:
     )
     assert outcome.status == 0, outcome.err
     said = json.loads(outcome.out)
-    assert (said["at"], said["place"], said["reference"]) == ("time", 2.0, "lr=0.003")
+    assert (said["at"], said["place"], said["reference"]) == ("time", pytest.approx(2.0), "lr=0.003")
     assert [(one["name"], one["n"], one["interval"][0] is None) for one in said["groups"]] == [
         ("lr=0.003", 1, True),
         ("lr=0.001", 2, False),
