@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,10 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
 
     import_lightning()
     from slm.training.runner import train as run
+    from slm.training.watch.curve import without_curve
 
+    if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
+        config = replace(config, callbacks=without_curve(config.callbacks))
     val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(config.run_dir)
