@@ -14,7 +14,7 @@ from typing import Any, Literal
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.study.curves import TRAIN_LOSS, VAL_LOSS, Curves, last_row, read_curves
-from slm.study.recorded_settings import flat, read_settings, typed_settings
+from slm.study.recorded_settings import read_settings, typed_settings
 from slm.training.run.checkpoint_files import checkpoints_of
 from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME
 from slm.training.run.lock import HOLDER_FILE, LOCK_FILE, is_held
@@ -35,11 +35,10 @@ class RunRecord:
     """A run folder."""
 
     folder: Path
-    state: State
-    error: str | None  # of one that failed, or whose files are damaged: why
+    files: frozenset[str] = field(repr=False)  # names of what lies there
     record: Mapping[str, Any] = field(repr=False)  # ``run.json``, {} without one
-    summary: Mapping[str, Any] = field(repr=False)  # ``summary.json``, {} where it is not of the last session
     failure: Mapping[str, Any] = field(repr=False)  # ``failed.json``, {} without one
+    damage: str | None = None  # what is wrong with ``run.json``
 
     # ---- what it is ----
 
@@ -53,12 +52,9 @@ class RunRecord:
     def settings(self) -> dict[str, Any]:
         """Dotted key -> value of the whole configuration, with what ``auto`` and shares came to; of a run that was
         refused before it began, those that were typed."""
-        composed = read_settings(self.folder / CONFIG_FILE)
-        return {**(composed or typed_settings(self.overrides)), **flat(self.record.get("resolved") or {})}
-
-    @property
-    def has_settings(self) -> bool:
-        return (self.folder / CONFIG_FILE).is_file()
+        composed = read_settings(self.folder / CONFIG_FILE) if CONFIG_FILE in self.files else {}
+        resolved = self.record.get("resolved")
+        return {**(composed or typed_settings(self.overrides)), **(resolved if isinstance(resolved, dict) else {})}
 
     @property
     def seed(self) -> int | None:
@@ -79,7 +75,44 @@ class RunRecord:
         """Floating-point operations of a token's forward and backward pass; nan where it was not noted."""
         return _figure(self.record.get("flops_per_token"))
 
-    # ---- how far it came ----
+    # ---- what became of it ----
+
+    @cached_property
+    def state(self) -> State:
+        """Whoever ends by itself takes its lock away, so one that is left and held by nobody is of a process that was
+        killed."""
+        if LOCK_FILE in self.files and is_held(self.folder):
+            return "running"
+        if self.failure or self.damage:
+            return "failed"
+        if self.files & {LOCK_FILE, HOLDER_FILE} or self._end == "killed":
+            return "killed"
+        if self._end in ("failed", "stopped"):
+            return "failed" if self._end == "failed" else "stopped"
+        if not self._end and SUMMARY_FILE not in self.files:  # of a version that noted no end
+            return "stopped" if checkpoints_of(self.folder) else "failed"
+        return "done" if self.max_steps is None or _figure(self._summary.get("step")) >= self.max_steps else "stopped"
+
+    @property
+    def error(self) -> str | None:
+        """Why a run failed, as far as it is known."""
+        if self.state != "failed":
+            return None
+        told = self.damage or self.failure.get("error") or self._session.get("error")
+        return None if told is None else str(told)
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """``summary.json``; {} where it is of a session before the last one."""
+        return self._summary if self.state in ("done", "stopped") and self._end in (None, "done") else {}
+
+    @cached_property
+    def _summary(self) -> Mapping[str, Any]:
+        return _read(self.folder / SUMMARY_FILE) if SUMMARY_FILE in self.files else {}
+
+    @property
+    def _end(self) -> str | None:
+        return self._session.get("end")
 
     @property
     def step(self) -> int:
@@ -149,21 +182,20 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """The run in `folder`; one whose record is damaged has failed, and its `error` says what is wrong with it."""
-    failure, summary = _read(folder / FAILED_FILE), _read(folder / SUMMARY_FILE)
+    """The run in `folder`; one whose ``run.json`` is damaged has failed, and its `error` says what is wrong with it."""
+    files = frozenset(os.listdir(folder))
+    failure = _read(folder / FAILED_FILE) if FAILED_FILE in files else {}
     try:
-        record = read_json_object(folder / RECORD_FILE) if (folder / RECORD_FILE).exists() else {}
+        record = read_json_object(folder / RECORD_FILE) if RECORD_FILE in files else {}
     except UserError as error:
-        return RunRecord(folder, "failed", str(error), {}, {}, failure)
-    state, error_noted = _state(folder, record, summary, failure)
-    current = summary if state in ("done", "stopped") and _is_of_the_end(record) else {}
-    return RunRecord(folder, state, error_noted, record, current, failure)
+        return RunRecord(folder, files, {}, failure, str(error))
+    return RunRecord(folder, files, record, failure)
 
 
 def runs_below(folder: Path) -> list[RunRecord]:
     """Every run in `folder` and below it, itself if it is one, the oldest first. `UserError`: it is no folder."""
     if not folder.is_dir():
-        raise UserError(f"'{folder}' is no folder; give one that holds runs (slm-train puts them into outputs/)")
+        raise UserError(f"'{folder}' is no folder; name one that holds runs (slm-train puts them into outputs/)")
     found = []
     for place, folders, names in os.walk(folder):
         if RECORD_FILE in names or FAILED_FILE in names:
@@ -186,42 +218,9 @@ def differing(runs: Sequence[RunRecord], but: Collection[str] = OF_THE_FOLDER) -
 
 
 def _differs(key: str, runs: Sequence[RunRecord]) -> bool:
-    telling = [run.settings for run in runs if run.has_settings or key in run.settings]
+    telling = [run.settings for run in runs if CONFIG_FILE in run.files or key in run.settings]
     first = telling[0].get(key)
     return any(settings.get(key) != first or (key in settings) != (key in telling[0]) for settings in telling[1:])
-
-
-# ---- state ----
-
-
-def _state(
-    folder: Path, record: Mapping[str, Any], summary: Mapping[str, Any], failure: Mapping[str, Any]
-) -> tuple[State, str | None]:
-    """And the error of a run that failed. Whoever ends by itself takes its lock away, so one that is left and held by
-    nobody is of a process that was killed."""
-    if is_held(folder):
-        return "running", None
-    if failure:
-        return "failed", str(failure.get("error"))
-    if (folder / HOLDER_FILE).exists() or (folder / LOCK_FILE).exists():
-        return "killed", None
-    session: Mapping[str, Any] = (sessions_of(record) or [{}])[-1]
-    if session.get("end") in ("killed", "failed", "stopped"):
-        return session["end"], session.get("error")
-    if not summary:  # of a version that noted no end
-        return ("stopped", None) if checkpoints_of(folder) else ("failed", None)
-    return ("done" if _is_whole(folder, record, summary) else "stopped"), None
-
-
-def _is_of_the_end(record: Mapping[str, Any]) -> bool:
-    return (sessions_of(record) or [{}])[-1].get("end") in (None, "done")
-
-
-def _is_whole(folder: Path, record: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
-    resolved = record.get("resolved")
-    known = resolved.get("trainer.max_steps") if isinstance(resolved, dict) else None
-    wanted = known or read_settings(folder / CONFIG_FILE).get("trainer.max_steps")
-    return not isinstance(wanted, int) or _figure(summary.get("step")) >= wanted
 
 
 def _read(file: Path) -> dict[str, Any]:
