@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,15 @@ def read_at(runs: Sequence[RunRecord], at: Axis, place: float | None = None) -> 
         else:
             read.append(Reading(run, *found))
     if len(read) < 2:
-        reasons = first_few([f"{run}: {why}" for run, why in left_out.items()], "; ")
-        raise UserError(
-            f"at least two runs with a validation loss are compared; of {len(runs)} {len(read)} is left"
-            + (f" ({reasons})" if reasons else "")
-        )
+        raise UserError(_too_few(len(read), left_out, at, place))
     return Readings(at, place, _grouped(read), left_out)
+
+
+def _too_few(n_left: int, left_out: Mapping[str, str], at: Axis, place: float) -> str:
+    reasons = first_few([f"{run}: {why}" for run, why in left_out.items()], "; ")
+    where = "" if math.isnan(place) else f" at {in_units(place, at)} (until=… reads elsewhere)"
+    of = f"of {n_left + len(left_out)} runs {n_left} {'is' if n_left == 1 else 'are'} left"
+    return f"at least two runs with a validation loss are compared; {of}{where}" + (f": {reasons}" if reasons else "")
 
 
 def in_units(place: float, at: Axis) -> str:

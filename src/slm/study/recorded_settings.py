@@ -23,7 +23,9 @@ def read_settings(file: Path) -> dict[str, Any]:
     """
     try:
         text = bounded_text(file, MOST_YAML_BYTES, "restore it") if file.is_file() else ""
-        parts = [_section(part) for part in _SECTION.split(text) if part.strip()]
+        head, *sections = _SECTION.split(text)
+        is_comment = all(line.startswith("#") for line in head.split("\n") if line.strip())
+        parts = [_section(part) for part in (sections if is_comment else [text])]
     except UserError:
         return {}
     return {key: value for part in parts for key, value in part.items()}
