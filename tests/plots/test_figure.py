@@ -34,7 +34,7 @@ def test_a_run_without_a_validation_or_with_one_row() -> None:
 
 def test_two_svgs_in_one_page_share_no_name() -> None:
     """matplotlib calls the parts of every figure the same, and refers to them by these names."""
-    texts = [as_svg(many_curves(lines(), "step", "loss"), name, "a & b") for name in ("one", "two")]
+    texts = [as_svg(many_curves(lines(), "step"), name, "a & b") for name in ("one", "two")]
     names = [set(re.findall(r'\sid="([^"]*)"', text)) for text in texts]
     assert names[0]
     assert not names[0] & names[1]
@@ -46,18 +46,18 @@ def test_two_svgs_in_one_page_share_no_name() -> None:
 
 
 def test_an_svg_takes_the_pages_colours_and_asks_nobody() -> None:
-    text = as_svg(many_curves(lines(), "step", "loss"), "plot", "loss over steps")
+    text = as_svg(many_curves(lines(), "step"), "plot", "loss over steps")
     assert re.findall(r'data-run="(\d+)"', text) == ["0", "1", "2"]
     assert all(f"var(--line-{number})" in text for number in range(3))
     assert "currentColor" in text
     assert not [colour for colour in COLOURS if colour in text]
     assert not re.search(r'(?:src|href)="(?!#)|<style|<metadata|@import', text)
-    assert "loss</text>" in text, "text is text, not outlines"
+    assert ">step</text>" in text, "text is text, not outlines"
 
 
 def test_many_lines_of_many_points_stay_small() -> None:
     long = [Line(number, [(float(x), math.sin(x * (1 + number))) for x in range(20_000)]) for number in range(24)]
-    assert len(as_svg(many_curves(long, "step", "loss"), "plot", "")) < 150_000
+    assert len(as_svg(many_curves(long, "step"), "plot", "")) < 150_000
 
 
 def test_styles_of_32_runs_differ() -> None:
@@ -77,17 +77,18 @@ def test_thinning_keeps_both_ends_and_every_spike() -> None:
 
 
 def test_parallel_coordinates_of_numbers_and_names() -> None:
-    """A setting of one value, names with what matplotlib would take for mathematics, a run without a loss."""
+    """A setting of one value, names with what matplotlib would take for mathematics."""
     axes = [
         Axis("optimizer.lr", [1e-4, 1e-3, 1e-2]),
         Axis("data.path", ["a$b$", "<c>", "a$b$"]),
         Axis("trainer.compile", [True, True, True]),
-        Axis("loss", [2.5, 2.0, math.nan], is_result=True),
+        Axis("loss", [2.5, 2.0, 2.25]),
     ]
-    text = as_svg(parallel_coordinates(axes), "parallel", "settings and loss")
+    text = as_svg(parallel_coordinates(axes, [0, 4, 7]), "parallel", "settings and loss", {4: "<best>"})
     assert "a$b$" in text
     assert "&lt;c&gt;" in text
-    assert re.findall(r'data-run="(\d+)"', text) == ["0", "1"], "no line ends nowhere"
+    assert re.findall(r'data-run="(\d+)"', text) == ["0", "7", "4"], "the best is drawn last"
+    assert 'data-run="4"><title>&lt;best&gt;</title>' in text
 
 
 def test_plots_need_neither_torch_nor_pyplot() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
+from slm.cli.ladder import with_rungs
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
     if not read(arguments).is_multirun:
         return _with_implied(_with_recorded(arguments))
     renamed = []
-    for argument in arguments:
+    for argument in with_rungs(arguments):
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from slm.plots.figure import COLOURS, Points, look, new_figure, style_of, with_grid
+from slm.plots.figure import COLOURS, Points, look, new_figure, panel_of_many, style_of, with_grid
 from slm.plots.thinning import thinned
 
 if TYPE_CHECKING:
@@ -43,22 +43,21 @@ def run_curve(training: Points, validation: Points, lr: Points) -> Figure:
     return figure
 
 
-def many_curves(lines: Sequence[Line], x_label: str, y_label: str, robust: bool = False) -> Figure:
-    """A line a run, in the colours of their numbers. `robust`: the axis shows where 98 % of all values lie, whatever
-    spikes there are."""
+def many_curves(lines: Sequence[Line], x_label: str, robust: bool = False) -> Figure:
+    """A line a run, in the colours of their numbers; what it is of stands in a caption. `robust`: the axis shows where
+    98 % of all values lie, whatever spikes there are."""
     with look():
-        figure = new_figure()
-        axes = with_grid(figure.subplots())
+        axes = panel_of_many()
         most = max(_FEWEST_POINTS, _MOST_POINTS // max(1, len(lines)))
         for line in lines:
             points = thinned(line.points, most)
             marks = {"marker": "o", "markersize": 3} if len(points) <= _WITH_MARKS else {}
             axes.plot(*_columns(points), linewidth=1.4, **style_of(line.number), **marks)
         axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
         if robust:
             _show_most(axes, [y for line in lines for _, y in line.points])
-    return figure
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 5))
+    return axes.get_figure(root=True)
 
 
 def _draw(axes: Axes, points: Points, colour: str, label: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -41,10 +41,12 @@ _LOOK: dict[str, Any] = {
 }
 RUN_GROUP = "run-"
 """What the group of a line is called ahead of its run's number."""
-_RUN = re.compile(rf'<g id="{RUN_GROUP}(\d+)">')
+_RUN = re.compile(rf'<g id="[\w-]*?{RUN_GROUP}(\d+)">')
 _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", re.DOTALL)
 _NAMES = re.compile(r'((?:\sid="|url\(#|href="#))')
+_TAG = re.compile(r"<[^>]*>")
 _DIGITS = re.compile(r"(\d+\.\d\d)\d+")
+_PIXELS_A_POINT = 1.45  # at most, so that all text of a page is of one size
 
 
 @contextmanager
@@ -57,13 +59,17 @@ def look() -> Iterator[None]:
 
 
 def new_figure(width: float = 4.8, height: float = 3.0) -> Figure:
-    """An empty figure, in inches; to be made within `look`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """An empty figure, in inches, whose margins follow from what is written in them; to be made within `look`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def panel_of_many() -> Axes:
+    """Axes with margins that are always the same: to measure text takes half of the time of drawing a figure."""
+    from matplotlib.figure import Figure
+
+    return with_grid(Figure(figsize=(4.8, 3.0)).add_axes((0.1, 0.15, 0.885, 0.8)))
 
 
 def with_grid(axes: Axes) -> Axes:
@@ -90,17 +96,21 @@ def as_png(figure: Figure, dpi: int = 100) -> bytes:
     return out.getvalue()
 
 
-def as_svg(figure: Figure, name: str, description: str) -> str:
-    """An ``<svg>`` element to stand in a page: without a size of its own, in the page's colours, with names that begin
-    with `name`. The group of a run has ``data-run``; who cannot see it is told the `description`."""
+def as_svg(figure: Figure, name: str, description: str, titles: Mapping[int, str] | None = None) -> str:
+    """An ``<svg>`` element to stand in a page: as wide as it may be, in the page's colours, with names that begin with
+    `name`. The group of a run has ``data-run``, and its title where there is one; who cannot see the figure is
+    told the `description`."""
+    told = {number: f"<title>{escape(title)}</title>" for number, title in (titles or {}).items()}
     out = io.StringIO()
     with look():
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = _DROPPED.sub("", out.getvalue())
-    text = _RUN.sub(r'<g class="run" data-run="\1">', text[text.index("<svg") :])
-    text = _DIGITS.sub(r"\1", _NAMES.sub(rf"\1{name}-", text)).replace(INK, "currentColor")
+    text = _TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), text[text.index("<svg") :])
+    text = _NAMES.sub(rf"\1{name}-", text).replace(INK, "currentColor")
+    text = _RUN.sub(lambda run: f'<g class="run" data-run="{run[1]}">{told.get(int(run[1]), "")}', text)
     for number, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--line-{number})")
     (view_box,) = re.findall(r'viewBox="[^"]*"', text[: text.index(">")])
-    head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view_box} role="img" aria-label="{escape(description)}">'
-    return head + text[text.index(">") + 1 :].strip()
+    widest = f'style="max-width: {72 * figure.get_figwidth() * _PIXELS_A_POINT:.0f}px"'
+    head = f'{view_box} {widest} role="img" aria-label="{escape(description)}"'
+    return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {head}>{text[text.index(">") + 1 :].strip()}'

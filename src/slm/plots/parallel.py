@@ -1,4 +1,4 @@
-"""Parallel coordinates: settings side by side, a line a run, its colour the result's."""
+"""Parallel coordinates: settings side by side, a line a run, the stronger the better its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slm.plots.figure import FAINT, INK, RUN_GROUP, look, new_figure
+from slm.plots.figure import COLOURS, FAINT, INK, RUN_GROUP, look, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,34 +19,26 @@ _FAR_APART = 20.0  # numbers above 0 of which the largest is so many times the s
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting, or a result, and its value in every run, in the runs' order."""
+    """A setting, or a result, and its value in every run, in the runs' order; numbers are finite."""
 
     name: str
     values: Sequence[Any]
-    is_result: bool = False
 
 
-def parallel_coordinates(axes: Sequence[Axis]) -> Figure:
-    """An upright axis each; the last one is the result that the lines' colours follow, the lowest in front. Runs
-    without one are left out."""
-    result = [float(value) for value in axes[-1].values]
-    runs = [run for run, value in enumerate(result) if math.isfinite(value)]
-    places = [_places([axis.values[run] for run in runs]) for axis in axes]
+def parallel_coordinates(axes: Sequence[Axis], runs: Sequence[int]) -> Figure:
+    """An upright axis each; the last one is the result: the lower it is, the stronger a run's line. `runs` are their
+    numbers."""
+    places = [_places(axis.values) for axis in axes]
     with look():
         figure = new_figure(max(4.8, 1.25 * len(axes)), 3.4)
         panel = figure.subplots()
         for at, axis in enumerate(axes):
             _draw_axis(panel, at, axis.name, places[at][1])
-        for rank, index in enumerate(sorted(range(len(runs)), key=lambda i: -places[-1][0][i])):
-            heights = [places[at][0][index] for at in range(len(axes))]
-            panel.plot(
-                range(len(axes)),
-                heights,
-                color=_colour(heights[-1]),
-                linewidth=1.4,
-                zorder=3 + rank / 1000,
-                gid=f"{RUN_GROUP}{runs[index]}",
-            )
+        results = places[-1][0]
+        for index in sorted(range(len(runs)), key=lambda one: -results[one]):  # the best in front
+            heights = [found[index] for found, _ in places]
+            style = {"color": COLOURS[0], "alpha": 1 - 0.8 * results[index], "linewidth": 1.5}
+            panel.plot(range(len(axes)), heights, gid=f"{RUN_GROUP}{runs[index]}", **style)
         panel.set_xlim(-0.4, len(axes) - 0.4)
         panel.set_ylim(-0.06, 1.2)
         panel.set_axis_off()
@@ -90,9 +82,3 @@ def _draw_axis(panel: Axes, at: int, name: str, marks: Sequence[tuple[float, str
     panel.text(at, 1.1 + 0.07 * (at % 2), short, ha="center", color=INK, parse_math=False)
     for height, text in marks:
         panel.text(at + 0.04, height, text, va="center", fontsize=8, color=INK, parse_math=False, zorder=9)
-
-
-def _colour(height: float) -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](0.85 * height)

@@ -151,5 +151,3 @@ def _bends(law: Law, columns: Mapping[str, Array], residuals: Array) -> list[str
 def curve(found: LawFit, low: float, high: float, points: int = 60) -> list[tuple[float, float]]:
     """(x, loss) of a law of one variable, evenly on a log axis."""
     return [(float(x), found.loss(float(x))) for x in np.geomspace(low, high, points)]
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slm.study.ladder.law import Array, Fitted, Law, log_loss, search, standard_errors
+from slm.study.ladder.law import ENOUGH, Array, Fitted, Law, log_loss, search, standard_errors
 
 RESAMPLES = 999
 CONFIDENCE = 0.95
@@ -22,8 +22,7 @@ def bootstrap(law: Law, fitted: Fitted, xs: Array, seed: int = 0, resamples: int
         xs: log of the variables, (k, n), less ``fitted.centre``.
     """
     draws = np.random.default_rng(seed)
-    residuals = _widened(fitted)
-    target = fitted.predicted + draws.choice(residuals, (resamples, len(residuals)))
+    target = fitted.predicted + _noise(fitted, draws, resamples)
     starts = np.broadcast_to(fitted.values, (resamples, law.n_parameters))
     theta, _ = search(starts, xs, target, law.has_floor, fitted.delta)
     predicted, jacobian = log_loss(theta, xs, law.has_floor)
@@ -33,6 +32,15 @@ def bootstrap(law: Law, fitted: Fitted, xs: Array, seed: int = 0, resamples: int
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(distances, [tail, 1 - tail], axis=0, method="weibull")
     return fitted.values - high * fitted.errors, fitted.values - low * fitted.errors
+
+
+def _noise(fitted: Fitted, draws: np.random.Generator, resamples: int) -> Array:
+    """(resamples, n_points): residuals of the fit; where they are too few to stand for a distribution, normal ones."""
+    n, p = fitted.jacobian.shape
+    if n - p >= ENOUGH:
+        return draws.choice(_widened(fitted), (resamples, n))
+    deviation = np.sqrt(((fitted.observed - fitted.predicted) ** 2).sum() / max(1, n - p))
+    return draws.normal(0.0, deviation, (resamples, n))
 
 
 def _widened(fitted: Fitted) -> Array:

@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 HUBER_DELTA = 1e-3  # of residuals of log loss (Hoffmann et al. 2022, appendix D.3)
 _EFFICIENT = 1.345  # Huber's delta in standard deviations: 95 % as efficient as least squares on normal noise
-_ENOUGH = 8  # points beyond the parameters, to tell their spread by a median
+ENOUGH = 8  # points beyond the parameters, to tell of their residuals more than a mean square
 _STEPS = 200
 _EXPONENTS = (0.05, 0.15, 0.3, 0.6, 1.0)  # that fits start from
 _FLOORS = (0.2, 0.6, 0.9)  # shares of the lowest loss
@@ -97,7 +97,7 @@ def fit(law: Law, xs: Sequence[Array], loss: Array) -> Fitted:
     best = _best(*search(starts, logs, np.broadcast_to(target, (len(starts), len(target))), law.has_floor, HUBER_DELTA))
     residuals = target - log_loss(best, logs, law.has_floor)[0]
     freedom = max(1, len(target) - law.n_parameters)
-    if freedom >= _ENOUGH:
+    if freedom >= ENOUGH:
         spread = 1.4826 * float(np.median(np.abs(residuals))) * (len(target) / freedom) ** 0.5
     else:  # a median of so few is too often next to nothing
         spread = float((residuals**2).sum() / freedom) ** 0.5

@@ -2,7 +2,7 @@
 
 | what | rule | source |
 | --- | --- | --- |
-| width | 64 a layer, heads 64 wide | nanochat's; between aspects of 10 and 100 the loss hardly changes (Kaplan et al. 2020, fig. 5) |
+| width | 64 a layer, heads 64 wide | nanochat; the loss hardly depends on it (Kaplan et al. 2020, fig. 5) |
 | tokens | 20 a parameter | Hoffmann et al. 2022, table 3 |
 | batch | 0.58 tokens ** 0.571 | Li et al. 2025 ("Step Law") |
 | rate | falls as one over the width | `optimizer.lr=auto`: Yang et al. 2021, table 3 |

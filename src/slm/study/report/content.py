@@ -18,6 +18,7 @@ from slm.study.names import in_words, short_names, telling, value_of
 from slm.study.report.environment import Environment, environment_of
 from slm.study.report.samples import last_sample
 from slm.study.run_record import RunRecord, runs_below, sessions_of
+from slm.study.run_table import chosen
 from slm.training.run.folder import DIRECTORY
 
 _MOST_SAMPLES = 24
@@ -66,16 +67,15 @@ class Report:
         return ", ".join(f"{count} {state}" for state, count in counts.items())
 
     def total(self, name: str) -> float:
-        """Of all runs that know it: ``seconds``, ``tokens``, ``flops``."""
-        return math.fsum(value for row in self.rows if math.isfinite(value := getattr(row, name)))
+        """Of all runs that know it: ``seconds``, ``tokens``, ``flops``; nan if none does."""
+        known = [value for row in self.rows if math.isfinite(value := getattr(row, name))]
+        return math.fsum(known) if known else math.nan
 
 
-def gather(places: Sequence[Path], title: str | None = None) -> Report:
-    """The report of runs, each of `places` being a run's folder or one that holds some. `UserError`: there is none."""
-    found = [run for place in places for run in runs_below(place)]
-    runs = sorted({run.folder.resolve(): run for run in found}.values(), key=_rank)
-    if not runs:
-        raise UserError(f"no run lies in {', '.join(map(str, places))}; give run folders, or a folder that holds some")
+def gather(places: Sequence[Path], where: str | None = None, title: str | None = None) -> Report:
+    """The report of runs, those that meet the condition `where`, each of `places` being a run's folder or one that
+    holds some. `UserError`: there is none."""
+    runs = _found(places, where)
     keys = short_names(telling(runs, with_seed=True))
     rows = [_row(number, run, keys) for number, run in enumerate(runs)]
     comparison, why = _compared(runs)
@@ -95,6 +95,15 @@ def gather(places: Sequence[Path], title: str | None = None) -> Report:
         laws,
         samples,
     )
+
+
+def _found(places: Sequence[Path], where: str | None) -> list[RunRecord]:
+    found = {run.folder.resolve(): run for place in places for run in runs_below(place)}
+    runs = chosen(list(found.values()), where)
+    if not runs:
+        met = f" (of {len(found)}) meets where={where}; name another condition" if found else ""
+        raise UserError(f"no run in {', '.join(map(str, places))}{met or '; give folders that hold some'}")
+    return sorted(runs, key=_rank)
 
 
 def _rank(run: RunRecord) -> tuple[float, str]:
@@ -148,5 +157,3 @@ def _title(places: Sequence[Path], rows: Sequence[Row]) -> str:
     if len(places) == 1:
         return str(places[0])
     return f"{len(rows)} runs"
-
-

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from slm.files.reading import with_replacements
-
-SAMPLES_FILE = "samples.txt"
+from slm.training.run.folder import SAMPLES_FILE
 
 _LOOKED_AT = 1 << 16  # bytes at the end of the file
 _SHOWN = 1500  # characters
