@@ -22,6 +22,8 @@ COMMANDS = {
     "slm-crawl": (),
     "slm-reproduce": (),
     "slm-report": (),
+    "slm-runs": (),
+    "slm-compare": (),
 }
 
 

@@ -37,7 +37,12 @@ def make_run(
         node[name] = yaml.safe_load(value)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"run_dir": str(folder), **settings}, sort_keys=False))
-    noted = {"started": "2026-01-31T12:00:00+0000", "git_commit": "0123456789abcdef", **session}
+    noted = {
+        "command": ["slm-train", *typed],
+        "started": "2026-01-31T12:00:00+0000",
+        "git_commit": "0123456789abcdef",
+        **session,
+    }
     if end:
         noted |= {"end": end, "ended": "2026-01-31T12:10:00+0000"}
     record = {"overrides": list(typed), "parameters": 1000, "flops_per_token": 6e6, "sessions": [noted]}

@@ -78,10 +78,10 @@ def share_held(law: Law, draws: int) -> Array:
 
 
 def test_intervals_hold_the_exponents() -> None:
-    """The chance that intervals of 95 % do so in less than 87 % of 60 draws is one in a hundred."""
-    assert share_held(FLOOR, 60).min() >= 0.87
-    assert share_held(POWER, 60).min() >= 0.87
-    assert share_held(BOTH, 10).min() >= 0.7
+    """Of so few draws that it takes seconds."""
+    assert share_held(FLOOR, 30).min() >= 0.87
+    assert share_held(POWER, 30).min() >= 0.87
+    assert share_held(BOTH, 4).min() >= 0.75
 
 
 @pytest.mark.nightly
@@ -169,7 +169,7 @@ def test_all_laws_of_a_ladder() -> None:
 
 
 def test_rules_give_what_their_sources_do() -> None:
-    """nanochat's depth 20 is 1,280 wide; Chinchilla had 20 tokens a parameter; Step Law's batch at 100 B tokens is 1.1 M."""
+    """nanochat's depth 20 is 1,280 wide, Chinchilla had 20 tokens a parameter, Step Law's batch is 0.58 D^0.571."""
     assert rules.width(20) == 1280
     assert rules.parameters(4) == 12 * 4 * 256**2
     assert rules.tokens(4) == 20 * rules.parameters(4)

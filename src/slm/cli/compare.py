@@ -16,6 +16,7 @@ from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import FORBID_EXTRA, Flag, PositiveFloat, Text, checked
 from slm.study.curves import Axis
+from slm.study.grouping import Measure
 
 if TYPE_CHECKING:
     from slm.study.run_record import RunRecord
@@ -28,6 +29,7 @@ class _Settings:
     study: Text | None
     where: Text | None
     at: Axis
+    by: Measure
     until: PositiveFloat | None
     baseline: Text | None
     level: Annotated[PositiveFloat, Gt(0.5), Lt(1)]
@@ -50,7 +52,7 @@ def compare(_: dict[str, Any], settings: _Settings) -> None:
     plot = None if settings.plot is None else Path(settings.plot).expanduser()
     if plot is not None:
         check_ending(plot)
-    readings = read_at(_runs(settings), settings.at, settings.until)
+    readings = read_at(_runs(settings), settings.at, settings.until, settings.by)
     comparison = hold_against_each_other(readings, settings.level, settings.baseline)
     if plot is not None:
         save(comparison, plot)

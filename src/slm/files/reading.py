@@ -1,5 +1,6 @@
 """Files that others may have made, read within bounds, so that none can fill the memory; and their digests."""
 
+import functools
 import hashlib
 import json
 import re
@@ -64,15 +65,24 @@ def yaml_object(text: str, file: Path) -> dict[str, Any]:
     """The same of a text, or a part of it, out of `file`."""
     import yaml
 
+    # an alias begins with a star: without one the parser in C, ten times as fast, which cannot refuse them, will do
+    fast = None if "*" in text else getattr(yaml, "CSafeLoader", None)
+    return _mapping(
+        file, lambda: yaml.load(text, fast or _loader_without_aliases()), "mapping", "restore it", yaml.YAMLError
+    )
+
+
+@functools.cache
+def _loader_without_aliases() -> type:
+    import yaml
+
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise ValueError("it has aliases")
             return super().compose_node(parent, index)
 
-    # an alias begins with a star: without one the parser in C, ten times as fast, which cannot refuse them, will do
-    kind: Any = Loader if "*" in text else getattr(yaml, "CSafeLoader", Loader)
-    return _mapping(file, lambda: yaml.load(text, kind), "mapping", "restore it", yaml.YAMLError)
+    return Loader
 
 
 def _mapping(

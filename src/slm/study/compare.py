@@ -103,10 +103,11 @@ def verdict_of_all(comparison: Comparison) -> str:
     better = [one.group.name for one in shown if one.found.mean < 0]
     worse = len(shown) - len(better)
     if comparison.is_baseline:
-        said = f"better than {reference.name}: {', '.join(better) or 'none is shown to be'}"
-        return f"{said}; {worse} shown to be worse, {len(compared) - len(shown)} not told from it"
+        said = f"shown to be better than {reference.name}: {', '.join(better) or 'none'}"
+        return f"{said}; to be worse: {worse}; not told from it: {len(compared) - len(shown)}"
     if worse == len(compared):
-        return f"{reference.name} is the best, and that is shown against all {len(compared)} others"
+        others = f"all {len(compared)} others" if len(compared) > 1 else "the other"
+        return f"{reference.name} is the best, and that is shown against {others}"
     if not shown:
         return f"no difference shown: {reference.name} has the lowest mean, which may be luck"
     return (
@@ -118,7 +119,7 @@ def verdict_of_all(comparison: Comparison) -> str:
 def _verdict(one: Compared) -> str:
     found = one.found
     if not found.is_known:
-        return "a single seed tells nothing of chance: run more (seed=1,2,3)"
+        return "not told: one seed"
     if one.is_shown:
         return f"{'worse' if found.mean > 0 else 'better'} by {_figure(abs(found.mean))}"
     n = min(found.n)

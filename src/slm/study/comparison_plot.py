@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from slm.errors import UserError
 from slm.files.writing import new_file
 from slm.study.compare import Comparison
-from slm.study.curves import VAL_LOSS, Axis
-from slm.study.grouping import Group
+from slm.study.curves import Axis
+from slm.study.grouping import Group, Readings
 from slm.study.statistics import spread
 
 if TYPE_CHECKING:
@@ -49,22 +49,23 @@ def figure(comparison: Comparison) -> Figure:
     """Curves on the left, means at the place of the comparison on the right, in the same colours."""
     from matplotlib.figure import Figure  # no pyplot: nothing is to stay, and no window to open
 
-    groups = comparison.groups[:_MOST_NAMES]
+    groups, measured = comparison.groups[:_MOST_NAMES], f"validation {comparison.readings.by.replace('_', ' ')}"
     drawing = Figure(figsize=(12, max(4.5, 1.5 + 0.3 * len(groups))), layout="constrained")
     left, right = drawing.subplots(1, 2)
     colours = {group.name: f"C{place % 10}" for place, group in enumerate(groups)}
     for group in groups:
-        _draw_curves(left, group, comparison.readings.at, colours[group.name])
+        _draw_curves(left, group, comparison.readings, colours[group.name])
     left.axvline(comparison.readings.place, color="0.6", linewidth=0.8, linestyle=":")
-    left.set(xlabel=_LABELS[comparison.readings.at], ylabel="validation loss (nats per token)")
+    left.set(xlabel=_LABELS[comparison.readings.at], ylabel=measured)
     _draw_means(right, groups, comparison.level, list(colours.values()))
+    right.set_xlabel(f"{measured}: seeds, mean, {100 * comparison.level:g} % interval of the mean")
     return drawing
 
 
-def _draw_curves(axes: Axes, group: Group, at: Axis, colour: str) -> None:
+def _draw_curves(axes: Axes, group: Group, readings: Readings, colour: str) -> None:
     """Each seed's, thin: a mean of curves hides one that went astray."""
     for place, reading in enumerate(group.readings):
-        points = reading.run.metrics.points(VAL_LOSS, at, reading.run.flops_per_token)
+        points = reading.run.metrics.points(f"val/{readings.by}", readings.at, reading.run.flops_per_token)
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.0, alpha=0.8)
         if place == 0:
             axes.plot([], [], color=colour, label=group.name)
@@ -79,4 +80,3 @@ def _draw_means(axes: Axes, groups: Sequence[Group], level: float, colours: Sequ
             axes.plot([own.low, own.high], [place, place], color=colour, linewidth=1.5)
     axes.set_yticks(range(len(groups)), [group.name for group in groups])
     axes.invert_yaxis()
-    axes.set_xlabel(f"validation loss: seeds, mean, {100 * level:g} % interval of the mean")

@@ -11,15 +11,14 @@ from slm.study.grouping import Group, Reading, in_units
 from slm.study.importance import best_share, importance
 from slm.study.statistics import Spread
 
-_HEADER = ("setting", "seeds", "loss", "sd", "interval", "difference", "p", "verdict")
-
 
 def lines(comparison: Comparison) -> list[str]:
     """What was compared, a line a group, what can be said of the whole, what settings matter, what was left out."""
-    rows = [_HEADER, *_rows(comparison)]
+    rows = [_header(comparison), *_rows(comparison)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    said = [verdict_of_all(comparison), *_importance(comparison), *_left_out(comparison)]
+    cautions = [f"caution: {said}" for said in comparison.readings.cautions]
+    said = [verdict_of_all(comparison), *_importance(comparison), *_left_out(comparison), *cautions]
     return [_head(comparison), "", *table, "", *said]
 
 
@@ -27,6 +26,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     """All of it; docs/json.md describes the fields."""
     readings = comparison.readings
     return {
+        "by": readings.by,
         "at": readings.at,
         "place": readings.place,
         "interpolated_runs": readings.n_interpolated,
@@ -39,6 +39,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "compared": [_compared(one) for one in comparison.compared],
         "importance": importance(comparison.groups),
         "left_out": readings.left_out,
+        "cautions": readings.cautions,
     }
 
 
@@ -50,7 +51,13 @@ def _head(comparison: Comparison) -> str:
     n_runs = sum(len(group.readings) for group in comparison.groups)
     n, place = readings.n_interpolated, in_units(readings.place, readings.at)
     between = f", {n} on a straight line between two validations" if n else ""
-    return f"validation loss of {n_runs} runs of {len(comparison.groups)} settings at {place}{between}"
+    return f"validation {readings.by} of {n_runs} runs of {len(comparison.groups)} settings at {place}{between}"
+
+
+def _header(comparison: Comparison) -> tuple[str, ...]:
+    level = f"{100 * comparison.level:g} %"
+    p = f"p of {comparison.n_comparisons}" if comparison.n_comparisons > 1 else "p"
+    return "setting", "seeds", comparison.readings.by, "sd", f"{level} interval", f"difference ({level})", p, "verdict"
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -111,7 +118,7 @@ def _group(group: Group, own: Spread) -> dict[str, Any]:
 
 def _reading(reading: Reading) -> dict[str, Any]:
     run = reading.run
-    return {"run": str(run.folder), "seed": run.seed, "loss": reading.value, "between": reading.between}
+    return {"run": str(run.folder), "seed": run.seed, "value": reading.value, "between": reading.between}
 
 
 def _compared(one: Compared) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,8 @@ class Curves:
 
 
 def read_curves(file: Path) -> Curves:
-    """Of a run's ``metrics.csv``; no file, no rows. It may be growing: a row that is cut in the middle is left out."""
-    table = file.read_bytes() if file.is_file() else b""
-    names, rows = parse_metrics(table.rpartition(b"\n")[0])
-    rows = sorted((row for row in rows if (row[STEP] or "").isdecimal()), key=lambda row: int(row[STEP]))
+    """Of a run's ``metrics.csv``; no rows without one, or if it is damaged."""
+    names, rows = _whole_rows(file.read_bytes() if file.is_file() else b"")
     steps = [float(row[STEP]) for row in rows]
     columns = {name: [_number(row.get(name)) for row in rows] for name in names if name and name != STEP}
     unknown = [math.nan] * len(steps)
@@ -57,8 +56,18 @@ def last_row(file: Path) -> Row:
         header = table.readline()
         table.seek(max(len(header), table.seek(0, 2) - 16 * max(len(header), 256)))
         lines = table.read().rpartition(b"\n")[0].splitlines()
-    rows = parse_metrics(header + lines[-1])[1] if lines else []
-    return rows[-1] if rows and (rows[-1][STEP] or "").isdecimal() else {}
+    rows = _whole_rows(header + lines[-1] + b"\n")[1] if lines else []
+    return rows[-1] if rows else {}
+
+
+def _whole_rows(table: bytes) -> tuple[list[str], list[Row]]:
+    """Column names and rows by steps of a table that may be growing: one that is cut in the middle is left out."""
+    try:
+        names, rows = parse_metrics(table.rpartition(b"\n")[0])
+    except (UnicodeDecodeError, csv.Error):  # a power cut leaves zeros behind
+        return [], []
+    rows = [row for row in rows if (row.get(STEP) or "").isdecimal()]
+    return names, sorted(rows, key=lambda row: int(row[STEP]))
 
 
 def _number(text: str | None) -> float:

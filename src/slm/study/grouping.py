@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from slm.errors import UserError, first_few
-from slm.study.curves import VAL_LOSS, Axis
+from slm.study.curves import Axis
 from slm.study.names import in_words, short_names, telling, value_of
-from slm.study.run_record import RunRecord
+from slm.study.run_record import RunRecord, differing
 
 ALL = "all runs"
+Measure = Literal["loss", "perplexity", "bits_per_byte"]
+"""Of a validation; the lower the better."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Reading:
     """What a run came to where runs are compared."""
 
     run: RunRecord = field(repr=False)
-    value: float  # the validation loss there
+    value: float  # what its validation says there
     between: tuple[float, float] | None  # the two validations that it lies between; None: it was made just there
 
 
@@ -34,7 +36,7 @@ class Group:
 
     @property
     def by_seed(self) -> dict[int | None, float]:
-        """Seed -> loss. A seed that was run twice says nothing new: the mean of its runs counts as one."""
+        """Seed -> value. A seed that was run twice says nothing new: the mean of its runs counts as one."""
         values: dict[int | None, list[float]] = {}
         for reading in self.readings:
             values.setdefault(reading.run.seed, []).append(reading.value)
@@ -53,20 +55,22 @@ class Readings:
     place: float  # steps, tokens, seconds or floating-point operations
     groups: list[Group]  # the lowest mean first
     left_out: dict[str, str]  # run folder -> why
+    by: Measure = "loss"
+    cautions: list[str] = field(default_factory=list)  # why the values may not compare
 
     @property
     def n_interpolated(self) -> int:
         return sum(reading.between is not None for group in self.groups for reading in group.readings)
 
 
-def read_at(runs: Sequence[RunRecord], at: Axis, place: float | None = None) -> Readings:
-    """The validation loss of each run at the same count of steps, tokens, seconds or floating-point operations, on a
-    straight line between the two validations around it.
+def read_at(runs: Sequence[RunRecord], at: Axis, place: float | None = None, by: Measure = "loss") -> Readings:
+    """What the validation of each run says at the same count of steps, tokens, seconds or floating-point operations, on
+    a straight line between the two validations around it.
 
     The place is the furthest that all runs have come to that came to their end (of none that did, all runs). What was
     not validated so far, or only behind it, is left out. `UserError` if less than two are left.
     """
-    curves = [run.metrics.points(VAL_LOSS, at, run.flops_per_token) for run in runs]
+    curves = [run.metrics.points(f"val/{by}", at, run.flops_per_token) for run in runs]
     if place is None:
         whole = [points for run, points in zip(runs, curves, strict=True) if points and run.state == "done"]
         place = min((points[-1][0] for points in whole or curves if points), default=math.nan)
@@ -78,14 +82,23 @@ def read_at(runs: Sequence[RunRecord], at: Axis, place: float | None = None) -> 
             read.append(Reading(run, *found))
     if len(read) < 2:
         raise UserError(_too_few(len(read), left_out, at, place))
-    return Readings(at, place, _grouped(read), left_out)
+    return Readings(at, place, _grouped(read), left_out, by, _cautions([reading.run for reading in read], by))
+
+
+def _cautions(runs: Sequence[RunRecord], by: Measure) -> list[str]:
+    if any(key.startswith("tokenizer.") for key in differing(runs)):
+        if by == "bits_per_byte":
+            return []
+        return [f"the tokenizers differ, and {by} is of their tokens: by=bits_per_byte compares what they come to"]
+    data = {run.record.get("data_fingerprint") for run in runs} - {None}
+    return [f"the runs have read {len(data)} different data sets, and were validated on them"] if len(data) > 1 else []
 
 
 def _too_few(n_left: int, left_out: Mapping[str, str], at: Axis, place: float) -> str:
     reasons = first_few([f"{run}: {why}" for run, why in left_out.items()], "; ")
     where = "" if math.isnan(place) else f" at {in_units(place, at)} (until=… reads elsewhere)"
     of = f"of {n_left + len(left_out)} runs {n_left} {'is' if n_left == 1 else 'are'} left"
-    return f"at least two runs with a validation loss are compared; {of}{where}" + (f": {reasons}" if reasons else "")
+    return f"at least two runs with a validation are compared; {of}{where}" + (f": {reasons}" if reasons else "")
 
 
 def in_units(place: float, at: Axis) -> str:
@@ -119,7 +132,7 @@ def _why_not(run: RunRecord, points: Sequence[tuple[float, float]], at: Axis, pl
         return f"{run.state}, no validation"
     first, last = points[0][0], points[-1][0]
     if last < place:
-        return f"{run.state}, validated to {in_units(last, at)} of {in_units(place, at)}"
+        return f"{run.state}, validated to {in_units(last, at)} alone"
     return f"first validated at {in_units(first, at)}"
 
 

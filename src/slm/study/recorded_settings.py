@@ -22,7 +22,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     being what stands below a key at the top, and equal ones are read once.
     """
     try:
-        text = bounded_text(file, MOST_YAML_BYTES, "restore it") if file.is_file() else ""
+        text = bounded_text(file, MOST_YAML_BYTES, "restore it")
         head, *sections = _SECTION.split(text)
         is_comment = all(line.startswith("#") for line in head.split("\n") if line.strip())
         parts = [_section(part) for part in (sections if is_comment else [text])]

@@ -16,7 +16,7 @@ from slm.files.reading import read_json_object
 from slm.study.curves import TRAIN_LOSS, VAL_LOSS, Curves, last_row, read_curves
 from slm.study.recorded_settings import read_settings, typed_settings
 from slm.training.run.checkpoint_files import checkpoints_of
-from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME
+from slm.training.run.folder import CONFIG_FILE, METRICS_FILE, RECORD_FILE, SUMMARY_FILE, TIME, read_record
 from slm.training.run.lock import HOLDER_FILE, LOCK_FILE, is_held
 
 State = Literal["running", "done", "stopped", "killed", "failed"]
@@ -45,8 +45,8 @@ class RunRecord:
     @property
     def overrides(self) -> list[str]:
         """Of the command line, as they were typed."""
-        found = self.record.get("overrides") or self.failure.get("overrides") or []
-        return [str(one) for one in found]
+        found = self.record.get("overrides") or self.failure.get("overrides")
+        return [str(one) for one in found] if isinstance(found, list) else []
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -183,13 +183,7 @@ class RunRecord:
 
 def read_run(folder: Path) -> RunRecord:
     """The run in `folder`; one whose ``run.json`` is damaged has failed, and its `error` says what is wrong with it."""
-    files = frozenset(os.listdir(folder))
-    failure = _read(folder / FAILED_FILE) if FAILED_FILE in files else {}
-    try:
-        record = read_json_object(folder / RECORD_FILE) if RECORD_FILE in files else {}
-    except UserError as error:
-        return RunRecord(folder, files, {}, failure, str(error))
-    return RunRecord(folder, files, record, failure)
+    return _read_run(folder, os.listdir(folder))
 
 
 def runs_below(folder: Path) -> list[RunRecord]:
@@ -199,9 +193,19 @@ def runs_below(folder: Path) -> list[RunRecord]:
     found = []
     for place, folders, names in os.walk(folder):
         if RECORD_FILE in names or FAILED_FILE in names:
-            found.append(read_run(Path(place)))
+            found.append(_read_run(Path(place), names))
             folders.clear()  # what a run holds are no runs
     return sorted(found, key=lambda run: (run.started.timestamp() if run.started else 0.0, str(run.folder)))
+
+
+def _read_run(folder: Path, names: Collection[str]) -> RunRecord:
+    files = frozenset(names)
+    failure = _read(folder / FAILED_FILE) if FAILED_FILE in files else {}
+    try:
+        record = read_record(folder) if RECORD_FILE in files else {}
+    except UserError as error:
+        return RunRecord(folder, files, {}, failure, str(error))
+    return RunRecord(folder, files, record, failure)
 
 
 def sessions_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -213,20 +217,25 @@ def sessions_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def differing(runs: Sequence[RunRecord], but: Collection[str] = OF_THE_FOLDER) -> list[str]:
     """The dotted keys whose values differ among `runs`, those `but` left out, in the order of the configuration. A run
     that was refused before it began counts with what was typed for it alone."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in but)
-    return [key for key in keys if _differs(key, runs)]
+    keys = {key: None for run in runs for key in run.settings if key not in but}
+    whole = [run.settings for run in runs if CONFIG_FILE in run.files]
+    typed = [run.settings for run in runs if CONFIG_FILE not in run.files]
+    return [key for key in keys if _differs(key, whole, typed)]
 
 
-def _differs(key: str, runs: Sequence[RunRecord]) -> bool:
-    telling = [run.settings for run in runs if CONFIG_FILE in run.files or key in run.settings]
-    first = telling[0].get(key)
-    return any(settings.get(key) != first or (key in settings) != (key in telling[0]) for settings in telling[1:])
+_ABSENT = object()
+
+
+def _differs(key: str, whole: Sequence[Mapping[str, Any]], typed: Sequence[Mapping[str, Any]]) -> bool:
+    values = [settings.get(key, _ABSENT) for settings in whole]
+    values += [settings[key] for settings in typed if key in settings]
+    return any(value != values[0] for value in values)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """{} where there is none, or it is damaged: the figures are in ``metrics.csv`` as well."""
+    """{} if it is damaged: the figures are in ``metrics.csv`` as well."""
     try:
-        return read_json_object(file) if file.exists() else {}
+        return read_json_object(file)
     except UserError:
         return {}
 

@@ -7,6 +7,7 @@ different population variances are involved"; Holm 1979, "A simple sequentially 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -104,7 +105,9 @@ def seeds_for(found: Difference, size: float, alpha: float = 0.05) -> int | None
     """How many values each group needs, or how many pairs, to show a difference of `size`; None for over a hundred."""
     if not found.is_known or not size > 0:
         return None
-    return next((n for n in range(2, _MOST_SEEDS + 1) if can_show(found, alpha, (n, n)) <= size), None)
+    counts = range(2, _MOST_SEEDS + 1)
+    place = bisect_left(counts, True, key=lambda n: can_show(found, alpha, (n, n)) <= size)
+    return counts[place] if place < len(counts) else None
 
 
 # ---- parts ----

@@ -15,6 +15,7 @@ HUBER_DELTA = 1e-3  # of residuals of log loss (Hoffmann et al. 2022, appendix D
 _EFFICIENT = 1.345  # Huber's delta in standard deviations: 95 % as efficient as least squares on normal noise
 ENOUGH = 8  # points beyond the parameters, to tell of their residuals more than a mean square
 _STEPS = 200
+_NOTHING = 1e-16  # of Huber's loss: residuals of 1e-8
 _EXPONENTS = (0.05, 0.15, 0.3, 0.6, 1.0)  # that fits start from
 _FLOORS = (0.2, 0.6, 0.9)  # shares of the lowest loss
 _SHARES = (0.1, 0.5, 0.9)  # of what is above the floor, of the first of two terms
@@ -137,7 +138,7 @@ def search(theta: Array, xs: Array, target: Array, has_floor: bool, delta: float
         better = np.isfinite(found) & (found <= losses[going])
         taken, gain = going[better], (losses[going] - found)[better]
         theta[taken], predicted[taken], jacobian[taken] = tried[better], now[better], slopes[better]
-        settled = taken[gain <= 1e-12 * losses[taken]]
+        settled = taken[gain <= 1e-12 * losses[taken] + _NOTHING]
         losses[taken] = found[better]
         damping[going] = np.clip(np.where(better, damping[going] / 5, damping[going] * 4), 1e-9, 1e12)
         going = going[~np.isin(going, settled) & (damping[going] < 1e10)]
