@@ -30,6 +30,7 @@ FLOORS = (
     "registry",
     "schema",
     "files",
+    "plots",
     "fetch",
     "tokenizers",
     "models.config",

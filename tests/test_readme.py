@@ -122,6 +122,7 @@ def test_its_tables_name_every_choice_and_room() -> None:
         "trainer",
         "logger",
         "recipe",
+        "size",
     ):
         row = next(line for line in README.splitlines() if line.startswith("|") and f"`{group}`" in line.split("|")[1])
         for choice in (ROOT / "conf" / group).glob("*.yaml"):

@@ -21,6 +21,7 @@ COMMANDS = {
     "slm-convert": (),
     "slm-crawl": (),
     "slm-reproduce": (),
+    "slm-report": (),
     "slm-runs": (),
     "slm-compare": (),
 }

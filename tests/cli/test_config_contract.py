@@ -108,7 +108,7 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     assert again == config
 
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "runs", "compare")
+COMMANDS = ("train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "runs", "compare", "report")
 
 
 @pytest.mark.parametrize("config", COMMANDS)
@@ -195,7 +195,7 @@ def test_keys_of_the_original_configuration() -> None:
     } <= model["modules"]["transformer"].keys()  # fmt: skip
 
 
-@pytest.mark.parametrize("group", ["experiment", "recipe"])
+@pytest.mark.parametrize("group", ["experiment", "recipe", "size"])
 def test_experiments_are_commented_differences(group: str) -> None:
     for choice in choices(group):
         text = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8")

@@ -166,7 +166,7 @@ def test_other_tools_names_lead_to_what_there_is() -> None:
         group = file.parent.relative_to(conf).as_posix()
         known |= {group, file.stem, f"{group}={file.stem}"}
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        known |= set(leaves(content, "" if group in (".", "experiment", "recipe") else f"{group}."))
+        known |= set(leaves(content, "" if group in (".", "experiment", "recipe", "size") else f"{group}."))
     known |= {"none", "rotary", "rms_norm", "layer_norm", "data.val_path", "task.template_args"}
     dead = {name: target for name, targets in other_names().items() for target in targets if not exists(target, known)}
     assert dead == {}

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from slm.cli.command import quoted
 from slm.cli.help import choices
+from slm.cli.ladder import register_rules
 from slm.errors import UserError
 
 CONF = "slm.conf"
@@ -35,6 +36,7 @@ OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # wh
 _IN_EXTRA = ("optuna", "joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
 _COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
+register_rules()
 
 
 @dataclass(frozen=True)

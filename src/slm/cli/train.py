@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
+from slm.cli.ladder import with_rungs
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
 
     import_lightning()
     from slm.training.runner import train as run
+    from slm.training.watch.curve import without_curve
 
+    if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
+        config = replace(config, callbacks=without_curve(config.callbacks))
     val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(config.run_dir)
@@ -78,7 +83,7 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
     if not read(arguments).is_multirun:
         return _with_implied(_with_recorded(arguments))
     renamed = []
-    for argument in arguments:
+    for argument in with_rungs(arguments):
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")

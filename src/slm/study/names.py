@@ -54,7 +54,7 @@ def _can_tell(key: str, keys: Sequence[str]) -> bool:
     return key in keys or ("." not in key and (key in _OF_EVERYTHING or any(one.startswith(f"{key}.") for one in keys)))
 
 
-_OF_EVERYTHING = ("recipe", "experiment")
+_OF_EVERYTHING = ("recipe", "experiment", "size")
 
 
 def _varies(key: str, runs: Sequence[RunRecord]) -> bool:

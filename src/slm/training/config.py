@@ -213,6 +213,11 @@ class LossWatchSettings:
     factor: NonNegativeFloat = 1.2
 
 
+@dataclass(frozen=True)
+class CurveSettings:
+    """Of `Curve`: none."""
+
+
 def scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
     """`SchedulerConfig` of the configuration's `scheduler`; raises `UserError` with all problems."""
     refuse(line for key in values if (line := no_setting(f"scheduler.{key}")))

@@ -20,7 +20,7 @@ from slm.schema import (
     unknown_key,
     value_problems,
 )
-from slm.training.config import AUTO, LossWatchSettings, SampleSettings, steps_of
+from slm.training.config import AUTO, CurveSettings, LossWatchSettings, SampleSettings, steps_of
 
 LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
 _TABLES = 5.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)
@@ -43,6 +43,7 @@ _TAKES = {
 _SETTINGS: dict[str, Callable[..., Any]] = {
     "slm.training.watch.sample_text.SampleText": SampleSettings,
     "slm.training.watch.loss_watch.LossWatch": LossWatchSettings,
+    "slm.training.watch.curve.Curve": CurveSettings,
 }
 
 

@@ -18,6 +18,7 @@ from slm.training.run.checkpoint_files import CHECKPOINTS
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 RECORD_FILE = "run.json"
+SAMPLES_FILE = "samples.txt"
 SUMMARY_FILE = "summary.json"
 
 DIRECTORY = "directory"  # of the record: where its settings were typed

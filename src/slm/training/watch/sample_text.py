@@ -13,8 +13,7 @@ from slm.models.contract import CausalLM
 from slm.tokenizers.base import Tokenizer
 from slm.training.config import SampleSettings
 from slm.training.lit_module import LanguageModelModule
-
-SAMPLES_FILE = "samples.txt"
+from slm.training.run.folder import SAMPLES_FILE
 
 
 class SampleText(pl.Callback):
