@@ -22,10 +22,7 @@ By = Literal["step", "time"]
 
 STARTUP = 4  # settings that are seen to the end before the median is one
 WARMUP = 1 / 8  # of a run, before which a median says little
-ETA, RUNGS = (
-    3,
-    2,
-)  # at 1/9 and 1/3 of a run the best third goes on (Li et al. 2020, "A system for massively parallel …")
+ETA, RUNGS = 3, 2  # at 1/9 and 1/3 of a run the best third goes on: ASHA (Li et al. 2020, arXiv:1810.05934)
 
 
 def is_pruned(rule: Rule, by: By, mine: Setting, others: Sequence[Setting], now: Report) -> bool:
