@@ -57,7 +57,7 @@ def test_a_sweep_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, kills
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole, workers=workers).wait() == 0
     draw = random.Random(7)
-    done = []
+    done: list[str] = []
     while len(done) < kills:
         sweep = start(killed, workers=workers)
         time.sleep(1.0)
@@ -72,6 +72,8 @@ def test_a_sweep_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, kills
                     assert left == []
         if sweep.poll() == 0 and len(done) < kills:
             pytest.fail(f"over after {len(done)} kills: make it longer")
+    if sweep.poll() is None:
+        assert sweep.wait() == 0
     assert start(killed, workers=workers).wait() == 0
     assert table(killed) == table(whole)
     assert len(table(killed)) == 12

@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from slm.cli.command import as_typed, read
+from slm.cli.paths import PATHS
 from slm.errors import UserError
 from slm.study.sweep.config import SweepConfig, sweep_config
 from slm.study.sweep.space import Choice, Dimension, Interval, Space
@@ -104,8 +105,6 @@ def _key(override: Override) -> str:
 
 
 def _typed(overrides: Sequence[str]) -> list[str]:
-    from slm.cli.train import PATHS
-
     return as_typed(overrides, PATHS)
 
 

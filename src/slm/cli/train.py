@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
+from slm.cli.paths import PATHS
 from slm.errors import UserError
-from slm.study.sweep.config import refuse_without_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from slm.training.run_config import RunConfig
 
-_DATA_PATHS = ("data.path", "data.val_path", "data.test_path")
-PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights", "model.base")
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -81,7 +80,7 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        refuse_without_sweep(arguments)
+        _refuse_of_a_sweep(arguments)
         return _with_implied(_with_recorded(arguments))
     renamed = _of_other_sweepers(arguments)
     for argument in arguments:
@@ -90,6 +89,12 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
     return _with_implied(renamed)
+
+
+def _refuse_of_a_sweep(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if re.match(r"\+*sweep[.=]", argument):
+            raise UserError(f"{argument} is read in a sweep alone; add -m, or leave it out")
 
 
 def _of_other_sweepers(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slm.errors import UserError, refuse
+from slm.errors import refuse
 from slm.schema import FORBID_EXTRA, Count, Flag, Seed, Text, checked
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -54,10 +54,3 @@ def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
         problems.append("sweep.storage should begin with postgresql:// or sqlite:///, or be null (a file of the study)")
     refuse(problems)
     return config
-
-
-def refuse_without_sweep(settings: list[str]) -> None:
-    """`UserError` if a single run is given settings of a sweep."""
-    for setting in settings:
-        if re.match(r"\+*sweep[.=]", setting):
-            raise UserError(f"{setting} is of a sweep; add -m, or leave it out")
