@@ -51,27 +51,36 @@ def test_a_trial_that_fails_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert (tmp_path / "lr=0.1,seed=1" / "summary.json").stat().st_mtime_ns == before
 
 
-def test_seeds_of_a_setting_are_stopped_together(tmp_path: Path) -> None:
+def test_a_setting_that_is_stopped_takes_its_seeds_with_it(tmp_path: Path) -> None:
     """The one that waits is not begun; the one that was stopped keeps its save and can be gone on with."""
-    rates = ("0.3", "0.4", "0.31", "0.9", "0.8")
-    study = study_of(tmp_path, config_of(pruner="asha", seed=3), rates)
+    rates = ("0.3", "0.31", "0.32", "0.33", "0.34", "0.9", "0.8")
+    study = study_of(tmp_path, config_of(pruner="median", seed=3), rates)
     sweeping(study).run()
     settings = settings_of(study.all())
-    best = min((setting for setting in settings if setting.state == "done"), key=lambda one: one.loss or 9)
-    assert best.point == {"lr": "0.3"}
+    assert min((one for one in settings if one.state == "done"), key=lambda one: one.loss or 9).point == {"lr": "0.3"}
     stopped = [setting for setting in settings if setting.state == "pruned"]
     assert stopped
-    steps = sum(trial.reports[-1].step for trial in study.all() if trial.reports)
-    assert steps < 0.8 * 2 * 40 * len(rates)
-    waited = [trial for setting in stopped for trial in setting.trials if not trial.reports]
-    assert waited
-    for trial in waited:
-        assert trial.outcome
-        assert trial.outcome.error == "its setting was stopped with another seed"
-        assert not (tmp_path / trial.folder).exists()
     for setting in stopped:
-        ran = next(trial for trial in setting.trials if trial.reports)
+        ran, waited = setting.trials
         assert max((tmp_path / ran.folder / "checkpoints").glob("step_*.ckpt")).stem == f"step_{ran.stop_at:08d}"
+        assert waited.outcome
+        assert waited.outcome.error == "its setting was stopped with another seed"
+        assert not (tmp_path / waited.folder).exists()
+
+
+def test_the_best_go_on_from_rung_to_rung(tmp_path: Path) -> None:
+    """With all their seeds, from their saves; the others end where they stand, and nothing is done twice."""
+    rates = ("0.9", "0.8", "0.7", "0.6", "0.5", "0.31")
+    study = study_of(tmp_path, config_of(pruner="asha", workers=2), rates)
+    sweeping(study).run()
+    ended = {setting.point["lr"]: setting for setting in settings_of(study.all())}
+    assert {rate for rate, setting in ended.items() if setting.state == "done"} == {"0.31"}
+    steps = {rate: [trial.reports[-1].step for trial in setting.trials] for rate, setting in ended.items()}
+    assert steps["0.31"] == [40, 40]
+    assert sorted(steps.values()) == [[10, 10]] * 3 + [[20, 20]] * 2 + [[40, 40]]
+    whole = study_of(tmp_path / "whole", config_of(), ["0.31"])
+    sweeping(whole).run()
+    assert [trial.outcome for trial in whole.all()] == [trial.outcome for trial in ended["0.31"].trials]
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe"])

@@ -19,7 +19,12 @@ from slm.study.sweep.space import Interval, Point, Space
 from slm.study.sweep.trials import distribution, parameter
 
 _TRIES = 200  # draws until a setting is new; then all are taken to have been tried
-_STATES = {"waiting": "RUNNING", "running": "RUNNING", "done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+_STATES = {
+    **dict.fromkeys(("waiting", "running"), TrialState.RUNNING),
+    **dict.fromkeys(("paused", "pruned"), TrialState.PRUNED),
+    "done": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+}
 
 
 def grid(space: Space, seed: int | None) -> list[tuple[int, Point]]:
@@ -64,7 +69,7 @@ def _sampler(kind: Literal["random", "tpe"], seed: int) -> BaseSampler:
 
 def _as_trial(setting: Setting, space: Space) -> FrozenTrial:
     distributions = {one.key: distribution(one) for one in space.dimensions}
-    loss, state = setting.loss, TrialState[_STATES[setting.state]]
+    loss, state = setting.loss, _STATES[setting.state]
     if state in (TrialState.COMPLETE, TrialState.PRUNED) and loss is None:
         state = TrialState.FAIL
     reports = [report for trial in setting.trials for report in trial.reports]

@@ -17,19 +17,23 @@ class Setting:
 
     @property
     def state(self) -> State:
-        """Pruned or failed if any trial is; done if all are."""
+        """Pruned or failed if any trial is; else that of all, or running."""
         states = {trial.state for trial in self.trials}
-        is_stopped = any(trial.stop_at is not None for trial in self.trials)
-        if "pruned" in states or is_stopped:
+        if "pruned" in states:
             return "pruned"
         if "failed" in states:
             return "failed"
         return states.pop() if len(states) == 1 else "running"
 
     @property
+    def is_stopped(self) -> bool:
+        """One of its trials was told to stop."""
+        return any(trial.state == "pruned" or trial.stop_at is not None for trial in self.trials)
+
+    @property
     def loss(self) -> float | None:
         """The mean of its trials' best losses, of those that have one."""
-        losses = [trial.outcome.loss for trial in self.trials if trial.outcome and trial.outcome.loss is not None]
+        losses = [trial.loss for trial in self.trials if trial.loss is not None]
         return sum(losses) / len(losses) if losses else None
 
     def reports(self, seed: str | None) -> tuple[Report, ...]:

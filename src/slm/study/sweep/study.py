@@ -15,6 +15,7 @@ from slm.masking import masked, masked_argument
 from slm.schema import Int, Text, checked_file
 from slm.study.sweep.claims import Claims, FileClaims, PostgresClaims
 from slm.study.sweep.config import SweepConfig
+from slm.study.sweep.halving import going_on, loss_at_rung, seconds_of_a_run
 from slm.study.sweep.journal import journal
 from slm.study.sweep.names import folder_name
 from slm.study.sweep.sampling import draw, grid
@@ -92,16 +93,16 @@ class Study:
                 if (taken := self._begun(trial.number)) is not None:
                     return taken, claim
                 claim.release()
-            if not self._draw():
+            if not self._draw() and not self._go_on_from_rungs():
                 return None
 
     def is_over(self) -> bool:
         """Nothing is left to do, here or elsewhere."""
-        return not self._open() and not self._lacks_settings()
+        return all(trial.is_over for trial in latest(self.trials.all())) and not self._lacks_settings()
 
     def _open(self) -> list[Trial]:
         """Trials that are not over, those that were begun first."""
-        there = [trial for trial in self.trials.all() if not trial.is_over]
+        there = [trial for trial in self.trials.all() if not trial.is_over and trial.state != "paused"]
         return sorted(there, key=lambda trial: (trial.state == "waiting", trial.place, trial.number))
 
     def _begun(self, number: int) -> Trial | None:
@@ -114,11 +115,29 @@ class Study:
             self.trials.settle(trial, trial.outcome)
             return None
         setting = next(one for one in settings_of(known) if one.index == trial.setting)
-        if trial.state == "waiting" and setting.state == "pruned":
+        if trial.state == "waiting" and self.config.pruner != "asha" and setting.is_stopped:
             self.trials.end(trial, Outcome("pruned", error=_STOPPED_WITH_ITS_SETTING))
             return None
         self.trials.begin(trial)
         return trial
+
+    def pause(self, trial: Trial, figures: Mapping[str, Any]) -> None:
+        """It has stopped at its rung, whose loss is that of its last report, or at the rung's time what lies before."""
+        loss = loss_at_rung(trial, self.config.prune_by, seconds_of_a_run(self.trials.all()))
+        self.trials.pause(trial, figures, loss)
+
+    def _go_on_from_rungs(self) -> bool:
+        """Whether paused trials are to go on, or are over: none runs that could still be better."""
+        with self.claims.wait_for("study"):
+            trials = latest(self.trials.all())
+            paused = [trial for trial in trials if trial.state == "paused"]
+            chosen = going_on(settings_of(trials))
+            for trial in chosen:
+                self.trials.resume(trial)
+            if not chosen and all(trial.is_over or trial.state == "paused" for trial in trials):
+                for trial in paused:
+                    self.trials.end(trial, Outcome("pruned", trial.paused))
+            return bool(chosen)
 
     # ---- trials that are new ----
 

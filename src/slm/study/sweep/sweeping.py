@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from slm.errors import Stopped
 from slm.study.sweep.claims import Claim
 from slm.study.sweep.ending import Process, outcome_of
+from slm.study.sweep.halving import pauses, seconds_of_a_run
 from slm.study.sweep.pruning import is_pruned
 from slm.study.sweep.server import Ended, Said, ServerLostError, TrialServer
 from slm.study.sweep.settings import settings_of
@@ -30,8 +31,8 @@ class Watcher(Protocol):
     def began(self, trial: Trial, is_new: bool) -> None: ...
     def reported(self, trial: Trial, report: Report) -> None: ...
     def ended(self, trial: Trial, outcome: Outcome) -> None: ...
-    def left(self, trial: Trial) -> None:
-        """It was stopped by a signal, or lost with its server, and can be gone on with."""
+    def left(self, trial: Trial, why: str) -> None:
+        """It is over for now, and can be gone on with."""
 
 
 @dataclass
@@ -151,10 +152,14 @@ class Sweeping:
             watcher.reported(one.trial, report)
         if config.pruner == "none" or report.step >= report.steps:
             return False
-        settings = settings_of(trials.all())
-        mine = next(setting for setting in settings if setting.index == one.trial.setting)
-        others = [setting for setting in settings if setting is not mine]
-        stop = mine.state == "pruned" or is_pruned(config.pruner, config.prune_by, mine, others, report)
+        known = trials.all()
+        if config.pruner == "asha":
+            stop = pauses(one.trial, report, config.prune_by, seconds_of_a_run(known))
+        else:
+            settings = settings_of(known)
+            mine = next(setting for setting in settings if setting.index == one.trial.setting)
+            others = [setting for setting in settings if setting is not mine]
+            stop = mine.is_stopped or is_pruned(config.pruner, config.prune_by, mine, others, report)
         if stop:
             trials.stop(one.trial, report.step)
         return stop
@@ -162,9 +167,12 @@ class Sweeping:
     # ---- end ----
 
     def _end(self, one: _Running, ended: Ended) -> None:
-        trial = self.study.trials.all()[one.trial.number]
+        trial, why = self.study.trials.all()[one.trial.number], f"ended with status {ended.status}"
         try:
             outcome = outcome_of(trial, one.process, ended, one.messages, is_stopping=bool(self._signals))
+            if isinstance(outcome, Outcome) and outcome.state == "pruned" and self.study.config.pruner == "asha":
+                self.study.pause(trial, outcome.figures)
+                outcome, why = None, f"paused at step {trial.stop_at}"
             if isinstance(outcome, Outcome):
                 self._losses = 0
                 self.study.trials.end(trial, outcome)
@@ -174,7 +182,7 @@ class Sweeping:
             if outcome is not None:
                 self.study.trials.killed(trial, *outcome)
             for watcher in self.watchers:
-                watcher.left(trial)
+                watcher.left(trial, why)
         finally:
             one.claim.release()
             self._looked = 0.0
@@ -188,7 +196,7 @@ class Sweeping:
         for one in self._running.values():
             one.claim.release()
             for watcher in self.watchers:
-                watcher.left(one.trial)
+                watcher.left(one.trial, "the process that it was forked from has ended")
         self._running.clear()
         if not self._signals:
             self._server = self.make_server()

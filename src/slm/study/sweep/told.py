@@ -37,8 +37,8 @@ class Lines:
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         notice(f"trial {trial.folder}: {in_words(outcome)}{'; the others go on' if outcome.state == 'failed' else ''}")
 
-    def left(self, trial: Trial) -> None:
-        notice(f"trial {trial.folder}: left for now, to be gone on with")
+    def left(self, trial: Trial, why: str) -> None:
+        notice(f"trial {trial.folder}: {why}; to be gone on with")
 
 
 class TableFile:
@@ -57,7 +57,7 @@ class TableFile:
         with self._study.claims.wait_for("table"):  # whoever comes last writes what is newest
             write_table(self._study.folder, self._study.all(), self._study.asked.fixed)
 
-    def left(self, trial: Trial) -> None:
+    def left(self, trial: Trial, why: str) -> None:
         pass
 
 
@@ -81,7 +81,7 @@ class LiveTable:
         self._begun.pop(trial.number, None)
         self._draw()
 
-    def left(self, trial: Trial) -> None:
+    def left(self, trial: Trial, why: str) -> None:
         self._begun.pop(trial.number, None)
         self._draw()
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from slm.study.sweep.space import Choice, Dimension, Point, Space
 
-State = Literal["waiting", "running", "done", "pruned", "failed"]
+State = Literal["waiting", "running", "paused", "done", "pruned", "failed"]
 _TOLD = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -59,13 +59,25 @@ class Trial:
     state: State
     reports: tuple[Report, ...] = ()
     outcome: Outcome | None = None
-    stop_at: int | None = None  # the step at which it was told to stop
+    stop_at: int | None = None  # the step at which it was told to stop, and has not gone on since
+    rung_losses: tuple[float, ...] = ()  # at each rung that it came to
+    paused: dict[str, Any] = field(default_factory=dict)  # its figures, when it came to a rung last
     kills: tuple[int, int] = (0, 0)  # how often it was killed, and the last step that it had saved by then
     place: int = 0  # in the order in which trials are begun
 
     @property
     def is_over(self) -> bool:
         return self.state in _TOLD
+
+    @property
+    def rung(self) -> int:
+        """The next one."""
+        return len(self.rung_losses)
+
+    @property
+    def loss(self) -> float | None:
+        """The best validation loss of what is over, or paused."""
+        return (self.outcome or Outcome("pruned", self.paused)).loss
 
     @property
     def values(self) -> dict[str, str]:
@@ -109,6 +121,18 @@ class Trials:
     def stop(self, trial: Trial, step: int) -> None:
         """It is told to stop at `step`."""
         self._note(trial, "stop_at", step)
+
+    def pause(self, trial: Trial, figures: Mapping[str, Any], loss: float) -> None:
+        """It has come to a rung, with this loss there."""
+        self._note_rung(trial, [*trial.rung_losses, loss], True, figures)
+
+    def resume(self, trial: Trial) -> None:
+        """It goes on from its rung."""
+        self._note_rung(trial, trial.rung_losses, False, trial.paused)
+
+    def _note_rung(self, trial: Trial, losses: Sequence[float], is_paused: bool, figures: Mapping[str, Any]) -> None:
+        noted = {"losses": [*losses], "at": trial.stop_at, "is_paused": is_paused, "figures": _plain(figures)}
+        self._note(trial, "rung", noted)
 
     def killed(self, trial: Trial, times: int, saved_step: int) -> None:
         self._note(trial, "kills", [times, saved_step])
@@ -160,20 +184,29 @@ def _trial(found: FrozenTrial) -> Trial:
     reports = [_report(value) for key, value in noted.items() if key.startswith("report:")]
     outcome = Outcome(**noted["outcome"]) if "outcome" in noted else None
     is_over = outcome is not None and found.state.is_finished()
-    waits: State = "waiting" if found.state == TrialState.WAITING else "running"
+    rung = noted.get("rung", {"losses": [], "at": None, "is_paused": False, "figures": {}})
+    stop_at = noted.get("stop_at")
     return Trial(
         number=found.number,
         setting=noted["setting"],
         point=noted["point"],
         seed=noted["seed"],
         folder=noted["folder"],
-        state=outcome.state if outcome and is_over else waits,
+        state=outcome.state if outcome and is_over else _open_state(found, rung["is_paused"]),
         reports=tuple(sorted(reports, key=lambda one: one.step)),
         outcome=outcome,
-        stop_at=noted.get("stop_at"),
+        stop_at=None if stop_at == rung["at"] and not rung["is_paused"] else stop_at,
+        rung_losses=tuple(rung["losses"]),
+        paused=rung["figures"],
         kills=tuple(noted.get("kills", (0, 0))),
         place=noted["place"],
     )
+
+
+def _open_state(found: FrozenTrial, is_paused: bool) -> State:
+    if is_paused:
+        return "paused"
+    return "waiting" if found.state == TrialState.WAITING else "running"
 
 
 def _plain(value: Any) -> Any:
