@@ -47,8 +47,12 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
 
 def _place(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        _refuse_of_a_sweep(job.overrides.task)
+    folder, here = Path(job.runtime.output_dir), Path.cwd()
     cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
 
 
@@ -80,7 +84,6 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        _refuse_of_a_sweep(arguments)
         return _with_implied(_with_recorded(arguments))
     renamed = _of_other_sweepers(arguments)
     for argument in arguments:
@@ -91,10 +94,10 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
     return _with_implied(renamed)
 
 
-def _refuse_of_a_sweep(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        if re.match(r"\+*sweep[.=]", argument):
-            raise UserError(f"{argument} is read in a sweep alone; add -m, or leave it out")
+def _refuse_of_a_sweep(settings: Sequence[str]) -> None:
+    for setting in settings:
+        if re.match(r"\+*sweep[.=]", setting):
+            raise UserError(f"{setting} is read in a sweep alone; add -m, or leave it out")
 
 
 def _of_other_sweepers(arguments: Sequence[str]) -> list[str]:

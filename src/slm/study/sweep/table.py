@@ -31,4 +31,5 @@ def _row(trial: Trial, given: Mapping[str, str]) -> dict[str, Any]:
     outcome = trial.outcome
     figures = outcome.figures if outcome else {}
     error = {"error": outcome.error} if outcome and outcome.error else {}
+    given = {key: value for key, value in given.items() if key not in varied}
     return {"run": trial.folder, **varied, **given, "state": trial.state, **figures, **error}
