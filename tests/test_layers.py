@@ -291,8 +291,9 @@ def test_import_slm_is_cheap() -> None:
     [
         "slm.models.config, slm.data.config, slm.generation.config",
         "slm.training.run_config, slm.evaluation.config",
+        "slm.study.run_table, slm.study.comparison_table, slm.study.comparison_plot",
     ],
 )
 def test_a_configuration_is_checked_without_torch(modules: str) -> None:
-    """So that a typing error is answered in a blink, and `--help` in under a second."""
+    """So that a typing error is answered in a blink, and `--help` in under a second; what looks at runs needs none."""
     assert not loaded_by(f"import {modules}") & HEAVY

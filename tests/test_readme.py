@@ -28,6 +28,8 @@ SHORT = {
     "prepare": (),
     "convert": (),
     "reproduce": (),
+    "runs": (),
+    "compare": (),
 }
 
 
