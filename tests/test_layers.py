@@ -70,8 +70,8 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
-    "study.sweep",
     "study",
+    "study.sweep",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all

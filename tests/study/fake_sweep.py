@@ -15,7 +15,7 @@ from slm.study.sweep.space import Choice, Space
 from slm.study.sweep.study import Study, asked_now, read_asked
 from slm.study.sweep.sweeping import Sweeping
 from slm.study.sweep.table import write_table
-from slm.study.sweep.told import TableFile
+from slm.study.sweep.told import Files
 from slm.study.sweep.trials import Trial
 
 DEFAULTS: dict[str, Any] = {
@@ -44,7 +44,7 @@ def sweeping(study: Study, watchers: Sequence[Any] = (), waits: bool = True) -> 
         given = [f"{key}={value}" for key, value in trial.values.items()]
         return ["fake", *given, f"run_dir={study.folder / trial.folder}", *stop]
 
-    return Sweeping(study, command, lambda: TrialServer("fake_trial", 1), [TableFile(study), *watchers], waits)
+    return Sweeping(study, command, lambda: TrialServer("fake_trial", 1), [Files(study), *watchers], waits)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -43,7 +44,10 @@ def test_a_trial_that_fails_is_a_row_with_its_reason(tmp_path: Path) -> None:
     state, error = told["killed"]
     assert state == "failed"
     assert error.startswith("killed by SIGKILL 3 times, the last saved step being 0")
+    swept = ["lr=broken", "seed=1"]
     mistakes = {trial.point["lr"]: trial.outcome.mistake for trial in study.all() if trial.outcome}
+    noted = json.loads((tmp_path / "lr=broken,seed=1" / "failed.json").read_text())
+    assert noted == {"overrides": swept, "swept": swept, "error": "that is broken", "mistake": True}
     assert mistakes == {"0.1": False, "0.2": False, "broken": True, "bug": False, "killed": True}
     before = (tmp_path / "lr=0.1,seed=1" / "summary.json").stat().st_mtime_ns
     again = study_of(tmp_path, config_of(retry_failed=True), ["0.1", "broken", "bug", "killed", "0.2"], ["1"])

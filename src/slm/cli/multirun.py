@@ -23,10 +23,10 @@ from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.masking import masked, masked_argument
 from slm.notices import notice
+from slm.study.run_record import FAILED_FILE
 from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
 SWEEP_FILE = "sweep.csv"
-FAILED_FILE = "failed.json"
 # of the environment: the process that launches the jobs, and the keys in which they differ
 _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slm.masking import masked_argument
 from slm.notices import notice
+from slm.study.run_record import FAILED_FILE
 from slm.study.sweep.study import Study
 from slm.study.sweep.table import write_table
 from slm.study.sweep.trials import Outcome, Report, Trial
+from slm.training.run.folder import write_json
 
 _MOST_ROWS = 20
 
@@ -41,19 +44,25 @@ class Lines:
         notice(f"trial {trial.folder}: {why}; to be gone on with")
 
 
-class TableFile:
-    """Writes ``sweep.csv`` anew whenever a trial ends, so that a sweep that dies has one."""
+class Files:
+    """Writes ``sweep.csv`` anew whenever a trial ends, so that a sweep that dies has one, and of a trial that failed
+    ``failed.json`` into its folder, by which those who see that alone know."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
 
     def began(self, trial: Trial, is_new: bool) -> None:
-        pass
+        (self._study.folder / trial.folder / FAILED_FILE).unlink(missing_ok=True)
 
     def reported(self, trial: Trial, report: Report) -> None:
         pass
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.state == "failed":
+            swept = [masked_argument(f"{key}={value}") for key, value in trial.values.items()]
+            why = {"error": outcome.error, "mistake": outcome.mistake}
+            told = {"overrides": [*self._study.asked.fixed, *swept], "swept": swept, **why}
+            write_json(self._study.folder / trial.folder / FAILED_FILE, told)
         with self._study.claims.wait_for("table"):  # whoever comes last writes what is newest
             write_table(self._study.folder, self._study.all(), self._study.asked.fixed)
 
@@ -126,7 +135,7 @@ def _cells(trial: Trial, begun: dict[int, float]) -> list[str]:
 @contextmanager
 def watchers(study: Study) -> Iterator[list[Any]]:
     """Those who tell of `study`."""
-    table = TableFile(study)
+    table = Files(study)
     if not sys.stderr.isatty():
         yield [table, Lines()]
         return
