@@ -23,8 +23,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 STEPS = ["trainer.max_steps=60"]
 MAIN = "import sys; sys.argv[0] = 'slm-train'; from slm.cli.train import main; main()"
 
@@ -78,11 +76,15 @@ def main() -> None:
                   f"{max(abs(a - b) for a, b in zip(losses, others, strict=True)):.2e}", flush=True)  # fmt: skip
     best = {name: min(values) for name, values in seconds.items()}
     told = {
-        "benchmark": "sweep", "machine": platform.platform(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "torch": torch.__version__, "optuna": metadata.version("optuna"), "settings": typed, "workers": known.workers,
+        "benchmark": "sweep",
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": {name: metadata.version(name) for name in ("torch", "pytorch-lightning", "hydra-core", "optuna")},
+        "settings": typed,
+        "workers": known.workers,
         "seconds": {name: round(value, 1) for name, value in best.items()},
         "ratio": round(best["workers"] / best["basic"], 3),
-    }  # fmt: skip
+    }
     print(json.dumps(told))
 
 
