@@ -33,7 +33,7 @@ def study_of(
     folder: Path, config: SweepConfig, rates: Sequence[str] = RATES, seeds: Sequence[str] = ("1", "2")
 ) -> Study:
     space = Space((Choice("lr", tuple(rates)),), tuple(seeds))
-    study = Study(folder, read_asked(folder) or asked_now(folder, folder, [], space, config, 1), config)
+    study = Study(folder, read_asked(folder) or asked_now(folder, ([], []), space, config, 1), config)
     study.open()
     return study
 

@@ -45,7 +45,8 @@ def go_on(typed: Typed, config: SweepConfig) -> None:
     if typed.resume not in ("auto", "null"):
         fixed = [*fixed, f"resume={typed.resume}"]
     _say_what_varies(study)
-    command = partial(_command, [sys.argv[0], *typed.flags, *fixed], _shown(study.folder))
+    words = [sys.argv[0], *study.asked.flags, *fixed]
+    command = partial(_command, words, _shown(study.folder, Path(study.asked.directory)))
     make_server = partial(
         TrialServer, "slm.cli.trial", config.threads or study.asked.threads, study.config.memory_bytes
     )
@@ -71,7 +72,8 @@ def _command(begin: list[str], folder: Path, trial: Trial, stop_at: int | None) 
 
 def _of_command(typed: Typed, config: SweepConfig) -> Study:
     """The one in the folder that was named; else the newest with the same settings that is not over, else a new one."""
-    now = asked_now(typed.folder, Path.cwd(), typed.fixed, typed.space, config, config.threads or _threads(config))
+    threads = config.threads or _threads(config)
+    now = asked_now(typed.folder, (typed.flags, typed.fixed), typed.space, config, threads)
     if not typed.is_named:
         for folder in sorted(typed.folder.parent.glob(f"*/{STUDY_FILE}"), reverse=True):
             there = read_asked(folder.parent)
@@ -155,6 +157,7 @@ def _tell(study: Study) -> None:
         fail("\n".join(f"trial {trial.folder}: {trial.outcome.error}" for trial in failed if trial.outcome), status)
 
 
-def _shown(folder: Path) -> Path:
-    """As one would type it."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+def _shown(folder: Path, here: Path | None = None) -> Path:
+    """As one would type it `here`, by default in the working folder."""
+    here = here or Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Asked:
 
     name: Text  # in its storage, which may hold other studies
     directory: Text  # where the command was typed, from which its relative paths go out
+    flags: list[Text]  # of the command: where else Hydra looks for choices
     fixed: list[Text]  # settings that every trial has, masked
     space: dict[str, Any]
     sweep: dict[str, Any]  # settings of the sweep
@@ -58,6 +59,7 @@ class Study:
     """
 
     def __init__(self, folder: Path, asked: Asked, config: SweepConfig) -> None:
+        folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.asked, self.config = folder, asked, config
         self.space: Space = space_of(asked.space)
@@ -67,7 +69,10 @@ class Study:
     def open(self) -> None:
         """Note what is asked, and a grid's trials; what is there already stays."""
         with self.claims.wait_for("study"):
-            if not (self.folder / STUDY_FILE).is_file():
+            self.asked = replace(
+                self.asked, sweep={**self.asked.sweep, "trials": self.config.trials}
+            )  # there may be more
+            if read_asked(self.folder) != self.asked:
                 write_json(self.folder / STUDY_FILE, vars(self.asked))
             if self.config.kind == "grid":
                 known = {(trial.setting, trial.seed) for trial in self.trials.all()}
@@ -177,12 +182,14 @@ class Study:
 
 
 def asked_now(
-    folder: Path, directory: Path, fixed: Sequence[str], space: Space, config: SweepConfig, threads: int
+    folder: Path, words: tuple[Sequence[str], Sequence[str]], space: Space, config: SweepConfig, threads: int
 ) -> Asked:
-    """What is asked by this command line."""
+    """What is asked by this command line, typed here; `words` are its flags and the settings of every trial."""
+    flags, fixed = words
     return Asked(
         name=f"{folder.name}-{secrets.token_hex(4)}",
-        directory=str(directory),
+        directory=str(Path.cwd()),
+        flags=list(flags),
         fixed=[masked_argument(setting) for setting in fixed],
         space=space.as_json(),
         sweep={name: masked(value) for name, value in vars(config).items() if name not in ("join", "retry_failed")},
@@ -194,8 +201,13 @@ def refuse_another(folder: Path, there: Asked, now: Asked) -> None:
     """`UserError` if `folder` holds a study that was asked for otherwise."""
     fixed = set(there.fixed) ^ set(now.fixed)
     space = [] if space_of(there.space) == space_of(now.space) else ["what varies"]
-    sweep = [f"sweep.{name}" for name in ("kind", "seed", "pruner", "prune_by") if there.sweep[name] != now.sweep[name]]
-    if differs := [*sorted(fixed), *space, *sweep]:
+    sweep = [
+        f"sweep.{name}"
+        for name in ("kind", "seed", "pruner", "prune_by", "storage")
+        if there.sweep[name] != now.sweep[name]
+    ]
+    flags = [] if there.flags == now.flags else ["where choices are looked for"]
+    if differs := [*sorted(fixed), *flags, *space, *sweep]:
         raise UserError(
             f"run_dir: '{folder}' holds another sweep, which differs in {first_few(differs)}; name another folder, or "
             "type that sweep's settings to go on with it"

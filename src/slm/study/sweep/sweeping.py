@@ -170,6 +170,8 @@ class Sweeping:
         trial, why = self.study.trials.all()[one.trial.number], f"ended with status {ended.status}"
         try:
             outcome = outcome_of(trial, one.process, ended, one.messages, is_stopping=bool(self._signals))
+            if isinstance(outcome, Outcome) and outcome.state == "done" and outcome.loss is None:
+                outcome = self._without_loss(outcome)
             if isinstance(outcome, Outcome) and outcome.state == "pruned" and self.study.config.pruner == "asha":
                 self.study.pause(trial, outcome.figures)
                 outcome, why = None, f"paused at step {trial.stop_at}"
@@ -186,6 +188,13 @@ class Sweeping:
         finally:
             one.claim.release()
             self._looked = 0.0
+
+    def _without_loss(self, outcome: Outcome) -> Outcome:
+        """A sweep that minimises cannot go by a trial that has no loss."""
+        if self.study.config.kind != "tpe" and self.study.config.pruner == "none":
+            return outcome
+        reason = "no validation loss, which the sweep is to minimise (trainer.limit_val_batches, trainer.val_every)"
+        return Outcome("failed", outcome.figures, reason, mistake=True)
 
     def _replace_server(self) -> None:
         """Its trials have ended with it, and are taken up again."""
