@@ -1,5 +1,6 @@
 """A sweep as it is seen: a live table in a terminal, elsewhere a line for each trial that begins or ends."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ class LiveTable:
         self._draw()
 
     def _draw(self) -> None:
-        self._live.update(drawn(self._study.all(), self._begun, self._study.folder))
+        self._live.update(drawn(self._study.all(), self._begun, Path(os.path.relpath(self._study.folder))))
 
 
 def drawn(trials: list[Trial], begun: dict[int, float], folder: Path) -> Any:
