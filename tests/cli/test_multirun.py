@@ -35,7 +35,7 @@ def short(tiny: tuple[str, ...]) -> tuple[str, ...]:
 def test_a_grid(run_cli: Any, short: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
     """A run folder a trial that later commands take, equal to a run of its own; a row a trial, of the failed ones too.
     Typed again it does nothing more."""
-    typed = ("train", *short, "-m", "optimizer.lr=1e-4,0,3e-4", "seed=1,2", "sweep.threads=1")
+    typed = ("train", *short, "-m", "optimizer.lr=1e-4,0", "seed=1,2", "sweep.threads=1")
     outcome = run_cli(*typed)
     assert outcome.status == 2, outcome.err
     said = "optimizer.lr should be greater than 0; got 0"
@@ -43,11 +43,11 @@ def test_a_grid(run_cli: Any, short: tuple[str, ...], tmp_path: Path, metrics_of
     rows = table(tmp_path)
     assert [(row["run"], row["state"], row["error"]) for row in rows] == [
         (f"lr={lr},seed={seed}", *(("failed", said) if lr == "0" else ("done", "")))
-        for lr in ("0.0001", "0", "0.0003")
+        for lr in ("0.0001", "0")
         for seed in (1, 2)
     ]
     done = [row for row in rows if row["state"] == "done"]
-    assert len({row["best_val_loss"] for row in done}) == 4
+    assert len({row["best_val_loss"] for row in done}) == 2
     folders = outcome.out.split()
     assert [Path(folder).name for folder in folders] == [row["run"] for row in done]
     evaluated = run_cli("evaluate", f"run={folders[0]}", "batch_size=4")

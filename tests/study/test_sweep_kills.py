@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="trials are fork
 
 def start(folder: Path, **settings: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(HERE / "fake_sweep.py"), str(folder), json.dumps(settings)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "FAKE_SECONDS": "0.02"}
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "FAKE_SECONDS": "0.015"}
     return subprocess.Popen(command, env=environment)
 
 
@@ -50,7 +50,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("workers", [2])
 def test_a_sweep_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, kills: int, workers: int) -> None:
     """Twelve trials: each once in the table, with the same figures to the last bit; and no process is left."""

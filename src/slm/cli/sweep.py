@@ -19,9 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from slm.cli.command import as_typed, read
 from slm.cli.paths import PATHS
 from slm.errors import UserError
+from slm.notices import notice
 from slm.study.sweep.config import SweepConfig, sweep_config
 from slm.study.sweep.space import Choice, Dimension, Interval, Space
 
+_VALIDATIONS = 9  # the first rung of a pruner is a ninth of a run (`slm.study.sweep.halving`)
 _OF_THE_SWEEP = re.compile(r"\+*(sweep([.=].*)?|resume|run_dir)")  # keys that no trial is given
 
 
@@ -51,7 +53,16 @@ class StudySweeper(Sweeper):
                 (str(one.value()) for one in parser.parse_overrides(arguments) if _key(one) == "resume"), "auto"
             ),
         )
+        if config.pruner != "none":
+            _say_if_rare(self.config.trainer.val_every, self.config.trainer.max_steps)
         go_on(typed, config)
+
+
+def _say_if_rare(val_every: Any, steps: Any) -> None:
+    """Rules that stop settings can do so at a validation alone."""
+    if isinstance(val_every, int) and isinstance(steps, int) and val_every * _VALIDATIONS > steps:
+        few = f"validates every {val_every} of {steps} steps, and settings are stopped there alone"
+        notice(f"sweep.pruner: a trial {few}; trainer.val_every={max(1, steps // _VALIDATIONS)} saves more")
 
 
 def register() -> None:
