@@ -72,6 +72,7 @@ FLOORS = (
     "training",
     "evaluation",
     "study",
+    "study.sweep",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all
