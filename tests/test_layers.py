@@ -38,6 +38,7 @@ FLOORS = (
     "models.modules",
     "models.inference",
     "models.meta_arch",
+    "models.flops",
     "models",
     "chat",
     "weights.tensor_source",
@@ -70,6 +71,8 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "study.plan",
+    "study",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all

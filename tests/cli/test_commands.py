@@ -21,6 +21,7 @@ COMMANDS = {
     "slm-convert": (),
     "slm-crawl": (),
     "slm-reproduce": (),
+    "slm-plan": ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "experiment"),
 }
 
 

@@ -108,10 +108,12 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     assert again == config
 
 
-@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"])
+@pytest.mark.parametrize(
+    "config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "plan"]
+)
 def test_every_command_composes(config: str) -> None:
     assert compose(config)
-    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"}
+    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "plan"}
     assert {file.stem for file in CONF.glob("*.yaml")} == commands
 
 

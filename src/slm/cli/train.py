@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from slm.training.run_config import RunConfig
 
-_DATA_PATHS = ("data.path", "data.val_path", "data.test_path")
-_PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights", "model.base")
+_DATAPATHS = ("data.path", "data.val_path", "data.test_path")
+PATHS = ("run_dir", "resume", *_DATAPATHS, "task.template_file", "model.weights", "model.base")
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -37,7 +37,7 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
     import_lightning()
     from slm.training.runner import train as run
 
-    val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
+    val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, PATHS)))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(config.run_dir)
     return val_loss
@@ -50,7 +50,8 @@ def _place(cfg: DictConfig) -> None:
     cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
 
 
-def _checked(values: dict[str, Any]) -> RunConfig:
+def checked_run(values: dict[str, Any]) -> RunConfig:
+    """The settings, typed; `UserError` with all that is wrong."""
     from slm.training.run_config import run_config
 
     return run_config(values)
@@ -60,7 +61,7 @@ def _key(argument: str) -> str:
     return argument.partition("=")[0]
 
 
-def _with_implied(arguments: Sequence[str]) -> list[str]:
+def with_implied(arguments: Sequence[str]) -> list[str]:
     """With ``trainer.max_epochs`` no count of steps, with ``model.weights`` their shape and tokenizer, unless named."""
     keys = set(map(_key, arguments))
     groups = ("model", "tokenizer") if "model.weights" in keys else ()
@@ -73,14 +74,14 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        return _with_implied(_with_recorded(arguments))
+        return with_implied(_with_recorded(arguments))
     renamed = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
-    return _with_implied(renamed)
+    return with_implied(renamed)
 
 
 def _with_recorded(arguments: list[str]) -> list[str]:
@@ -96,7 +97,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     if resume in (None, "null", ""):
         return arguments
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
+        same = [masked_argument(setting) for setting in _repeatable(with_implied(line.settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return arguments
@@ -133,4 +134,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS), __name__)
+main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)
