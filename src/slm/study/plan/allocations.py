@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,6 +56,8 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.add.Tensor and not torch.is_grad_enabled():
+            self._take_over(args, result)
         for made in tree_leaves(result):
             if isinstance(made, Tensor):
                 self._note(made)
@@ -69,20 +72,32 @@ class Allocations(TorchDispatchMode):
                 block.kind = kind
                 self._add(kind, block.size)
 
+    def _take_over(self, summands: Any, total: Tensor) -> None:
+        """On its way back autograd adds gradients up where the first one lies, but not under modes like this one."""
+        first = summands[0]
+        block = self._blocks.get(_identity(first)) if isinstance(first, Tensor) else None
+        if block is not None and block.size == total.untyped_storage().nbytes():
+            self._blocks[_identity(total)] = self._blocks.pop(_identity(first))
+            self._heed_end_of(total)
+
     def _note(self, tensor: Tensor) -> None:
-        storage, key = tensor.untyped_storage(), _identity(tensor)
+        key = _identity(tensor)
         if key in self._blocks:
             return
-        block = self._blocks[key] = _Block(self._count, storage.nbytes(), self.kind)
+        block = self._blocks[key] = _Block(self._count, tensor.untyped_storage().nbytes(), self.kind)
         self._count += 1
         self.trace.events.append(Event(block.number, block.size))
         self._add(block.kind, block.size)
         if (now := self.trace.live.total()) > self.trace.peak:
             self.trace.peak, self.trace.at_peak = now, +self.trace.live
-        weakref.finalize(storage, self._gone, key).atexit = False
+        self._heed_end_of(tensor)
+
+    def _heed_end_of(self, tensor: Tensor) -> None:
+        weakref.finalize(tensor.untyped_storage(), self._gone, _identity(tensor)).atexit = False
 
     def _gone(self, key: int) -> None:
-        block = self._blocks.pop(key)
+        if (block := self._blocks.pop(key, None)) is None:
+            return  # another took it over
         self.trace.events.append(Event(block.number, None))
         self._add(block.kind, -block.size)
 

@@ -124,6 +124,9 @@ def _steps_and_a_checkpoint(run: PlannedRun, step: TrainingStep, allocations: Al
     for _ in range(2):
         step.make(micro_batches)
         allocations.count_as(OPTIMIZER, *step.optimizer_state)
+    goes_on = own.steps > min(own.save_every, own.val_every)
+    if not goes_on:  # Lightning drops gradients ahead of the validation at the end
+        step.optimizer.zero_grad()
     allocations.kind = COPY
     copied: list[Tensor] = []
     checkpoint, bundle = _saved(step)
@@ -133,7 +136,7 @@ def _steps_and_a_checkpoint(run: PlannedRun, step: TrainingStep, allocations: Al
         del both
     state = State(_bytes(checkpoint), _bytes(bundle))
     del checkpoint, bundle
-    if own.steps > min(own.save_every, own.val_every):
+    if goes_on:
         step.make(micro_batches)
     del copied
     return state

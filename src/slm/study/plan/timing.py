@@ -27,6 +27,7 @@ from slm.training.lit_module import TARGETS
 from slm.training.tasks.pretrain import Pretrain
 
 TIMED_STEPS = 3
+_SHORTEST = 64  # tokens of a piece
 # Where a device is not here: 40 % of what an A100's data sheet says of bf16, what well-kept trainings reach there
 STATED_RATE = 0.4 * 312e12
 
@@ -67,19 +68,24 @@ def stated(flops: StepFlops, rate: float, why: str) -> Timing:
 
 
 def _measure(run: PlannedRun, module: Any, batch: dict[str, Any], limit_s: float) -> Timing:
-    first = _slice(run, batch, 1, min(64, batch["input_ids"].shape[1]))
-    step = TrainingStep(run, module, _on(first, run.device), run.device)
-    seconds_of(step.micro_step, run.device)  # kernels and threads are made ready
-    rate = batch_flops(run, module.model, first)[1] / seconds_of(step.micro_step, run.device)
-    step.update()  # makes the optimizer's state
-    update = min(seconds_of(step.update, run.device) for _ in range(2))
-    chosen = _largest_within(run, module.model, batch, rate * limit_s / (TIMED_STEPS + 1))
-    step.batch = _on(chosen, run.device)
-    if chosen["input_ids"].shape != first["input_ids"].shape:
-        seconds_of(step.micro_step, run.device)
+    def flops(one: dict[str, Any]) -> float:
+        return batch_flops(run, module.model, one)[1]
+
+    began = time.perf_counter()
+    chosen = _slice(run, batch, 1, min(_SHORTEST, batch["input_ids"].shape[1]))
+    step = TrainingStep(run, module, _on(chosen, run.device), run.device)
+    while True:  # small pieces are slow for their size, so what fits is found in a few goes
+        seconds_of(step.micro_step, run.device)  # kernels, threads and memory are made ready
+        rate = flops(chosen) / seconds_of(step.micro_step, run.device)
+        larger = _largest_within(run, module.model, batch, rate * limit_s / (TIMED_STEPS + 2))
+        if flops(larger) <= flops(chosen) or time.perf_counter() - began > limit_s:
+            break
+        chosen, step.batch = larger, _on(larger, run.device)
     seconds = statistics.median(seconds_of(step.micro_step, run.device) for _ in range(TIMED_STEPS))
-    whole, part = (batch_flops(run, module.model, one)[1] for one in (batch, chosen))
-    return Timing(seconds * whole / part, update, part / seconds, _in_words(chosen, batch), measured=True)
+    step.update()  # makes the optimizer's state
+    update = min(seconds_of(step.update, run.device) for _ in range(TIMED_STEPS))
+    how = _in_words(chosen, batch)
+    return Timing(seconds * flops(batch) / flops(chosen), update, flops(chosen) / seconds, how, measured=True)
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:
@@ -105,7 +111,7 @@ def _largest_within(run: PlannedRun, model: Any, batch: dict[str, Any], flops: f
         found = _slice(run, batch, n, length)
         if batch_flops(run, model, found)[1] <= flops:
             return found
-    while length > 64 and batch_flops(run, model, _slice(run, batch, 1, length))[1] > flops:
+    while length > _SHORTEST and batch_flops(run, model, _slice(run, batch, 1, length))[1] > flops:
         length //= 2
     return _slice(run, batch, 1, length)
 
