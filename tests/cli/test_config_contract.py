@@ -118,7 +118,9 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     assert again == config
 
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "runs", "compare", "report")
+COMMANDS = (
+    "train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "plan", "runs", "compare", "report",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("config", COMMANDS)

@@ -10,9 +10,9 @@ import yaml
 
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
+from slm.models.flops import training_flops_per_token
 from slm.schema import dotted
 from slm.training.build import summarize
-from slm.training.watch.train_metrics import training_flops_per_token
 from slm.weights.hugging_face import nearest_family
 
 

@@ -61,8 +61,9 @@ def _place(cfg: DictConfig) -> None:
     cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
 
 
-def _checked(values: dict[str, Any]) -> RunConfig:
-    """Of the run alone, whose `values` they are from here on: what sweeps it is checked and taken out."""
+def checked_run(values: dict[str, Any]) -> RunConfig:
+    """The settings of the run alone, typed, whose `values` they are from here on: what sweeps it is checked and taken
+    out. `UserError` with all that is wrong."""
     from slm.schema import together
     from slm.study.sweep.config import sweep_config
     from slm.training.run_config import run_config
@@ -76,7 +77,7 @@ def _key(argument: str) -> str:
     return argument.partition("=")[0]
 
 
-def _with_implied(arguments: Sequence[str]) -> list[str]:
+def with_implied(arguments: Sequence[str]) -> list[str]:
     """With ``trainer.max_epochs`` no count of steps; with ``model.weights`` their shape and tokenizer, unless named;
     unless something decides otherwise, the optimizer and schedule that weights are usually fine-tuned with."""
     keys = set(map(_key, arguments))
@@ -92,7 +93,7 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        return _with_implied(_with_recorded(arguments))
+        return with_implied(_with_recorded(arguments))
     arguments = with_rungs(arguments)
     renamed = _of_other_sweepers(arguments)
     for argument in arguments:
@@ -100,7 +101,7 @@ def _with_what_follows(arguments: list[str]) -> list[str]:
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
-    return _with_implied(renamed)
+    return with_implied(renamed)
 
 
 def _refuse_of_a_sweep(settings: Sequence[str]) -> None:
@@ -135,7 +136,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     if resume in (None, "null", ""):
         return arguments
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
+        same = [masked_argument(setting) for setting in _repeatable(with_implied(line.settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return arguments
@@ -173,4 +174,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(Command("train", train, _checked, _with_what_follows, _place, paths=PATHS), __name__)
+main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)
