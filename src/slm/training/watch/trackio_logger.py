@@ -23,7 +23,7 @@ class TrackioLogger(Logger):
 
     def __init__(self, folder: Path, project: str, run: str, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        os.environ.setdefault(_FOLDER, str(folder.absolute()))
+        os.environ[_FOLDER] = os.environ.get(_FOLDER) or str(folder.absolute())
         self._trackio = require("trackio", "trackio", "logger=trackio")
         self._project, self._run_name, self._settings = project, run, dict(settings)
         self._run: Any = None
