@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,16 @@ def test_a_mistake(run_cli: Any, command: str, arguments: tuple[str, ...], said:
     assert found["status"] == USER_ERROR_STATUS
     assert said in found["error"]
     assert found["error"].splitlines()[0] in outcome.err
+
+
+def test_the_object_comes_last(tmp_path: Path) -> None:
+    """``2>&1 | tail -n 1`` has it, in a shell."""
+    script = Path(sys.executable).with_name("slm-train")
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    answer = subprocess.run([script, "trainer.max_step=3", "json=true"], **both, text=True, cwd=tmp_path, timeout=60)
+    first, *_, last = answer.stdout.splitlines()
+    assert first.startswith("slm-train: unknown key")
+    assert json.loads(last)["status"] == answer.returncode == USER_ERROR_STATUS
 
 
 def test_json_is_true_or_false(run_cli: Any) -> None:

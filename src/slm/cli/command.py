@@ -119,8 +119,8 @@ def _present(values: Any) -> Any:
 def fail(message: str, status: int = USER_ERROR_STATUS, **facts: Any) -> None:
     """Say on stderr what went wrong with this command, and on stdout, with `facts`, where JSON was asked for; exit."""
     name = Path(sys.argv[0]).name
+    print("\n".join(f"{name}: {line}" for line in message.splitlines()), file=sys.stderr, flush=True)
     print_failure(message, status, **facts)
-    print("\n".join(f"{name}: {line}" for line in message.splitlines()), file=sys.stderr)
     sys.exit(status)
 
 

@@ -46,11 +46,12 @@ def schedule_from(old: Schedule | None, config: SchedulerConfig, max_steps: int,
 def choices(old: Schedule, stretched: Schedule, step: int) -> str:
     """What ``scheduler.on_extend`` may be, with what each would do to a run that is at `step`."""
     now, then = (f"{100 * one.factor(step):.3g} %" for one in (old, stretched))
-    return (
-        f"{_CHOICES}rewarm (from {now} of the peak up to it again over the warmup, then down to the end), "
-        f"{_CHOICES}stretch (as if it had been {stretched.max_steps} steps from the start: at once {then}), "
-        f"{_CHOICES}hold ({now} to the end)"
-    )
+    ways = [
+        f"{_CHOICES}rewarm (from {now} of the peak up to it again over the warmup, then down to the end)",
+        f"{_CHOICES}stretch (as if it had been {stretched.max_steps} steps from the start: at once {then})",
+        *([f"{_CHOICES}hold ({now} to the end)"] if old.factor(step) else []),
+    ]
+    return ", ".join(ways)
 
 
 def describe_change(old: Schedule, new: Schedule, step: int) -> str:
