@@ -75,7 +75,7 @@ def test_train(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch:
     assert "json" not in (tmp_path / "run/config.yaml").read_text()
     again = run_cli("train", "resume=run", "~callbacks.talking")
     assert (again.status, again.out) == (0, "run\n"), "json=true is of one command, not of the run"
-    done = run_cli("train", "resume=auto", "run_dir=run", *tiny, "json=true")
+    done = run_cli("train", "resume=auto", "run_dir=run", *tiny, "json=true", own)
     assert "nothing is left to do" in done.err
     assert (differences("slm-train", done.out), json.loads(done.out)["state"]) == ([], "done")
 
