@@ -70,6 +70,7 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "study",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all
@@ -289,8 +290,9 @@ def test_import_slm_is_cheap() -> None:
     [
         "slm.models.config, slm.data.config, slm.generation.config",
         "slm.training.run_config, slm.evaluation.config",
+        "slm.study.run_table, slm.study.comparison_table, slm.study.comparison_plot",
     ],
 )
 def test_a_configuration_is_checked_without_torch(modules: str) -> None:
-    """So that a typing error is answered in a blink, and `--help` in under a second."""
+    """So that a typing error is answered in a blink, and `--help` in under a second; what looks at runs needs none."""
     assert not loaded_by(f"import {modules}") & HEAVY

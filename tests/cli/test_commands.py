@@ -21,6 +21,8 @@ COMMANDS = {
     "slm-convert": (),
     "slm-crawl": (),
     "slm-reproduce": (),
+    "slm-runs": (),
+    "slm-compare": (),
 }
 
 

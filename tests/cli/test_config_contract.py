@@ -108,11 +108,13 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     assert again == config
 
 
-@pytest.mark.parametrize("config", ["train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"])
+COMMANDS = ("train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "runs", "compare")
+
+
+@pytest.mark.parametrize("config", COMMANDS)
 def test_every_command_composes(config: str) -> None:
     assert compose(config)
-    commands = {"train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce"}
-    assert {file.stem for file in CONF.glob("*.yaml")} == commands
+    assert {file.stem for file in CONF.glob("*.yaml")} == set(COMMANDS)
 
 
 def test_a_key_more_is_refused_anywhere() -> None:

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from slm.errors import UserError
+from slm.study.run_record import read_run
 from slm.training.figures import StepFigures, StepReader
 from slm.training.optim.parameter_groups import leave_finding, leave_out_if_bad
 from slm.training.run.checkpoint_io import read_checkpoint
@@ -172,6 +173,8 @@ def test_stopped(train_tiny: Any, run_cli: Any, tiny: tuple[str, ...], tmp_path:
     assert "step 5: the gradient is nan, its update is left out (run/bad_steps.jsonl)" in said
     assert "the last good state is run/checkpoints/last.ckpt (resume=run)" in said
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 4
+    run = read_run(tmp_path / "run")
+    assert (run.state, "step 5: the gradient is nan" in str(run.error)) == ("failed", True)
     assert run_cli("train", "resume=run", "trainer.on_bad_step=skip", poison("gradient", 20)[0]).status == 0
 
 

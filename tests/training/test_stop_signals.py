@@ -15,6 +15,8 @@ import pytest
 import torch
 from stopped_run import RUN
 
+from slm.study.run_record import read_run
+
 SIGNALLING = """
 import os, signal
 import pytorch_lightning as pl
@@ -82,8 +84,10 @@ def test_what_was_stopped_goes_on_as_if_it_had_not(
     assert outcome.status == 75, outcome.err
     said = f"slm-train: stopped by {name} after step {stops_at}; go on from step {stops_at}: slm-train resume=run"
     assert outcome.err.splitlines()[-1] == said
-    assert run_cli("train", "resume=run", "~callbacks.signalling").status == 0
     run = tmp_path / "run"
+    assert (read_run(run).state, read_run(run).step) == ("stopped", stops_at)
+    assert run_cli("train", "resume=run", "~callbacks.signalling").status == 0
+    assert read_run(run).state == "done"
     assert metrics_of(run) == metrics_of(unbroken)
     one, other = (torch.load(r / "checkpoints/last.ckpt", weights_only=True) for r in (run, unbroken))
     assert all(torch.equal(one["state_dict"][key], value) for key, value in other["state_dict"].items())
@@ -150,6 +154,8 @@ def test_a_bug_in_the_loop_says_where_and_how_to_go_on(
     said = "the run broke off in step 5 (ZeroDivisionError); go on from step 3: slm-train resume=run"
     assert str(caught.value) == said
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    run = read_run(tmp_path / "run")
+    assert (run.state, run.error) == ("failed", "ZeroDivisionError: of the callback")
     assert run_cli("train", "resume=run", "~callbacks.b").status == 0
 
 

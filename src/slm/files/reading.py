@@ -1,5 +1,6 @@
 """Files that others may have made, read within bounds, so that none can fill the memory; and their digests."""
 
+import functools
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ from slm.errors import UserError
 _AGAIN = "fetch or make it again"
 _MOST_JSON_BYTES = 48 << 20  # the largest tokenizers, of 262,000 tokens, take 33 MB
 _MOST_JSON_VALUES = 3_000_000  # `[],` is three bytes of text and seventy of memory; those tokenizers hold two million
-_MOST_YAML_BYTES = 1 << 18  # a run's whole configuration takes 5 KiB
+MOST_YAML_BYTES = 1 << 18  # a run's whole configuration takes 5 KiB
 
 
 def bounded_text(file: Path, most_bytes: int, mend: str = _AGAIN) -> str:
@@ -57,6 +58,22 @@ def read_json_object(file: Path, mend: str = _AGAIN) -> dict[str, Any]:
 def read_yaml_object(file: Path) -> dict[str, Any]:
     """What a YAML file holds: mappings, lists, numbers, texts, and no Python objects; `UserError` as `bounded_text`, or
     if it is no mapping, is nested without end, or has aliases: a few lines of them can stand for a memory of values."""
+    return yaml_object(bounded_text(file, MOST_YAML_BYTES, "restore it"), file)
+
+
+def yaml_object(text: str, file: Path) -> dict[str, Any]:
+    """The same of a text, or a part of it, out of `file`."""
+    import yaml
+
+    # an alias begins with a star: without one the parser in C, ten times as fast, which cannot refuse them, will do
+    fast = None if "*" in text else getattr(yaml, "CSafeLoader", None)
+    return _mapping(
+        file, lambda: yaml.load(text, fast or _loader_without_aliases()), "mapping", "restore it", yaml.YAMLError
+    )
+
+
+@functools.cache
+def _loader_without_aliases() -> type:
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -65,8 +82,7 @@ def read_yaml_object(file: Path) -> dict[str, Any]:
                 raise ValueError("it has aliases")
             return super().compose_node(parent, index)
 
-    text = bounded_text(file, _MOST_YAML_BYTES, "restore it")
-    return _mapping(file, lambda: yaml.load(text, Loader), "mapping", "restore it", yaml.YAMLError)
+    return Loader
 
 
 def _mapping(

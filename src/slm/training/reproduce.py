@@ -16,10 +16,10 @@ from slm.training.process import provenance
 from slm.training.run.checkpoint_files import CHECKPOINTS, step_files
 from slm.training.run.checkpoint_io import read_checkpoint
 from slm.training.run.folder import METRICS_FILE, RECORD_FILE, read_record
+from slm.training.run.metrics_table import STEP, Row, read_metrics
 from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run_again import composed_of, config_again, unchanged_data
 from slm.training.runner import train
-from slm.training.watch.csv_logger import STEP, Row, read_metrics
 
 _TIMES = "speed/"
 _VALIDATION = "val/"

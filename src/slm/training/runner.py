@@ -25,10 +25,12 @@ from slm.training.run.heard_signals import StopSignals
 from slm.training.run.lock import only_writer
 from slm.training.run.resume import check_free, checkpoint_to_resume, newest_whole, say_what_is_taken
 from slm.training.run.resume_checks import Resumed, checkpoint_of_step
+from slm.training.run.session_end import noted_end
 from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, summarize_run
 from slm.training.watch.csv_logger import say_what_is_made_again
+from slm.training.watch.train_metrics import training_flops_per_token
 from slm.weights.bundle import write_bundle
 from slm.weights.pretrained import PUBLISHED_DTYPE
 
@@ -66,8 +68,9 @@ def train(
         broken_off = BrokenOff()
         run = build(begun, data, composed, broken_off, more_callbacks, signals)
         _open_run_folder(run, composed, overrides)
-        _fit(run, broken_off)
-        return _close(run)
+        with noted_end(config.run_dir) if process.is_first_rank() else nullcontext():
+            _fit(run, broken_off)
+            return _close(run)
 
 
 @contextmanager
@@ -153,6 +156,8 @@ def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequenc
             "resolved": run.resolved,
             "schedules": schedules_so_far(begun),
             **({"parent": parent} if parent else {}),
+            "parameters": sum(parameter.numel() for parameter in run.module.model.parameters()),
+            "flops_per_token": training_flops_per_token(run.module.model),
             "data_fingerprint": data.datamodule.fingerprint,
             **({"data": dict(data.report)} if data.report else {}),
             "logger_ids": {name: str(logger.version) for name, logger in begun.loggers.items()},

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.checkpoints import Checkpoints
-from slm.training.watch.csv_logger import STEP, read_metrics
+from slm.training.run.metrics_table import STEP, read_metrics
 from slm.training.watch.train_metrics import LOGGED, TrainMetrics
 
 

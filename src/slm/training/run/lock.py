@@ -3,14 +3,21 @@
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from slm.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+else:
+    fcntl = None
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
@@ -55,3 +62,28 @@ def _holder(run: Path) -> str:
         return f" by process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def is_held(run: Path) -> bool:
+    """Whether a process writes to the run folder now. One that was killed leaves its files, and holds nothing."""
+    try:
+        with (run / LOCK_FILE).open("rb") as file:
+            return not _could_be_locked(file, run / LOCK_FILE)
+    except OSError:
+        return False
+
+
+def _could_be_locked(file: BinaryIO, path: Path) -> bool:
+    """Asked by a shared lock where there is one: two that look at the same time do not see each other, and to read
+    somebody else's folder is enough."""
+    if fcntl is None:
+        try:
+            with FileLock(path).acquire(timeout=0):
+                return True
+        except Timeout:
+            return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -12,10 +12,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from slm.files.writing import new_file
 from slm.notices import notice
-
-STEP = "step"
-
-Row = dict[str, str]
+from slm.training.run.metrics_table import STEP, Row, parse_metrics, read_metrics
 
 
 class CsvLogger(Logger):
@@ -119,10 +116,10 @@ class CsvLogger(Logger):
 
     def _rows_that_stay(self) -> list[Row]:
         if self._settled is not None:
-            return _read(self.file.read_bytes()[: self._settled])[1]
+            return parse_metrics(self.file.read_bytes()[: self._settled])[1]
         if self._keep_until is None or not self.file.is_file():
             return []
-        columns, rows = _read(self.file.read_bytes().rpartition(b"\n")[0])  # a kill may have cut the last row
+        columns, rows = parse_metrics(self.file.read_bytes().rpartition(b"\n")[0])  # a kill may have cut the last row
         self._columns = [*columns, *(name for name in self._columns if name not in columns)]
         return [row for row in rows if int(row[STEP]) <= self._keep_until]
 
@@ -138,20 +135,9 @@ def _lines(rows: Iterable[Row], columns: list[str]) -> bytes:
     return out.getvalue().encode()
 
 
-def read_metrics(file: Path) -> tuple[list[str], list[Row]]:
-    """Column names and rows of a ``metrics.csv``; places where nothing was logged are empty."""
-    return _read(file.read_bytes())
-
-
 def say_what_is_made_again(table: Path, resumed_step: int) -> None:
     """Rows of ``metrics.csv`` that are of after the checkpoint go."""
     steps = [int(row[STEP]) for row in read_metrics(table)[1] if row[STEP].isdecimal()] if table.is_file() else []
     if later := [step for step in steps if step > resumed_step]:
         rows = f"{len(later)} row{'s' * (len(later) > 1)}"
         notice(f"{table} goes to step {max(later)}: {rows} of after step {resumed_step} are dropped and made again")
-
-
-def _read(table: bytes) -> tuple[list[str], list[Row]]:
-    reader = csv.DictReader(io.StringIO(table.decode(), newline=""))
-    rows = list(reader)
-    return list(reader.fieldnames or [STEP]), rows

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parents[2] / "docs" / "json.md"
+FILE = Path(__file__).parents[1] / "docs" / "json.md"
 _ROW = re.compile(r"^\| `(?P<name>[^`?]+)(?P<optional>\??)` \| (?P<types>[a-z ]+) \| \S.* \|$", re.MULTILINE)
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
