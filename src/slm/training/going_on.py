@@ -46,8 +46,10 @@ def keep_what_is_left(begun: Begun) -> None:
 
 def _before_the_fall(begun: Begun) -> Begun:
     config, left = begun.config, begun.resumed
-    step = left and step_before_fall(left.schedule, config.scheduler, config.trainer.steps, left.step)
-    if left is None or left.schedule is None or step is None:
+    if left is None or left.schedule is None:
+        return begun
+    step = step_before_fall(left.schedule, config.scheduler, config.trainer.steps, left.step)
+    if step is None:
         return begun
     refused = f"trainer.max_steps={config.trainer.steps}: the rate falls from step {step} on, and "
     mend = choices(left.schedule, replace(left.schedule, max_steps=config.trainer.steps), left.step)

@@ -1,7 +1,6 @@
 """What becomes of the learning rate in a run that is gone on with under another number of steps, or other settings."""
 
 from dataclasses import replace
-from functools import partial
 
 from slm.errors import UserError
 from slm.training.config import SchedulerConfig
@@ -30,17 +29,16 @@ def schedule_from(old: Schedule | None, config: SchedulerConfig, max_steps: int,
         return replace(asked, falls_from=min(step, max_steps))
     if config.name in ("none", "constant", "wsd") and config.on_extend is None:
         return asked
-    extend = {
-        "rewarm": partial(_rewarmed, old, config, max_steps, step),
-        "stretch": lambda: asked,
-        "hold": lambda: replace(asked, held=_held(old, step)),
-    }
+    if config.on_extend == "rewarm":
+        return _rewarmed(old, config, max_steps, step)
+    if config.on_extend == "hold":
+        return replace(asked, held=_held(old, step))
     if config.on_extend is None:
         raise UserError(
             f"trainer.max_steps={max_steps}: {describe_schedule(old)} has been followed for {step} of {old.max_steps} "
             f"steps; say what the rate is to do: {choices(old, asked, step)}"
         )
-    return extend[config.on_extend]()
+    return asked
 
 
 def choices(old: Schedule, stretched: Schedule, step: int) -> str:
