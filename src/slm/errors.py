@@ -10,8 +10,12 @@ class UserError(ValueError):
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop, and it did, with nothing lost; a command ends with status 75. It is no
-    `Exception`, so that nothing takes it for one."""
+    """A signal asked the run to stop, and it did, with nothing lost; a command ends with status 75, and tells programs
+    the `facts`. It is no `Exception`, so that nothing takes it for one."""
+
+    def __init__(self, message: str, **facts: str) -> None:
+        super().__init__(message)
+        self.facts = facts
 
 
 def refuse(problems: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented_json import differences
 from made_runs import TOKENS_A_STEP, make_run
 
 from slm.errors import UserError
@@ -205,7 +206,7 @@ def test_as_json(study: Path, run_cli: Any) -> None:
     outcome = run_cli(
         "compare", "study/0.001_1", "study/0.001_2", "study/0.003_1", "json=true", "plot=a.svg", "at=time"
     )
-    assert outcome.status == 0, outcome.err
+    assert (outcome.status, differences("slm-compare", outcome.out)) == (0, []), outcome.err
     said = json.loads(outcome.out)
     assert (said["at"], said["place"], said["reference"]) == ("time", pytest.approx(2.0), "lr=0.003")
     assert [(one["name"], one["n"], one["interval"][0] is None) for one in said["groups"]] == [

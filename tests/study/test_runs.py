@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented_json import differences
 from made_runs import make_run
 
 from slm.study.names import short_names, telling
@@ -66,7 +67,9 @@ def test_chosen_and_ordered(grid: Path, run_cli: Any, tmp_path: Path) -> None:
 
 
 def test_as_json(grid: Path, run_cli: Any) -> None:
-    runs = json.loads(run_cli("runs", "outputs", "json=true").out)["runs"]
+    out = run_cli("runs", "outputs", "json=true").out
+    assert differences("slm-runs", out) == []
+    runs = json.loads(out)["runs"]
     assert runs[2] == {
         "run": "outputs/1",
         "state": "done",

@@ -11,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.training.config import TrainerConfig
+from slm.training.config import SchedulerConfig, TrainerConfig
+from slm.training.optim.schedules import Schedule
 from slm.training.run.checkpoint_io import CheckpointWriter, write_checkpoint
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.folder import remove_leftovers
+
+CONSTANT = Schedule.of(SchedulerConfig("constant"), 10)
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def test_a_loss_that_is_no_number_is_beaten_by_any(tmp_path: Path) -> None:
     """No number is smaller than nan, so that a nan at the first validation once stayed the best for ever."""
     written: list[Any] = []
     writer = CheckpointWriter()
-    callback = Checkpoints(tmp_path, OWN, writer, lambda weights, facts: written.append(facts["step"]))
+    callback = Checkpoints(tmp_path, OWN, CONSTANT, writer, lambda weights, facts: written.append(facts["step"]))
     trainer: Any = _Saver(writer)
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     for step, loss in enumerate([float("nan"), 3.0, float("nan"), 2.0, 2.5]):
@@ -97,7 +100,7 @@ def test_what_was_lost_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A better model that a full disk lost: the next one must beat what is there, and a step that is not saved is not
     taken for saved by the signal that asks for it."""
     writer = CheckpointWriter()
-    callback = Checkpoints(tmp_path, OWN, writer, lambda weights, facts: None)
+    callback = Checkpoints(tmp_path, OWN, CONSTANT, writer, lambda weights, facts: None)
     trainer: Any = _Saver(writer)
     module: Any = type("Module", (), {"model": torch.nn.Linear(1, 1), "val_metrics": {}})
     trainer.lightning_module = module

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import sqlite3
 import struct
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +221,34 @@ def leveldb_records(raw: bytes, start: int) -> Iterator[bytes]:
             record = b""
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_trackio(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, offline: in the run folder, every row and all settings, one run for all parts of a resumed one; it
+    prints much on stdout, of which nothing comes there."""
+    if find_spec("trackio") is None:  # not imported here: its folder is read as it is
+        pytest.skip("needs trackio")
+    monkeypatch.setenv("TRACKIO_DIR", "")  # put back afterwards
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    command = ("train", *tiny, "run_dir=run", "resume=auto", f"+logger.trackio.group={SECRET}", "logger=trackio")
+    for stop in ("stop_after=3", "stop_after=null"):
+        outcome = run_cli(*command, stop)
+        assert (outcome.status, outcome.out) == (0, "run\n"), outcome.err
+    folder = tmp_path / "run/trackio"
+    said = [line for line in outcome.err.splitlines() if "trackio" in line]
+    assert said == [f"trackio: TRACKIO_DIR={folder} trackio show --project slm"]
+    assert "lacks" not in outcome.err
+    with sqlite3.connect(next(folder.glob("*.db"))) as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+        configs = [json.loads(text) for (text,) in database.execute("SELECT config FROM configs")]
+    with (tmp_path / "run/metrics.csv").open() as lines:
+        expected = {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(lines)}
+    logged = {step: json.loads(metrics) for _, step, metrics in rows if "train/loss" in json.loads(metrics)}
+    assert {step: one["train/loss"] for step, one in logged.items()} == expected
+    assert {name for name, _, _ in rows} == {"run"}
+    assert configs[-1]["optimizer"]["lr"] == 0.002
+    assert configs[-1]["logger"]["trackio"]["group"] == "***"
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_extra_is_one_line(
     run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

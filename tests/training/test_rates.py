@@ -20,7 +20,7 @@ from slm.schema import checked
 from slm.training.config import SchedulerConfig
 from slm.training.optim.config import optimizer_problems, with_rates, with_warmup_steps
 from slm.training.optim.parameter_groups import parameter_groups
-from slm.training.optim.schedules import describe_schedule, lr_factor
+from slm.training.optim.schedules import Schedule, describe_schedule
 from slm.training.parts import optimizer_factory
 from slm.training.tasks.task import task_of
 
@@ -95,7 +95,7 @@ def test_no_rate_is_above_its_peak_or_rises_after_it(optimizer: str, schedule: s
             made = factory(parameter_groups(Small(), 0.1, by_role=optimizer == "muon"))
             if optimizer == "schedule_free":
                 made.train()  # type: ignore[attr-defined]
-            steps = LambdaLR(made, lr_factor(config, STEPS))
+            steps = LambdaLR(made, Schedule.of(config, STEPS).factor)
             rows = []
             for _ in range(STEPS + 1):
                 rows.append([group["lr"] for group in made.param_groups])
@@ -132,7 +132,7 @@ def test_a_warmup_of_the_optimizers_own_is_a_share_too() -> None:
     ],
 )
 def test_a_schedule_says_what_becomes_of_it(settings: dict[str, Any], said: str) -> None:
-    assert said in describe_schedule(checked(SchedulerConfig, settings), 100)
+    assert said in describe_schedule(Schedule.of(checked(SchedulerConfig, settings), 100))
 
 
 @pytest.mark.parametrize(

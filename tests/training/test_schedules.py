@@ -16,12 +16,12 @@ from slm.models.contract import build_model
 from slm.schema import checked
 from slm.training.config import SCHEDULES, SchedulerConfig, TrainerConfig
 from slm.training.optim.parameter_groups import parameter_groups
-from slm.training.optim.schedules import lr_factor
+from slm.training.optim.schedules import Schedule
 
 
 def factor(name: str, **settings: Any) -> Callable[[int], float]:
     read = {key: value for key, value in (("warmup_steps", 10), ("min_lr_ratio", 0.1)) if key in SCHEDULES[name]}
-    return lr_factor(checked(SchedulerConfig, {"name": name, **read, **settings}), 110)
+    return Schedule.of(checked(SchedulerConfig, {"name": name, **read, **settings}), 110).factor
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd", "constant"])
@@ -56,7 +56,7 @@ def test_the_logged_rate_is_that_of_the_step(train_tiny: Any, metrics_of: Any) -
     run = train_tiny(
         "run", "scheduler=linear", "scheduler.warmup_steps=2", "optimizer.lr=0.01", "scheduler.min_lr_ratio=0.1"
     )
-    schedule = lr_factor(SchedulerConfig("linear", 2, 0.1), 6)
+    schedule = Schedule.of(SchedulerConfig("linear", 2, 0.1), 6).factor
     logged = [float(row["train/lr"]) for row in metrics_of(run)]
     assert logged == pytest.approx([0.01 * schedule(step) for step in range(6)])
 

@@ -13,8 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slm
-from slm.cli.command import INTERRUPTED_STATUS, STOPPED_STATUS, Command, CommandLine, as_typed, fail, read
+from slm.cli.command import (
+    BUG_STATUS,
+    INTERRUPTED_STATUS,
+    STOPPED_STATUS,
+    Command,
+    CommandLine,
+    as_typed,
+    fail,
+    print_failure,
+    read,
+)
 from slm.cli.help import render
+from slm.cli.result import Result, nothing_else_on_stdout
 from slm.errors import Stopped, UserError, refuse
 
 if TYPE_CHECKING:
@@ -48,7 +59,7 @@ def run_app(command: Command) -> None:
     except KeyboardInterrupt as interruption:
         fail(str(interruption) or "interrupted", INTERRUPTED_STATUS)
     except Stopped as stop:
-        fail(str(stop), STOPPED_STATUS)
+        fail(str(stop), STOPPED_STATUS, **stop.facts)
     except UserError as error:
         fail(str(error))
     except UnboundLocalError as error:  # Hydra closes a packaged YAML file that was not opened yet
@@ -62,6 +73,7 @@ def run_app(command: Command) -> None:
         from slm.cli.composition import explain
 
         if (message := explain(error)) is None:
+            print_failure(f"{type(error).__name__}: {error}", BUG_STATUS)
             raise
         fail(message)
 
@@ -160,7 +172,7 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
         one_of_many = _let_ranks_follow(program, line, command)
         try:
             command.place(cfg)
-            value = command.task(*command.checked(cfg))
+            value = _performed(command, *command.checked(cfg))
         except BrokenPipeError:
             return _write_nowhere()
         except Exception as error:
@@ -184,6 +196,19 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
         if "No trials are completed" not in str(error):
             raise
         raise UserError("no job came to a validation loss that the sweeper could minimise") from None
+
+
+def _performed(command: Command, values: dict[str, Any], settings: Any) -> Any:
+    """The task, and its result printed; what it returns."""
+    as_json = command.gives_result and values["json"]
+    with nothing_else_on_stdout(as_json):
+        result = command.task(values, settings)
+    if not isinstance(result, Result):
+        return result
+    print(result.text(as_json), flush=True)
+    if result.status:
+        sys.exit(result.status)
+    return result.loss
 
 
 def _tell_of_failure(

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm.cli.result import Result, asks_for_json
 from slm.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+BUG_STATUS = 1
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
 STOPPED_STATUS = 75  # EX_TEMPFAIL: the same again goes on
@@ -69,11 +71,15 @@ class Command:
     place: Callable[[DictConfig], None] = lambda cfg: None  # notes in the configuration where Hydra put the job
     # keys whose values need no quotes for Hydra: taken as they are typed (but for a multirun, where a comma sweeps)
     literal: Collection[str] = ()
+    # whether the task gives a `Result`, which is printed as ``json`` says; others print by themselves
+    gives_result: bool = False
     paths: Collection[str] = ()  # the same, but ``null`` and a list, ``[a,b]``, keep their meaning
 
     def checked(self, cfg: DictConfig) -> tuple[dict[str, Any], Any]:
         """The settings, resolved and plain, and what `check` makes of them; `UserError` with all that is wrong."""
         from omegaconf import OmegaConf
+
+        from slm.schema import Flag, value_problems
 
         no_model = {} if "model" in cfg else {"model": {"params": {"max_seq_len": None}}}  # windows of data name it
         whole = OmegaConf.merge(no_model, cfg)
@@ -81,13 +87,15 @@ class Command:
         resolved = _present(OmegaConf.to_container(whole, resolve=True))
         values = {key: value for key, value in resolved.items() if key not in no_model}
         problems = [f"{key} is missing; set it: {key}=…" for key in missing]
+        as_json = {"json": values.pop("json", False)} if self.gives_result else {}  # of all commands, so none checks it
+        problems += [line for value in as_json.values() for line in value_problems(Flag, value, "json")]
         try:
             settings = self.check(values)
         except UserError as error:
             lines = str(error).splitlines()
             problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
         refuse(problems)
-        return values, settings
+        return {**values, **as_json}, settings
 
     def quoted(self, line: CommandLine) -> list[str]:
         """The settings of a command line in Hydra's grammar."""
@@ -108,11 +116,18 @@ def _present(values: Any) -> Any:
     return {key: _present(value) for key, value in values.items() if value != "???"}
 
 
-def fail(message: str, status: int = USER_ERROR_STATUS) -> None:
-    """Say on stderr what went wrong with this command, and exit."""
+def fail(message: str, status: int = USER_ERROR_STATUS, **facts: Any) -> None:
+    """Say on stderr what went wrong with this command, and on stdout, with `facts`, where JSON was asked for; exit."""
     name = Path(sys.argv[0]).name
-    print("\n".join(f"{name}: {line}" for line in message.splitlines()), file=sys.stderr)
+    print("\n".join(f"{name}: {line}" for line in message.splitlines()), file=sys.stderr, flush=True)
+    print_failure(message, status, **facts)
     sys.exit(status)
+
+
+def print_failure(message: str, status: int, **facts: Any) -> None:
+    """One JSON object on stdout, if that was asked for."""
+    if asks_for_json(sys.argv[1:]):
+        print(Result({"error": message, "status": status, **facts}).text(as_json=True), flush=True)
 
 
 def read(arguments: Sequence[str]) -> CommandLine:

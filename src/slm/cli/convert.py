@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import slm
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import BEST, run_source
+from slm.cli.result import Result
 from slm.errors import UserError, refuse
 from slm.notices import notice
 from slm.schema import FORBID_EXTRA, Text, checked, together
@@ -42,7 +42,7 @@ class _Settings:
     plugins: Any
 
 
-def convert(_: dict[str, Any], settings: _Settings) -> None:
+def convert(_: dict[str, Any], settings: _Settings) -> Result:
     """The command's task."""
     out = Path(str(settings.out)).expanduser()
     if os.path.lexists(out):
@@ -56,7 +56,7 @@ def convert(_: dict[str, Any], settings: _Settings) -> None:
         write(out)
     except (OSError, SafetensorError) as error:
         raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
-    print(json.dumps({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype}))
+    return Result({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype})
 
 
 def _problems(settings: _Settings) -> list[str]:
@@ -152,4 +152,5 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return together(lambda: checked(_Settings, values), lambda: import_plugins(values["plugins"]))[0]
 
 
-main = entry_point(Command("convert", convert, _checked, paths=("source", "base", "out", "mirror")), __name__)
+_PATHS = ("source", "base", "out", "mirror")
+main = entry_point(Command("convert", convert, _checked, paths=_PATHS, gives_result=True), __name__)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command
+from slm.cli.result import Result
 
 if TYPE_CHECKING:
     from slm.fetch.crawl import CrawlConfig
 
 
-def crawl(_: dict[str, Any], config: CrawlConfig) -> None:
+def crawl(_: dict[str, Any], config: CrawlConfig) -> Result:
     """The command's task."""
     from slm.fetch.crawl import crawl as save
     from slm.notices import notice
@@ -20,7 +20,7 @@ def crawl(_: dict[str, Any], config: CrawlConfig) -> None:
     saved = save(config)
     if saved.unchanged:
         notice(f"{saved.file} held the same already")
-    print(json.dumps({"file": str(saved.file), "bytes": saved.size, "sha256": saved.sha256}))
+    return Result({"file": str(saved.file), "bytes": saved.size, "sha256": saved.sha256})
 
 
 def _checked(values: dict[str, Any]) -> CrawlConfig:
@@ -30,4 +30,5 @@ def _checked(values: dict[str, Any]) -> CrawlConfig:
     return checked(CrawlConfig, values)
 
 
-main = entry_point(Command("crawl", crawl, _checked, literal=("url", "category", "filename", "out")), __name__)
+_LITERAL = ("url", "category", "filename", "out")
+main = entry_point(Command("crawl", crawl, _checked, literal=_LITERAL, gives_result=True), __name__)

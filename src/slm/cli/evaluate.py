@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import model_source, reject_unknown
+from slm.cli.result import Result
 from slm.errors import UserError
 
 if TYPE_CHECKING:
     from slm.evaluation.config import EvaluationConfig
 
 
-def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> float:
-    """Print the figures and return the loss."""
+def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> Result:
+    """The command's task."""
     source = model_source(values)
     path = Path(values["run"] or values["model_dir"]).expanduser()
     _ = settings.answers_file  # refuses one that cannot be written, before the model is opened
@@ -31,9 +30,7 @@ def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> float:
 
     data, own_task = _data(values.get("data") or {}, path)
     figures = score(open_source(source), settings, data, own_task, values["task"], path)
-    said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
-    print(json.dumps({"model": str(path), **said}, allow_nan=False))  # JSON knows no NaN
-    return figures["loss"]
+    return Result({"model": str(path), **figures}, loss=figures["loss"])
 
 
 def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -71,4 +68,6 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
 
 
 _PATHS = ("run", "model_dir", "base", "data.path", "data.val_path", "data.test_path", "out", "reference")
-main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)
+main = entry_point(
+    Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS, gives_result=True), __name__
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import model_source, reject_unknown
+from slm.cli.result import Result
 from slm.errors import UserError, refuse
 from slm.notices import as_typed, notice
 
@@ -23,15 +25,17 @@ if TYPE_CHECKING:
 _Device, _Dtype = Literal["auto", "cpu", "cuda"], Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
-    """The command's task."""
+def generate(values: dict[str, Any], settings: GenerationConfig) -> Result | None:
+    """The command's task. What a person reads is written as it comes; a program gets it whole."""
     if lost := [text for text in settings.stop if re.fullmatch(r"(\\[ntr])+", text)]:
         shown = f"""generation.stop='["{lost[0]}"]'"""
         notice(f"generation.stop: '{lost[0]}' is a backslash and a letter; where the shell took the quotes: {shown}")
+    if values["json"] and values["prompt"] is None and values["prompts"] is None:
+        raise UserError("json=true has no interactive prompt; give prompt=TEXT or prompts=FILE")
     source = model_source(values)
     prompts = None if values["prompts"] is None else _unanswered(values)
     if prompts == []:
-        return
+        return _result_of_file(values, 0, "")
     import torch
 
     from slm.generation.language_model import load
@@ -49,15 +53,35 @@ def generate(values: dict[str, Any], settings: GenerationConfig) -> None:
         import_lightning()
         from slm.training.predict import answer_prompts
 
-        out = values["out"]
-        with open_answers(Path(out).expanduser()) if out is not None else contextlib.nullcontext(sys.stdout) as lines:
+        out, held = values["out"], io.StringIO()
+        to_stdout = contextlib.nullcontext(held if values["json"] else sys.stdout)
+        with open_answers(Path(out).expanduser()) if out is not None else to_stdout as lines:
             answer_prompts(language_model, prompts, settings, lines)
-    elif values["prompt"] is not None:
+        return _result_of_file(values, len(prompts), held.getvalue())
+    if values["prompt"] is not None and values["json"]:
+        return _result_of_prompt(language_model, str(values["prompt"]), settings)
+    if values["prompt"] is not None:
         _continue(language_model, str(values["prompt"]), settings)
-    else:
-        from slm.generation.repl.loop import InteractivePrompt
+        return None
+    from slm.generation.repl.loop import InteractivePrompt
 
-        InteractivePrompt(language_model, settings).run()
+    InteractivePrompt(language_model, settings).run()
+    return None
+
+
+def _result_of_prompt(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> Result:
+    from slm.generation.prompt_file import fields_of
+
+    completions = language_model.complete([prompt], settings)[0]
+    return Result({"prompt": prompt, "completions": [fields_of(one) for one in completions]})
+
+
+def _result_of_file(values: Mapping[str, Any], answered: int, lines: str) -> Result | None:
+    """Of a file of prompts; the answers themselves where they go nowhere else."""
+    if not values["json"]:
+        return None
+    answers = {"answers": [json.loads(line) for line in lines.splitlines()]} if values["out"] is None else {}
+    return Result({"prompts": values["prompts"], "out": values["out"], "answered": answered, **answers})
 
 
 def _unanswered(values: Mapping[str, Any]) -> list[Prompt]:
@@ -135,4 +159,5 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 
 
 _PATHS = ("run", "model_dir", "base", "prompts", "out")
-main = entry_point(Command("generate", generate, _checked, literal=("prompt", "system"), paths=_PATHS), __name__)
+_LITERAL = ("prompt", "system")
+main = entry_point(Command("generate", generate, _checked, literal=_LITERAL, paths=_PATHS, gives_result=True), __name__)

@@ -3,6 +3,7 @@
 PATHS = (
     "run_dir",
     "resume",
+    "from_step",
     "data.path",
     "data.val_path",
     "data.test_path",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.given_model import reject_unknown
+from slm.cli.result import Result
 from slm.errors import UserError, refuse
 from slm.schema import Count, together, value_problems
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slm.data.config import CorpusConfig
 
 
-def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
+def prepare(values: dict[str, Any], corpus: CorpusConfig) -> Result:
     """The command's task."""
     from slm.data.config import MIXTURE_KIND, STORE_KIND
 
@@ -34,11 +34,10 @@ def prepare(values: dict[str, Any], corpus: CorpusConfig) -> None:
         from slm.data.batches.mixture import prepare_mixture
 
         stores = prepare_mixture(*arguments).stores
-        print(json.dumps({"out": str(out), "parts": {name: _told(of.folder, name) for name, of in stores.items()}}))
-    else:
-        from slm.data.store.find import prepare_store
+        return Result({"out": str(out), "parts": {name: _told(of.folder, name) for name, of in stores.items()}})
+    from slm.data.store.find import prepare_store
 
-        print(json.dumps({"out": str(out), **_told(prepare_store(*arguments).folder)}))
+    return Result({"out": str(out), **_told(prepare_store(*arguments).folder)})
 
 
 def _told(store: Path, name: str = "") -> dict[str, Any]:
@@ -69,4 +68,4 @@ def _checked(values: dict[str, Any]) -> CorpusConfig:
 
 
 _PATHS = ("out", "data.path", "data.val_path", "data.test_path")
-main = entry_point(Command("prepare", prepare, _checked, paths=_PATHS), __name__)
+main = entry_point(Command("prepare", prepare, _checked, paths=_PATHS, gives_result=True), __name__)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command
+from slm.cli.result import Result
 from slm.errors import UserError
-from slm.schema import FORBID_EXTRA, Count, Flag, Text, checked
+from slm.schema import FORBID_EXTRA, Count, Text, checked
 
 if TYPE_CHECKING:
     from slm.training.reproduce import Report
+
+_DIVERGED = 1  # the exit status; 2 is a mistake
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,10 @@ class _Settings:
     __pydantic_config__ = FORBID_EXTRA
     run: Text
     steps: Count | None
-    json: Flag
     plugins: list[Text]
 
 
-def reproduce(_: dict[str, Any], settings: _Settings) -> None:
+def reproduce(_: dict[str, Any], settings: _Settings) -> Result:
     """The command's task."""
     from slm.training.lean_lightning import import_lightning
 
@@ -35,12 +35,8 @@ def reproduce(_: dict[str, Any], settings: _Settings) -> None:
     from slm.training.reproduce import reproduce as make_again
 
     report = make_again(Path(settings.run).expanduser(), settings.steps, settings.plugins)
-    content: dict[str, Any] = {"equal": report.divergence is None, **asdict(report)}
-    if report.divergence is not None and math.isnan(report.divergence.difference):
-        content["divergence"]["difference"] = None  # JSON knows no NaN
-    print(json.dumps(content, allow_nan=False) if settings.json else _in_words(report))
-    if report.divergence is not None:
-        sys.exit(1)  # 2 is a mistake
+    equal = report.divergence is None
+    return Result({"equal": equal, **asdict(report)}, _in_words(report), status=0 if equal else _DIVERGED)
 
 
 def _in_words(report: Report) -> str:
@@ -63,4 +59,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return checked(_Settings, values)
 
 
-main = entry_point(Command("reproduce", reproduce, _checked, paths=("run",)), __name__)
+main = entry_point(Command("reproduce", reproduce, _checked, paths=("run",), gives_result=True), __name__)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.cli.app import entry_point
-from slm.cli.command import Command, as_typed, quoted, read
+from slm.cli.command import Command, CommandLine, as_typed, quoted, read
 from slm.cli.ladder import with_rungs
 from slm.cli.paths import PATHS
+from slm.cli.result import Result
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from slm.training.run_config import RunConfig
 
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
-_NOT_REPEATED = ("run_dir", "resume", "stop_after")
+_NOT_REPEATED = ("run_dir", "resume", "stop_after", "json")
 
 
-def train(composed: dict[str, Any], config: RunConfig) -> float:
-    """Train, print the run folder, return the best validation loss (nats per token), which a sweeper may minimise."""
+def train(values: dict[str, Any], config: RunConfig) -> Result | None:
+    """Train; for a person the run folder is printed. The best validation loss (nats per token) is what a sweeper may
+    minimise. None of further ranks."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -43,11 +45,21 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
 
     if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
         config = replace(config, callbacks=without_curve(config.callbacks))
+    composed = {key: value for key, value in values.items() if key != "json"}
     overrides = _repeatable(as_typed(job.overrides.task, PATHS))
     val_loss = run(config, composed, overrides, trial_callbacks(config.trainer.val_every))
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(config.run_dir)
-    return val_loss
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return None
+    return Result(_content(config.run_dir), str(config.run_dir), val_loss)
+
+
+def _content(run: Path) -> dict[str, Any]:
+    """What ``summary.json`` and ``run.json`` say of a session that came to its end."""
+    from slm.training.run.folder import read_record, read_summary
+
+    figures, record = read_summary(run), read_record(run)
+    state = "done" if figures["step"] >= figures.get("max_steps", 0) else "stopped"  # older versions did not note it
+    return {"run_dir": str(run), "state": state, **figures, "parent": record.get("parent")}
 
 
 def _place(cfg: DictConfig) -> None:
@@ -92,6 +104,7 @@ def with_implied(arguments: Sequence[str]) -> list[str]:
 
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
+    arguments = _with_parents(arguments)
     if not read(arguments).is_multirun:
         return with_implied(_with_recorded(arguments))
     arguments = with_rungs(arguments)
@@ -123,6 +136,29 @@ def _of_other_sweepers(arguments: Sequence[str]) -> list[str]:
     return [] if choice else ["hydra/sweeper=basic"]
 
 
+def _with_parents(arguments: list[str]) -> list[str]:
+    """The command line of a run that begins from another's checkpoint: what that one was started with, then what is
+    new. Of a checkpoint by itself the settings are those that are typed."""
+    from slm.training.run.folder import run_of_checkpoint
+    from slm.training.run.resume import checkpoint_to_begin_from
+
+    line = read(arguments)
+    given = _given(line)
+    from_step, resume = given.get("from_step"), given.get("resume")
+    if from_step in (None, "null", ""):
+        return arguments
+    if resume not in (None, "null", "", "auto"):
+        raise UserError(f"resume goes on with a run, from_step begins a new one; give either (resume={resume})")
+    run = run_of_checkpoint(checkpoint_to_begin_from(from_step))
+    if run.is_file():
+        return arguments
+    return [*line.flags, *_recorded(run, line.settings, line.config_dir is None, "from_step"), *line.settings]
+
+
+def _given(line: CommandLine) -> dict[str, str]:
+    return {key: value for key, _, value in (setting.partition("=") for setting in line.settings)}
+
+
 def _with_recorded(arguments: list[str]) -> list[str]:
     """The command line of a resumed run: what the run was started with, then what is new. ``resume=auto`` goes on in
     ``run_dir`` if that is given, else in the newest run started with the same settings, if there is one."""
@@ -131,7 +167,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     from slm.training.run.resume import checkpoint_to_resume, newest_run
 
     line = read(arguments)
-    given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    given = _given(line)
     resume = given.get("resume")
     if resume in (None, "null", ""):
         return arguments
@@ -150,7 +186,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     return [*line.flags, *_recorded(run, new, line.config_dir is None), *new, *place, f"resume={resume}"]
 
 
-def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
+def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool, key: str = "resume") -> list[str]:
     """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
     from slm.training.run.folder import from_start, override_from_start, read_record
@@ -165,7 +201,7 @@ def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[st
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
     if masked := [setting for setting in settings if MASK in setting]:
-        raise UserError(f"resume: {masked[0]} is a secret that '{run}' does not keep; type it again")
+        raise UserError(f"{key}: {masked[0]} is a secret that '{run}' does not keep; type it again")
     refuse_unknown_settings(run, settings, typed)
     return settings
 
@@ -174,4 +210,6 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)
+main = entry_point(
+    Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS, gives_result=True), __name__
+)

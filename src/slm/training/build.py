@@ -19,12 +19,13 @@ from slm.training.first_model import fit_vocabulary, recompute_blocks, start_mod
 from slm.training.lightning_seams import leave_signals_alone, log_under_own_steps
 from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.parameter_groups import say_unread
-from slm.training.optim.schedules import lr_factor
+from slm.training.optim.schedules import Schedule
 from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
 from slm.training.plan import check_validation, describe_plan, resolve_precision, resolved, settings_for_loggers
 from slm.training.process import FrozenGarbage
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
+from slm.training.run.branching import begun_anew, carry_over
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.heard_signals import StopSignals
 from slm.training.run.random_state import RandomState
@@ -51,6 +52,8 @@ class Begun:
     n_devices: int  # over all nodes
     threads_wait: str  # how those of the kernels wait for each other
     at: float  # when, in s of the performance counter
+    schedule: Schedule | None = None  # once the steps are known
+    left: Resumed | None = None  # the newest checkpoint, where an earlier one is gone on from
 
     @property
     def checkpoint(self) -> Path | None:
@@ -65,6 +68,7 @@ class Built:
     data: TaskData
     precision: str  # Lightning's name of it
     resolved: dict[str, Any]  # what settings came to that the configuration leaves open
+    anew: list[str]  # what does not go on in a run that begins from another's checkpoint
     module: LanguageModelModule
     trainer: pl.Trainer
     checkpoints: Checkpoints
@@ -72,7 +76,7 @@ class Built:
 
 def is_over(config: RunConfig, resumed: Resumed) -> bool:
     """A run that is to go on wherever it is, and is at its end."""
-    return config.resume == "auto" and resumed.step >= config.last_step
+    return config.resume == "auto" and not resumed.begins_new and resumed.step >= config.last_step
 
 
 def read_data(begun: Begun) -> TaskData:
@@ -104,12 +108,10 @@ def build(
     if config.trainer.recompute:
         recompute_blocks(module.model)
     say_unread(module.optimizer, config.optimizer)
-    checkpoints = checkpoints_callback(config, model_config, data, begun.checkpoint)
-    if resumed:
-        if not is_over(config, resumed):
-            resumed.check_ends_after(config.last_step)
-        resumed.check_fits(data.datamodule, module.model, module.optimizer)
-    numbers = resolved(config, composed, precision, model_config)
+    assert begun.schedule is not None
+    checkpoints = checkpoints_callback(config, model_config, data, begun.schedule, _branches(begun))
+    anew = _check_resumed(begun, data, module, checkpoints) if resumed else []
+    numbers = resolved(config, composed, precision, model_config, begun.schedule)
     first = [
         broken_off,
         BadSteps(config.trainer, config.run_dir, begun.checkpoint, checkpoints),
@@ -117,13 +119,44 @@ def build(
     ]
     others = [*data.callbacks, *begun.callbacks, *more_callbacks]
     trainer = _trainer(begun, precision, [*first, *others], checkpoints, signals)
-    return Built(begun, data, precision, numbers, module, trainer, checkpoints)
+    return Built(begun, data, precision, numbers, anew, module, trainer, checkpoints)
+
+
+def _branches(begun: Begun) -> bool:
+    """Whether training goes on from another run's checkpoint, or from an earlier one than its newest."""
+    resumed, config = begun.resumed, begun.config
+    if resumed is None:
+        return False
+    is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
+    return is_named or begun.left is not None or resumed.run.resolve() != config.run_dir.resolve()
+
+
+def _check_resumed(begun: Begun, data: TaskData, module: LanguageModelModule, checkpoints: Checkpoints) -> list[str]:
+    """Raise `UserError` unless what is gone on from fits; what of another run's checkpoint begins anew."""
+    config, resumed = begun.config, begun.resumed
+    assert resumed is not None
+    if not is_over(config, resumed):
+        resumed.check_ends_after(config.last_step)
+    if not resumed.begins_new:
+        resumed.check_fits(data.datamodule, module.model, module.optimizer)
+        return []
+    if data.prepare is not None and not resumed.is_of_data(data.datamodule):
+        raise UserError(
+            "from_step: what these answers are compared with was asked of the pairs that the other run had; leave its "
+            f"data as it was, or begin with its weights (model.weights={resumed.run})"
+        )
+    same_class = run_folder.recorded_optimizer(resumed.run) in (None, config.optimizer["_target_"])
+    anew = begun_anew(resumed, data.datamodule, module.model, module.optimizer, same_class)
+    change = carry_over(anew, data.datamodule, module.optimizer, len(module.figure_names))
+    checkpoints.writer.change_as_read(resumed.file, change)
+    return anew
 
 
 def _module(
     begun: Begun, data: TaskData, model_config: ModelConfig, composed: Mapping[str, Any]
 ) -> tuple[LanguageModelModule, str]:
-    config, resumed = begun.config, begun.resumed
+    config, resumed, schedule = begun.config, begun.resumed, begun.schedule
+    assert schedule is not None
     pl.seed_everything(config.seed, verbose=False)
     model = start_model(config, model_config, data.tokenizer, resumed=resumed is not None)
     notice(f"model {model_config.name}\n{summarize(model)}")
@@ -133,14 +166,14 @@ def _module(
     width = model_config.modules.transformer.dim
     precision, reason = resolve_precision(config.trainer.precision, begun.device, width, measured)
     notice(f"precision {precision} ({reason})")
-    notice(describe_plan(config, composed, data.datamodule, begun.n_devices))
+    notice(describe_plan(config, composed, data.datamodule, begun.n_devices, schedule))
     if data.prepare is not None:
         data.prepare(model, begun.device, precision)
     module = (data.make_module or LanguageModelModule)(
         model,
         make_optimizer=settled_factory(begun.make_optimizer, config.optimizer, precision),
         weight_decay=float(config.optimizer.get("weight_decay", 0.0)),
-        lr_factor=lr_factor(config.scheduler, config.trainer.steps),
+        lr_factor=schedule.factor,
         grad_clip=config.trainer.grad_clip,
         val_shares=data.val_shares,
         tokenizer=data.tokenizer,

@@ -36,9 +36,9 @@ _FORMS = "must be as 1h30m, or DD:HH:MM:SS, in YAML in quotes (00:01:30:00), or 
 
 # Each schedule, and what it reads.
 SCHEDULES = {
-    "cosine": ("warmup_steps", "min_lr_ratio"),
-    "linear": ("warmup_steps", "min_lr_ratio"),
-    "wsd": ("warmup_steps", "min_lr_ratio", "decay_fraction"),
+    "cosine": ("warmup_steps", "min_lr_ratio", "on_extend"),
+    "linear": ("warmup_steps", "min_lr_ratio", "on_extend"),
+    "wsd": ("warmup_steps", "min_lr_ratio", "decay_fraction", "on_extend"),
     "constant": ("warmup_steps",),
     "none": (),
 }
@@ -89,6 +89,7 @@ class SchedulerConfig:
     warmup_steps: NonNegativeFloat | None = None  # from 0 to the peak, ``optimizer.lr``; below 1 a share of all steps
     min_lr_ratio: Fraction | None = None  # where the decay ends, at ``trainer.max_steps``, of the peak
     decay_fraction: Fraction | None = None  # of the steps, that wsd's last phase takes
+    on_extend: Literal["rewarm", "stretch", "hold"] | None = None  # what becomes of it in a run that goes on for longer
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:

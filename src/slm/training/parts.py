@@ -17,6 +17,7 @@ from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.training.optim.config import problems_of, with_warmup_steps
 from slm.training.optim.parameter_groups import parameter_groups
+from slm.training.optim.schedules import Schedule
 from slm.training.run import folder as run_folder
 from slm.training.run.checkpoint_files import CHECKPOINTS
 from slm.training.run.checkpoint_io import CheckpointWriter
@@ -132,18 +133,17 @@ def loggers_of(config: RunConfig, resumed_step: int | None, record: Mapping[str,
 
 
 def checkpoints_callback(
-    config: RunConfig, model_config: ModelConfig, data: TaskData, resumed_from: Path | None
+    config: RunConfig, model_config: ModelConfig, data: TaskData, schedule: Schedule, branches: bool
 ) -> Checkpoints:
     """Writes checkpoints and the bundle of the best weights into the run folder."""
-    is_other = resumed_from and run_folder.run_of_checkpoint(resumed_from).resolve() != config.run_dir.resolve()
-    is_named = config.resume is not None and Path(config.resume).expanduser().is_file()
     return Checkpoints(
         folder=config.run_dir / CHECKPOINTS,
         settings=config.trainer,
+        schedule=schedule,
         writer=CheckpointWriter(in_background=config.trainer.async_save),
         write_bundle=partial(_write_run_bundle, config, model_config, data),
         bundled_step=_bundled_step(config.run_dir / RUN_BUNDLE),
-        branches=bool(is_other) or is_named,
+        branches=branches,
     )
 
 

@@ -17,8 +17,7 @@ from slm.masking import masked
 from slm.models.config import ModelConfig
 from slm.notices import notice
 from slm.training.config import AUTO, SCHEDULES, SHORT_NAMES
-from slm.training.optim.config import with_warmup_steps
-from slm.training.optim.schedules import describe_schedule
+from slm.training.optim.schedules import Schedule, describe_schedule
 from slm.training.run_config import RunConfig
 
 _WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be chosen
@@ -42,14 +41,14 @@ def with_batches(config: RunConfig, device: str, n_devices: int) -> RunConfig:
 
 
 def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> RunConfig:
-    """`config` with ``trainer.max_epochs`` made steps, and with steps of the optimizer's own warmup."""
+    """`config` with ``trainer.max_epochs`` made steps."""
     own = config.trainer
     if own.max_epochs is not None:
         per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
         windows = sum(len(part) for part in data.parts("train"))
         steps = ceil(round(own.max_epochs * windows / per_step, 6))  # 0.7 x 10 is not 8
         own = replace(own, max_steps=max(1, steps), max_epochs=None)
-    return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
+    return replace(config, trainer=own)
 
 
 def check_validation(data: WindowDataModule, limit: float | None, n_devices: int) -> None:
@@ -63,7 +62,9 @@ def check_validation(data: WindowDataModule, limit: float | None, n_devices: int
             )
 
 
-def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, model: ModelConfig) -> dict[str, Any]:
+def resolved(
+    config: RunConfig, composed: Mapping[str, Any], precision: str, model: ModelConfig, schedule: Schedule
+) -> dict[str, Any]:
     """Dotted setting -> what it came to, of those that `composed` leaves open or gives as a share."""
     numbers = {
         **{f"optimizer.{name}": value for name, value in config.optimizer.items()},
@@ -75,7 +76,7 @@ def resolved(config: RunConfig, composed: Mapping[str, Any], precision: str, mod
         "model.params.max_seq_len": model.params.max_seq_len,
     }
     if "warmup_steps" in SCHEDULES[config.scheduler.name]:
-        numbers["scheduler.warmup_steps"] = config.scheduler.warmup(config.trainer.steps)
+        numbers["scheduler.warmup_steps"] = schedule.warmup
     if str(config.trainer.precision) == AUTO:
         numbers["trainer.precision"] = precision
     return {key: value for key, value in numbers.items() if _at(composed, key) != value}
@@ -91,7 +92,9 @@ def settings_for_loggers(composed: Mapping[str, Any], numbers: Mapping[str, Any]
     return settings
 
 
-def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDataModule, n_devices: int) -> str:
+def describe_plan(
+    config: RunConfig, composed: Mapping[str, Any], data: WindowDataModule, n_devices: int, schedule: Schedule
+) -> str:
     """For the person at the terminal: steps and passes over the data, then rates and schedule."""
     own, noun = config.trainer, data.noun
     per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
@@ -107,7 +110,7 @@ def describe_plan(config: RunConfig, composed: Mapping[str, Any], data: WindowDa
     ]
     return (
         f"steps {own.steps:,} of {per_step} {noun}{pieces}; passes: {told}\n"
-        f"learning rates {', '.join(rates)}; {describe_schedule(config.scheduler, own.steps)}"
+        f"learning rates {', '.join(rates)}; {describe_schedule(schedule)}"
     )
 
 

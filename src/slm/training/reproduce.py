@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,9 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
         raise UserError(f"run: '{run}' is no run folder ({RECORD_FILE} is missing)")
     refuse_unknown_code(run, plugins, left_out=("logger",))
     rows = _rows(run)
-    first, last = min(rows), max(rows)
-    steps = min(max(first, _DEFAULT_STEPS), last) if steps is None else steps
+    begun_at, until, schedule = _first_schedule(record)
+    first, last = min(rows), min(max(rows), until)
+    steps = min(max(first, begun_at + _DEFAULT_STEPS), last) if steps is None else steps
     if not first <= steps <= last:
         raise UserError(f"steps must be {first} to {last}, the first and last row of {METRICS_FILE}; got {steps}")
     then = record["sessions"][0].get("environment", {})
@@ -77,8 +79,9 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
         undo.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(then.get("threads") or torch.get_num_threads())  # which decide how sums are rounded
         again = Path(folder) / "run"
-        changes = {"run_dir": str(again), "stop_after": steps, "logger": {}, "trainer.keep": 0}
+        changes: dict[str, Any] = {"run_dir": str(again), "stop_after": steps, "logger": {}, "trainer.keep": 0}
         changes["trainer.precision"] = record["precision"]  # auto may choose another today
+        changes |= schedule
         composed = composed_of(run, changes)
         config = config_again(run, composed)
         unchanged_data(run, config)
@@ -87,6 +90,17 @@ def reproduce(run: Path, steps: int | None = None, plugins: Sequence[str] = ()) 
             train(config, composed, [])
         values, checkpoints, divergence = _compare(run, again, rows, steps)
         return Report(steps, values, checkpoints, differences, divergence)
+
+
+def _first_schedule(record: Mapping[str, Any]) -> tuple[int, int, dict[str, Any]]:
+    """The step that a run begins at, the one until which its first schedule holds, and the settings of that: those of
+    ``config.yaml`` may have come later. Runs of before these were noted had one."""
+    schedules = record.get("schedules") or []
+    if not schedules:
+        return 0, sys.maxsize, {}
+    first, until = schedules[0], schedules[1]["from_step"] if len(schedules) > 1 else sys.maxsize
+    asked = {f"scheduler.{name}": value for name, value in first["config"].items() if value is not None}
+    return first["from_step"], until, {"trainer.max_steps": first["max_steps"], "trainer.max_epochs": None, **asked}
 
 
 def _rows(run: Path) -> dict[int, Row]:

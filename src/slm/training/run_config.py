@@ -13,12 +13,12 @@ from slm.errors import UserError, refuse
 from slm.generation.config import GenerationConfig, settled
 from slm.models.config import ModelConfig
 from slm.registry import load_plugins
-from slm.schema import Count, Seed, checked, together, unknown_key
+from slm.schema import Count, Seed, Text, checked, together, unknown_key
 from slm.tokenizers.build import tokenizer_problems
 from slm.training.config import SchedulerConfig, TrainerConfig, scheduler_config, trainer_config
 from slm.training.optim.config import optimizer_problems, problems_of, with_rates
 from slm.training.run.folder import run_of_checkpoint, template_time
-from slm.training.run.resume import checkpoint_to_resume
+from slm.training.run.resume import checkpoint_to_begin_from, checkpoint_to_resume
 from slm.training.tasks.task import Task, TaskInputs, task_of
 from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
@@ -40,6 +40,7 @@ class RunConfig:
     run_dir: Path
     seed: int
     resume: str | None
+    from_step: str | None  # the checkpoint of another run that this one begins from; read where `resume` finds none
     stop_after: int | None
     model: ModelConfig
     fine_tuning: FineTuning | None  # how training starts from weights that exist; None from scratch
@@ -173,10 +174,13 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _resumed_run(values: Mapping[str, Any]) -> Path | None:
-    resume, run_dir = values["resume"], values["run_dir"]
-    if not (isinstance(resume, str) and isinstance(run_dir, str)):
-        return None  # another type than None is reported with the rest
+    """The folder of the run that is gone on with, or that this one begins from."""
+    resume, from_step, run_dir = (values[key] for key in ("resume", "from_step", "run_dir"))
+    if not all(value is None or isinstance(value, str) for value in (resume, from_step, run_dir)):
+        return None  # another type is reported with the rest
     checkpoint = checkpoint_to_resume(resume, Path(run_dir))
+    if checkpoint is None and from_step:
+        checkpoint = checkpoint_to_begin_from(from_step)
     return run_of_checkpoint(checkpoint) if checkpoint else None
 
 
@@ -199,6 +203,7 @@ class _Scalars:
     run_dir: str
     seed: Seed
     resume: str | None
+    from_step: Text | None
     stop_after: Count | None
 
 

@@ -16,13 +16,15 @@ from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training import process
 from slm.training.build import Begun, Built, build, is_over, read_data
+from slm.training.going_on import keep_what_is_left, schedules_so_far, with_schedule
 from slm.training.parts import callbacks_of, devices_of, loggers_of, optimizer_factory
 from slm.training.plan import say_batch, with_batches, with_steps
 from slm.training.run import folder as run_folder
+from slm.training.run.branching import note_branch, parent_of
 from slm.training.run.heard_signals import StopSignals
 from slm.training.run.lock import only_writer
 from slm.training.run.resume import check_free, checkpoint_to_resume, newest_whole, say_what_is_taken
-from slm.training.run.resume_checks import Resumed
+from slm.training.run.resume_checks import Resumed, checkpoint_of_step
 from slm.training.run.session_end import noted_end
 from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
@@ -62,6 +64,7 @@ def train(
         begun = replace(begun, config=with_steps(begun.config, data.datamodule, begun.n_devices))
         if (done := _done_before(begun.config, resumed)) is not None:
             return done
+        begun = with_schedule(begun)
         broken_off = BrokenOff()
         run = build(begun, data, composed, broken_off, more_callbacks, signals)
         _open_run_folder(run, composed, overrides)
@@ -77,20 +80,23 @@ def _said_how_to_go_on(run: Path) -> Iterator[None]:
     except Stopped as stop:
         if process.is_rank_of_lightning():
             raise SystemExit(0) from None
-        raise Stopped(f"{stop}; {_how_to_go_on(run)}") from None
+        raise Stopped(f"{stop}; {_how_to_go_on(run)}", run_dir=str(run)) from None
 
 
 # ---- begin: what is known without the data ----
 
 
 def _resumed(config: RunConfig) -> Resumed | None:
-    """The checkpoint to go on from; None for a new run. The run folder is made ready: free, or that of the run."""
+    """The checkpoint to go on from, or to begin from; None for a run from its first step. The run folder is made ready:
+    free, or that of the run."""
     checkpoint = checkpoint_to_resume(config.resume, config.run_dir)
     check_free(config.run_dir, checkpoint)
     if checkpoint:
         say_what_is_taken(checkpoint)
     if process.is_first_rank():
         run_folder.remove_leftovers(config.run_dir)
+    if checkpoint is None and config.from_step is not None:
+        return checkpoint_of_step(config.from_step)
     return Resumed(checkpoint) if checkpoint else None
 
 
@@ -130,8 +136,10 @@ def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequenc
     config, resumed, devices = begun.config, begun.resumed, begun.n_devices
     windows = config.trainer.windows_at_once * devices * config.trainer.accumulation(devices)
     say_batch(windows, devices, begun.record if resumed else {})
+    parent = parent_of(resumed, run.anew) if resumed and resumed.begins_new else begun.record.get("parent")
     if process.is_first_rank():
         config.run_dir.mkdir(parents=True, exist_ok=True)
+        keep_what_is_left(begun)
         OmegaConf.save(OmegaConf.create(masked(composed)), config.run_dir / run_folder.CONFIG_FILE)
         if data.keep is not None:
             data.keep(config.run_dir)
@@ -146,6 +154,8 @@ def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequenc
             run_folder.DIRECTORY: str(Path.cwd()),
             "precision": run.precision,
             "resolved": run.resolved,
+            "schedules": schedules_so_far(begun),
+            **({"parent": parent} if parent else {}),
             "parameters": sum(parameter.numel() for parameter in run.module.model.parameters()),
             "flops_per_token": training_flops_per_token(run.module.model),
             "data_fingerprint": data.datamodule.fingerprint,
@@ -155,7 +165,9 @@ def _open_run_folder(run: Built, composed: Mapping[str, Any], overrides: Sequenc
         }
         run_folder.write_json(config.run_dir / run_folder.RECORD_FILE, record)
         _keep_start(config, resumed=resumed is not None)
-    notice(f"run folder {config.run_dir}" + (f", resumed at step {resumed.step}" if resumed else ""))
+        if resumed and resumed.begins_new:
+            note_branch(resumed, config.run_dir, record["overrides"])
+    notice(f"run folder {config.run_dir}{resumed.in_words() if resumed else ''}")
     if resumed:
         say_what_is_made_again(config.run_dir / run_folder.METRICS_FILE, resumed.step)
 

@@ -29,6 +29,7 @@ def summarize_run(
         best_loss, best_step = module.val_metrics["loss"], trainer.global_step
     return {
         "step": trainer.global_step,
+        "max_steps": trainer.max_steps,
         "tokens": module.tokens_trained,
         "bad_steps": module.bad_steps,
         "best_val_loss": best_loss if best_loss is not None else math.nan,

@@ -33,6 +33,24 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(step), file) for step, file in found.items() if step.isdecimal()))
 
 
+def before_fall_file(folder: Path, step: int) -> Path:
+    """Where the state of `step`, the last before the rate falls, stays for good: a run that becomes longer goes on from
+    there."""
+    return folder / f"before_fall_{step:08d}.ckpt"
+
+
+def kept_file(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` stays for good."""
+    return folder / f"kept_{step:08d}.ckpt"
+
+
+def numbered_files(folder: Path) -> list[tuple[int, Path]]:
+    """All whose names say their steps, from the newest on; of one step in no certain order."""
+    kinds = ("step", "kept", "before_fall")
+    named = [(file.stem.removeprefix(f"{kind}_"), file) for kind in kinds for file in folder.glob(f"{kind}_*.ckpt")]
+    return sorted(((int(step), file) for step, file in named if step.isdecimal()), reverse=True)
+
+
 def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, replacing what was there in one move."""
     partial = target.with_name(f".{target.name}.partial")
@@ -56,7 +74,7 @@ def keep_for_good(folder: Path, step: int, every_hours: float) -> None:
     """
     newest = max((file.stat().st_mtime for file in folder.glob("kept_*.ckpt")), default=None)
     if newest is None or abs(time.time() - newest) >= every_hours * 3600:
-        link(step_file(folder, step), folder / f"kept_{step:08d}.ckpt")
+        link(step_file(folder, step), kept_file(folder, step))
 
 
 def dropped(steps: Collection[int], saved: int, keep: int) -> list[int]:
@@ -119,6 +137,7 @@ def checkpoints_of(run: Path) -> list[Path]:
     """A run's checkpoint files, in the order in which they are gone on from: last, the steps from the newest on, best,
     those kept for good."""
     folder = run / CHECKPOINTS
-    steps, for_good = list(step_files(folder).values()), sorted(folder.glob("kept_*.ckpt"))
-    places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good[::-1]]
+    steps = list(step_files(folder).values())
+    for_good = [file for _, file in numbered_files(folder) if file not in steps]
+    places = [folder / LAST_CHECKPOINT, *steps[::-1], folder / BEST_CHECKPOINT, *for_good]
     return [place for place in places if place.is_file()]

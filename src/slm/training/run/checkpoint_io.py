@@ -39,6 +39,7 @@ class CheckpointWriter(TorchCheckpointIO):
         self._job: Future[None] | None = None
         self._copies = HostCopy()
         self._beside: Beside | None = None
+        self._changed_as_read: tuple[Path, Callable[[dict[str, Any]], dict[str, Any]]] | None = None
 
     def copied(self, state: Any) -> Any:
         """`state`, of which a job may still read when training has gone on; of what the next checkpoint holds no second
@@ -72,7 +73,13 @@ class CheckpointWriter(TorchCheckpointIO):
         return error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path), map_location)
+        content = read_checkpoint(Path(path), map_location)
+        file, change = self._changed_as_read or (None, None)
+        return change(content) if change is not None and Path(path) == file else content
+
+    def change_as_read(self, file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Whenever the state of `file` is put back, put back what `change` makes of it."""
+        self._changed_as_read = file, change
 
     def teardown(self) -> None:
         """However training ended, what is being saved is finished; a later save begins another thread."""

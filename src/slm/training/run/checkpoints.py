@@ -16,6 +16,7 @@ from slm.files.writing import flush_folder
 from slm.models.modules.lora import merged_state
 from slm.notices import notice
 from slm.training.config import TrainerConfig
+from slm.training.optim.schedules import Schedule
 from slm.training.run import checkpoint_files as files
 from slm.training.run.averaged_weights import averaged_weights
 from slm.training.run.checkpoint_io import CheckpointWriter
@@ -34,7 +35,8 @@ class _Save:
 
 @dataclass(eq=False)
 class Checkpoints(StepCallback, Checkpoint):
-    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, and the bundle of the best.
+    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, the last one before the rate falls, and the bundle of the
+    best.
 
     ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
     said and taken back: what was the best before is so again, and the next save tries again.
@@ -42,6 +44,7 @@ class Checkpoints(StepCallback, Checkpoint):
 
     folder: Path
     settings: TrainerConfig
+    schedule: Schedule  # goes into every checkpoint
     writer: CheckpointWriter  # the trainer's plugin
     # given weights and facts of each new best model, maybe in another thread
     write_bundle: Callable[[dict[str, Tensor], dict[str, Any]], None]
@@ -61,7 +64,7 @@ class Checkpoints(StepCallback, Checkpoint):
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where the period says so, or training ends; a step that is validated on schedule is saved after that."""
         step = trainer.global_step
-        due = trainer.should_stop or step % self.settings.save_every == 0
+        due = trainer.should_stop or self._is_due(step)
         follows = trainer.enable_validation and is_scheduled(trainer, self.settings.val_every)
         if due and step != self._saved_step and not follows:
             self.save(trainer, pl_module)
@@ -73,8 +76,11 @@ class Checkpoints(StepCallback, Checkpoint):
         self._settle(trainer)  # whether the last best was saved decides what is better than it
         loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
-        if is_best or trainer.should_stop or trainer.global_step % self.settings.save_every == 0:
+        if is_best or trainer.should_stop or self._is_due(trainer.global_step):
             self.save(trainer, pl_module, is_best)
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.settings.save_every == 0 or step == self.schedule.last_before_fall
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The end of a run is always saved. What failed a moment ago is tried once more; there is no next save."""
@@ -94,6 +100,10 @@ class Checkpoints(StepCallback, Checkpoint):
         """Of the state saved last, once it lies there, or resumed from; 0 before there is one. Asked by all ranks."""
         self._settle(trainer)
         return max(0, self._saved_step)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:
+        """So that a run that becomes longer knows what the rate has been through."""
+        state["schedule"] = self.schedule.to_dict()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_loss": self.best_loss, "best_step": self.best_step}
@@ -138,6 +148,8 @@ class Checkpoints(StepCallback, Checkpoint):
         bundled = write_bundle is None or self._try(write_bundle, save.step)
         if save.is_best and bundled:
             files.link(written, self.folder / files.BEST_CHECKPOINT)
+        if save.step == self.schedule.last_before_fall:
+            files.link(written, files.before_fall_file(self.folder, save.step))
         if save.step % self.settings.save_every == 0:
             files.link(written, files.step_file(self.folder, save.step))
             if self.settings.keep_every_hours is not None:

@@ -23,7 +23,9 @@ SUMMARY_FILE = "summary.json"
 
 DIRECTORY = "directory"  # of the record: where its settings were typed
 TIME = "%Y-%m-%dT%H:%M:%S%z"
-_PATHS = frozenset({"path", "val_path", "test_path", "template_file", "weights", "download_dir"})  # last parts of keys
+_PATHS = frozenset(
+    {"path", "val_path", "test_path", "template_file", "weights", "download_dir", "from_step"}
+)  # last parts of keys
 _PATH_KEYS = frozenset({"tokenizer.name"})  # a name on a hub, or a folder
 _MOVED = {  # what a `_target_` of earlier versions may begin with
     "slm.training.muon.": "slm.training.optim.muon.",
@@ -81,6 +83,14 @@ def recorded_plugins(run: Path) -> list[str]:
     if not isinstance(plugins, list) or not all(isinstance(module, str) for module in plugins):
         raise UserError(f"{file} is damaged (plugins is no list of modules); restore it")
     return plugins
+
+
+def recorded_optimizer(run: Path) -> str | None:
+    """The class that a run's configuration names; None where it does not say."""
+    try:
+        return str(read_config(run)["optimizer"]["_target_"])
+    except (UserError, LookupError, TypeError):
+        return None
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -167,7 +177,9 @@ def _absolute(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not value:
         return value
     place = folder / Path(value).expanduser()
-    return str(place) if place.exists() or glob(str(place)) else value
+    run, at, step = str(place).rpartition("@")  # of ``from_step``
+    named = place.exists() or glob(str(place)) or (at and step.isdecimal() and Path(run).is_dir())
+    return str(place) if named else value
 
 
 def _element(typed: str, folder: Path) -> str:

@@ -18,7 +18,7 @@ from slm.training.run.folder import CONFIG_FILE, read_config, recorded_plugins
 
 _SHIPPED = re.compile(
     r"(torch\.optim|pytorch_lightning\.callbacks|lightning\.pytorch\.callbacks)\.\w+"
-    r"|slm\.training\.(optim\.muon\.Muon|watch\.loggers\.(tensorboard|wandb)|watch\.\w+\.[A-Z]\w+)"
+    r"|slm\.training\.(optim\.muon\.Muon|watch\.loggers\.(tensorboard|wandb|trackio)|watch\.\w+\.[A-Z]\w+)"
     r"|schedulefree\.\w+"
 )
 """Not all of these packages: `torch.load` unpickles, and a module's names lead to any other module's."""

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: of ``resume=auto``, of a folder, of a file. Imports no torch."""
+"""Which checkpoint a run goes on from, or begins from: of ``resume=auto``, of a folder, of a file. Imports no torch."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,14 +17,35 @@ def checkpoint_to_resume(resume: str | None, run: Path) -> Path | None:
         return None
     if resume == "auto":
         return newest_whole(run)
-    path = Path(resume).expanduser()
+    return _checkpoint_at(Path(resume).expanduser(), "resume", "auto, a run folder or a checkpoint file")
+
+
+def place_and_step(from_step: str) -> tuple[Path, int | None]:
+    """The run folder or checkpoint file that ``from_step`` names, and the step behind the last ``@``, if any."""
+    path, at, step = from_step.rpartition("@")
+    if at and step.isdecimal() and not Path(from_step).expanduser().exists():
+        return Path(path).expanduser(), int(step)
+    return Path(from_step).expanduser(), None
+
+
+def checkpoint_to_begin_from(from_step: str) -> Path:
+    """The checkpoint file that ``from_step`` names; of a step of a run any, whose step is not looked at. `UserError` if
+    there is none, or it is damaged."""
+    place, step = place_and_step(from_step)
+    if step is not None and place.is_file():
+        raise UserError(f"from_step: '{place}' is one checkpoint; leave @{step} out, or name its run folder")
+    return _checkpoint_at(place, "from_step", "RUN@STEP, a run folder or a checkpoint file")
+
+
+def _checkpoint_at(path: Path, key: str, allowed: str) -> Path:
+    """The file, if it is whole, or the folder's newest that is."""
     if path.is_file():
-        refuse_damaged(path)
+        refuse_damaged(path, key)
         return path
     if (newest := newest_whole(path)) is not None:
         return newest
     found = f"holds no checkpoint ({CHECKPOINTS}/*.ckpt)" if path.is_dir() else "does not exist"
-    raise UserError(f"resume: '{resume}' {found}; give auto, a run folder or a checkpoint file")
+    raise UserError(f"{key}: '{path}' {found}; give {allowed}")
 
 
 def newest_whole(run: Path) -> Path | None:
@@ -40,15 +61,15 @@ def newest_whole(run: Path) -> Path | None:
     return whole
 
 
-def refuse_damaged(file: Path) -> None:
+def refuse_damaged(file: Path, key: str = "resume") -> None:
     """Raise `UserError` for a damaged checkpoint file that was asked for by its name; one that is whole is named."""
     fault = fault_of(file)
     if fault is None:
         return
     others = [other for other in checkpoints_of(file.absolute().parent.parent) if other != file.absolute()]
     good = next((other for other in others if fault_of(other) is None), None)
-    mend = f"resume={file.parent / good.name} is whole" if good else "restore it from a copy, or start a new run"
-    raise UserError(f"resume: '{file}' is not a checkpoint that can be read ({fault}); {mend}")
+    mend = f"{key}={file.parent / good.name} is whole" if good else "restore it from a copy, or start a new run"
+    raise UserError(f"{key}: '{file}' is not a checkpoint that can be read ({fault}); {mend}")
 
 
 def say_what_is_taken(taken: Path) -> None:

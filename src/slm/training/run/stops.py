@@ -70,7 +70,10 @@ class PlannedStop(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
-        if self.seconds is not None:
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """The time counts from here: what comes before (data, a validation that an earlier session left) is no step."""
+        if self.seconds is not None and self.ends_at is None:
             self.ends_at = time.monotonic() + self.seconds
             notice(f"trainer.max_time: this session trains for {_in_words(self.seconds)} from here")
 

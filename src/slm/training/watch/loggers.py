@@ -17,6 +17,7 @@ from slm.masking import masked, masked_argument
 from slm.notices import notice
 from slm.schema import dotted
 from slm.training.lightning_seams import opened_experiment
+from slm.training.watch.trackio_logger import TrackioLogger
 
 _REST = 20  # times as long as a failure took is the logger left alone: it costs at most a twentieth of the time
 _CALLS = ("log_hyperparams", "log_graph", "after_save_checkpoint", "save")  # by Lightning and callbacks
@@ -38,6 +39,13 @@ def wandb(save_dir: str, project: str, offline: bool, resumed_id: str | None = N
     # absolute, since W&B writes from a process of its own that may have been started in another folder
     folder = str(Path(save_dir).absolute())
     return _Wandb(project=project, save_dir=folder, offline=offline, id=run_id, resume="allow", **told)
+
+
+def trackio(save_dir: str, project: str, name: str, resumed_id: str | None = None, **settings: Any) -> Logger:
+    """A trackio run in `save_dir` (where ``TRACKIO_DIR`` is set, there), under one name for all parts of a run that is
+    resumed. Other settings are arguments of ``trackio.init``; what is secret in them is masked."""
+    told = {key: masked(value, key) for key, value in settings.items()}
+    return TrackioLogger(Path(save_dir), project, resumed_id or name, told)
 
 
 class _TensorBoard(TensorBoardLogger):
