@@ -20,10 +20,12 @@ import slm
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
+from slm.models.kernels.waiting import heed_others
 from slm.study.plan.flops import StepFlops, batch_flops
 from slm.study.plan.planned import CUDA, PlannedRun
 from slm.study.plan.step import TrainingStep
 from slm.training.lit_module import TARGETS
+from slm.training.process import keep_freed_memory
 from slm.training.tasks.pretrain import Pretrain
 
 TIMED_STEPS = 3
@@ -52,6 +54,8 @@ def timed(run: PlannedRun, batch: dict[str, Any], limit_s: float) -> Timing:
     kept = _place(run, batch)
     if (found := _kept(kept)) is not None:
         return found
+    keep_freed_memory()  # as a run does, and its threads heed other programs
+    heed_others()
     torch.manual_seed(run.config.seed)
     with torch.device(run.device):
         module = run.module()
