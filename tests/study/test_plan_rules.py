@@ -32,7 +32,7 @@ def events(*words: str) -> list[Event]:
     [
         ("a4 b4", 8),
         ("a4 -a b4", 4),  # the same size again
-        ("a4 b1 -a c2 d2", 5),  # two in one hole
+        ("a4 b1 -a c2 d1", 5),  # two in one hole
         ("a4 b1 -a c5", 10),  # too large for it: on top
         ("a2 b2 c1 -a -b d4", 5),  # two holes side by side are one
         ("a2 b4 -b c5", 7),  # a hole at the top grows
