@@ -51,7 +51,7 @@ def test_it_sees_what_torchs_tracker_sees(planned: Planned) -> None:
     peaks = []
     for tracker in (Allocations(), MemTracker()):
         with FakeTensorMode():
-            batch = {name: value for name, value in run.batch(4).items() if not isinstance(value, torch.Tensor)}
+            batch = {name: value for name, value in run.longest_batch(4).items() if not isinstance(value, torch.Tensor)}
             batch |= {name: torch.empty(4, 16, dtype=torch.int64) for name in ("input_ids", "labels")}
             with tracker:
                 module = run.module()
@@ -147,7 +147,7 @@ def test_the_largest_that_fits_keeps_the_tokens_of_a_step(planned: Planned) -> N
 def test_operations_are_those_that_torch_counts(planned: Planned, changes: tuple[str, ...]) -> None:
     """Of all but attention, of which torch's counter sees nothing on a CPU (pytorch 195460)."""
     run = planned(*WIDE, *(f"model.modules.transformer.{change}" for change in changes))
-    module, batch = run.module(), run.batch(4)
+    module, batch = run.module(), run.longest_batch(4)
     step = TrainingStep(run, module, batch, "cpu")
     with FlopCounterMode(display=False) as counter:
         step.micro_step()
