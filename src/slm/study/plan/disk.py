@@ -40,9 +40,10 @@ def files_at_most(trainer: TrainerConfig, hours: float) -> int:
     made = trainer.steps // trainer.save_every
     kept = made if trainer.keep == 0 else min(made, max(2, trainer.keep))
     last = 1 if trainer.steps % trainer.save_every or not made else 0
-    validates_between = trainer.val_every % trainer.save_every != 0 or kept < made
+    is_another = trainer.val_every % trainer.save_every != 0 or kept < made
+    best = 1 if trainer.val_every < trainer.steps and is_another else 0
     for_good = 0 if trainer.keep_every_hours is None else min(made, int(hours / trainer.keep_every_hours))
-    return kept + last + bool(validates_between) + for_good + 1
+    return kept + last + best + for_good + 1
 
 
 def _store_bytes(data: WindowDataModule) -> int:

@@ -69,8 +69,9 @@ class KnownPlaces(TorchDispatchMode):
 def memory_of(run: PlannedRun) -> Memory:
     """Two optimizer steps, a checkpoint and another step of the run's own module and optimizer, on its longest batch,
     for the run's device whether it is here or not."""
-    batch = run.batch(run.config.trainer.windows_at_once)
-    allocations = Allocations()
+    windows = run.config.trainer.windows_at_once
+    batch = run.longest_batch(windows)
+    usual, allocations = run.usual_batch(windows), Allocations()
     with _without_numbers(run, allocations, places=int((batch["labels"] >= 0).sum())):
         module = run.module()
         allocations.count_as(WEIGHTS, *module.parameters(), *module.buffers())
@@ -82,7 +83,7 @@ def memory_of(run: PlannedRun) -> Memory:
         found = by_kind(run, allocations.trace, step)
         ordered = {kind: found[kind] for kind in KINDS if found.get(kind)}
         counts = parameter_counts(module.model)
-        return Memory(sum(ordered.values()), ordered, state, counts, step_flops(run, module.model, batch))
+        return Memory(sum(ordered.values()), ordered, state, counts, step_flops(run, module.model, usual))
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def plan_of(run: PlannedRun, settings: PlanSettings) -> Plan:
     timing = _timing(run, memory, settings)
     data, trainer = run.data.datamodule, run.config.trainer
     windows = {split: sum(len(part) for part in data.parts(split)) for split in ("train", "val")}
-    batch = run.batch(trainer.windows_at_once)
+    batch = run.usual_batch(trainer.windows_at_once)
     forward = timing.micro_batch * memory.flops.forward / memory.flops.training
     val_seconds = _val_batches(run, windows["val"]) * forward
     hours = trainer.steps * timing.of_step(run.micro_batches) / 3600
@@ -105,7 +105,7 @@ def _timing(run: PlannedRun, memory: Memory, settings: PlanSettings) -> Timing:
     if settings.rate is not None:
         return stated(memory.flops, settings.rate, "the given rate")
     if run.is_here and settings.timing_s:
-        return timed(run, run.batch(run.config.trainer.windows_at_once), settings.timing_s)
+        return timed(run, run.usual_batch(run.config.trainer.windows_at_once), settings.timing_s)
     why = "an A100's usual rate in bf16" if not run.is_here else "no step is timed: an A100's usual rate in bf16"
     return stated(memory.flops, STATED_RATE, why)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +29,7 @@ from slm.training.run_config import RunConfig
 from slm.training.tasks.task import TaskData
 
 CPU, CUDA = "cpu", "cuda"
+_LOOKED_AT = 9  # batches
 _DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
 
 
@@ -93,17 +95,37 @@ class PlannedRun:
         module.trainer = quiet_trainer(CPU)  # a loss may ask how many ranks there are
         return module
 
-    def batch(self, windows: int) -> dict[str, Any]:
+    def longest_batch(self, windows: int) -> dict[str, Any]:
         """So many windows of the training data at once, the longest among them: what memory must hold once an epoch."""
-        part = self.data.datamodule.parts("train")[0]
-        longest = _longest(part)
-        others = (window for window in range(len(part)) if window != longest)
-        found = part.__getitems__([longest, *(next(others, longest) for _ in range(windows - 1))])
+        part, lengths = self._first_part()
+        longest = 0 if lengths is None else int(lengths.argmax())
+        others = [window for window in range(min(len(part), windows + 1)) if window != longest]
+        return self._batch_of([longest, *(others * windows or [longest] * windows)[: windows - 1]])
+
+    def usual_batch(self, windows: int) -> dict[str, Any]:
+        """The same of a length that is in the middle of those of the first steps: what time goes by."""
+        data = self.data.datamodule
+        _, lengths = self._first_part()
+        if lengths is None:
+            return self.longest_batch(windows)
+        batches = [data.samples_at(n * windows, (n + 1) * windows) for n in range(_LOOKED_AT)]
+        return self._batch_of(sorted(batches, key=lambda batch: lengths[batch].max())[_LOOKED_AT // 2])
+
+    def _batch_of(self, windows: list[int]) -> dict[str, Any]:
+        part, _ = self._first_part()
+        found = part.__getitems__(windows)
         batch: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         if isinstance(part, PairDataset) or "is_desirable" in batch:
             batch.setdefault("reference", torch.zeros(len(batch["input_ids"])))
-        labels = batch["labels"]
-        return {**batch, TARGETS: int((labels >= 0).sum())}
+        return {**batch, TARGETS: int((batch["labels"] >= 0).sum())}
+
+    def _first_part(self) -> tuple[Windows, np.ndarray | None]:
+        """Of the training data, and the lengths of its windows, where these differ."""
+        part = self.data.datamodule.parts("train")[0]
+        if isinstance(part, PairDataset):
+            return part, part.lengths
+        varies = isinstance(part, SampleWindows) and not part.is_packed
+        return part, part.samples.lengths if varies else None  # type: ignore[attr-defined]
 
 
 def planned_run(config: RunConfig, device: str | None = None) -> PlannedRun:
@@ -147,15 +169,6 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _longest(part: Windows) -> int:
-    """The window with the most positions; of windows that are all alike the first."""
-    if isinstance(part, PairDataset):
-        return int(part.lengths.argmax())
-    if isinstance(part, SampleWindows) and not part.is_packed:
-        return int(part.samples.lengths.argmax())
-    return 0
 
 
 def parameter_counts(model: nn.Module) -> Mapping[str, int]:

@@ -20,10 +20,12 @@ import slm
 from slm.errors import UserError
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
+from slm.models.kernels.waiting import heed_others
 from slm.study.plan.flops import StepFlops, batch_flops
 from slm.study.plan.planned import CUDA, PlannedRun
 from slm.study.plan.step import TrainingStep
 from slm.training.lit_module import TARGETS
+from slm.training.process import keep_freed_memory
 from slm.training.tasks.pretrain import Pretrain
 
 TIMED_STEPS = 3
@@ -52,6 +54,8 @@ def timed(run: PlannedRun, batch: dict[str, Any], limit_s: float) -> Timing:
     kept = _place(run, batch)
     if (found := _kept(kept)) is not None:
         return found
+    keep_freed_memory()  # as a run does, and its threads heed other programs
+    heed_others()
     torch.manual_seed(run.config.seed)
     with torch.device(run.device):
         module = run.module()
@@ -71,21 +75,22 @@ def _measure(run: PlannedRun, module: Any, batch: dict[str, Any], limit_s: float
     def flops(one: dict[str, Any]) -> float:
         return batch_flops(run, module.model, one)[1]
 
-    began = time.perf_counter()
+    until = time.perf_counter() + limit_s
     chosen = _slice(run, batch, 1, min(_SHORTEST, batch["input_ids"].shape[1]))
     step = TrainingStep(run, module, _on(chosen, run.device), run.device)
     while True:  # small pieces are slow for their size, so what fits is found in a few goes
         seconds_of(step.micro_step, run.device)  # kernels, threads and memory are made ready
-        rate = flops(chosen) / seconds_of(step.micro_step, run.device)
-        larger = _largest_within(run, module.model, batch, rate * limit_s / (TIMED_STEPS + 2))
-        if flops(larger) <= flops(chosen) or time.perf_counter() - began > limit_s:
+        seconds = [seconds_of(step.micro_step, run.device)]
+        larger = _largest_within(run, module.model, batch, flops(chosen) / seconds[0] * limit_s / (TIMED_STEPS + 2))
+        if flops(larger) <= flops(chosen) or time.perf_counter() > until:
             break
         chosen, step.batch = larger, _on(larger, run.device)
-    seconds = statistics.median(seconds_of(step.micro_step, run.device) for _ in range(TIMED_STEPS))
+    while len(seconds) < TIMED_STEPS and time.perf_counter() < until + limit_s:
+        seconds.append(seconds_of(step.micro_step, run.device))
     step.update()  # makes the optimizer's state
-    update = min(seconds_of(step.update, run.device) for _ in range(TIMED_STEPS))
-    how = _in_words(chosen, batch)
-    return Timing(seconds * flops(batch) / flops(chosen), update, flops(chosen) / seconds, how, measured=True)
+    update = min(seconds_of(step.update, run.device) for _ in range(2))
+    rate = flops(chosen) / statistics.median(seconds)
+    return Timing(flops(batch) / rate, update, rate, _in_words(len(seconds), chosen, batch), measured=True)
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:
@@ -97,10 +102,11 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def _in_words(chosen: dict[str, Any], batch: dict[str, Any]) -> str:
+def _in_words(n: int, chosen: dict[str, Any], batch: dict[str, Any]) -> str:
+    steps = f"{n} timed step{'s' if n > 1 else ''}"
     rows, length = chosen["input_ids"].shape
     whole = chosen["input_ids"].shape == batch["input_ids"].shape
-    return f"{TIMED_STEPS} timed steps" + ("" if whole else f" of {rows} x {length} tokens, scaled by their operations")
+    return steps if whole else f"{steps} of {rows} x {length} tokens, scaled by their operations"
 
 
 def _largest_within(run: PlannedRun, model: Any, batch: dict[str, Any], flops: float) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def _slice(run: PlannedRun, batch: dict[str, Any], windows: int, length: int) ->
     """So many windows of the batch, of running text their first `length` tokens."""
     if windows == run.config.trainer.windows_at_once and length >= batch["input_ids"].shape[1]:
         return batch
-    found = run.batch(windows)
+    found = run.usual_batch(windows)
     if isinstance(run.config.task, Pretrain):
         cut = {name: found[name][:, :length] for name in ("input_ids", "labels")}
         return {**cut, TARGETS: int((cut["labels"] >= 0).sum())}
