@@ -121,6 +121,7 @@ def test_its_tables_name_every_choice_and_room() -> None:
         "scheduler",
         "trainer",
         "logger",
+        "sweep",
         "recipe",
     ):
         row = next(line for line in README.splitlines() if line.startswith("|") and f"`{group}`" in line.split("|")[1])
