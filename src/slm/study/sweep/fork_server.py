@@ -112,8 +112,8 @@ def _run(entry: Any, request: dict[str, Any], channel: int) -> int:
         status: int = entry.run(request["arguments"], channel)
     except KeyboardInterrupt:
         status = 130
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     return status
 
 
