@@ -38,7 +38,7 @@ def run(folder: Path, package: Path | None, arguments: list[str]) -> tuple[float
     """Seconds of a sweep, and the losses of its trials in the order of their settings."""
     shutil.rmtree(folder, ignore_errors=True)
     path = {} if package is None else {"PYTHONPATH": str(package)}
-    command = [sys.executable, "-c", MAIN, *arguments, f"run_dir={folder}"]
+    command = [sys.executable, "-c", MAIN, *arguments, f"hydra.sweep.dir={folder}"]
     start = time.perf_counter()
     subprocess.run(
         command, env={**os.environ, **path}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -138,6 +138,7 @@ def test_its_tables_name_every_choice_and_room() -> None:
         "scheduler",
         "trainer",
         "logger",
+        "sweep",
         "recipe",
         "size",
     ):

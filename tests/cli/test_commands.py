@@ -14,7 +14,7 @@ import pytest
 from slm.cli.help import choices, meanings
 
 COMMANDS = {
-    "slm-train": ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "logger", "experiment"),
+    "slm-train": ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "logger", "sweep", "experiment"),
     "slm-generate": ("generation",),
     "slm-evaluate": ("data",),
     "slm-prepare": ("data", "tokenizer"),

@@ -104,7 +104,7 @@ def test_halving_takes_the_best_of_all_that_came_to_a_rung() -> None:
     assert not pauses(replace(settings[0].trials[0], rung_losses=()), Report(20, 100, 1, 3), "time", None)
     chosen = {trial.setting for trial in going_on(settings)}
     best = sorted(range(12), key=lambda index: losses[index])
-    assert chosen == set(best[: int(12 * keep)])
+    assert chosen == set(best[: round(12 * keep)])
     waits = replace(settings[best[0]].trials[1], state="waiting", rung_losses=())
     settings[best[0]] = replace(settings[best[0]], trials=(settings[best[0]].trials[0], waits))
     assert best[0] not in {trial.setting for trial in going_on(settings)}

@@ -96,7 +96,6 @@ def _fork(entry: Any, request: dict[str, Any], channel: int, control: socket.soc
 
 
 def _run(entry: Any, request: dict[str, Any], channel: int) -> int:
-    gc.unfreeze()
     os.chdir(request["directory"])
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
@@ -113,8 +112,8 @@ def _run(entry: Any, request: dict[str, Any], channel: int) -> int:
         status: int = entry.run(request["arguments"], channel)
     except KeyboardInterrupt:
         status = 130
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     return status
 
 

@@ -50,7 +50,7 @@ def going_on(settings: Sequence[Setting]) -> list[Trial]:
     for rung in reversed(range(len(RUNGS))):
         there = [(loss, setting) for setting in settings if (loss := _loss_at(setting, rung)) is not None]
         there.sort(key=lambda one: (one[0], one[1].index))
-        best = there[: max(1, int(len(there) * RUNGS[rung][1]))]
+        best = there[: max(1, round(len(there) * RUNGS[rung][1]))]
         paused = [trial for _, setting in best for trial in setting.trials if _is_paused_at(trial, rung)]
         if paused:
             return paused
