@@ -46,7 +46,7 @@ _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->",
 _NAMES = re.compile(r'((?:\sid="|url\(#|href="#))')
 _TAG = re.compile(r"<[^>]*>")
 _DIGITS = re.compile(r"(\d+\.\d\d)\d+")
-_PIXELS_A_POINT = 1.45  # at most, so that all text of a page is of one size
+_LEAST, _MOST = 0.95, 1.45  # pixels a point: text is to be read, and of much the same size all over a page
 
 
 @contextmanager
@@ -111,6 +111,7 @@ def as_svg(figure: Figure, name: str, description: str, titles: Mapping[int, str
     for number, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--line-{number})")
     (view_box,) = re.findall(r'viewBox="[^"]*"', text[: text.index(">")])
-    widest = f'style="max-width: {72 * figure.get_figwidth() * _PIXELS_A_POINT:.0f}px"'
-    head = f'{view_box} {widest} role="img" aria-label="{escape(description)}"'
+    points = 72 * figure.get_figwidth()
+    size = f'style="min-width: {points * _LEAST:.0f}px; max-width: {points * _MOST:.0f}px"'
+    head = f'{view_box} {size} role="img" aria-label="{escape(description)}"'
     return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {head}>{text[text.index(">") + 1 :].strip()}'
