@@ -39,6 +39,7 @@ FLOORS = (
     "models.modules",
     "models.inference",
     "models.meta_arch",
+    "models.flops",
     "models",
     "chat",
     "weights.tensor_source",
@@ -71,7 +72,9 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "study.plan",
     "study",
+    "study.sweep",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all

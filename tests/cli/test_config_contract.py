@@ -26,6 +26,7 @@ from slm.cli.help import choices
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.models.config import ModelConfig
+from slm.study.sweep.config import SweepConfig, sweep_config
 from slm.suggest.nearest import derived
 from slm.training.config import LIGHTNING, SchedulerConfig, TrainerConfig
 from slm.training.run_config import RunConfig
@@ -51,8 +52,17 @@ def hydra() -> Iterator[None]:
 
 
 def composed(*overrides: str, config: str = "train") -> dict[str, Any]:
-    cfg = compose(config, overrides=[*overrides])
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    """Without what sweeps it, which a run does not have."""
+    values: Any = OmegaConf.to_container(compose(config, overrides=[*overrides]), resolve=True, throw_on_missing=True)
+    return {key: value for key, value in values.items() if key != "sweep"}
+
+
+@pytest.mark.parametrize("choice", choices("sweep"))
+def test_every_sweep_composes_and_is_valid(choice: str) -> None:
+    values: Any = OmegaConf.to_container(compose("train", overrides=[f"sweep={choice}"]), resolve=True)
+    assert sweep_config(values["sweep"]).kind == choice
+    with pytest.raises(UserError, match=r"unknown key 'sweep\.surplus'"):
+        sweep_config({**values["sweep"], "surplus": 1})
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -108,7 +118,9 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
     assert again == config
 
 
-COMMANDS = ("train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "runs", "compare", "report")
+COMMANDS = (
+    "train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "plan", "runs", "compare", "report",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("config", COMMANDS)
@@ -147,7 +159,16 @@ def test_every_field_is_used() -> None:
     """Of the original's 32 training settings 26 were read by nothing. A field is used where some code says
     ``.field``, outside the lines that declare it."""
     source = "\n".join(file.read_text(encoding="utf-8") for file in Path(slm.__file__).parent.rglob("*.py"))
-    for cls in (TrainerConfig, SchedulerConfig, GenerationConfig, RunConfig, FineTuning, Lora, *nested(ModelConfig)):
+    for cls in (
+        TrainerConfig,
+        SweepConfig,
+        SchedulerConfig,
+        GenerationConfig,
+        RunConfig,
+        FineTuning,
+        Lora,
+        *nested(ModelConfig),
+    ):
         for field in fields(cls):
             assert re.search(rf"\.{field.name}\b", source), f"{cls.__name__}.{field.name} is read by nothing"
 

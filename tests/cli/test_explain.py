@@ -148,7 +148,7 @@ def test_the_table(run_cli: Any) -> None:
 def test_only_what_is_asked_for(run_cli: Any) -> None:
     outcome = run_cli("train", "seed", "--explain", "seed=3", "optimizer.lr")
     assert outcome.out.split() == ["seed", "3", "command", "line:", "seed=3", "optimizer", "lr", "auto",
-                                   "conf/optimizer/adamw.yaml"]  # fmt: skip
+                                   "conf/optimizer/muon.yaml"]  # fmt: skip
     outcome = run_cli("train", "--explain", "optimiser")
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err == "slm-train: there is no setting 'optimiser' to explain; did you mean 'optimizer'?\n"

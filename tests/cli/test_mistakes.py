@@ -131,11 +131,14 @@ def test_words_of_a_newcomer(run_cli: Any, tmp_path: Path, command: str, typed: 
 
 
 def test_a_sweeper_that_is_not_installed_names_its_extra(run_cli: Any) -> None:
-    for group, choice in (("launcher", "submitit_other"), ("sweeper", "optuna_other")):
+    for group, choice in (("launcher", "submitit_other"), ("launcher", "joblib_other")):
         outcome = run_cli("train", "-m", f"hydra/{group}={choice}", "seed=1,2")
         assert outcome.status == 2
         package = f"hydra-{choice.partition('_')[0]}-{group}"
         assert f"needs the package '{package}': pip install 'slm[sweep]'" in outcome.err
+    outcome = run_cli("train", "-m", "hydra/sweeper=optuna", "seed=1,2")
+    assert outcome.status == 2
+    assert "slm's own sweeper uses Optuna 5: sweep=tpe" in outcome.err
 
 
 def test_all_at_once(run_cli: Any, tiny: tuple[str, ...]) -> None:

@@ -1,11 +1,9 @@
-"""Sweeps: a folder a run, one table, and a number that any sweeper can minimise."""
+"""Sweeps on the command line: a folder a run and one table, by our sweeper and by Hydra's own."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +18,10 @@ import yaml
 def table(folder: Path) -> list[dict[str, str]]:
     """The rows of the one sweep below `folder`."""
     (file,) = (folder / "outputs/sweeps").glob("*/sweep.csv")
+    return read(file)
+
+
+def read(file: Path) -> list[dict[str, str]]:
     with file.open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
@@ -30,27 +32,62 @@ def short(tiny: tuple[str, ...]) -> tuple[str, ...]:
     return (*kept, "trainer.max_steps=2", "trainer.val_every=2")
 
 
-def test_a_grid(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
-    """Four runs, each a run folder of its own that later commands take, and a row a run."""
-    outcome = run_cli("train", *short, "-m", "optimizer.lr=1e-4,3e-4", "seed=1,2")
-    assert outcome.status == 0, outcome.err
+def test_a_grid(run_cli: Any, short: tuple[str, ...], tmp_path: Path, metrics_of: Any) -> None:
+    """A run folder a trial that later commands take, equal to a run of its own; a row a trial, of the failed ones too.
+    Typed again it does nothing more."""
+    typed = ("train", *short, "-m", "optimizer.lr=1e-4,0", "seed=1,2", "sweep.threads=1")
+    outcome = run_cli(*typed)
+    assert outcome.status == 2, outcome.err
+    said = "optimizer.lr should be greater than 0; got 0"
+    assert outcome.err.splitlines()[-2:] == [f"slm-train: trial lr=0,seed={seed}: {said}" for seed in (1, 2)]
     rows = table(tmp_path)
-    settings = [("0.0001", "1"), ("0.0001", "2"), ("0.0003", "1"), ("0.0003", "2")]
-    assert [(row["run"], row["optimizer.lr"], row["seed"]) for row in rows] == [
-        (str(job), *setting) for job, setting in enumerate(settings)
+    assert [(row["run"], row["state"], row["error"]) for row in rows] == [
+        (f"lr={lr},seed={seed}", *(("failed", said) if lr == "0" else ("done", "")))
+        for lr in ("0.0001", "0")
+        for seed in (1, 2)
     ]
-    losses = [float(row["best_val_loss"]) for row in rows]
-    assert len(set(losses)) == 4
+    done = [row for row in rows if row["state"] == "done"]
+    assert len({row["best_val_loss"] for row in done}) == 2
     folders = outcome.out.split()
-    assert len(set(folders)) == 4
-    for folder, loss in zip(folders, losses, strict=True):
-        evaluated = run_cli("evaluate", f"run={folder}", "batch_size=4")
-        assert json.loads(evaluated.out)["loss"] == pytest.approx(loss, abs=1e-5)
+    assert [Path(folder).name for folder in folders] == [row["run"] for row in done]
+    evaluated = run_cli("evaluate", f"run={folders[0]}", "batch_size=4")
+    assert json.loads(evaluated.out)["loss"] == pytest.approx(float(done[0]["best_val_loss"]), abs=1e-5)
+    alone = run_cli("train", *short, "optimizer.lr=0.0001", "seed=1", "run_dir=alone")
+    assert alone.status == 0, alone.err
+    assert metrics_of(tmp_path / "alone") == metrics_of(tmp_path / folders[0])
+    record = [json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "alone", tmp_path / folders[0])]
+    assert record[0]["overrides"] == record[1]["overrides"]
+    written = [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("summary.json"))]
+    sweep = Path(folders[0]).parent
+    again = run_cli(*typed, f"run_dir={sweep}")
+    assert (again.status, again.out) == (2, outcome.out)
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("summary.json"))] == [*written]
+    other = run_cli("train", *short, "-m", "optimizer.lr=1e-4,2e-4", f"run_dir={sweep}")
+    assert other.status == 2
+    assert "holds another sweep, which differs in" in other.err
+
+
+def test_what_a_sweep_cannot_take_is_told(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
+    for typed, said in (
+        (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "sweep=random and sweep=tpe draw from it"),
+        (["-m", "seed=interval(1,9)", "sweep=random"], "seeds repeat a setting; name them, e.g. seed=1,2,3"),
+        (["-m", "seed=1,2", "sweep.trials=3"], "a grid tries every combination"),
+        (["-m", "seed=1,2", "sweep.wrokers=3"], "did you mean 'sweep.workers'?"),
+        (["-m", "seed=1,2", "sweep.storage=mysql://x"], "should begin with postgresql:// or sqlite:///"),
+        (["-m", "seed=1,2", "sweep.workers=2", "hydra/launcher=basic"], "leave out hydra/sweeper and hydra/launcher"),
+        (["-m", "sweep.join=nowhere"], "'nowhere' holds no sweep (study.json)"),
+        (["sweep.workers=2"], "sweep.workers=2 is read in a sweep alone; add -m"),
+    ):
+        outcome = run_cli("train", *short, *typed)
+        assert outcome.status == 2, typed
+        assert said in outcome.err, outcome.err
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_jobs_that_fail_take_no_other_with_them(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
     """One of two failures was told, at the end and in Hydra's words; neither was in the table. Status 2."""
-    outcome = run_cli("train", *short, "-m", "optimizer.lr=1e-4,0,3e-4,-1", "run_dir=my sweep")
+    basic = ("hydra/sweeper=basic", "optimizer.lr=1e-4,0,3e-4,-1", "run_dir=my sweep")
+    outcome = run_cli("train", *short, "-m", *basic)
     assert outcome.status == 2
     told = outcome.err.splitlines()
     lines = [
@@ -74,7 +111,7 @@ def test_a_bug_in_a_job_is_told_with_its_traceback(run_cli: Any, short: tuple[st
     """And the others go on; the status is that of a bug."""
     raising = [setting for setting in short if not setting.startswith("callbacks")]
     broken = "+callbacks.broken={_target_: slm.training.watch.sample_text.SampleText.on_train_start}"
-    outcome = run_cli("train", *raising, "-m", "seed=1,2", broken, "optimizer.lr=1e-3")
+    outcome = run_cli("train", *raising, "-m", "hydra/sweeper=basic", "seed=1,2", broken, "optimizer.lr=1e-3")
     assert outcome.status in (1, 2), outcome.err
     assert outcome.err.count("; the other jobs go on") == 2
 
@@ -95,51 +132,34 @@ def test_a_sweep_over_paths(run_cli: Any, short: tuple[str, ...], tmp_path: Path
     assert yaml.safe_load((tmp_path / "both/config.yaml").read_text())["data"]["path"] == ["a.txt", "b.txt"]
 
 
-def test_optuna_minimises_the_validation_loss(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    outcome = run_cli(
-        "train", *short, "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
-        "optimizer.lr=interval(1e-4,1e-2)",
-    )  # fmt: skip
-    assert outcome.status == 0, outcome.err
-    rows = table(tmp_path)
-    assert len({row["optimizer.lr"] for row in rows}) == 3
-    (file,) = (tmp_path / "outputs/sweeps").glob("*/optimization_results.yaml")
-    best = yaml.safe_load(file.read_text())
-    assert best["best_value"] == min(float(row["best_val_loss"]) for row in rows)
-
-
-def test_optuna_goes_on_with_a_study_it_stored(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
-    """`constraints.txt` locked a SQLAlchemy that Optuna 2 cannot make its tables with: an AssertionError."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    sqlalchemy = pytest.importorskip("sqlalchemy")
-    if not sqlalchemy.__version__.startswith("1."):
-        pytest.skip(f"SQLAlchemy {sqlalchemy.__version__}: install with -c constraints.txt")
-    optuna = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")
-    stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=rates")
-    for folder in ("one", "two"):
-        outcome = run_cli("train", *short, *optuna, *stored, f"run_dir={folder}", "optimizer.lr=interval(1e-4,1e-2)")
-        assert outcome.status == 0, outcome.err
-    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as study:
-        assert study.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (4,)
-
-
-def test_an_impossible_trial_does_not_end_an_optuna_sweep(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
-    """It did, at once; and with no loss at all there was a traceback of Optuna's."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    optuna = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "run_dir=sweep")
-    outcome = run_cli("train", *short, *optuna, "optimizer.lr=choice(0,1e-3)", "hydra.sweeper.sampler.seed=1")
+@pytest.mark.nightly
+def test_tpe_minimises_the_validation_loss(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
+    """Over an interval with choices beside it; a trial that is impossible does not end it."""
+    choices = "model.modules.transformer.n_heads=choice(2,3)"
+    typed = ("train", *short, "-m", "sweep=tpe", "sweep.trials=4", "optimizer.lr=tag(log,interval(1e-4,1e-2))", choices)
+    outcome = run_cli(*typed, "run_dir=sweep")
     assert outcome.status == 2
-    with (tmp_path / "sweep/sweep.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["optimizer.lr"] == "0" for row in rows] == [bool(row["error"]) for row in rows]
-    assert {row["optimizer.lr"] for row in rows} == {"0", "0.001"}
-    best = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
-    assert best["best_value"] == min(float(row["best_val_loss"]) for row in rows if row["best_val_loss"])
-    none = run_cli("train", *short, *optuna, "trainer.limit_val_batches=0", "optimizer.lr=choice(1e-4,1e-3)")
-    assert none.status == 2
-    assert "trainer.limit_val_batches=0 leaves no validation loss, which the sweeper is to minimise" in none.err
-    assert none.err.splitlines()[-1].startswith("slm-train: no job came to a validation loss")
+    rows = read(tmp_path / "sweep/sweep.csv")
+    assert len({row["optimizer.lr"] for row in rows}) == 4
+    heads = "model.modules.transformer.n_heads"
+    failures = {(row[heads], row["error"].partition(":")[0]) for row in rows}
+    assert failures == {("2", ""), ("3", "model.modules.transformer")}
+    more = run_cli(*typed, "run_dir=sweep", "sweep.trials=6")
+    assert more.status == 2
+    assert read(tmp_path / "sweep/sweep.csv")[:4] == rows
+    assert len(read(tmp_path / "sweep/sweep.csv")) == 6
+
+
+@pytest.mark.nightly
+def test_a_trial_that_takes_too_much_memory_is_a_row(run_cli: Any, short: tuple[str, ...], tmp_path: Path) -> None:
+    """Of twelve one is impossible, and one runs out of memory: ten results, two rows with their reason."""
+    widths = "model.modules.transformer.dim=16,32,33,8192,64,48"
+    outcome = run_cli("train", *short, "-m", widths, "optimizer.lr=1e-3,2e-3", "sweep.memory=1GiB", "run_dir=sweep")
+    assert outcome.status == 2, outcome.err
+    errors = {row["run"]: row["error"] for row in read(tmp_path / "sweep/sweep.csv") if row["error"]}
+    assert sorted(errors) == [f"dim={dim},lr={lr}" for dim in (33, 8192) for lr in ("0.001", "0.002")]
+    assert "must be a multiple of n_heads" in errors["dim=33,lr=0.001"]
+    assert errors["dim=8192,lr=0.001"].startswith("out of memory")
 
 
 def test_an_interruption_that_hydra_hides_is_one(
@@ -154,7 +174,7 @@ def test_an_interruption_that_hydra_hides_is_one(
         return opened(self, *arguments, **others)
 
     monkeypatch.setattr(Path, "open", interrupted)
-    outcome = run_cli("train", *short, "-m", "seed=1,2")
+    outcome = run_cli("train", *short, "-m", "hydra/sweeper=basic", "seed=1,2")
     assert (outcome.status, outcome.err) == (130, "slm-train: interrupted\n")
 
 

@@ -200,3 +200,11 @@ def test_a_copy_of_shakespeare_needs_no_network(tmp_path: Path, monkeypatch: pyt
     assert shakespeare_char(str(tmp_path), "http://x", "downloads") == [file]
     with pytest.raises(UserError, match=r"\Adata\.path: there is no file or folder '[^\n]*gone\.txt'"):
         shakespeare_char(str(tmp_path / "gone.txt"), "http://x", "downloads")
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+def test_a_saved_data_set_is_sent_to_its_kind(tmp_path: Path, name: str) -> None:
+    """Of data=text it was said that no file matches *.txt, and data=jsonl read the description of its fields."""
+    (tmp_path / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="is a data set that datasets saved; read it by data=datasets"):
+        find_files(str(tmp_path), ["*.json"])

@@ -348,7 +348,7 @@ def loaded_afresh(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: 
     monkeypatch.delenv("SLM_NATIVE", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return native.library.__wrapped__()
+    return native._library.__wrapped__()
 
 
 def test_without_a_compiler_one_line_says_so(

@@ -75,3 +75,8 @@ def test_what_cannot_be_read_is_told_with_its_place(text: str, place: str) -> No
         parse_condition(text)
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"where: cannot read '{text}' at {place}; a condition is NAME ")
+
+
+def test_brackets_without_end() -> None:
+    with pytest.raises(UserError, match="nested too deep"):
+        parse_condition("(" * 5000 + "a=1" + ")" * 5000)

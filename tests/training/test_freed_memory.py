@@ -16,7 +16,7 @@ from slm.training.process import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def step():
-    return sum(torch.ones(2**24).sum() for _ in range(4))
+    return sum(torch.ones(2**22).sum() for _ in range(16))
 for _ in range(3):  # where the first ones leave holes that a later one does not quite fit into is up to the loader
     step()
 taken = []

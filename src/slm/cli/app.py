@@ -147,6 +147,11 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
 
     from slm.cli.composition import CONF, OF_MAIN
 
+    if line.is_multirun:
+        from slm.cli.sweep import register
+
+        register()
+
     program, started = sys.argv[0], False
 
     def guarded(cfg: DictConfig) -> Any:
@@ -190,7 +195,7 @@ def _tell_of_failure(
 
     from slm.cli.composition import explain
     from slm.cli.mistakes import find_mistakes, with_suggestions
-    from slm.cli.sweep import job_failed
+    from slm.cli.multirun import job_failed
 
     message = explain(error)
     message = message and with_suggestions(command, message, cfg)

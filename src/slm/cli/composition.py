@@ -33,7 +33,7 @@ VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") el
 OF_MAIN: Any = VERSION_BASE or {"execution_whitelist": vars(hydra.utils)["UNSAFE_DISABLE_EXECUTION_CHECKS"]}
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OF_HYDRA = (HydraException, OmegaConfBaseException, ValueError, TypeError)  # what it raises of a wrong command line
-_IN_EXTRA = ("optuna", "joblib", "submitit")
+_IN_EXTRA = ("joblib", "submitit")
 _NO_MATCH = re.compile(r"Could not override '([^']+)'\.?\s*No match in the defaults list")
 _COMPOSER = re.compile(r"(hydra|omegaconf|antlr4)\b(?!.*instantiate)")
 register_rules()
@@ -156,6 +156,8 @@ def explain(error: BaseException | None) -> str | None:
 def _missing_config(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
     plugin = choice.partition("_")[0]
+    if group == "hydra/sweeper" and plugin == "optuna":
+        return f"{group}={choice} takes Optuna 2 alone; slm's own sweeper uses Optuna 5: sweep=tpe (or sweep=random)"
     if group in ("hydra/sweeper", "hydra/launcher") and plugin in _IN_EXTRA:
         package = f"hydra-{plugin}-{group.removeprefix('hydra/')}"
         return f"{group}={choice} needs the package '{package}': pip install 'slm[sweep]'"

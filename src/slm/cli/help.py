@@ -80,7 +80,12 @@ def _read(name: str) -> str:
 
 
 def _groups(text: str) -> dict[str, str]:
-    return {group: choice for group, choice in re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE) if group != "hydra"}
+    """Group -> its default choice, those of a YAML that it extends too."""
+    extended = [name for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"]
+    below = {group: choice for name in extended for group, choice in _groups(_read(name)).items()}
+    return below | {
+        group: choice for group, choice in re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE) if group != "hydra"
+    }
 
 
 def _meaning_in_group(key: str, groups: dict[str, str]) -> str:

@@ -1,127 +1,124 @@
-"""A sweep: its jobs and what becomes of those that fail, and its result as one table."""
+"""``slm-train -m``: Hydra's words for what varies, and the sweeper that hands them to a study."""
 
-import csv
-import io
-import json
-import os
-import traceback
-from collections.abc import Mapping
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from slm.cli.command import USER_ERROR_STATUS, fail
-from slm.data.store.processes import end_with
-from slm.files.reading import read_json_object
-from slm.files.writing import new_file
-from slm.masking import masked, masked_argument
+from slm.cli.command import as_typed, read
+from slm.cli.paths import PATHS
+from slm.errors import UserError
 from slm.notices import notice
-from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
+from slm.study.sweep.config import SweepConfig, sweep_config
+from slm.study.sweep.space import Choice, Dimension, Interval, Space
 
-SWEEP_FILE = "sweep.csv"
-FAILED_FILE = "failed.json"
-# of the environment: the process that launches the jobs, and the keys in which they differ
-_LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
-
-
-class SweepTable(Callback):
-    """Keeps ``sweep.csv`` of a multirun: a row a run, failed ones too, of its overrides and its figures; written anew
-    after every job, so that a job that fails takes no other's row with it."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        params = [str(key) for key in config.hydra.sweeper.get("params") or {}]  # that the sweeper's own settings name
-        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        swept = [override.get_key_element() for override in parsed if override.is_sweep_override()]
-        os.environ.update({_LAUNCHER: str(os.getpid()), _SWEPT: " ".join([*params, *swept])})
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.mode == RunMode.MULTIRUN:
-            _mask(Path(config.hydra.sweep.dir) / "multirun.yaml")
-            (Path(config.hydra.runtime.output_dir) / FAILED_FILE).unlink(missing_ok=True)
-            # a worker of joblib whose launcher was killed would wait for its next job, in half a gigabyte
-            if os.environ.get(_LAUNCHER) == str(os.getppid()):
-                end_with(os.getppid())
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if config.hydra.mode == RunMode.MULTIRUN:
-            _write_table(Path(config.hydra.sweep.dir))
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        n_rows, failed = _write_table(folder), _failed_jobs(folder)  # two may have ended at the same moment
-        if n_rows:
-            notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / SWEEP_FILE}")
-        if failed:
-            status = USER_ERROR_STATUS if all(job["mistake"] for job in failed.values()) else 1
-            lines = [_line(job, failed[job]) for job in sorted(failed, key=_job_order)]
-            fail("\n".join(lines), status)
+_VALIDATIONS = 9  # the first rung of a pruner is a ninth of a run (`slm.study.sweep.halving`)
+_OF_THE_SWEEP = re.compile(r"\+*(sweep([.=].*)?|resume|run_dir)")  # keys that no trial is given
 
 
-def job_failed(message: str | None, error: Exception) -> None:
-    """Tell of the job under way that it failed, and note it in its folder; with no `message` it is a bug."""
-    job: Any = HydraConfig.get()
-    if message is None:
-        traceback.print_exception(error)
-    overrides = [masked_argument(str(override)) for override in job.overrides.task]
-    keys = os.environ.get(_SWEPT, "").split()
-    swept = [override for override in overrides if override.partition("=")[0] in keys]
-    told = message or f"{type(error).__name__}: {error}"
-    failed = {"overrides": overrides, "swept": swept, "error": told, "mistake": message is not None}
-    folder = Path(job.runtime.output_dir)
-    notice(f"{_line(folder, failed)}; the other jobs go on")
-    (folder / FAILED_FILE).write_text(json.dumps(failed, ensure_ascii=False, indent=1), encoding="utf-8")
+class StudySweeper(Sweeper):
+    """Trials that survive: see `slm.study.sweep`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+
+    def sweep(self, arguments: list[str]) -> None:
+        from slm.cli.study import Typed, go_on
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        values: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
+        config = sweep_config(values)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = [one for one in parser.parse_overrides(arguments) if not _OF_THE_SWEEP.fullmatch(_key(one))]
+        hydra: Sequence[str] = self.config.hydra.overrides.hydra
+        typed = Typed(
+            fixed=_typed([str(one.input_line) for one in overrides if not one.is_sweep_override()]),
+            space=space_of_overrides([one for one in overrides if one.is_sweep_override()], config),
+            flags=_flags([one for one in hydra if one.startswith("hydra.searchpath=")]),
+            folder=Path(self.config.hydra.sweep.dir),
+            is_named=any(one.startswith("hydra.sweep.dir=") for one in hydra),
+            resume=next(
+                (str(one.value()) for one in parser.parse_overrides(arguments) if _key(one) == "resume"), "auto"
+            ),
+        )
+        if config.pruner != "none":
+            _say_if_rare(self.config.trainer.val_every, self.config.trainer.max_steps)
+        go_on(typed, config)
 
 
-def _failed_jobs(sweep: Path) -> dict[Path, dict[str, Any]]:
-    return {file.parent: read_json_object(file) for file in sweep.rglob(FAILED_FILE)}
+def _say_if_rare(val_every: Any, steps: Any) -> None:
+    """Rules that stop settings can do so at a validation alone."""
+    if isinstance(val_every, int) and isinstance(steps, int) and val_every * _VALIDATIONS > steps:
+        few = f"validates every {val_every} of {steps} steps, and settings are stopped there alone"
+        notice(f"sweep.pruner: a trial {few}; trainer.val_every={max(1, steps // _VALIDATIONS)} saves more")
 
 
-def _line(folder: Path, failed: Mapping[str, Any]) -> str:
-    return f"job {folder.name} ({' '.join(failed['swept'])}): {'; '.join(failed['error'].splitlines())}"
+def register() -> None:
+    """Make our sweeper known to Hydra, which takes plugins of the package `hydra_plugins` alone, by their full name.
+    Only for a sweep: what lay in that package every command would look through and import."""
+    plugins = Plugins.instance()
+    package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    vars(package)["slm"] = sys.modules["hydra_plugins.slm"] = sys.modules[__name__]
+    StudySweeper.__module__ = "hydra_plugins.slm"
+    plugins.register(StudySweeper)
 
 
-def _mask(file: Path) -> None:
-    """Hydra wrote it before the first job; several jobs may do this at a time."""
-    if not file.is_file():
-        return
-    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    told = masked(content)
-    for key, overrides in content["hydra"]["overrides"].items():
-        told["hydra"]["overrides"][key] = [masked_argument(override) for override in overrides]
-    if told != content:
-        with new_file(file) as out:
-            out.write(OmegaConf.to_yaml(OmegaConf.create(told)).encode())
+def space_of_overrides(varied: Sequence[Override], config: SweepConfig) -> Space:
+    """What varies, as it was typed; `UserError` where a grid has no end of values, or a seed is not one of several."""
+    dimensions: list[Dimension] = []
+    seeds: tuple[str | None, ...] = (None,)
+    for override in varied:
+        dimension = _dimension(override, config.kind == "grid")
+        if dimension.key != "seed":
+            dimensions.append(dimension)
+        elif isinstance(dimension, Choice):
+            seeds = dimension.values
+        else:
+            raise UserError(f"{override.input_line}: seeds repeat a setting; name them, e.g. seed=1,2,3")
+    return Space(tuple(dimensions), seeds)
 
 
-def _write_table(folder: Path) -> int:
-    """How many rows were written."""
-    failed = _failed_jobs(folder)
-    runs = sorted({*failed, *(file.parent for file in folder.rglob(RECORD_FILE))}, key=_job_order)
-    rows = [_row(folder, run, failed.get(run)) for run in runs]
-    if rows:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-        with new_file(folder / SWEEP_FILE) as out:
-            out.write(text.getvalue().encode())
-    return len(rows)
+def _dimension(override: Override, is_grid: bool) -> Dimension:
+    key, value = str(override.get_key_element()), override.value()
+    if isinstance(value, IntervalSweep):
+        if is_grid:
+            raise UserError(
+                f"{override.input_line}: a grid takes every value, and an interval has no end of them; "
+                "sweep=random and sweep=tpe draw from it"
+            )
+        low, high = float(value.start or 0), float(value.end or 0)
+        is_int = isinstance(value.start, int) and isinstance(value.end, int) and "int" in str(override.input_line)
+        if not low < high:
+            raise UserError(f"{override.input_line}: the first number must be below the second")
+        is_log = "log" in value.tags
+        if is_log and low <= 0:
+            raise UserError(f"{override.input_line}: on a logarithmic scale both numbers are above 0")
+        return Interval(key, low, high, is_log, is_int)
+    assert isinstance(value, RangeSweep) or override.is_discrete_sweep()
+    texts = _typed([f"{key}={text}" for text in override.sweep_string_iterator()])
+    return Choice(key, tuple(dict.fromkeys(text.partition("=")[2] for text in texts)))
 
 
-def _row(folder: Path, run: Path, failed: Mapping[str, Any] | None) -> dict[str, Any]:
-    typed = failed["overrides"] if failed else read_record(run)["overrides"]
-    overrides = dict(o.lstrip("+").split("=", 1) for o in typed if "=" in o)
-    summary = run / SUMMARY_FILE
-    figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    error = {"error": failed["error"]} if failed else {}
-    return {"run": run.relative_to(folder).as_posix(), **overrides, **figures, **error}
+def _key(override: Override) -> str:
+    return str(override.get_key_element())
 
 
-def _job_order(run: Path) -> tuple[int, str]:
-    return (int(run.name), "") if run.name.isdigit() else (1 << 31, run.name)
+def _typed(overrides: Sequence[str]) -> list[str]:
+    return as_typed(overrides, PATHS)
+
+
+def _flags(searched: Sequence[str]) -> list[str]:
+    config_dir = read(sys.argv[1:]).config_dir
+    return [*([] if config_dir is None else [f"--config-dir={config_dir.absolute()}"]), *searched]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slm.cli.app import entry_point
 from slm.cli.command import Command, as_typed, quoted, read
 from slm.cli.ladder import with_rungs
+from slm.cli.paths import PATHS
 from slm.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
     from slm.training.run_config import RunConfig
 
-_DATA_PATHS = ("data.path", "data.val_path", "data.test_path")
-_PATHS = ("run_dir", "resume", *_DATA_PATHS, "task.template_file", "model.weights", "model.base")
 _HOW_LONG = {"trainer.max_steps", "trainer.max_epochs"}  # each in place of the other
 _NOT_REPEATED = ("run_dir", "resume", "stop_after")
 
@@ -39,10 +39,12 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
     import_lightning()
     from slm.training.runner import train as run
     from slm.training.watch.curve import without_curve
+    from slm.training.watch.trial import trial_callbacks
 
     if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
         config = replace(config, callbacks=without_curve(config.callbacks))
-    val_loss = run(config, composed, _repeatable(as_typed(job.overrides.task, _PATHS)))
+    overrides = _repeatable(as_typed(job.overrides.task, PATHS))
+    val_loss = run(config, composed, overrides, trial_callbacks(config.trainer.val_every))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(config.run_dir)
     return val_loss
@@ -50,26 +52,39 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
 
 def _place(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        _refuse_of_a_sweep(job.overrides.task)
+    folder, here = Path(job.runtime.output_dir), Path.cwd()
     cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
 
 
-def _checked(values: dict[str, Any]) -> RunConfig:
+def checked_run(values: dict[str, Any]) -> RunConfig:
+    """The settings of the run alone, typed, whose `values` they are from here on: what sweeps it is checked and taken
+    out. `UserError` with all that is wrong."""
+    from slm.schema import together
+    from slm.study.sweep.config import sweep_config
     from slm.training.run_config import run_config
 
-    return run_config(values)
+    sweep = values.pop("sweep")
+    _, config = together(lambda: sweep_config(sweep), lambda: run_config(values))
+    return config
 
 
 def _key(argument: str) -> str:
     return argument.partition("=")[0]
 
 
-def _with_implied(arguments: Sequence[str]) -> list[str]:
-    """With ``trainer.max_epochs`` no count of steps, with ``model.weights`` their shape and tokenizer, unless named."""
+def with_implied(arguments: Sequence[str]) -> list[str]:
+    """With ``trainer.max_epochs`` no count of steps; with ``model.weights`` their shape and tokenizer, unless named;
+    unless something decides otherwise, the optimizer and schedule that weights are usually fine-tuned with."""
     keys = set(map(_key, arguments))
-    groups = ("model", "tokenizer") if "model.weights" in keys else ()
-    implied = [f"{group}=pretrained" for group in groups if group not in keys]
+    given = {} if "model.weights" not in keys else {"model": "pretrained", "tokenizer": "pretrained"}
+    if given and keys.isdisjoint({"recipe", "experiment"}):
+        given |= {"optimizer": "adamw", "scheduler": "cosine"}
+    implied = [f"{group}={choice}" for group, choice in given.items() if group not in keys]
     if "trainer.max_epochs" in keys and "trainer.max_steps" not in keys:
         implied.append("trainer.max_steps=null")
     return [*implied, *arguments]
@@ -78,14 +93,34 @@ def _with_implied(arguments: Sequence[str]) -> list[str]:
 def _with_what_follows(arguments: list[str]) -> list[str]:
     """In a multirun ``run_dir`` is the folder of its runs, which Hydra calls ``hydra.sweep.dir``."""
     if not read(arguments).is_multirun:
-        return _with_implied(_with_recorded(arguments))
-    renamed = []
-    for argument in with_rungs(arguments):
+        return with_implied(_with_recorded(arguments))
+    arguments = with_rungs(arguments)
+    renamed = _of_other_sweepers(arguments)
+    for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "run_dir" and "," in value:
             raise UserError(f"run_dir={value}: in a multirun it is the one folder that holds all runs")
         renamed.append(f"hydra.sweep.dir={quoted(value)}" if key == "run_dir" else argument)
-    return _with_implied(renamed)
+    return with_implied(renamed)
+
+
+def _refuse_of_a_sweep(settings: Sequence[str]) -> None:
+    for setting in settings:
+        if re.match(r"\+*sweep[.=]", setting):
+            raise UserError(f"{setting} is read in a sweep alone; add -m, or leave it out")
+
+
+def _of_other_sweepers(arguments: Sequence[str]) -> list[str]:
+    """A launcher is asked for jobs by Hydra's own sweeper, which is named if none is; ours starts trials by itself."""
+    keys = set(map(_key, arguments))
+    if "hydra/sweeper" not in keys and ("hydra/launcher" not in keys and os.name != "nt"):
+        return []
+    choice = [argument for argument in arguments if argument.startswith("hydra/sweeper=")]
+    if choice == ["hydra/sweeper=study"]:
+        return []
+    if any(key.startswith("sweep.") or key == "sweep" for key in keys):
+        raise UserError("sweep=… and sweep.… are read by slm's own sweeper; leave out hydra/sweeper and hydra/launcher")
+    return [] if choice else ["hydra/sweeper=basic"]
 
 
 def _with_recorded(arguments: list[str]) -> list[str]:
@@ -101,7 +136,7 @@ def _with_recorded(arguments: list[str]) -> list[str]:
     if resume in (None, "null", ""):
         return arguments
     if resume == "auto":
-        same = [masked_argument(setting) for setting in _repeatable(_with_implied(line.settings))]
+        same = [masked_argument(setting) for setting in _repeatable(with_implied(line.settings))]
         run = Path(given["run_dir"]) if "run_dir" in given else newest_run(Path("outputs"), same)
         if run is None or checkpoint_to_resume("auto", run) is None:
             return arguments
@@ -118,13 +153,14 @@ def _with_recorded(arguments: list[str]) -> list[str]:
 def _recorded(run: Path, typed: Sequence[str], with_config_dir: bool) -> list[str]:
     """What of `run`'s command line to repeat beside what is `typed`; `UserError` if it is damaged, masked or unsafe."""
     from slm.masking import MASK
-    from slm.training.run.folder import defaults_of_then, from_start, override_from_start, read_record
+    from slm.training.run.folder import from_start, override_from_start, read_record
+    from slm.training.run.former_defaults import defaults_of_then
     from slm.training.run.recorded_code import refuse_unknown_settings
 
     record, changed = read_record(run), set(map(_key, typed))
     changed |= _HOW_LONG if changed & _HOW_LONG else set()
     kept = [override for override in record.get("overrides", []) if _key(override) not in changed]
-    then = [] if "data" in changed else defaults_of_then(run)
+    then = defaults_of_then(run, changed, set(map(_key, kept)))
     settings = [override_from_start(override, record) for override in [*kept, *then]]
     if record.get("sessions") and with_config_dir and (folder := read(record["sessions"][-1]["command"]).config_dir):
         settings.insert(0, f"--config-dir={from_start(str(folder), record)}")
@@ -138,4 +174,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(Command("train", train, _checked, _with_what_follows, _place, paths=_PATHS), __name__)
+main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)

@@ -12,7 +12,7 @@ from typing import Literal
 from slm.chat.conversation_forms import Column, Form
 from slm.chat.preference_forms import LabelledColumn, PairColumn
 from slm.data.documents.compression import COMPRESSED
-from slm.data.documents.hf_datasets import DatasetSource, splits_in_parts
+from slm.data.documents.hf_datasets import DatasetSource, is_saved, splits_in_parts
 from slm.data.parts import Paths, files_in_parts
 from slm.errors import UserError, did_you_mean, first_few
 from slm.notices import notice_once
@@ -166,6 +166,8 @@ def find_files(path: str, patterns: list[str], is_told: bool = False) -> list[Pa
     root = Path(os.path.expanduser(path))  # leaves the home of nobody as it is; Path.expanduser raises RuntimeError
     if root.is_file():
         return [root]
+    if is_saved(path):
+        raise UserError(f"data.path: '{path}' is a data set that datasets saved; read it by data=datasets")
     if root.is_dir():
         found, others = _in_folder(root, _checked(patterns))
         left_out = _by_number(others)

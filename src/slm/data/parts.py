@@ -16,7 +16,7 @@ _WORDS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
     "test": "test",
 }
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+_BETWEEN_WORDS = re.compile(r"[\W\d_]+")
 _NO_PART = ""
 
 

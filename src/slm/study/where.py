@@ -51,7 +51,10 @@ def parse_condition(text: str) -> Condition:
     name meets ``!=`` alone, and ``=null``.
     """
     parser = _Parser(text)
-    condition = parser.any_of()
+    try:
+        condition = parser.any_of()
+    except RecursionError:
+        raise UserError(f"where: its brackets are nested too deep; {_HOW}") from None
     parser.refuse_more()
     return condition
 

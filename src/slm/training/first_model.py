@@ -45,14 +45,19 @@ def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokeniz
     grown = config.fine_tuning.grow_vocab
     new = _new_tokens(config, tokenizer)
     model = fine_tuned_model(config.start, model_config, grown, new)
-    if (lora := config.adapter) is not None:
-        add_lora(model, lora.rank, lora.scale, lora.dropout, lora.targets, lora.also_train)
+    add_adapter(config, model)
     if new and grown:
-        _refuse_frozen_rows(model, "name it in adapter.also_train" if lora else "leave its freeze false")
+        _refuse_frozen_rows(model, "name it in adapter.also_train" if config.adapter else "leave its freeze false")
     if new and grown and not resumed:
         how = {"mean": "as the mean of the others", "normal": "drawn like the others"}[grown]
         notice(f"{len(new)} new tokens ({_spelt(new, tokenizer)}): their rows begin {how}, and are trained")
     return model
+
+
+def add_adapter(config: RunConfig, model: nn.Module) -> None:
+    """Put what ``adapter`` asks for, if anything, beside the weights of a plain model, which stay from then on."""
+    if (lora := config.adapter) is not None:
+        add_lora(model, lora.rank, lora.scale, lora.dropout, lora.targets, lora.also_train)
 
 
 def recompute_blocks(model: nn.Module) -> None:

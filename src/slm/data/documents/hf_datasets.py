@@ -63,7 +63,7 @@ class DatasetSource(RecordSource):
 
     @property
     def _streams(self) -> bool:
-        return self.streaming and not _is_saved(self.path)
+        return self.streaming and not is_saved(self.path)
 
     def records(self, span: Span, faults: Faults, fields: Sequence[str] | None = None) -> Iterator[Record]:
         rows = _loaded(self)
@@ -111,7 +111,8 @@ def _names_beside(train: DatasetSource) -> list[str]:
     return [name for name in found if name not in re.findall(r"\w+", split)] if isinstance(found, dict) else []
 
 
-def _is_saved(path: str) -> bool:
+def is_saved(path: str) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
     folder = Path(os.path.expanduser(path))
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
@@ -121,7 +122,7 @@ def saved_splits(path: str) -> list[str]:
     file = Path(os.path.expanduser(path)) / "dataset_dict.json"
     if file.is_file():
         return [str(name) for name in read_json_object(file).get("splits", ())]
-    return ["train"] if _is_saved(path) else []
+    return ["train"] if is_saved(path) else []
 
 
 @lru_cache(maxsize=16)  # splits of a few data sets
@@ -129,7 +130,7 @@ def _loaded(of: DatasetSource) -> Any:
     datasets = require("datasets", "data", "data=datasets")
     path = os.path.expanduser(of.path)
     try:
-        if _is_saved(path):
+        if is_saved(path):
             return _saved_rows(datasets, datasets.load_from_disk(path), of.split)
         return datasets.load_dataset(path, of.config, split=of.split, revision=of.revision, streaming=of.streaming)
     except Exception as error:  # the library raises what its parts raise: of the network, of the format, of names

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, place
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, is_shape_alone, place
 
 KINDS = ("gelu", "gelu_tanh", "relu", "relu2", "silu")  # in the order of activation.c
 
@@ -22,6 +22,8 @@ def activate(
 ) -> None:
     """Write activation(x), or activation(x) * up, to `y`, which may be `x`; all contiguous, of a multiple of WIDTH.
     `grad`, the gradient of `y`, is overwritten by that of `x`, and `grad_up` by that of `up`."""
+    if is_shape_alone(x):
+        return
     places = map(place, (x, up, y, grad, grad_up))
     compiled().activate(ctypes.byref(_Activation(*places, x.numel(), kind, is_half(x), torch.get_num_threads())))
 

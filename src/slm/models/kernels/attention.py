@@ -8,7 +8,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slm.models.contract import compute_dtype
-from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, is_half, place, serves
+from slm.models.kernels.library import (
+    INT,
+    LONG,
+    POINTER,
+    WIDTH,
+    compiled,
+    fields,
+    has,
+    is_half,
+    is_shape_alone,
+    place,
+    serves,
+)
 
 
 class _Prompt(ctypes.Structure):
@@ -109,6 +121,8 @@ def _with_even_steps(x: Tensor) -> Tensor:
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, norms: Tensor, *grads: Tensor) -> None:
+    if is_shape_alone(q):
+        return
     batch, heads, length, dim = q.shape
     training = _Training(
         *map(place, (q, k, v)),

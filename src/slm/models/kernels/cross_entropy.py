@@ -6,7 +6,7 @@ import functools
 import torch
 from torch import Tensor
 
-from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, library, place
+from slm.models.kernels.library import INT, LONG, POINTER, compiled, fields, is_half, is_shape_alone, library, place
 from slm.notices import notice
 
 
@@ -49,6 +49,8 @@ def cross_entropy_(
     GPU, which to refuse it would have to be waited for, makes nan of the likelihood and the gradient."""
     labels = labels.contiguous()
     nll = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
+    if is_shape_alone(logits):
+        return nll
     if logits.is_cuda:
         from slm.models.kernels.cross_entropy_cuda import cross_entropy_cuda_
 

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from slm.notices import notice
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-fPIC")
 _TIMEOUT_S = 120
+_left_out = False  # by `without_kernels`
 
 WIDTH = 16  # numbers that a kernel takes at a time
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
@@ -38,11 +41,26 @@ _ARGUMENTS = {
 }
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be had, and then torch's own products do the work. They are kept
     in ``$SLM_CACHE_DIR/native`` (``~/.cache/slm/native``), one file for each processor, compiler and version of the
-    sources. ``SLM_NATIVE=0`` does without. The threads are those of torch's own pool."""
+    sources. ``SLM_NATIVE=0`` does without, and so does `without_kernels`. The threads are those of torch's own pool."""
+    return None if _left_out else _library()
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """As on a machine that has none, until the block ends."""
+    global _left_out
+    before, _left_out = _left_out, True
+    try:
+        yield
+    finally:
+        _left_out = before
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
     if os.environ.get("SLM_NATIVE") == "0" or sys.platform != "linux":
         return None
     sources = sorted(Path(__file__).parent.glob("*.c"))
@@ -69,11 +87,15 @@ def compiled() -> ctypes.CDLL:
     return found
 
 
-@functools.cache
 def has(kind: str, *numbers: bool) -> bool:
     """Whether this machine has a product of ``int8`` or ``int4`` weights or by bf16 ``tiles`` (AMX), or
     ``train_attention`` of fp32 or, with True, bf16 numbers (AVX-512)."""
-    return library() is not None and bool(getattr(compiled(), f"has_{kind}")(*numbers))
+    return library() is not None and _has(kind, *numbers)
+
+
+@functools.cache
+def _has(kind: str, *numbers: bool) -> bool:
+    return bool(getattr(compiled(), f"has_{kind}")(*numbers))
 
 
 def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -84,6 +106,11 @@ def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
 def place(tensor: Tensor | None) -> int | None:
     """Its address."""
     return None if tensor is None else tensor.data_ptr()
+
+
+def is_shape_alone(tensor: Tensor) -> bool:
+    """Whether no numbers lie behind it (torch's `FakeTensor`): to make the result's tensors is then all of the work."""
+    return hasattr(tensor, "fake_mode")
 
 
 def is_half(tensor: Tensor) -> bool:

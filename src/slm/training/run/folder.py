@@ -30,10 +30,6 @@ _MOVED = {  # what a `_target_` of earlier versions may begin with
     "slm.training.callbacks.": "slm.training.watch.",
     "slm.training.loggers.": "slm.training.watch.loggers.",
 }
-_NEWER = {  # settings of data by kind, and what runs of versions without them had
-    **{kind: {"split_by_name": "false"} for kind in ("text", "jsonl", "parquet")},
-    "datasets": {"val_split": "null", "test_split": "null"},
-}
 _WRITTEN_BESIDE = ("*.ckpt", "model", "start", METRICS_FILE)
 
 
@@ -76,20 +72,6 @@ def template_time(run: Path) -> datetime | None:
 def read_config(run: Path) -> dict[str, Any]:
     """``config.yaml``: what the run was composed of, with paths and names as they are now."""
     return cast(dict[str, Any], settings_from_start(read_yaml_object(run / CONFIG_FILE), read_record(run)))
-
-
-def defaults_of_then(run: Path) -> list[str]:
-    """What the data of a run of an older version had, ``key=value``, where defaults have come to say otherwise."""
-    data = read_config(run).get("data") if (run / CONFIG_FILE).is_file() else None
-    parts = data.get("parts") if isinstance(data, dict) else None
-    below = parts.items() if isinstance(parts, dict) else ()
-    settings = []
-    for place, node in [("data", data), *((f"++data.parts.{name}", node) for name, node in below)]:
-        newer = _NEWER.get(str(node.get("kind")), {}) if isinstance(node, dict) else {}
-        if newer and newer.keys().isdisjoint(node):
-            then = {**newer, **({"patterns": json.dumps(node["patterns"])} if "patterns" in node else {})}
-            settings += [f"{place}.{key}={value}" for key, value in then.items()]
-    return settings
 
 
 def recorded_plugins(run: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """One process a run folder: a second one that would write to it is refused."""
 
+import contextlib
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ HOLDER_FILE = ".lock.json"
 """Who holds it: in a file of its own, since on Windows nobody else can read what is locked."""
 
 _PATIENCE_S = 0.1  # for one that lets go of it just now
+_DYING_S = 20.0  # a process that is being ended may have gigabytes to give back first
 
 
 @contextmanager
@@ -54,6 +56,15 @@ def only_writer(run: Path) -> Iterator[None]:
             if os.name != "nt":  # there it goes when it is let go of
                 (run / LOCK_FILE).unlink(missing_ok=True)  # while locked: who waits for it takes one that has a name
             lock.release()
+
+
+def wait_until_free(run: Path) -> None:
+    """Wait for a process that holds the run folder and is being ended; if it still does after 20 s, no longer."""
+    if (run / LOCK_FILE).is_file():
+        lock = FileLock(run / LOCK_FILE)
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_DYING_S)
+        lock.release()
 
 
 def _holder(run: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slm.errors import Stopped, UserError
+from slm.masking import masked
 from slm.training.run.folder import RECORD_FILE, TIME, read_record, write_json
 
 End = Literal["done", "stopped", "killed", "failed"]
@@ -41,5 +42,5 @@ def _note(run: Path, end: End, error: BaseException | None) -> None:
 
 
 def _line(error: BaseException) -> str:
-    told = " ".join(str(error).split())
+    told = masked(" ".join(str(error).split()))
     return told if isinstance(error, UserError) else f"{type(error).__name__}: {told}"

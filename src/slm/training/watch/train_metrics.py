@@ -5,10 +5,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.throughput import get_available_flops
-from torch import nn
 from torch.optim import Optimizer
 
-from slm.models.config import ModelConfig
+from slm.models.flops import training_flops_per_token
 from slm.training.lightning_seams import is_logged
 from slm.training.lit_module import LanguageModelModule
 
@@ -98,17 +97,3 @@ class TrainMetrics(pl.Callback):
 
 def _waited(trainer: pl.Trainer) -> float:
     return trainer.datamodule.waited_s  # type: ignore[attr-defined]
-
-
-def training_flops_per_token(model: nn.Module) -> float:
-    """Floating-point operations of one token's forward and backward pass at the model's full length.
-    ``6 N + 12 L H D T`` with N the parameters that take part in matrix products, H heads of width D and T positions
-    seen (Chowdhery et al. 2022, appendix B); embedding look-ups are none, a tied head counts once."""
-    config: ModelConfig = model.config  # type: ignore[assignment]
-    shape = config.modules.transformer
-    in_products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
-    if config.modules.output_projection.tie_weights:
-        in_products += config.padded_vocab_size * shape.dim
-    longest = config.params.max_seq_len
-    seen = sum(min(longest, shape.window_of(layer) or longest) for layer in range(shape.n_layers))
-    return 6.0 * in_products + 12.0 * shape.n_heads * shape.head_dim * seen

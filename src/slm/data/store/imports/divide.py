@@ -1,17 +1,15 @@
 """Which of the ids that another tool wrote are trained on, and which validate: by its files' names, or a share."""
 
 import os
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from slm.data.parts import part_of
 from slm.data.store.imports.id_array import BLOCK, IdArray
 from slm.errors import UserError
-
-_PART = re.compile(r"(?<![a-z])(?:(train)(?:ing)?|(val)(?:id|idation)?|(dev|test))(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,12 @@ class Named:
 
 
 def by_name(files: Sequence[Path], has_val: bool) -> Named:
-    """By the last word for a part in a file's name, or those of its folders below the common one; where none is to be
-    trained on, all are. With ``has_val``, validation is given already, and what is named so is left out."""
+    """By what a file's name, or a folder's below the common one, says (`part_of`); where none is to be trained on, all
+    are. With ``has_val``, validation is given already, and what is named so is left out."""
     root = os.path.commonpath([file.absolute().parent for file in files])
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for file in files:
-        found = _PART.findall(os.path.relpath(file, root).lower())
-        train, val, _ = found[-1] if found else ("train", "", "")
-        parts["train" if train else "val" if val else "test"].append(file)
+        parts[part_of(file.absolute().relative_to(root)) or "train"].append(file)
     if not parts["train"]:
         return Named(list(files), [], [])
     if has_val or not parts["val"]:

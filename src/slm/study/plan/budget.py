@@ -1,0 +1,77 @@
+"""What a budget of operations is spent on best: size, tokens and batch, by published rules. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from slm.errors import UserError
+from slm.training.config import seconds_of
+
+TOKENS_PER_PARAMETER = 20.0
+SIZE_RULE = "C = 6 N D with D = 20 N tokens (Hoffmann et al. 2022, Chinchilla, table 3)"
+BATCH_RULE = "0.292 C^0.3271 tokens a step (Bi et al. 2024, DeepSeek LLM, eq. 1)"
+_FLOPS = re.compile(r"\d+(?:\.\d*)?(?:[eE]\+?\d+)?")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent."""
+
+    amount: float
+    unit: Literal["s", "FLOPs"]
+
+    def flops(self, per_second: float) -> float:
+        return self.amount * per_second if self.unit == "s" else self.amount
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a budget is spent on best by the rules of this file."""
+
+    flops: float
+    parameters: float  # N, without embeddings that are only looked up
+    tokens: float  # D, to be read in all
+    batch_tokens: float  # a step
+
+    @property
+    def steps(self) -> int:
+        return max(1, round(self.tokens / self.batch_tokens))
+
+
+def best_for(flops: float) -> Best:
+    """``N = sqrt(C / 120)``: each token costs 6 N, and 20 a parameter are read."""
+    parameters = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
+    return Best(flops, parameters, TOKENS_PER_PARAMETER * parameters, batch_tokens(flops))
+
+
+def batch_tokens(flops: float) -> float:
+    """Tokens of an optimizer step where `flops` are spent in all."""
+    return 0.292 * flops**0.3271
+
+
+def shape_of(parameters: float, width_per_layer: float, head_dim: int) -> tuple[int, int]:
+    """Width and layers of a GPT of about so many `parameters` in its blocks, ``12 L C^2``, as wide for its depth as
+    `width_per_layer` says; the width is a multiple of `head_dim`."""
+    width = (parameters * width_per_layer / 12) ** (1 / 3)
+    width = max(1, round(width / head_dim)) * head_dim
+    return width, max(1, round(parameters / (12 * width**2)))
+
+
+def budget_of(value: object) -> Budget | None:
+    """``30min`` (a time, as ``trainer.max_time`` takes it) or ``1e15`` (operations); `UserError` for anything else."""
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and _FLOPS.fullmatch(value.strip())):
+        amount, unit = float(value), "FLOPs"
+    else:
+        try:
+            amount, unit = float(seconds_of(value) or 0), "s"
+        except ValueError:
+            raise UserError(f"budget must be a time (30min, 2h) or a number of FLOPs (1e15); got {value!r}") from None
+    if not (math.isfinite(amount) and amount > 0):
+        raise UserError(f"budget must be more than nothing; got {value!r}")
+    return Budget(amount, unit)  # type: ignore[arg-type]

@@ -1,0 +1,56 @@
+"""What a run leaves on the disk: the token store, checkpoints, the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slm.data.batches.datamodule import TextDataModule
+from slm.data.batches.mixture import MixtureStore
+
+if TYPE_CHECKING:
+    from slm.data.batches.datamodule import WindowDataModule
+    from slm.training.config import TrainerConfig
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes."""
+
+    token_store: int  # shared by all runs on this data
+    checkpoint: int  # one file
+    checkpoints: int  # at most at a time, the one that is being written too
+    model: int  # the bundle, and with LoRA the weights that it began with
+
+    @property
+    def total(self) -> int:
+        return self.token_store + self.checkpoints + self.model
+
+
+def disk_of(data: WindowDataModule, trainer: TrainerConfig, state: int, weights: int, lora: bool, hours: float) -> Disk:
+    """Of a run whose checkpoint has `state` bytes and whose whole model has `weights`, that takes so many `hours`."""
+    files = files_at_most(trainer, hours)
+    return Disk(_store_bytes(data), state, files * state, weights * (2 if lora else 1))
+
+
+def files_at_most(trainer: TrainerConfig, hours: float) -> int:
+    """Checkpoints of different steps at a time: those of every ``save_every`` steps that are kept, the best, the last
+    where it is none of them, those that stay for good, and the next one while it is written."""
+    made = trainer.steps // trainer.save_every
+    kept = made if trainer.keep == 0 else min(made, max(2, trainer.keep))
+    last = 1 if trainer.steps % trainer.save_every or not made else 0
+    validates_between = trainer.val_every % trainer.save_every != 0 or kept < made
+    for_good = 0 if trainer.keep_every_hours is None else min(made, int(hours / trainer.keep_every_hours))
+    return kept + last + bool(validates_between) + for_good + 1
+
+
+def _store_bytes(data: WindowDataModule) -> int:
+    if not isinstance(data, TextDataModule):
+        return 0  # conversations and pairs are read into memory
+    stores = data.store.stores.values() if isinstance(data.store, MixtureStore) else [data.store]
+    return sum(_size(store.folder) for store in stores)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
