@@ -39,9 +39,9 @@ def train(composed: dict[str, Any], config: RunConfig) -> float:
     import_lightning()
     from slm.training.runner import train as run
     from slm.training.watch.curve import without_curve
-    from slm.training.watch.trial import trial_callbacks
+    from slm.training.watch.trial import is_trial, trial_callbacks
 
-    if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
+    if job.mode == RunMode.MULTIRUN or is_trial():  # a second for a picture of each; slm-report has all
         config = replace(config, callbacks=without_curve(config.callbacks))
     overrides = _repeatable(as_typed(job.overrides.task, PATHS))
     val_loss = run(config, composed, overrides, trial_callbacks(config.trainer.val_every))
