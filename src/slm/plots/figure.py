@@ -24,7 +24,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7
 """Told apart by colour-blind people as well (Okabe and Ito 2008), but for the last two; in an SVG ``var(--line-N)``."""
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
-_LOOK: dict[str, Any] = {
+_LOOK: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
@@ -65,11 +65,12 @@ def new_figure(width: float = 4.8, height: float = 3.0) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panel_of_many() -> Axes:
-    """Axes with margins that are always the same: to measure text takes half of the time of drawing a figure."""
+def panel_of_many() -> tuple[Figure, Axes]:
+    """A figure and its axes, of margins that are always the same: to measure text is half of the time of drawing."""
     from matplotlib.figure import Figure
 
-    return with_grid(Figure(figsize=(4.8, 3.0)).add_axes((0.1, 0.15, 0.885, 0.8)))
+    figure = Figure(figsize=(4.8, 3.0))
+    return figure, with_grid(figure.add_axes((0.1, 0.15, 0.885, 0.8)))
 
 
 def with_grid(axes: Axes) -> Axes:
