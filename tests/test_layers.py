@@ -75,6 +75,8 @@ FLOORS = (
     "study.plan",
     "study",
     "study.sweep",
+    "study.ladder",
+    "study.report",
     "cli",
 )
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")  # the front door opens on all

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import Stopped
+from slm.study.sweep.asked import read_asked
 from slm.study.sweep.config import SweepConfig, sweep_config
 from slm.study.sweep.server import TrialServer
 from slm.study.sweep.space import Choice, Space
-from slm.study.sweep.study import Study, asked_now, read_asked
+from slm.study.sweep.study import Study, asked_now
 from slm.study.sweep.sweeping import Sweeping
 from slm.study.sweep.table import write_table
 from slm.study.sweep.told import Files

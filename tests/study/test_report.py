@@ -21,6 +21,9 @@ from slm.study.report.as_json import as_json
 from slm.study.report.content import Report, gather
 from slm.study.report.page import count, duration, render
 from slm.study.report.samples import last_sample
+from slm.study.sweep.asked import STUDY_FILE, Asked
+from slm.study.sweep.space import Choice, Interval, Space
+from slm.training.run.folder import write_json
 
 HOSTILE = "<script>alert(1)</script>"
 ALONE = {"meta", "input", "br", "link", "img"}  # of no end tag
@@ -164,6 +167,19 @@ def test_json_has_the_same_and_no_nan(report: Report) -> None:
         assert f"`{name}`" in described, name
 
 
+def test_a_study_tells_the_command_that_made_it(tmp_path: Path) -> None:
+    space = Space((Choice("optimizer.lr", ("1e-3", "3e-3")), Interval("model.dim", 0.1, 1.0, is_log=True)), ("1", "2"))
+    sweep = {"kind": "random", "trials": 8, "pruner": "none", "prune_by": "step", "seed": 1}
+    asked = Asked("s", "/some where", [], ["data.path=a b"], space.as_json(), sweep, 1)
+    write_json(tmp_path / STUDY_FILE, vars(asked))
+    make_run(tmp_path / "lr=1e-3,seed=1")
+    (command,) = gather([tmp_path]).studies
+    assert command == (
+        "cd '/some where'\nslm-train -m 'data.path=a b' optimizer.lr=1e-3,3e-3 "
+        f"'model.dim=tag(log,interval(0.1,1))' seed=1,2 sweep=random sweep.trials=8 run_dir={tmp_path}"
+    )
+
+
 def test_a_single_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "one")
     found = gather([run])
@@ -261,7 +277,7 @@ for (const over of ["tokens", "time"]) {
   document.querySelector(`[value=${over}]`).click();
   sizes.push(...[...document.querySelectorAll("svg[role=img]")].map((one) => one.getBoundingClientRect()));
 }
-document.querySelector("tr[data-run='3']").focus();
+document.querySelector("tr[data-run='3']").click();
 document.querySelector("table.sortable button").click();
 document.body.dataset.found = JSON.stringify({
   shown: sizes.filter((one) => one.width > 200 && one.height > 80).length,

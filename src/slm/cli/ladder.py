@@ -23,4 +23,8 @@ def register_rules() -> None:
     """Let YAML ask for a rule: ``${ladder:width,4}``."""
     from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("ladder", lambda name, *numbers: RULES[name](*numbers), replace=True)
+    OmegaConf.register_new_resolver("ladder", _rule, replace=True)
+
+
+def _rule(name: str, *numbers: int) -> int:
+    return RULES[name](*numbers)

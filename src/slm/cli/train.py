@@ -41,9 +41,9 @@ def train(values: dict[str, Any], config: RunConfig) -> Result | None:
     import_lightning()
     from slm.training.runner import train as run
     from slm.training.watch.curve import without_curve
-    from slm.training.watch.trial import trial_callbacks
+    from slm.training.watch.trial import is_trial, trial_callbacks
 
-    if job.mode == RunMode.MULTIRUN:  # a second for a picture of each; slm-report has all
+    if job.mode == RunMode.MULTIRUN or is_trial():  # a second for a picture of each; slm-report has all
         config = replace(config, callbacks=without_curve(config.callbacks))
     composed = {key: value for key, value in values.items() if key != "json"}
     overrides = _repeatable(as_typed(job.overrides.task, PATHS))

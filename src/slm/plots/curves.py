@@ -47,17 +47,17 @@ def many_curves(lines: Sequence[Line], x_label: str, robust: bool = False) -> Fi
     """A line a run, in the colours of their numbers; what it is of stands in a caption. `robust`: the axis shows where
     98 % of all values lie, whatever spikes there are."""
     with look():
-        axes = panel_of_many()
+        figure, axes = panel_of_many()
         most = max(_FEWEST_POINTS, _MOST_POINTS // max(1, len(lines)))
         for line in lines:
             points = thinned(line.points, most)
-            marks = {"marker": "o", "markersize": 3} if len(points) <= _WITH_MARKS else {}
-            axes.plot(*_columns(points), linewidth=1.4, **style_of(line.number), **marks)
+            marker = "o" if len(points) <= _WITH_MARKS else ""
+            axes.plot(*_columns(points), linewidth=1.4, marker=marker, markersize=3, **style_of(line.number))
         axes.set_xlabel(x_label)
         if robust:
             _show_most(axes, [y for line in lines for _, y in line.points])
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 5))
-    return axes.get_figure(root=True)
+    return figure
 
 
 def _draw(axes: Axes, points: Points, colour: str, label: str) -> None:

@@ -24,7 +24,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7
 """Told apart by colour-blind people as well (Okabe and Ito 2008), but for the last two; in an SVG ``var(--line-N)``."""
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
-_LOOK: dict[str, Any] = {
+_LOOK: Any = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
@@ -46,7 +46,7 @@ _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->",
 _NAMES = re.compile(r'((?:\sid="|url\(#|href="#))')
 _TAG = re.compile(r"<[^>]*>")
 _DIGITS = re.compile(r"(\d+\.\d\d)\d+")
-_PIXELS_A_POINT = 1.45  # at most, so that all text of a page is of one size
+_LEAST, _MOST = 0.95, 1.45  # pixels a point: text is to be read, and of much the same size all over a page
 
 
 @contextmanager
@@ -65,11 +65,12 @@ def new_figure(width: float = 4.8, height: float = 3.0) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panel_of_many() -> Axes:
-    """Axes with margins that are always the same: to measure text takes half of the time of drawing a figure."""
+def panel_of_many() -> tuple[Figure, Axes]:
+    """A figure and its axes, of margins that are always the same: to measure text is half of the time of drawing."""
     from matplotlib.figure import Figure
 
-    return with_grid(Figure(figsize=(4.8, 3.0)).add_axes((0.1, 0.15, 0.885, 0.8)))
+    figure = Figure(figsize=(4.8, 3.0))
+    return figure, with_grid(figure.add_axes((0.1, 0.15, 0.885, 0.8)))
 
 
 def with_grid(axes: Axes) -> Axes:
@@ -111,6 +112,7 @@ def as_svg(figure: Figure, name: str, description: str, titles: Mapping[int, str
     for number, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--line-{number})")
     (view_box,) = re.findall(r'viewBox="[^"]*"', text[: text.index(">")])
-    widest = f'style="max-width: {72 * figure.get_figwidth() * _PIXELS_A_POINT:.0f}px"'
-    head = f'{view_box} {widest} role="img" aria-label="{escape(description)}"'
+    points = 72 * figure.get_figwidth()
+    size = f'style="min-width: {points * _LEAST:.0f}px; max-width: {points * _MOST:.0f}px"'
+    head = f'{view_box} {size} role="img" aria-label="{escape(description)}"'
     return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {head}>{text[text.index(">") + 1 :].strip()}'

@@ -37,7 +37,7 @@ def parallel_coordinates(axes: Sequence[Axis], runs: Sequence[int]) -> Figure:
         results = places[-1][0]
         for index in sorted(range(len(runs)), key=lambda one: -results[one]):  # the best in front
             heights = [found[index] for found, _ in places]
-            style = {"color": COLOURS[0], "alpha": 1 - 0.8 * results[index], "linewidth": 1.5}
+            style: dict[str, Any] = {"color": COLOURS[0], "alpha": 1 - 0.8 * results[index], "linewidth": 1.5}
             panel.plot(range(len(axes)), heights, gid=f"{RUN_GROUP}{runs[index]}", **style)
         panel.set_xlim(-0.4, len(axes) - 0.4)
         panel.set_ylim(-0.06, 1.2)

@@ -46,7 +46,7 @@ _LETTERS = (("A", "α"), ("B", "β"))
 
 KAPLAN = "Kaplan et al. 2020, eq. 1.1 to 1.3"
 HENIGHAN = "Henighan et al. 2020, eq. 1.1"
-HOFFMANN = "Hoffmann et al. 2022, eq. 2; fitted as Besiroglu et al. 2024 do"
+HOFFMANN = "Hoffmann et al. 2022, eq. 2 (fitted anew by Besiroglu et al. 2024)"
 
 
 @dataclass(frozen=True)

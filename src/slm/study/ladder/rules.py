@@ -1,4 +1,4 @@
-"""The sizes of a ladder by one dial, the depth, each with its own width, batch and steps. Imports nothing.
+"""The sizes of a ladder by one dial, the depth, each with its own width, batch and steps. Imports no torch.
 
 | what | rule | source |
 | --- | --- | --- |
@@ -10,6 +10,8 @@
 Parameters are those of the blocks, 12 layers width² (Kaplan et al. 2020, table 1), so that a ladder is the same
 whatever the vocabulary.
 """
+
+from collections.abc import Callable
 
 HEAD_DIM = 64
 TOKENS_PER_PARAMETER = 20.0
@@ -42,5 +44,5 @@ def steps(depth: int, seq_len: int, per_parameter: float = TOKENS_PER_PARAMETER)
     return max(1, round(tokens(depth, per_parameter) / (windows(depth, seq_len, per_parameter) * seq_len)))
 
 
-RULES = {"width": width, "windows": windows, "steps": steps}
+RULES: dict[str, Callable[..., int]] = {"width": width, "windows": windows, "steps": steps}
 """By the name that ``${ladder:NAME,…}`` calls."""

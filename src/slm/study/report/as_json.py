@@ -21,6 +21,7 @@ def as_json(report: Report) -> dict[str, Any]:
     content = {
         "title": report.title,
         "made": report.made,
+        "studies": report.studies,
         "common_overrides": report.common,
         "runs": [_run(report, row) for row in report.rows],
         "totals": {name: report.total(name) for name in ("seconds", "tokens", "flops")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ from slm.study.compare import Comparison, compare
 from slm.study.grouping import read_at
 from slm.study.ladder.fits import LawFit, Rung, fit_laws, is_ladder, rungs_of
 from slm.study.names import in_words, short_names, telling, value_of
+from slm.study.report.again import command_of, command_of_study
 from slm.study.report.environment import Environment, environment_of
 from slm.study.report.samples import last_sample
-from slm.study.run_record import RunRecord, runs_below, sessions_of
+from slm.study.run_record import RunRecord, runs_below
 from slm.study.run_table import chosen
 from slm.training.run.folder import DIRECTORY
 
@@ -50,6 +50,7 @@ class Report:
     title: str
     made: str
     rows: list[Row]
+    studies: list[str]  # command lines that make a whole sweep again
     common: list[str]  # overrides that all runs were given
     keys: dict[str, str]  # dotted key -> short name, of the settings that differ
     environment: Environment
@@ -86,6 +87,7 @@ def gather(places: Sequence[Path], where: str | None = None, title: str | None =
         title or _title(places, rows),
         time.strftime("%Y-%m-%d %H:%M"),
         rows,
+        [command for place in places if (command := command_of_study(place))],
         _common(runs),
         keys,
         environment_of(runs),
@@ -124,19 +126,9 @@ def _row(number: int, run: RunRecord, keys: Mapping[str, str]) -> Row:
         tokens,
         seconds,
         run.flops_per_token * tokens,
-        _command(run),
+        command_of(run),
         directory if isinstance(directory, str) else None,
     )
-
-
-def _command(run: RunRecord) -> str:
-    """With ``--config-dir``, which is no setting."""
-    words = next((one.get("command") for one in sessions_of(run.record)), None)
-    words = [str(word) for word in words] if isinstance(words, list) else []
-    folder = [word for word in words if word.startswith("--config-dir=")]
-    if "--config-dir" in words[:-1]:
-        folder.append(f"--config-dir={words[words.index('--config-dir') + 1]}")
-    return shlex.join(["slm-train", *folder, *run.overrides])
 
 
 def _common(runs: Sequence[RunRecord]) -> list[str]:

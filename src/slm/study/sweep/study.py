@@ -3,16 +3,15 @@
 import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from slm.errors import UserError, first_few
-from slm.files.reading import read_json_object
 from slm.masking import masked, masked_argument
-from slm.schema import Int, Text, checked_file
+from slm.study.sweep.asked import STUDY_FILE, Asked, read_asked
 from slm.study.sweep.claims import Claims, FileClaims, PostgresClaims
 from slm.study.sweep.config import SweepConfig
 from slm.study.sweep.halving import going_on, loss_at_rung, seconds_of_a_run
@@ -24,29 +23,9 @@ from slm.study.sweep.space import Space, space_of
 from slm.study.sweep.trials import Outcome, Trial, Trials, latest
 from slm.training.run.folder import write_json
 
-STUDY_FILE = "study.json"
 JOURNAL_FILE = "journal.log"
 _CLAIMS = ".claims"
 _STOPPED_WITH_ITS_SETTING = "its setting was stopped with another seed"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a study is about. Whoever goes on with it, or joins it, asks for the same."""
-
-    name: Text  # in its storage, which may hold other studies
-    directory: Text  # where the command was typed, from which its relative paths go out
-    flags: list[Text]  # of the command: where else Hydra looks for choices
-    fixed: list[Text]  # settings that every trial has, masked
-    space: dict[str, Any]
-    sweep: dict[str, Any]  # settings of the sweep
-    threads: Int  # of a trial
-
-
-def read_asked(folder: Path) -> Asked | None:
-    """None of a folder that holds no study."""
-    file = folder / STUDY_FILE
-    return checked_file(Asked, read_json_object(file), file, "restore it") if file.is_file() else None
 
 
 class Study:

@@ -17,6 +17,11 @@ CHANNEL = "SLM_TRIAL_CHANNEL"
 """Of the environment: the number of the socket to the sweeper."""
 
 
+def is_trial() -> bool:
+    """Whether a sweeper of ours has started this process."""
+    return CHANNEL in os.environ
+
+
 def trial_callbacks(val_every: int) -> list[pl.Callback]:
     """What a run that is a trial has more than others; nothing for a run that is none."""
     number = os.environ.get(CHANNEL)
