@@ -65,9 +65,9 @@ def test_numbers_that_json_has_no_word_for() -> None:
 
 def test_train(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback that prints, and stops: what it says goes to stderr."""
-    (tmp_path / "talking.py").write_text(OWN_PRINT)
+    (tmp_path / "talking_callback.py").write_text(OWN_PRINT)
     monkeypatch.syspath_prepend(tmp_path)
-    own = "+callbacks.talking._target_=talking.Talking"
+    own = "+callbacks.talking._target_=talking_callback.Talking"
     outcome = run_cli("train", *tiny, "run_dir=run", "json=true", own)
     assert (outcome.status, differences("slm-train", outcome.out)) == (0, []), outcome.err
     found = json.loads(outcome.out)
@@ -155,12 +155,12 @@ def test_a_bug_has_its_object_too(
     run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     """And its traceback, which Python prints."""
-    (tmp_path / "broken.py").write_text(OWN_PRINT.replace("print('a step')", "raise RuntimeError('mine')"))
+    (tmp_path / "breaking_off.py").write_text(OWN_PRINT.replace("print('a step')", "raise RuntimeError('mine')"))
     monkeypatch.syspath_prepend(tmp_path)
     printed: list[str] = []
     monkeypatch.setattr("slm.cli.command.print", lambda text, **_: printed.append(text), raising=False)
     with pytest.raises(RuntimeError, match="the run broke off in step 2"):
-        run_cli("train", *tiny, "run_dir=run", "json=true", "+callbacks.broken._target_=broken.Talking")
+        run_cli("train", *tiny, "run_dir=run", "json=true", "+callbacks.broken._target_=breaking_off.Talking")
     assert differences("An error", printed[0]) == []
     assert json.loads(printed[0])["status"] == 1
 
