@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +65,9 @@ def test_numbers_that_json_has_no_word_for() -> None:
 
 def test_train(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback that prints, and stops: what it says goes to stderr."""
-    (tmp_path / "talking.py").write_text(OWN_PRINT)
+    (tmp_path / "talking_callback.py").write_text(OWN_PRINT)
     monkeypatch.syspath_prepend(tmp_path)
-    own = "+callbacks.talking._target_=talking.Talking"
+    own = "+callbacks.talking._target_=talking_callback.Talking"
     outcome = run_cli("train", *tiny, "run_dir=run", "json=true", own)
     assert (outcome.status, differences("slm-train", outcome.out)) == (0, []), outcome.err
     found = json.loads(outcome.out)
@@ -75,9 +76,13 @@ def test_train(run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch:
     assert "json" not in (tmp_path / "run/config.yaml").read_text()
     again = run_cli("train", "resume=run", "~callbacks.talking")
     assert (again.status, again.out) == (0, "run\n"), "json=true is of one command, not of the run"
-    done = run_cli("train", "resume=auto", "run_dir=run", *tiny, "json=true", own)
-    assert "nothing is left to do" in done.err
-    assert (differences("slm-train", done.out), json.loads(done.out)["state"]) == ([], "done")
+
+
+def test_nothing_left_to_do(tiny_run: Path, run_cli: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    outcome = run_cli("train", "resume=auto", "run_dir=run", "json=true")
+    assert "nothing is left to do" in outcome.err
+    assert (differences("slm-train", outcome.out), json.loads(outcome.out)["state"]) == ([], "done")
 
 
 def test_a_branch_says_where_it_began(tiny_run: Path, run_cli: Any) -> None:
@@ -150,12 +155,12 @@ def test_a_bug_has_its_object_too(
     run_cli: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     """And its traceback, which Python prints."""
-    (tmp_path / "broken.py").write_text(OWN_PRINT.replace("print('a step')", "raise RuntimeError('mine')"))
+    (tmp_path / "breaking_off.py").write_text(OWN_PRINT.replace("print('a step')", "raise RuntimeError('mine')"))
     monkeypatch.syspath_prepend(tmp_path)
     printed: list[str] = []
     monkeypatch.setattr("slm.cli.command.print", lambda text, **_: printed.append(text), raising=False)
     with pytest.raises(RuntimeError, match="the run broke off in step 2"):
-        run_cli("train", *tiny, "run_dir=run", "json=true", "+callbacks.broken._target_=broken.Talking")
+        run_cli("train", *tiny, "run_dir=run", "json=true", "+callbacks.broken._target_=breaking_off.Talking")
     assert differences("An error", printed[0]) == []
     assert json.loads(printed[0])["status"] == 1
 

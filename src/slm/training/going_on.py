@@ -1,5 +1,6 @@
 """A run that goes on from a checkpoint, its own or another's: from which one, and under which schedule."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from slm.training.run.extension import choices, describe_change, schedule_from, 
 from slm.training.run.resume_checks import Resumed, newest_before
 
 
-def with_schedule(begun: Begun) -> Begun:
-    """`begun` with the schedule over its steps, which are known by now. A longer run under a wsd goes back to before
-    its fall. `UserError`: the settings have to say what the rate is to do."""
+def with_schedule(begun: Begun, optimizer: Mapping[str, Any]) -> Begun:
+    """`begun` with the schedule over its steps, which are known by now, and with the warmup of the `optimizer` as it is
+    configured in the same steps. A longer run under a wsd goes back to before its fall. `UserError`: the settings have
+    to say what the rate is to do."""
     begun = _before_the_fall(begun)
     config, resumed = begun.config, begun.resumed
     old = resumed.schedule if resumed else None
     schedule = schedule_from(old, config.scheduler, config.trainer.steps, resumed.step if resumed else 0)
     if resumed and old and schedule != old:
         notice(describe_change(old, schedule, resumed.step))
-    optimizer = with_warmup_steps(config.optimizer, schedule.shares_of)
-    return replace(begun, config=replace(config, optimizer=optimizer), schedule=schedule)
+    settled = with_warmup_steps(optimizer, schedule.shares_of)
+    return replace(begun, config=replace(config, optimizer=settled), schedule=schedule)
 
 
 def schedules_so_far(begun: Begun) -> list[dict[str, Any]]:

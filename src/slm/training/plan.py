@@ -17,6 +17,7 @@ from slm.masking import masked
 from slm.models.config import ModelConfig
 from slm.notices import notice
 from slm.training.config import AUTO, SCHEDULES, SHORT_NAMES
+from slm.training.optim.config import with_warmup_steps
 from slm.training.optim.schedules import Schedule, describe_schedule
 from slm.training.run_config import RunConfig
 
@@ -41,14 +42,14 @@ def with_batches(config: RunConfig, device: str, n_devices: int) -> RunConfig:
 
 
 def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> RunConfig:
-    """`config` with ``trainer.max_epochs`` made steps."""
+    """`config` with ``trainer.max_epochs`` made steps, and with steps of the optimizer's own warmup."""
     own = config.trainer
     if own.max_epochs is not None:
         per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
         windows = sum(len(part) for part in data.parts("train"))
         steps = ceil(round(own.max_epochs * windows / per_step, 6))  # 0.7 x 10 is not 8
         own = replace(own, max_steps=max(1, steps), max_epochs=None)
-    return replace(config, trainer=own)
+    return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
 
 
 def check_validation(data: WindowDataModule, limit: float | None, n_devices: int) -> None:

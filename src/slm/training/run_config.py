@@ -141,10 +141,11 @@ class RunConfig:
 
 
 def unknown_keys(values: Mapping[str, Any]) -> list[str]:
-    """A line for each key at the top that nobody reads; raises `UserError` if one is missing."""
+    """A line for each key at the top that nobody reads, a run or its command (``json``); raises `UserError` if one is
+    missing."""
     allowed = {field.name for field in fields(RunConfig)} - {"fine_tuning", "start", "template_time"} | {"plugins"}
     refuse(f"'{key}' is missing" for key in allowed - values.keys())
-    return [unknown_key(key, allowed) for key in sorted(values.keys() - allowed)]
+    return [unknown_key(key, allowed) for key in sorted(values.keys() - allowed - {"json"})]
 
 
 def import_plugins(modules: Any) -> None:

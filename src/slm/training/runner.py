@@ -64,7 +64,7 @@ def train(
         begun = replace(begun, config=with_steps(begun.config, data.datamodule, begun.n_devices))
         if (done := _done_before(begun.config, resumed)) is not None:
             return done
-        begun = with_schedule(begun)
+        begun = with_schedule(begun, config.optimizer)
         broken_off = BrokenOff()
         run = build(begun, data, composed, broken_off, more_callbacks, signals)
         _open_run_folder(run, composed, overrides)
