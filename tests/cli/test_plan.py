@@ -45,7 +45,7 @@ def test_a_plan_in_words(run_cli: Run, tiny: tuple[str, ...]) -> None:
     [
         ("fit=lots", "slm-plan: fit must be a size of memory, e.g. 24GiB or 8GB; got 'lots'"),
         ("budget=soon", "slm-plan: budget must be a time (30min, 2h) or a number of FLOPs (1e15); got 'soon'"),
-        ("device=tpu", "slm-plan: device input should be 'cpu' or 'cuda'"),
+        ("device=tpu", "slm-plan: device should be 'cpu' or 'cuda'; got 'tpu'"),
         ("trainer.max_step=3", "slm-plan: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
         ("resume=auto", "slm-plan: resume=auto: slm-plan says what a whole run costs; leave resume out"),
         ("model=gpt9", "slm-plan: model has no choice 'gpt9'"),

@@ -22,6 +22,7 @@ from slm.study.plan.fit import fitted
 from slm.study.plan.memory import Memory, memory_of
 from slm.study.plan.planned import PlannedRun, planned_run
 from slm.study.plan.step import TrainingStep
+from slm.training.lit_module import TARGETS
 from slm.training.run_config import run_config
 
 Planned = Callable[..., PlannedRun]
@@ -51,7 +52,7 @@ def test_it_sees_what_torchs_tracker_sees(planned: Planned) -> None:
     peaks = []
     for tracker in (Allocations(), MemTracker()):
         with FakeTensorMode():
-            batch = {name: value for name, value in run.longest_batch(4).items() if not isinstance(value, torch.Tensor)}
+            batch: dict[str, Any] = {TARGETS: 64}
             batch |= {name: torch.empty(4, 16, dtype=torch.int64) for name in ("input_ids", "labels")}
             with tracker:
                 module = run.module()
@@ -65,8 +66,7 @@ def test_it_sees_what_torchs_tracker_sees(planned: Planned) -> None:
 
 
 def _total(tracker: Any) -> int:
-    (snapshot,) = tracker.get_tracker_snapshot("peak").values()
-    return int(snapshot["Total"])
+    return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
 
 def test_kinds_are_what_they_are_called(planned: Planned) -> None:
@@ -81,17 +81,18 @@ def test_kinds_are_what_they_are_called(planned: Planned) -> None:
 
 
 def test_what_takes_less(planned: Planned) -> None:
-    """Recompute and fewer windows take less for activations, async_save=false no copy; a frozen part no gradients."""
+    """Recompute and fewer windows take less for activations, async_save=false no copy; a frozen part no state."""
     wide = (*WIDE, "trainer.batch_size=64")
     plain = memory_of(planned(*wide))
     activations = plain.by_kind["activations"]
     assert memory_of(planned(*wide, "trainer.recompute=true")).by_kind["activations"] < activations / 2
     fewer = memory_of(planned(*WIDE, "trainer.batch_size=16", "trainer.global_batch_size=64"))
-    assert fewer.by_kind["activations"] == pytest.approx(activations / 4, rel=0.05)
+    assert fewer.by_kind["activations"] == pytest.approx(activations / 4, rel=0.1)
     assert fewer.flops.a_step == pytest.approx(plain.flops.a_step)
     assert "checkpoint_copy" not in memory_of(planned(*wide, "trainer.async_save=false")).by_kind
     frozen = memory_of(planned(*wide, "model.modules.transformer.freeze=true"))
-    assert frozen.by_kind["gradients"] == 4 * frozen.parameters["trained"] < 4 * frozen.parameters["total"]
+    assert frozen.parameters["trained"] < frozen.parameters["total"] / 2
+    assert frozen.by_kind["optimizer"] == pytest.approx(8 * frozen.parameters["trained"], rel=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])

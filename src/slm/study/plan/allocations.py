@@ -82,7 +82,7 @@ class Allocations(TorchDispatchMode):
 
     def _note(self, tensor: Tensor) -> None:
         key = _identity(tensor)
-        if key in self._blocks:
+        if key in self._blocks or tensor.device.type == "meta":
             return
         block = self._blocks[key] = _Block(self._count, tensor.untyped_storage().nbytes(), self.kind)
         self._count += 1
