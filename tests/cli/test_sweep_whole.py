@@ -77,8 +77,8 @@ def test_the_best_of_a_grid_is_found_with_less_than_half_of_its_steps(run_cli: A
         "model.modules.transformer.n_layers=1", "model.modules.transformer.n_heads=2",
         "model.modules.output_projection.tie_weights=false", "scheduler.warmup_steps=10", "trainer.precision=32",
         "trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_steps=180", "trainer.log_every=20",
-        "trainer.val_every=10", "trainer.limit_val_batches=20", "trainer.save_every=1000", f"seed={seed}", "-m",
-        "model.modules.transformer.dim=16,32,48,64", "optimizer.lr=1e-3,2e-3,4e-3,8e-3,16e-3,32e-3",
+        "trainer.val_every=10", "trainer.batch_size=32", "trainer.save_every=1000", f"seed={seed}", "-m",
+        "model.modules.transformer.dim=16,32,64,128", "optimizer.lr=5e-4,1e-3,2e-3,4e-3,8e-3,16e-3",
         "sweep.workers=2", "sweep.threads=1",
     )  # fmt: skip
     for folder, pruner in (("whole", "none"), ("pruned", "asha")):
