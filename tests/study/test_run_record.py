@@ -113,11 +113,15 @@ def test_a_job_of_a_sweep_that_was_refused(tmp_path: Path) -> None:
 
 def test_settings_are_read_as_yaml_reads_them_whole(tmp_path: Path) -> None:
     """Section by section: with lists and texts that stand at the margin, comments, what is empty, stars."""
-    text = yaml.safe_dump({"a": {"b": [1, {"c": 2}], "d": {}}, "plugins": ["x", "*"], "t": "x\n\n  y: z\n# no"})
+    nested = {"b": [1, {"c": 2}], "d": {}, "e": {"f": "x\n\n  y: z\n", "g": "a: 1 " * 40}, "h": None}
+    text = yaml.safe_dump({"a": nested, "plugins": ["x", "*"], "t": "x\n\n  y: z\n# no"})
     (tmp_path / "config.yaml").write_text(f"# head\n{text}\nlast: 'quo\n\n  ted: 1'\n")
     assert read_settings(tmp_path / "config.yaml") == {
         "a.b": [1, {"c": 2}],
         "a.d": {},
+        "a.e.f": "x\n\n  y: z\n",
+        "a.e.g": "a: 1 " * 40,
+        "a.h": None,
         "plugins": ["x", "*"],
         "t": "x\n\n  y: z\n# no",
         "last": "quo\nted: 1",

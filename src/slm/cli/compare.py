@@ -15,8 +15,7 @@ from slm.cli.positional import words_as
 from slm.errors import UserError
 from slm.notices import notice
 from slm.schema import FORBID_EXTRA, Flag, PositiveFloat, Text, checked
-from slm.study.curves import Axis
-from slm.study.grouping import Measure
+from slm.study.curves import Axis, Measure
 
 if TYPE_CHECKING:
     from slm.study.run_record import RunRecord

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ _LABELS: dict[Axis, str] = {
     "time": "seconds of training",
     "flops": "floating-point operations",
 }
+_LONGEST = 40  # letters of a line of a name
 _MOST_NAMES = 24  # of groups that are drawn: more nobody tells apart
 
 
@@ -50,7 +52,9 @@ def figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure  # no pyplot: nothing is to stay, and no window to open
 
     groups, measured = comparison.groups[:_MOST_NAMES], f"validation {comparison.readings.by.replace('_', ' ')}"
-    drawing = Figure(figsize=(12, max(4.5, 1.5 + 0.3 * len(groups))), layout="constrained")
+    names = [textwrap.fill(group.name, _LONGEST) for group in groups]
+    n_lines = sum(name.count("\n") + 1 for name in names)
+    drawing = Figure(figsize=(12, max(4.5, 1.5 + 0.2 * n_lines + 0.1 * len(groups))), layout="constrained")
     left, right = drawing.subplots(1, 2)
     colours = {group.name: f"C{place % 10}" for place, group in enumerate(groups)}
     for group in groups:
@@ -58,17 +62,16 @@ def figure(comparison: Comparison) -> Figure:
     left.axvline(comparison.readings.place, color="0.6", linewidth=0.8, linestyle=":")
     left.set(xlabel=_LABELS[comparison.readings.at], ylabel=measured)
     _draw_means(right, groups, comparison.level, list(colours.values()))
-    right.set_xlabel(f"{measured}: seeds, mean, {100 * comparison.level:g} % interval of the mean")
+    right.set_yticks(range(len(groups)), names)
+    right.set(xlabel=measured, title=f"seeds, mean, its {100 * comparison.level:g} % interval")
     return drawing
 
 
 def _draw_curves(axes: Axes, group: Group, readings: Readings, colour: str) -> None:
     """Each seed's, thin: a mean of curves hides one that went astray."""
-    for place, reading in enumerate(group.readings):
+    for reading in group.readings:
         points = reading.run.metrics.points(f"val/{readings.by}", readings.at, reading.run.flops_per_token)
-        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.0, alpha=0.8)
-        if place == 0:
-            axes.plot([], [], color=colour, label=group.name)
+        axes.plot([x for x, _ in points], [y for _, y in points], ".-", color=colour, linewidth=1.0, markersize=3)
 
 
 def _draw_means(axes: Axes, groups: Sequence[Group], level: float, colours: Sequence[str]) -> None:
@@ -78,5 +81,4 @@ def _draw_means(axes: Axes, groups: Sequence[Group], level: float, colours: Sequ
         axes.plot([own.mean], [place], "o", color=colour)
         if not math.isnan(own.low):
             axes.plot([own.low, own.high], [place, place], color=colour, linewidth=1.5)
-    axes.set_yticks(range(len(groups)), [group.name for group in groups])
     axes.invert_yaxis()

@@ -62,7 +62,7 @@ def _header(comparison: Comparison) -> tuple[str, ...]:
 
 def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
     compared = {one.group.name: one for one in comparison.compared}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for group, own in zip(comparison.groups, comparison.spreads, strict=True):
         one = compared.get(group.name)
         rows.append((group.name, str(own.n), *_own(own), *_beside(one, comparison.is_baseline)))

@@ -13,6 +13,8 @@ from slm.training.run.metrics_table import STEP, Row, parse_metrics
 
 Axis = Literal["steps", "tokens", "time", "flops"]
 AXES: tuple[Axis, ...] = get_args(Axis)
+Measure = Literal["loss", "perplexity", "bits_per_byte"]
+"""Of a validation; the lower the better."""
 TRAIN_LOSS, VAL_LOSS = "train/loss", "val/loss"
 _TOKENS, _STEP_MS = "train/tokens", "speed/step_ms"
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from slm.errors import UserError, first_few
-from slm.study.curves import Axis
+from slm.study.curves import Axis, Measure
 from slm.study.names import in_words, short_names, telling, value_of
 from slm.study.run_record import RunRecord, differing
 
 ALL = "all runs"
-Measure = Literal["loss", "perplexity", "bits_per_byte"]
-"""Of a validation; the lower the better."""
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,38 @@ from slm.errors import UserError
 from slm.files.reading import MOST_YAML_BYTES, bounded_text, yaml_object
 from slm.schema import dotted
 
-_SECTION = re.compile(r"^(?=[^\s#-])", re.MULTILINE)  # where a key at the top begins
+_SECTION = re.compile(r"^(?=[^\s#-])", re.MULTILINE)  # where a key at the margin begins
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_FILE = Path("config.yaml")
 
 
 def read_settings(file: Path) -> dict[str, Any]:
     """Dotted key -> value of a ``config.yaml``; {} without one, or if it is damaged.
 
     YAML is slow to read, and runs of one study have most of it in common. So it is read section by section, a section
-    being what stands below a key at the top, and equal ones are read once.
+    being a key with what stands below it, and equal ones are read once.
     """
     try:
-        text = bounded_text(file, MOST_YAML_BYTES, "restore it")
-        head, *sections = _SECTION.split(text)
-        is_comment = all(line.startswith("#") for line in head.split("\n") if line.strip())
-        parts = [_section(part) for part in (sections if is_comment else [text])]
+        return _settings(bounded_text(file, MOST_YAML_BYTES, "restore it"))
     except UserError:
         return {}
-    return {key: value for part in parts for key, value in part.items()}
+
+
+def _settings(text: str) -> dict[str, Any]:
+    head, *sections = _SECTION.split(text)
+    if all(line.startswith("#") for line in head.split("\n") if line.strip()):
+        return {key: value for section in sections for key, value in _section(section).items()}
+    return flat(yaml_object(text, _FILE))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _section(text: str) -> dict[str, Any]:
+    key, _, below = text.partition(":\n")
+    if _NAME.fullmatch(key) and all(line.startswith("  ") or not line for line in below.split("\n")):
+        inside = re.sub("^  ", "", below, flags=re.MULTILINE)
+        if _SECTION.match(inside):  # else it is a list, or indented otherwise
+            return {f"{key}.{name}": value for name, value in _settings(inside).items()}
+    return flat(yaml_object(text, _FILE))
 
 
 def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -46,8 +61,3 @@ def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value, of nested mappings those alone that hold nothing."""
     return {key: value for key, value in dotted(settings) if not isinstance(value, Mapping) or not value}
-
-
-@functools.lru_cache(maxsize=4096)
-def _section(text: str) -> dict[str, Any]:
-    return flat(yaml_object(text, Path("config.yaml")))
