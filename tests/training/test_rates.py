@@ -203,20 +203,20 @@ def test_muon_takes_no_nonsense_from_python_either(settings: dict[str, Any]) -> 
 
 def test_a_run_says_and_records_what_its_settings_come_to(run_cli: Any, tiny: Any, tmp_path: Any) -> None:
     """``config.yaml`` says ``auto`` and a share; the numbers stood nowhere. 18,000 bytes are 1,125 windows of 16; at
-    width 32 Muon's tables have 5 x 0.384 / 32."""
+    width 32 Muon's tables have 15 x 0.384 / 32."""
     open_ones = [s for s in tiny if not s.startswith(("optimizer.lr", "scheduler.warmup", "trainer.max_steps"))]
     outcome = run_cli("train", *open_ones, "scheduler=cosine", "trainer.max_epochs=0.02", "run_dir=run")
     assert outcome.status == 0, outcome.err
     # 0.02 passes over 1,125 windows are 22.5, of which a step takes 4
     assert "steps 6 of 4 windows; passes: 0.0213 over 1,125 windows" in outcome.err
     assert (
-        "learning rates lr 0.02 (auto), adam_lr 0.06 (auto); cosine: 1 step of warmup, down to 5 % of the peak"
+        "learning rates lr 0.02 (auto), adam_lr 0.18 (auto); cosine: 1 step of warmup, down to 5 % of the peak"
         in outcome.err
     )
     resolved = json.loads((tmp_path / "run/run.json").read_text())["resolved"]
     assert resolved["trainer.max_steps"] == 6
     assert resolved["optimizer.lr"] == 0.02
-    assert resolved["optimizer.adam_lr"] == pytest.approx(5 * 0.384 / 32)
+    assert resolved["optimizer.adam_lr"] == pytest.approx(15 * 0.384 / 32)
     assert resolved["scheduler.warmup_steps"] == 1
     assert (tmp_path / "run/checkpoints/step_00000006.ckpt").is_file()
 

@@ -23,7 +23,7 @@ from slm.schema import (
 from slm.training.config import AUTO, CurveSettings, LossWatchSettings, SampleSettings, steps_of
 
 LR_TIMES_WIDTH = 2e-3 * 192  # Adam's best rate falls as one over the width (Yang et al. 2021, table 3)
-_TABLES = 5.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)
+_TABLES = 15.0  # of that, for Muon's adam_lr: tables bear more than the matrices the rule is for (docs/log.md)
 _ORTHOGONAL_LR = 0.02  # of matrices that are orthogonalised, at any width (Bernstein and Newhouse 2024)
 _FINE_TUNING = 0.1  # of the rate from scratch: 5e-5 at GPT-2's 768, 9e-6 at 4,096 (Llama 2's own: 2e-5)
 _LORA = 10.0  # of the rate of all weights, whatever the rank (Schulman et al. 2025, "LoRA without regret")
