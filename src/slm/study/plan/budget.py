@@ -64,9 +64,11 @@ def budget_of(value: object) -> Budget | None:
     """``30min`` (a time, as ``trainer.max_time`` takes it) or ``1e15`` (operations); `UserError` for anything else."""
     if value is None:
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number or (isinstance(value, str) and _FLOPS.fullmatch(value.strip())):
-        amount, unit = float(value), "FLOPs"
+    if isinstance(value, str) and _FLOPS.fullmatch(value.strip()):
+        value = float(value)
+    unit: Literal["s", "FLOPs"] = "FLOPs"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        amount = float(value)
     else:
         try:
             amount, unit = float(seconds_of(value) or 0), "s"
@@ -74,4 +76,4 @@ def budget_of(value: object) -> Budget | None:
             raise UserError(f"budget must be a time (30min, 2h) or a number of FLOPs (1e15); got {value!r}") from None
     if not (math.isfinite(amount) and amount > 0):
         raise UserError(f"budget must be more than nothing; got {value!r}")
-    return Budget(amount, unit)  # type: ignore[arg-type]
+    return Budget(amount, unit)
