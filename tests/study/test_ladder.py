@@ -72,7 +72,7 @@ def share_held(law: Law, draws: int) -> Array:
     for seed in range(draws):
         xs, loss = draw(law, seed)
         fitted = fit(law, xs, loss)
-        low, high = bootstrap(law, fitted, np.log(np.stack(xs)) - fitted.centre[:, None], seed)
+        low, high = bootstrap(law, fitted, np.log(np.stack(xs)) - fitted.centre[:, None], 10**6 + seed)
         held += [low[place] <= theta[place] <= high[place] for place in range(1, 2 * len(held), 2)]
     return held / draws
 
