@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from slm.errors import Stopped, UserError
 from slm.masking import masked, masked_argument
+from slm.models.flops import training_flops_per_token
 from slm.models.kernels.waiting import heed_others
 from slm.notices import notice
 from slm.training import process
@@ -30,7 +31,6 @@ from slm.training.run.stops import BrokenOff
 from slm.training.run_config import START_BUNDLE, RunConfig
 from slm.training.summary import describe, summarize_run
 from slm.training.watch.csv_logger import say_what_is_made_again
-from slm.training.watch.train_metrics import training_flops_per_token
 from slm.weights.bundle import write_bundle
 from slm.weights.pretrained import PUBLISHED_DTYPE
 

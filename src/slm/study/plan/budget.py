@@ -65,7 +65,7 @@ def budget_of(value: object) -> Budget | None:
     if value is None:
         return None
     if isinstance(value, str) and _FLOPS.fullmatch(value.strip()):
-        value = float(value)
+        value = float(str(value))
     unit: Literal["s", "FLOPs"] = "FLOPs"
     if isinstance(value, int | float) and not isinstance(value, bool):
         amount = float(value)

@@ -34,7 +34,7 @@ class TrainingStep:
         loss = self.loss()
         if is_first:
             self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def loss(self) -> Tensor:
         with self._autocast():
