@@ -38,10 +38,9 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed, for the next training step to take; whether it does.
 
     By itself it maps every large tensor afresh and unmaps it when it is freed: the kernel clears each page again, in
-    a training step of GPT-2's 124 M a quarter of a million of them. Tensors from 32 MiB on still go back: a hole that
-    one of them leaves is soon short of some bytes that a small object took (torch asks for more than it uses, to begin
-    at a cache line), and the next one of the same size goes on top. A head of 50,000 tokens grew a process so by its
-    own 150 MB every few steps, to half as much again as it ever held.
+    a training step of GPT-2's 124 M a quarter of a million of them. Tensors from 32 MiB on still go back: the hole
+    that one of them left did not always take the next, and a head of 50,000 tokens grew a process so by its own 150 MB
+    every few steps, to half as much again as it ever held (docs/log.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return False
