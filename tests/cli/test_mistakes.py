@@ -165,7 +165,7 @@ def test_mistakes_are_found_before_hydra_composes(run_cli: Any, monkeypatch: pyt
     assert run_cli("train", "optimizer=sgd", "optimizer.momentum=0.5", "--cfg", "job").status == 0
     monkeypatch.undo()
     monkeypatch.setattr("hydra.main", refuse)
-    outcome = run_cli("train", "optimizer.momentum=0.5", "-m", "seed=1,2")
+    outcome = run_cli("train", "optimizer=adamw", "optimizer.momentum=0.5", "-m", "seed=1,2")
     assert (outcome.status, "unknown key 'optimizer.momentum'" in outcome.err) == (2, True)
 
 

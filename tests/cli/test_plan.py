@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented_json import differences
 
 Run = Callable[..., Any]
 
@@ -17,6 +18,7 @@ def test_a_plan_says_what_the_run_then_is(run_cli: Run, tiny: tuple[str, ...], t
     left where it was typed."""
     answer = run_cli("plan", *tiny, "json=true", "timing_s=0.1")
     assert (answer.status, list(tmp_path.iterdir())) == (0, []), answer.err
+    assert differences("slm-plan", answer.out) == []
     said = json.loads(answer.out)
     assert run_cli("train", *tiny, "run_dir=run").status == 0
     summary = json.loads((tmp_path / "run/summary.json").read_text())

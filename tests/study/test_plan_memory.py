@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from slm.cli.composition import VERSION_BASE
+from slm.cli.train import checked_run
 from slm.models.flops import token_flops
 from slm.models.kernels.library import without_kernels
 from slm.study.plan.allocations import Allocations
@@ -23,7 +24,6 @@ from slm.study.plan.memory import Memory, memory_of
 from slm.study.plan.planned import PlannedRun, planned_run
 from slm.study.plan.step import TrainingStep
 from slm.training.lit_module import TARGETS
-from slm.training.run_config import run_config
 
 Planned = Callable[..., PlannedRun]
 
@@ -36,7 +36,7 @@ def planned(tiny: tuple[str, ...], cache_dir: Path, monkeypatch: pytest.MonkeyPa
     def make(*changes: str, device: str = "cpu") -> PlannedRun:
         with initialize_config_module("slm.conf", **VERSION_BASE):
             composed: Any = OmegaConf.to_container(compose("train", [*tiny, *changes]), resolve=True)
-        return planned_run(run_config(composed), device)
+        return planned_run(checked_run(composed), device)
 
     return make
 

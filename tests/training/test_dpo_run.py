@@ -57,7 +57,7 @@ def test_a_run_in_parts_is_the_run(
     assert json.loads((tmp_path / "whole/run.json").read_text())["data"]["train"] == 16
     assert invoke(tmp_path, "reproduce", "run=parts").status == 0
     (tmp_path / "parts/reference.safetensors").unlink()
-    outcome = invoke(tmp_path, "train", "resume=parts", "trainer.max_steps=8")
+    outcome = invoke(tmp_path, "train", "resume=parts", "trainer.max_steps=8", "scheduler.on_extend=hold")
     assert (outcome.status, "reference.safetensors is missing" in outcome.err) == (2, True)
 
 

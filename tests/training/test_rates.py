@@ -54,7 +54,7 @@ def adams_rate(width: int, origin: str, lora: bool) -> float:
 def peaks(optimizer: str, width: int, origin: str, lora: bool) -> set[float]:
     """Of all groups."""
     adam = adams_rate(width, origin, lora)
-    return {"sgd": {0.1}, "muon": {0.02 * adam / (0.384 / width), 5 * adam}}.get(optimizer, {adam})
+    return {"sgd": {0.1}, "muon": {0.02 * adam / (0.384 / width), 15 * adam}}.get(optimizer, {adam})
 
 
 def shape(schedule: str, step: int) -> float:

@@ -230,7 +230,7 @@ def test_a_chat_model_leaves_with_the_ids_and_the_dtype_it_came_with(
     own = [s for s in tiny if not s.startswith(("model.", "tokenizer"))]
     outcome = run_cli("train", *own, f"model.weights={source}", "run_dir=tuned", "data.seq_len=16")
     assert outcome.status == 0, outcome.err
-    assert run_cli("train", "resume=tuned", "trainer.max_steps=7").status == 0
+    assert run_cli("train", "resume=tuned", "trainer.max_steps=7", "scheduler.on_extend=hold").status == 0
     for name in ("ours", "tuned"):
         converted(run_cli, tmp_path / name, f"{name} back", "to=hf")
     for name in ("direct", "ours back", "tuned back"):
@@ -287,7 +287,7 @@ def test_a_model_without_a_tokenizer_reads_ids(
     own = [s for s in tiny if not s.startswith("model.")]
     outcome = run_cli("train", *own, f"model.weights={source}", "run_dir=tuned", "data.seq_len=16")
     assert outcome.status == 0, outcome.err
-    assert run_cli("train", "resume=tuned", "trainer.max_steps=7").status == 0
+    assert run_cli("train", "resume=tuned", "trainer.max_steps=7", "scheduler.on_extend=hold").status == 0
     assert slm.load(tmp_path / "tuned", device="cpu").generate("the", max_new_tokens=2, greedy=True) is not None
 
 

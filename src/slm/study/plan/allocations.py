@@ -43,8 +43,8 @@ class Allocations(TorchDispatchMode):
     allocated. ``kind`` is what new ones are counted as.
 
     It sees what torch's `MemTracker` sees (`torch.distributed._tools`; a test holds the two to the same byte), and
-    writes down the order besides, which says how a heap grows; that one takes four times as long for peaks of modules
-    that nobody reads here.
+    writes down the order besides, which says how a heap grows; that one takes longer, for peaks of modules that
+    nobody reads here.
     """
 
     def __init__(self) -> None:
