@@ -74,7 +74,12 @@ def _sized(config: ModelConfig, width: int, n_layers: int) -> _Sized:
     heads: dict[str, Any] = {"n_heads": width // own.head_dim, "head_dim": own.head_dim}
     shared = own.n_heads // own.n_kv_heads
     heads["n_kv_heads"] = max(1, heads["n_heads"] // shared) if heads["n_heads"] % shared == 0 else heads["n_heads"]
-    sizes: dict[str, Any] = {"dim": width, "n_layers": n_layers, "mlp_dim": round(own.mlp_mult * width), "full_layers": ()}
+    sizes: dict[str, Any] = {
+        "dim": width,
+        "n_layers": n_layers,
+        "mlp_dim": round(own.mlp_mult * width),
+        "full_layers": (),
+    }
     transformer = replace(own, **heads, **sizes)
     sized = replace(config, modules=replace(config.modules, transformer=transformer))
     with torch.device("meta"):
