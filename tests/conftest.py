@@ -136,23 +136,6 @@ def tiny(text_file: Path) -> tuple[str, ...]:
     """The command line of a run of a second: one layer of width 32, windows of 16 bytes. Its parts are GPT-2's with
     ReLU², which has no family: what is tried by it does not hang on the defaults."""
     return (
-        "optimizer=adamw",
-        "scheduler=cosine",
-        "model.modules.position_embedding.kind=learned",
-        *(
-            f"model.modules.transformer.{part}"
-            for part in (
-                "norm=layer_norm",
-                "qk_norm=false",
-                "mlp=mlp",
-                "mlp_mult=4",
-                "activation=relu2",
-                "bias=true",
-                "qkv_bias=true",
-                "zero_init=false",
-            )
-        ),
-        "model.modules.output_projection.tie_weights=true",
         "data=text",
         f"data.path={text_file}",
         "tokenizer=byte",
@@ -171,6 +154,23 @@ def tiny(text_file: Path) -> tuple[str, ...]:
         "trainer.val_every=3",
         "trainer.save_every=2",
         "callbacks=none",
+        "optimizer=adamw",
+        "scheduler=cosine",
+        "model.modules.position_embedding.kind=learned",
+        *(
+            f"model.modules.transformer.{part}"
+            for part in (
+                "norm=layer_norm",
+                "qk_norm=false",
+                "mlp=mlp",
+                "mlp_mult=4",
+                "activation=relu2",
+                "bias=true",
+                "qkv_bias=true",
+                "zero_init=false",
+            )
+        ),
+        "model.modules.output_projection.tie_weights=true",
     )
 
 

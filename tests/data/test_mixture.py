@@ -163,7 +163,9 @@ def test_a_run_on_a_mixture_logs_each_part_and_is_resumed_exactly(
     assert run_cli("train", *parts, *small, "run_dir=cut", "stop_after=3", "data.num_workers=2").status == 0
     assert run_cli("train", "resume=cut").status == 0
     assert metrics_of(tmp_path / "cut") == rows
-    outcome = run_cli("train", "resume=cut", "data.parts.words.weight=2", "trainer.max_steps=8")
+    outcome = run_cli(
+        "train", "resume=cut", "data.parts.words.weight=2", "trainer.max_steps=8", "scheduler.on_extend=hold"
+    )
     assert (outcome.status, "the data is not what the checkpoint was trained on" in outcome.err) == (2, True)
     outcome = run_cli("evaluate", "run=whole")
     assert outcome.status == 0, outcome.err

@@ -205,7 +205,7 @@ def test_a_run_says_and_records_what_its_settings_come_to(run_cli: Any, tiny: An
     """``config.yaml`` says ``auto`` and a share; the numbers stood nowhere. 18,000 bytes are 1,125 windows of 16; at
     width 32 Muon's tables have 15 x 0.384 / 32."""
     open_ones = [s for s in tiny if not s.startswith(("optimizer.lr", "scheduler.warmup", "trainer.max_steps"))]
-    outcome = run_cli("train", *open_ones, "scheduler=cosine", "trainer.max_epochs=0.02", "run_dir=run")
+    outcome = run_cli("train", *open_ones, "optimizer=muon", "trainer.max_epochs=0.02", "run_dir=run")
     assert outcome.status == 0, outcome.err
     # 0.02 passes over 1,125 windows are 22.5, of which a step takes 4
     assert "steps 6 of 4 windows; passes: 0.0213 over 1,125 windows" in outcome.err
