@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from slm.files.plain_json import without_nan
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,6 @@ def nothing_else_on_stdout(as_json: bool) -> Iterator[None]:
 def asks_for_json(words: list[str]) -> bool:
     """Whether a command line does, before it is read by anybody."""
     return any(word.lower() in ("json=true", "+json=true") for word in words)
-
-
-def without_nan(value: Any) -> Any:
-    """The same with null for numbers that are not finite, which JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(content: Mapping[str, Any]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from slm.errors import first_few
+from slm.files.plain_json import without_nan
 from slm.study.compare import Compared, Comparison, verdict_of_all
 from slm.study.grouping import Group, Reading, in_units
 from slm.study.importance import best_share, importance
@@ -25,7 +25,7 @@ def lines(comparison: Comparison) -> list[str]:
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """All of it; docs/json.md describes the fields."""
     readings = comparison.readings
-    return {
+    plain: dict[str, Any] = without_nan({
         "by": readings.by,
         "at": readings.at,
         "place": readings.place,
@@ -40,7 +40,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "importance": importance(comparison.groups),
         "left_out": readings.left_out,
         "cautions": readings.cautions,
-    }
+    })  # fmt: skip
+    return plain
 
 
 # ---- words ----
@@ -110,8 +111,8 @@ def _group(group: Group, own: Spread) -> dict[str, Any]:
         "settings": group.settings,
         "n": own.n,
         "mean": own.mean,
-        "sd": _known(own.sd),
-        "interval": [_known(own.low), _known(own.high)],
+        "sd": own.sd,
+        "interval": [own.low, own.high],
         "runs": [_reading(reading) for reading in group.readings],
     }
 
@@ -129,16 +130,11 @@ def _compared(one: Compared) -> dict[str, Any]:
         "test": found.kind,
         "n": list(found.n),
         "difference": found.mean,
-        "interval": [_known(found.low), _known(found.high)],
-        "p": _known(found.p),
-        "p_holm": _known(one.p_holm),
+        "interval": [found.low, found.high],
+        "p": found.p,
+        "p_holm": one.p_holm,
         "is_shown": one.is_shown,
-        "can_show": _known(one.can_show),
+        "can_show": one.can_show,
         "seeds_needed": one.seeds_needed,
         "verdict": one.verdict,
     }
-
-
-def _known(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return value if math.isfinite(value) else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from slm.files.plain_json import without_nan
 from slm.plots.thinning import thinned
 from slm.study.comparison_table import as_json as comparison_as_json
 from slm.study.ladder.fits import LawFit
@@ -32,7 +31,7 @@ def as_json(report: Report) -> dict[str, Any]:
         else None,
         "environment": asdict(report.environment),
     }
-    known: dict[str, Any] = _known(content)
+    known: dict[str, Any] = without_nan(content)
     return known
 
 
@@ -92,12 +91,3 @@ def _law(found: LawFit) -> dict[str, Any]:
         "floor": asdict(found.floor) if found.floor else None,
         "spread": found.spread,
     }
-
-
-def _known(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: None."""
-    if isinstance(value, Mapping):
-        return {key: _known(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from slm.files.plain_json import without_nan
 from slm.study.sweep.space import Choice, Dimension, Point, Space
 
 State = Literal["waiting", "running", "paused", "done", "pruned", "failed"]
@@ -114,7 +115,7 @@ class Trials:
             self.storage.set_trial_state_values(self._id(trial), TrialState.RUNNING)
 
     def report(self, trial: Trial, report: Report) -> None:
-        self._note(trial, f"report:{report.step}", {name: _plain(value) for name, value in vars(report).items()})
+        self._note(trial, f"report:{report.step}", without_nan(vars(report)))
         if math.isfinite(report.loss):
             self.storage.set_trial_intermediate_value(self._id(trial), report.step, report.loss)
 
@@ -131,7 +132,7 @@ class Trials:
         self._note_rung(trial, trial.rung_losses, False, trial.paused)
 
     def _note_rung(self, trial: Trial, losses: Sequence[float], is_paused: bool, figures: Mapping[str, Any]) -> None:
-        noted = {"losses": [*losses], "at": trial.stop_at, "is_paused": is_paused, "figures": _plain(figures)}
+        noted = {"losses": [*losses], "at": trial.stop_at, "is_paused": is_paused, "figures": without_nan(figures)}
         self._note(trial, "rung", noted)
 
     def killed(self, trial: Trial, times: int, saved_step: int) -> None:
@@ -139,7 +140,7 @@ class Trials:
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
         """The last that is noted of it."""
-        self._note(trial, "outcome", {name: _plain(value) for name, value in vars(outcome).items()})
+        self._note(trial, "outcome", without_nan(vars(outcome)))
         self.settle(trial, outcome)
 
     def settle(self, trial: Trial, outcome: Outcome) -> None:
@@ -207,13 +208,6 @@ def _open_state(found: FrozenTrial, is_paused: bool) -> State:
     if is_paused:
         return "paused"
     return "waiting" if found.state == TrialState.WAITING else "running"
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN, and PostgreSQL refuses it."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _report(noted: Mapping[str, Any]) -> Report:
