@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -17,6 +17,13 @@ def notice(text: str) -> None:
 def as_typed(settings: Mapping[str, Any]) -> str:
     """Settings as a command line has them: ``greedy=true, top_k=20``."""
     return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())
+
+
+def in_columns(rows: Sequence[Sequence[str]], to: Sequence[Callable[[str, int], str]] = ()) -> list[str]:
+    """Rows of cells as aligned lines; `to` says how each column is (``str.rjust``), on the left by default."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = to or [str.ljust] * len(widths)
+    return ["  ".join(one(cell, n) for one, cell, n in zip(align, row, widths, strict=True)).rstrip() for row in rows]
 
 
 @functools.cache

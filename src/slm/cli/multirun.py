@@ -1,8 +1,6 @@
 """A multirun of another sweeper than ours (Hydra's basic one, with any launcher): what becomes of jobs that fail, and
 the result as one table."""
 
-import csv
-import io
 import json
 import os
 import traceback
@@ -19,14 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from slm.cli.command import USER_ERROR_STATUS, fail
 from slm.data.store.processes import end_with
+from slm.files.csv_table import write_rows
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.masking import masked, masked_argument
 from slm.notices import notice
-from slm.study.run_record import FAILED_FILE
+from slm.study.recorded_settings import key_values
+from slm.study.run_record import FAILED_FILE, TABLE_FILE
 from slm.training.run.folder import RECORD_FILE, SUMMARY_FILE, read_record
 
-SWEEP_FILE = "sweep.csv"
 # of the environment: the process that launches the jobs, and the keys in which they differ
 _LAUNCHER, _SWEPT = "SLM_LAUNCHER", "SLM_SWEPT"
 
@@ -59,7 +58,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         n_rows, failed = _write_table(folder), _failed_jobs(folder)  # two may have ended at the same moment
         if n_rows:
-            notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / SWEEP_FILE}")
+            notice(f"sweep: {n_rows} runs, {len(failed)} failed, table in {folder / TABLE_FILE}")
         if failed:
             status = USER_ERROR_STATUS if all(job["mistake"] for job in failed.values()) else 1
             lines = [_line(job, failed[job]) for job in sorted(failed, key=_job_order)]
@@ -108,18 +107,12 @@ def _write_table(folder: Path) -> int:
     runs = sorted({*failed, *(file.parent for file in folder.rglob(RECORD_FILE))}, key=_job_order)
     rows = [_row(folder, run, failed.get(run)) for run in runs]
     if rows:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-        with new_file(folder / SWEEP_FILE) as out:
-            out.write(text.getvalue().encode())
+        write_rows(folder / TABLE_FILE, rows)
     return len(rows)
 
 
 def _row(folder: Path, run: Path, failed: Mapping[str, Any] | None) -> dict[str, Any]:
-    typed = failed["overrides"] if failed else read_record(run)["overrides"]
-    overrides = dict(o.lstrip("+").split("=", 1) for o in typed if "=" in o)
+    overrides = key_values(failed["overrides"] if failed else read_record(run)["overrides"])
     summary = run / SUMMARY_FILE
     figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
     error = {"error": failed["error"]} if failed else {}

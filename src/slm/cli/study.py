@@ -12,13 +12,14 @@ from slm.cli.command import USER_ERROR_STATUS, fail
 from slm.errors import UserError
 from slm.masking import MASK
 from slm.notices import notice
+from slm.study.run_record import TABLE_FILE
 from slm.study.sweep.asked import STUDY_FILE, Asked, read_asked
 from slm.study.sweep.config import SweepConfig, sweep_config
 from slm.study.sweep.server import TrialServer
 from slm.study.sweep.space import Interval, Space, space_of
 from slm.study.sweep.study import Study, asked_now, refuse_another, remove_claims
 from slm.study.sweep.sweeping import Sweeping
-from slm.study.sweep.table import TABLE_FILE, write_table
+from slm.study.sweep.table import write_table
 from slm.study.sweep.told import watchers
 from slm.study.sweep.trials import Trial
 from slm.training.run.checkpoint_files import checkpoints_of

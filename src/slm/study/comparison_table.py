@@ -6,6 +6,7 @@ from typing import Any
 
 from slm.errors import first_few
 from slm.files.plain_json import without_nan
+from slm.notices import in_columns
 from slm.study.compare import Compared, Comparison, verdict_of_all
 from slm.study.grouping import Group, Reading, in_units
 from slm.study.importance import best_share, importance
@@ -14,9 +15,7 @@ from slm.study.statistics import Spread
 
 def lines(comparison: Comparison) -> list[str]:
     """What was compared, a line a group, what can be said of the whole, what settings matter, what was left out."""
-    rows = [_header(comparison), *_rows(comparison)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = in_columns([_header(comparison), *_rows(comparison)])
     cautions = [f"caution: {said}" for said in comparison.readings.cautions]
     said = [verdict_of_all(comparison), *_importance(comparison), *_left_out(comparison), *cautions]
     return [_head(comparison), "", *table, "", *said]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from slm.study.recorded_settings import key_values
 from slm.study.run_record import OF_THE_FOLDER, SEED, RunRecord, differing
 
 
@@ -16,8 +17,7 @@ def value_of(run: RunRecord, key: str) -> Any:
 
 def typed(run: RunRecord) -> dict[str, str]:
     """Key -> value of the overrides of a run's command line, those of its folder left out."""
-    pairs = [override.lstrip("+").partition("=") for override in run.overrides if "=" in override]
-    return {key: value for key, _, value in pairs if key not in OF_THE_FOLDER}
+    return {key: value for key, value in key_values(run.overrides).items() if key not in OF_THE_FOLDER}
 
 
 def telling(runs: Sequence[RunRecord], with_seed: bool = False) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,15 @@ def _section(text: str) -> dict[str, Any]:
     return flat(yaml_object(text, _FILE))
 
 
+def key_values(overrides: Iterable[str]) -> dict[str, str]:
+    """Key -> value of ``key=value`` and ``+key=value``, as typed; of ``~key`` none."""
+    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+
+
 def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """Key -> value of ``key=value`` as typed; of ``~key`` none."""
-    pairs = [override.lstrip("+").partition("=") for override in overrides if "=" in override]
+    """The same with the values as YAML reads them, flat."""
     found: dict[str, Any] = {}
-    for key, _, value in pairs:
+    for key, value in key_values(overrides).items():
         try:
             found |= flat({key: yaml_object(f"value: {value}", Path(key))["value"]})
         except UserError:

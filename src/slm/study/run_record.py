@@ -24,6 +24,8 @@ State = Literal["running", "done", "stopped", "killed", "failed"]
 
 FAILED_FILE = "failed.json"
 """Of a sweep's job that failed: its overrides, and why."""
+TABLE_FILE = "sweep.csv"
+"""Of a sweep: a row a run."""
 
 OF_THE_FOLDER = frozenset({"run_dir", "resume", "stop_after"})
 """Settings that say where a run lies and how far this part of it goes, not what it is."""
@@ -196,6 +198,11 @@ def runs_below(folder: Path) -> list[RunRecord]:
             found.append(_read_run(Path(place), names))
             folders.clear()  # what a run holds are no runs
     return sorted(found, key=lambda run: (run.started.timestamp() if run.started else 0.0, str(run.folder)))
+
+
+def runs_in(places: Sequence[Path]) -> list[RunRecord]:
+    """Those in each of `places` and below it, none twice. `UserError`: one is no folder."""
+    return list({run.folder.resolve(): run for place in places for run in runs_below(place)}.values())
 
 
 def _read_run(folder: Path, names: Collection[str]) -> RunRecord:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, suggestion
+from slm.notices import in_columns
 from slm.study.names import in_words, short_names, telling, typed, value_of
 from slm.study.run_record import RunRecord
 from slm.study.where import parse_condition
@@ -74,12 +75,7 @@ def lines(runs: Sequence[RunRecord], now: datetime) -> list[str]:
     """A line a run below a line of names, aligned; times as how long ago. What has no bounds stands last."""
     names = short_names(telling(runs, with_seed=True))
     rows = [_HEADER, *(_cells(run, names, now) for run in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [_TO_THE_RIGHT.get(name, str.ljust) for name in _HEADER]
-    return [
-        "  ".join(align(cell, width) for align, cell, width in zip(aligned, row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return in_columns(rows, [_TO_THE_RIGHT.get(name, str.ljust) for name in _HEADER])
 
 
 _HEADER = ["run", "state", "step", "val loss", "tokens/s", "ended", "commit", "settings"]

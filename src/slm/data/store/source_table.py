@@ -9,6 +9,7 @@ from slm.data.config import PART_NAMES
 from slm.data.faults import KINDS
 from slm.data.store.scan import Scan, add_counts
 from slm.data.store.selection import REASONS, Selection
+from slm.notices import in_columns
 
 MOST_ROWS = 20  # with more folders than these, a row is all of one form
 _WORDS = {
@@ -48,10 +49,7 @@ def source_rows(found: Scan, selection: Selection) -> list[dict[str, Any]]:
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows in columns, for people, below their titles."""
-    lines = [[*_COLUMNS, "left out"], *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    align = [*_COLUMNS.values(), str.ljust]
-    return ["  ".join(to(cell, n) for to, cell, n in zip(align, line, widths, strict=True)).rstrip() for line in lines]
+    return in_columns([[*_COLUMNS, "left out"], *map(_cells, rows)], [*_COLUMNS.values(), str.ljust])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

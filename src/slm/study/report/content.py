@@ -17,7 +17,7 @@ from slm.study.names import in_words, short_names, telling, value_of
 from slm.study.report.again import command_of, command_of_study
 from slm.study.report.environment import Environment, environment_of
 from slm.study.report.samples import last_sample
-from slm.study.run_record import RunRecord, runs_below
+from slm.study.run_record import RunRecord, runs_in
 from slm.study.run_table import chosen
 from slm.training.run.folder import DIRECTORY
 
@@ -100,8 +100,8 @@ def gather(places: Sequence[Path], where: str | None = None, title: str | None =
 
 
 def _found(places: Sequence[Path], where: str | None) -> list[RunRecord]:
-    found = {run.folder.resolve(): run for place in places for run in runs_below(place)}
-    runs = chosen(list(found.values()), where)
+    found = runs_in(places)
+    runs = chosen(found, where)
     if not runs:
         met = f" (of {len(found)}) meets where={where}; name another condition" if found else ""
         raise UserError(f"no run in {', '.join(map(str, places))}{met or '; give folders that hold some'}")
