@@ -200,12 +200,11 @@ def _run_hydra(command: Command, line: CommandLine, start: Start | None) -> None
 
 def _performed(command: Command, values: dict[str, Any], settings: Any) -> Any:
     """The task, and its result printed; what it returns."""
-    as_json = command.gives_result and values["json"]
-    with nothing_else_on_stdout(as_json):
+    with nothing_else_on_stdout(values["json"]):
         result = command.task(values, settings)
     if not isinstance(result, Result):
         return result
-    print(result.text(as_json), flush=True)
+    print(result.text(values["json"]), flush=True)
     if result.status:
         sys.exit(result.status)
     return result.loss

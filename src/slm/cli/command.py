@@ -71,8 +71,6 @@ class Command:
     place: Callable[[DictConfig], None] = lambda cfg: None  # notes in the configuration where Hydra put the job
     # keys whose values need no quotes for Hydra: taken as they are typed (but for a multirun, where a comma sweeps)
     literal: Collection[str] = ()
-    # whether the task gives a `Result`, which is printed as ``json`` says; others print by themselves
-    gives_result: bool = False
     paths: Collection[str] = ()  # the same, but ``null`` and a list, ``[a,b]``, keep their meaning
 
     def checked(self, cfg: DictConfig) -> tuple[dict[str, Any], Any]:
@@ -87,15 +85,15 @@ class Command:
         resolved = _present(OmegaConf.to_container(whole, resolve=True))
         values = {key: value for key, value in resolved.items() if key not in no_model}
         problems = [f"{key} is missing; set it: {key}=…" for key in missing]
-        as_json = {"json": values.pop("json", False)} if self.gives_result else {}  # of all commands, so none checks it
-        problems += [line for value in as_json.values() for line in value_problems(Flag, value, "json")]
+        as_json = values.pop("json", False)  # of all commands, so none checks it
+        problems += value_problems(Flag, as_json, "json")
         try:
             settings = self.check(values)
         except UserError as error:
             lines = str(error).splitlines()
             problems += [line for line in lines if not line.startswith(tuple(f"{key} is missing" for key in missing))]
         refuse(problems)
-        return {**values, **as_json}, settings
+        return {**values, "json": as_json}, settings
 
     def quoted(self, line: CommandLine) -> list[str]:
         """The settings of a command line in Hydra's grammar."""

@@ -153,4 +153,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
 
 
 _PATHS = ("source", "base", "out", "mirror")
-main = entry_point(Command("convert", convert, _checked, paths=_PATHS, gives_result=True), __name__)
+main = entry_point(Command("convert", convert, _checked, paths=_PATHS), __name__)

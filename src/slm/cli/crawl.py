@@ -31,4 +31,4 @@ def _checked(values: dict[str, Any]) -> CrawlConfig:
 
 
 _LITERAL = ("url", "category", "filename", "out")
-main = entry_point(Command("crawl", crawl, _checked, literal=_LITERAL, gives_result=True), __name__)
+main = entry_point(Command("crawl", crawl, _checked, literal=_LITERAL), __name__)

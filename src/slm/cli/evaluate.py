@@ -68,6 +68,4 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
 
 
 _PATHS = ("run", "model_dir", "base", "data.path", "data.val_path", "data.test_path", "out", "reference")
-main = entry_point(
-    Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS, gives_result=True), __name__
-)
+main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

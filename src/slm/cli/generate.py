@@ -160,4 +160,4 @@ def _continue(language_model: LanguageModel, prompt: str, settings: GenerationCo
 
 _PATHS = ("run", "model_dir", "base", "prompts", "out")
 _LITERAL = ("prompt", "system")
-main = entry_point(Command("generate", generate, _checked, literal=_LITERAL, paths=_PATHS, gives_result=True), __name__)
+main = entry_point(Command("generate", generate, _checked, literal=_LITERAL, paths=_PATHS), __name__)

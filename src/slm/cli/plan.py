@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.paths import PATHS
+from slm.cli.result import Result
 from slm.cli.train import checked_run, with_implied
-from slm.schema import FORBID_EXTRA, Flag, NonNegativeFloat, PositiveFloat, checked, together
+from slm.schema import FORBID_EXTRA, NonNegativeFloat, PositiveFloat, checked, together
 
 if TYPE_CHECKING:
     from slm.training.run_config import RunConfig
 
-_OWN = ("device", "fit", "budget", "rate", "timing_s", "json")
+_OWN = ("device", "fit", "budget", "rate", "timing_s")
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,9 @@ class _Settings:
     budget: str | int | float | None
     rate: PositiveFloat | None
     timing_s: NonNegativeFloat
-    json: Flag
 
 
-def plan(_: dict[str, Any], asked: tuple[_Settings, RunConfig]) -> None:
+def plan(_: dict[str, Any], asked: tuple[_Settings, RunConfig]) -> Result:
     """The command's task."""
     from slm.training.lean_lightning import import_lightning
 
@@ -45,7 +44,7 @@ def plan(_: dict[str, Any], asked: tuple[_Settings, RunConfig]) -> None:
     wanted = PlanSettings(room_of(settings.fit), budget_of(settings.budget), settings.rate, settings.timing_s)
     quiet_lightning()
     found = plan_of(planned_run(config, settings.device), wanted)
-    print(json.dumps(plain(found), allow_nan=False) if settings.json else in_words(found))
+    return Result(plain(found), in_words(found))
 
 
 def _checked(values: dict[str, Any]) -> tuple[_Settings, RunConfig]:

@@ -68,4 +68,4 @@ def _checked(values: dict[str, Any]) -> CorpusConfig:
 
 
 _PATHS = ("out", "data.path", "data.val_path", "data.test_path")
-main = entry_point(Command("prepare", prepare, _checked, paths=_PATHS, gives_result=True), __name__)
+main = entry_point(Command("prepare", prepare, _checked, paths=_PATHS), __name__)

@@ -9,50 +9,41 @@ from typing import Any
 
 from slm.cli.app import entry_point
 from slm.cli.command import Command
+from slm.cli.named_runs import NamedRuns
 from slm.cli.positional import words_as
+from slm.cli.result import Result
 from slm.errors import UserError
 from slm.notices import notice
-from slm.schema import FORBID_EXTRA, Flag, Text, checked
+from slm.schema import Text, checked
 
 _ENDINGS = (".html", ".json")
 
 
 @dataclass(frozen=True)
-class _Settings:
-    __pydantic_config__ = FORBID_EXTRA
-    runs: Text | list[Text]
-    study: Text | None
-    where: Text | None
+class _Settings(NamedRuns):
     out: Text
     title: Text | None
-    json: Flag
-
-    @property
-    def folders(self) -> list[Path]:
-        named = [self.runs] if isinstance(self.runs, str) else self.runs
-        return [Path(folder).expanduser() for folder in (named if self.study is None else [self.study])]
 
     @property
     def file(self) -> Path:
         return Path(self.out).expanduser()
 
 
-def report(_: dict[str, Any], settings: _Settings) -> None:
+def report(values: dict[str, Any], settings: _Settings) -> Result:
     """The command's task."""
     from slm.study.report.as_json import as_json
     from slm.study.report.content import gather
 
     content = gather(settings.folders, settings.where, settings.title)
-    if settings.json:
-        print(json.dumps(as_json(content), allow_nan=False))
-        return
+    if values["json"]:
+        return Result(as_json(content))
     if settings.file.suffix == ".json":
         _write(settings.file, json.dumps(as_json(content), allow_nan=False))
     else:
         from slm.study.report.page import render
 
         _write(settings.file, render(content))
-    print(settings.file)
+    return Result({}, str(settings.file))
 
 
 def _write(file: Path, text: str) -> None:
@@ -69,16 +60,11 @@ def _write(file: Path, text: str) -> None:
 
 def _checked(values: dict[str, Any]) -> _Settings:
     settings = checked(_Settings, values)
-    if settings.study is not None and settings.runs:
-        raise UserError("runs and study are both given; name run folders, or study=PATH")
-    if not settings.folders:
-        raise UserError("nothing to report: name run folders or folders of runs, or study=PATH")
+    settings.check("report")
     if settings.file.suffix not in _ENDINGS:
         raise UserError(f"out: '{settings.out}' ends in none of {', '.join(_ENDINGS)}; name it so")
     return settings
 
 
-_PATHS = ("runs", "study", "out")
-main = entry_point(
-    Command("report", report, _checked, words_as("runs"), literal=("where", "title"), paths=_PATHS), __name__
-)
+_TEXTS, _PATHS = ("where", "title"), ("runs", "study", "out")
+main = entry_point(Command("report", report, _checked, words_as("runs"), literal=_TEXTS, paths=_PATHS), __name__)

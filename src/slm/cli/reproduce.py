@@ -59,4 +59,4 @@ def _checked(values: dict[str, Any]) -> _Settings:
     return checked(_Settings, values)
 
 
-main = entry_point(Command("reproduce", reproduce, _checked, paths=("run",), gives_result=True), __name__)
+main = entry_point(Command("reproduce", reproduce, _checked, paths=("run",)), __name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from slm.cli.app import entry_point
 from slm.cli.command import Command
 from slm.cli.positional import words_as
+from slm.cli.result import Result
 from slm.notices import notice
-from slm.schema import FORBID_EXTRA, Flag, Text, checked
+from slm.schema import FORBID_EXTRA, Text, checked
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,23 @@ class _Settings:
     folder: Text | list[Text]
     where: Text | None
     sort: Text | None
-    json: Flag
 
 
-def runs(_: dict[str, Any], settings: _Settings) -> None:
-    """The command's task."""
+def runs(values: dict[str, Any], settings: _Settings) -> Result | None:
+    """The command's task; there may be nothing to print."""
     from slm.study.run_record import runs_below
     from slm.study.run_table import as_json, chosen, lines, ordered
 
     folders = [settings.folder] if isinstance(settings.folder, str) else settings.folder
     found = [run for folder in folders for run in runs_below(Path(folder).expanduser())]
     shown = ordered(chosen(found, settings.where), settings.sort)
-    if settings.json:
-        print(json.dumps({"runs": as_json(shown)}, allow_nan=False))
-    elif not shown:
+    if values["json"]:
+        return Result({"runs": as_json(shown)})
+    if not shown:
         unmet = f" meets where={settings.where} (of {len(found):,})" if found else ""
         notice(f"no run below {', '.join(folders)}{unmet}")
-    else:
-        print("\n".join(lines(shown, datetime.now().astimezone())))
+        return None
+    return Result({}, "\n".join(lines(shown, datetime.now().astimezone())))
 
 
 def _checked(values: dict[str, Any]) -> _Settings:

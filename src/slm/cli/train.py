@@ -210,6 +210,4 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(
-    Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS, gives_result=True), __name__
-)
+main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)
