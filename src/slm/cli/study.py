@@ -23,6 +23,7 @@ from slm.study.sweep.table import write_table
 from slm.study.sweep.told import watchers
 from slm.study.sweep.trials import Trial
 from slm.training.run.checkpoint_files import checkpoints_of
+from slm.training.run.folder import as_one_types_it
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def go_on(typed: Typed, config: SweepConfig) -> None:
         fixed = [*fixed, f"resume={typed.resume}"]
     _say_what_varies(study)
     words = [sys.argv[0], *study.asked.flags, *fixed]
-    command = partial(_command, words, _shown(study.folder, Path(study.asked.directory)))
+    command = partial(_command, words, as_one_types_it(study.folder, Path(study.asked.directory)))
     make_server = partial(
         TrialServer, "slm.cli.trial", config.threads or study.asked.threads, study.config.memory_bytes
     )
@@ -132,7 +133,7 @@ def _threads(config: SweepConfig) -> int:
 
 def _say_what_varies(study: Study) -> None:
     threads = "1 thread" if study.asked.threads == 1 else f"{study.asked.threads} threads"
-    notice(f"study {_shown(study.folder)}: workers {study.config.workers}, {threads} a trial")
+    notice(f"study {as_one_types_it(study.folder)}: workers {study.config.workers}, {threads} a trial")
     for one in space_of(study.asked.space).dimensions:
         if isinstance(one, Interval) and not one.is_log and one.low > 0 and one.high / one.low >= 100:
             notice(f"{one.key}: every number from {one.low:g} to {one.high:g} is as likely; "
@@ -141,7 +142,7 @@ def _say_what_varies(study: Study) -> None:
 
 def _tell(study: Study) -> None:
     """The run folders on stdout, the rest on stderr."""
-    trials, folder = study.all(), _shown(study.folder)
+    trials, folder = study.all(), as_one_types_it(study.folder)
     write_table(study.folder, trials, study.asked.fixed)
     for trial in trials:
         if trial.state in ("done", "pruned") and trial.outcome and trial.outcome.figures:
@@ -157,9 +158,3 @@ def _tell(study: Study) -> None:
         outcomes = [trial.outcome for trial in failed if trial.outcome]
         status = USER_ERROR_STATUS if all(one.mistake for one in outcomes) else 1
         fail("\n".join(f"trial {trial.folder}: {trial.outcome.error}" for trial in failed if trial.outcome), status)
-
-
-def _shown(folder: Path, here: Path | None = None) -> Path:
-    """As one would type it `here`, by default in the working folder."""
-    here = here or Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder

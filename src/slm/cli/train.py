@@ -66,11 +66,12 @@ def _place(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from slm.training.run.folder import as_one_types_it
+
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         _refuse_of_a_sweep(job.overrides.task)
-    folder, here = Path(job.runtime.output_dir), Path.cwd()
-    cfg.run_dir = str(folder.relative_to(here) if folder.is_relative_to(here) else folder)  # as one would type it
+    cfg.run_dir = str(as_one_types_it(Path(job.runtime.output_dir)))
 
 
 def checked_run(values: dict[str, Any]) -> RunConfig:

@@ -44,6 +44,10 @@ class Group:
     def values(self) -> list[float]:
         return list(self.by_seed.values())
 
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
 
 @dataclass(frozen=True)
 class Readings:
@@ -144,4 +148,4 @@ def _grouped(readings: Sequence[Reading]) -> list[Group]:
     groups = [
         Group(name, {key: value_of(members[0].run, key) for key in keys}, members) for name, members in found.items()
     ]
-    return sorted(groups, key=lambda group: math.fsum(group.values) / len(group.values))
+    return sorted(groups, key=lambda group: group.mean)

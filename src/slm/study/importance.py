@@ -6,7 +6,6 @@ Watanabe, Bansal, Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparamete
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,8 +36,7 @@ def importance(groups: Sequence[Group]) -> dict[str, float]:
         study = optuna.create_study()
         for group in groups:
             values = {key: _value(group.settings[key], kind) for key, kind in kinds.items()}
-            mean = math.fsum(group.values) / len(group.values)
-            study.add_trial(optuna.create_trial(params=values, distributions=kinds, value=mean))
+            study.add_trial(optuna.create_trial(params=values, distributions=kinds, value=group.mean))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             evaluator = PedAnovaImportanceEvaluator(target_quantile=best_share(len(groups)))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from slm.errors import UserError, suggestion
@@ -15,9 +13,10 @@ from slm.study.names import in_words, short_names, telling, typed, value_of
 from slm.study.run_record import RunRecord
 from slm.study.where import parse_condition
 from slm.suggest.nearest import ranked
+from slm.training.run.folder import as_one_types_it
 
 _FIGURES: dict[str, Callable[[RunRecord], Any]] = {
-    "run": lambda run: _path(run.folder),
+    "run": lambda run: str(as_one_types_it(run.folder)),
     "state": lambda run: run.state,
     "step": lambda run: run.step,
     "max_steps": lambda run: run.max_steps,
@@ -86,7 +85,7 @@ def _cells(run: RunRecord, names: Mapping[str, str], now: datetime) -> list[str]
     settings = {short: value_of(run, key) for key, short in names.items()}
     said = in_words({name: given for name, given in settings.items() if given is not None})
     return [
-        _path(run.folder),
+        str(as_one_types_it(run.folder)),
         run.state,
         f"{run.step:,}" + (f"/{run.max_steps:,}" if run.max_steps else ""),
         "" if math.isnan(run.best_val_loss) else f"{run.best_val_loss:.4f}",
@@ -113,12 +112,6 @@ def _check_name(name: str, runs: Sequence[RunRecord], where: str) -> None:
     said = suggestion((ends or ranked(name, known))[:2])
     figures = ", ".join(_FIGURES)
     raise UserError(f"{where}: no run has '{name}'{said}; it takes any dotted setting and {figures}")
-
-
-def _path(folder: Path) -> str:
-    """As one would type it."""
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_absolute() and folder.is_relative_to(here) else os.fspath(folder))
 
 
 def _text(time: datetime | None) -> str | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slm.errors import UserError, did_you_mean
 from slm.extras import check_installed
+from slm.files.cache import cache_folder
 from slm.files.reading import read_json_object
 from slm.models.config import ModelConfig
 from slm.weights.families.family import ForeignConfig
@@ -78,7 +79,7 @@ def fetch_release(name: str, folder: Path | None = None, mirror: str | None = No
     if name not in RELEASES:
         raise UserError(f"there is no GPT-2 '{name}'{did_you_mean(name, RELEASES)} (known: {', '.join(RELEASES)})")
     release = RELEASES[name]
-    cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm") / "openai_gpt2"  # as `conf/data/*.yaml` have it
+    cache = cache_folder("openai_gpt2")
     place = (cache if folder is None else folder).expanduser() / release.folder
     base = (mirror or BASE_URL).rstrip("/")
     for file in _FILES:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slm.files.cache import cache_folder
 from slm.notices import notice
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-fPIC")
@@ -66,7 +67,7 @@ def _library() -> ctypes.CDLL | None:
     sources = sorted(Path(__file__).parent.glob("*.c"))
     try:
         compiler = _compiler()
-        cache = Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "native"
+        cache = cache_folder("native")
         file = cache / f"{_fingerprint(sources, compiler)}.so"
         if not file.is_file():
             _compile(compiler, sources, file)

@@ -100,6 +100,11 @@ def nll_and_gradient(
     return nll, gradient.to(given.dtype)
 
 
+def rows_at_once_on_a_gpu(n_rows: int, row_bytes: int) -> int:
+    """How many of `n_rows` of logits the loss holds there, at most."""
+    return max(_GPU_CHUNK_BYTES // row_bytes, -(-n_rows // _GPU_CHUNKS))
+
+
 def loss_chunks(n_rows: int, weight: Tensor) -> list[slice]:
     """Of like size, as large as memory should allow, for `nll_and_gradient` with the head's `weight` (V', C)."""
     row_bytes = weight.shape[0] * weight.element_size()
@@ -107,7 +112,7 @@ def loss_chunks(n_rows: int, weight: Tensor) -> list[slice]:
     if not has_cross_entropy(weight.device, weight.dtype):
         most = _CHUNK_ELEMENTS // weight.shape[0]
     elif weight.is_cuda:
-        most = max(_GPU_CHUNK_BYTES // row_bytes, -(-n_rows // _GPU_CHUNKS))
+        most = rows_at_once_on_a_gpu(n_rows, row_bytes)
     else:
         tile = _TILE_ROWS
         most = _CHUNK_BYTES // row_bytes // tile * tile

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slm.models.kernels.library import without_kernels
+from slm.models.modules.fused import rows_at_once_on_a_gpu
 from slm.models.modules.lora import base_names, merged_state
 from slm.study.plan.allocations import Allocations, Trace
 from slm.study.plan.flops import StepFlops, step_flops
@@ -30,7 +31,6 @@ KINDS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOSS, BACKWARD, BATCH, COPY
 # Measured (benchmarks/plan_against_truth.py): what a run on a CPU takes above its start that is no tensor of a step:
 # modules that are imported as it goes, pages of torch's code, the tokenizer, buffers of threads.
 _PROCESS = {CPU: 80 * 10**6, CUDA: 600 * 10**6}  # of a GPU CUDA's context and cuBLAS's workspace: stated, not measured
-_GPU_LOSS_BYTES, _GPU_LOSS_CHUNKS = 2**26, 8  # as `slm.models.modules.fused.loss_chunks` has it there
 
 
 @dataclass(frozen=True)
@@ -172,4 +172,4 @@ def _on_a_gpu(run: PlannedRun, trace: Trace, step: TrainingStep) -> dict[str, in
 def _loss_room(run: PlannedRun, head: Tensor, rows: int) -> int:
     """Of the logits that the loss's kernel has at a time on a GPU; without it, as here, they are fewer."""
     row_bytes = head.shape[0] * run.dtype.itemsize
-    return min(rows, max(_GPU_LOSS_BYTES // row_bytes, -(-rows // _GPU_LOSS_CHUNKS))) * row_bytes
+    return min(rows, rows_at_once_on_a_gpu(rows, row_bytes)) * row_bytes

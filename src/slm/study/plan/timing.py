@@ -18,6 +18,7 @@ from torch import Tensor
 
 import slm
 from slm.errors import UserError
+from slm.files.cache import cache_folder
 from slm.files.reading import read_json_object
 from slm.files.writing import new_file
 from slm.models.kernels.waiting import heed_others
@@ -164,4 +165,4 @@ def _place(run: PlannedRun, batch: dict[str, Any]) -> Path:
         "run": [run.precision, run.config.optimizer["_target_"], own.recompute, own.grad_clip],
     }
     key = hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()[:24]
-    return Path(os.environ.get("SLM_CACHE_DIR") or "~/.cache/slm").expanduser() / "timings" / f"{key}.json"
+    return cache_folder("timings") / f"{key}.json"

@@ -61,6 +61,12 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
+def as_one_types_it(folder: Path, here: Path | None = None) -> Path:
+    """`folder` from `here`, by default the working folder, where it lies below that."""
+    here = here or Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
 def template_time(run: Path) -> datetime | None:
     """What a run's chat template, if it writes the time, wrote from the run's start on; None of a folder of no run."""
     try:
