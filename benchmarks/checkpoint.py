@@ -61,10 +61,10 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from slm.cli.composition import CONF, VERSION_BASE
+    from slm.cli.train import checked_run
     from slm.training import runner
     from slm.training.run import checkpoint_io
     from slm.training.run.checkpoints import Checkpoints
-    from slm.training.run_config import RunConfig
 
     starts: list[float] = []
     saves: list[tuple[float, float]] = []
@@ -84,7 +84,7 @@ def measured(steps: int, overrides: list[str]) -> dict[str, Any]:
         with initialize_config_module(CONF, **VERSION_BASE):
             composed: Any = OmegaConf.to_container(compose("train", [*SHAPE, *fixed, *overrides]), resolve=True)
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stderr(sink):
-            runner.train(RunConfig.from_dict(composed), composed, overrides, more_callbacks=[Starts()])
+            runner.train(checked_run(composed), composed, overrides, more_callbacks=[Starts()])
         size = (Path(folder) / "run/checkpoints/last.ckpt").stat().st_size
     return {"torch": torch.__version__, "checkpoint_mb": round(size / 1e6, 1), **compared(starts, saves, writes)}
 

@@ -58,8 +58,7 @@ def train(overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
     from slm.cli.composition import CONF, VERSION_BASE
-    from slm.cli.train import with_implied
-    from slm.training.run_config import run_config
+    from slm.cli.train import checked_run, with_implied
     from slm.training.runner import train as run
 
     class Clock(pl.Callback):
@@ -79,7 +78,7 @@ def train(overrides: list[str]) -> None:
 
     with initialize_config_module(CONF, **VERSION_BASE):
         composed: Any = OmegaConf.to_container(compose("train", with_implied(overrides)), resolve=True)
-    clock, config, start = Clock(), run_config(composed), status("VmRSS")
+    clock, config, start = Clock(), checked_run(composed), status("VmRSS")
     run(config, composed, overrides, more_callbacks=[clock])
     ends = [at for _, at in clock.ends]
     step_s = statistics.median(after - before for before, after in itertools.pairwise(ends[1:])) if ends[2:] else 0.0

@@ -29,11 +29,11 @@ from omegaconf import OmegaConf
 
 import slm
 from slm.cli.composition import CONF, VERSION_BASE
+from slm.cli.train import checked_run
 from slm.data.batches.order import TrainBatches, window_at
 from slm.data.batches.windows import WindowDataset
 from slm.training import runner
 from slm.training.optim.parameter_groups import parameter_groups
-from slm.training.run_config import RunConfig
 
 WARMUP_STEPS = 5
 
@@ -119,7 +119,7 @@ def main() -> None:
         ]
         with initialize_config_module(CONF, **VERSION_BASE):
             composed: Any = OmegaConf.to_container(compose("train", [*fixed, *overrides]), resolve=True)
-        config = RunConfig.from_dict(composed)
+        config = checked_run(composed)
         turns = Interleaved()
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stderr(sink):
             runner.train(config, composed, overrides, more_callbacks=[turns])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, ByteSize, ConfigDict, Strict, TypeAdapter, ValidationError
 
 from slm.errors import UserError, did_you_mean, refuse, suggestion
 
@@ -54,6 +54,14 @@ def checked_file(cls: type[T], values: Mapping[str, Any], file: object, mend: st
     except UserError as error:
         found = str(error).splitlines()[0].partition(";")[0]  # not how a setting would be mended
         raise UserError(f"{file} is damaged ({found}); {mend}") from None
+
+
+def bytes_of(value: object) -> int | None:
+    """``24GiB``, ``8GB``, ``500 mb``, or a number of bytes; None of anything else, and of nothing at all."""
+    try:
+        return None if isinstance(value, bool) else int(_adapter(ByteSize).validate_python(value)) or None
+    except ValidationError:
+        return None
 
 
 def together(*builds: Callable[[], Any]) -> list[Any]:

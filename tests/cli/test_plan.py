@@ -16,7 +16,7 @@ Run = Callable[..., Any]
 def test_a_plan_says_what_the_run_then_is(run_cli: Run, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """Parameters, steps and tokens to the last one, the checkpoint's size to a few parts in a hundred; and nothing is
     left where it was typed."""
-    answer = run_cli("plan", *tiny, "json=true", "timing_s=0.1")
+    answer = run_cli("plan", *tiny, "json=true", "timing_s=0.1", "budget=1e15")
     assert (answer.status, list(tmp_path.iterdir())) == (0, []), answer.err
     assert differences("slm-plan", answer.out) == []
     said = json.loads(answer.out)
@@ -32,6 +32,8 @@ def test_a_plan_says_what_the_run_then_is(run_cli: Run, tiny: tuple[str, ...], t
     assert said["disk"]["checkpoint"] == pytest.approx(written, rel=0.2)
     assert said["time"]["measured"]
     assert sum(said["memory"]["by_kind"].values()) == said["memory"]["peak"]
+    best = said["budget"]["best"]
+    assert 13 < best["tokens"] / best["parameters"] < 30  # 20, but a width is a number of heads
 
 
 def test_a_plan_in_words(run_cli: Run, tiny: tuple[str, ...]) -> None:

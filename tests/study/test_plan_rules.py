@@ -8,7 +8,7 @@ import pytest
 
 from slm.errors import UserError
 from slm.study.plan.allocations import Event
-from slm.study.plan.budget import Budget, batch_tokens, best_for, budget_of, shape_of
+from slm.study.plan.budget import Budget, batch_tokens, budget_of
 from slm.study.plan.disk import files_at_most
 from slm.study.plan.fit import room_of
 from slm.study.plan.heap import held_at_most
@@ -47,23 +47,10 @@ def test_a_heap_grows_by_what_fits_no_hole(words: str, mib: int) -> None:
     assert mib * MIB <= held < mib * MIB + 1024
 
 
-def test_chinchilla_by_its_own_figures() -> None:
-    """Hoffmann et al. 2022: 5.76e23 FLOPs are spent on 70 B parameters and 1.4 T tokens."""
-    best = best_for(5.76e23)
-    assert best.parameters == pytest.approx(70e9, rel=0.02)
-    assert best.tokens == pytest.approx(1.4e12, rel=0.02)
-    assert 6 * best.parameters * best.tokens == pytest.approx(5.76e23)
-
-
 def test_batch_by_deepseeks_own_figure() -> None:
     """Bi et al. 2024, section 3.2: 1e20 FLOPs and about a million tokens a step; it grows by 2.12 a tenfold."""
     assert batch_tokens(1e20) == pytest.approx(1.02e6, rel=0.01)
     assert batch_tokens(1e18) / batch_tokens(1e17) == pytest.approx(10**0.3271)
-
-
-def test_a_shape_of_so_many_parameters() -> None:
-    width, layers = shape_of(85e6, 64, 64)
-    assert (width, layers) == (768, 12)  # GPT-2's
 
 
 @pytest.mark.parametrize(
@@ -110,3 +97,9 @@ def test_what_is_no_size(typed: object) -> None:
 def test_checkpoints_at_a_time(steps: int, save: int, val: int, keep: int, files: int) -> None:
     trainer = TrainerConfig(max_steps=steps, batch_size=1, log_every=1, val_every=val, save_every=save, keep=keep)
     assert files_at_most(trainer, hours=1) == files
+
+
+def test_the_checkpoint_before_the_fall_is_another() -> None:
+    trainer = TrainerConfig(max_steps=500, batch_size=1, log_every=1, val_every=250, save_every=250, keep=2)
+    assert files_at_most(trainer, hours=1, falls_at=300) == 4
+    assert files_at_most(trainer, hours=1, falls_at=250) == 3  # one of those that are kept

@@ -1,4 +1,4 @@
-"""What a budget of operations is spent on best: size, tokens and batch, by published rules. Imports no torch."""
+"""What may be spent, and the published rules by which it is spent best. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,37 +27,9 @@ class Budget:
         return self.amount * per_second if self.unit == "s" else self.amount
 
 
-@dataclass(frozen=True)
-class Best:
-    """What a budget is spent on best by the rules of this file."""
-
-    flops: float
-    parameters: float  # N, without embeddings that are only looked up
-    tokens: float  # D, to be read in all
-    batch_tokens: float  # a step
-
-    @property
-    def steps(self) -> int:
-        return max(1, round(self.tokens / self.batch_tokens))
-
-
-def best_for(flops: float) -> Best:
-    """``N = sqrt(C / 120)``: each token costs 6 N, and 20 a parameter are read."""
-    parameters = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
-    return Best(flops, parameters, TOKENS_PER_PARAMETER * parameters, batch_tokens(flops))
-
-
 def batch_tokens(flops: float) -> float:
     """Tokens of an optimizer step where `flops` are spent in all."""
     return 0.292 * flops**0.3271
-
-
-def shape_of(parameters: float, width_per_layer: float, head_dim: int) -> tuple[int, int]:
-    """Width and layers of a GPT of about so many `parameters` in its blocks, ``12 L C^2``, as wide for its depth as
-    `width_per_layer` says; the width is a multiple of `head_dim`."""
-    width = (parameters * width_per_layer / 12) ** (1 / 3)
-    width = max(1, round(width / head_dim)) * head_dim
-    return width, max(1, round(parameters / (12 * width**2)))
 
 
 def budget_of(value: object) -> Budget | None:

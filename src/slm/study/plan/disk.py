@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from slm.data.batches.datamodule import TextDataModule
 from slm.data.batches.mixture import MixtureStore
+from slm.training.optim.schedules import Schedule
 
 if TYPE_CHECKING:
     from slm.data.batches.datamodule import WindowDataModule
     from slm.training.config import TrainerConfig
+    from slm.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -28,22 +30,25 @@ class Disk:
         return self.token_store + self.checkpoints + self.model
 
 
-def disk_of(data: WindowDataModule, trainer: TrainerConfig, state: int, weights: int, lora: bool, hours: float) -> Disk:
+def disk_of(data: WindowDataModule, config: RunConfig, state: int, weights: int, hours: float) -> Disk:
     """Of a run whose checkpoint has `state` bytes and whose whole model has `weights`, that takes so many `hours`."""
-    files = files_at_most(trainer, hours)
-    return Disk(_store_bytes(data), state, files * state, weights * (2 if lora else 1))
+    falls_at = Schedule.of(config.scheduler, config.trainer.steps).last_before_fall
+    files = files_at_most(config.trainer, hours, falls_at)
+    return Disk(_store_bytes(data), state, files * state, weights * (1 if config.adapter is None else 2))
 
 
-def files_at_most(trainer: TrainerConfig, hours: float) -> int:
+def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = None) -> int:
     """Checkpoints of different steps at a time: those of every ``save_every`` steps that are kept, the best, the last
-    where it is none of them, those that stay for good, and the next one while it is written."""
+    where it is none of them, that before the rate falls, those that stay for good, and the next one while it is
+    written."""
     made = trainer.steps // trainer.save_every
     kept = made if trainer.keep == 0 else min(made, max(2, trainer.keep))
     last = 1 if trainer.steps % trainer.save_every or not made else 0
     is_another = trainer.val_every % trainer.save_every != 0 or kept < made
     best = 1 if trainer.val_every < trainer.steps and is_another else 0
+    before_fall = 1 if falls_at is not None and (falls_at % trainer.save_every or kept < made) else 0
     for_good = 0 if trainer.keep_every_hours is None else min(made, int(hours / trainer.keep_every_hours))
-    return kept + last + best + for_good + 1
+    return kept + last + best + before_fall + for_good + 1
 
 
 def _store_bytes(data: WindowDataModule) -> int:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from slm.errors import UserError
+from slm.schema import bytes_of
 from slm.study.plan.memory import Memory
 from slm.study.plan.planned import PlannedRun
-
-_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]i?|)b?", re.IGNORECASE)
 
 MemoryOf = Callable[[PlannedRun], Memory]
 
@@ -27,13 +24,9 @@ class Fit:
 
 
 def room_of(value: object) -> int | None:
-    """``24GiB``, ``8GB``, ``500 MB`` in bytes; `UserError` for anything else."""
-    if value is None:
-        return None
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if found is None or (room := int(float(found[1]) * _UNITS[found[2].lower()])) <= 0:
+    """A size in bytes, None for none; `UserError` for what is no size."""
+    room = bytes_of(value)
+    if room is None and value is not None:
         raise UserError(f"fit must be a size of memory, e.g. 24GiB or 8GB; got {value!r}")
     return room
 

@@ -87,12 +87,11 @@ def plan_of(run: PlannedRun, settings: PlanSettings) -> Plan:
     forward = timing.micro_batch * memory.flops.forward / memory.flops.training
     val_seconds = _val_batches(run, windows["val"]) * forward
     hours = trainer.steps * timing.of_step(run.micro_batches) / 3600
-    lora = run.config.adapter is not None
     return Plan(
         run,
         memory,
         timing,
-        disk_of(data, trainer, memory.state.checkpoint, memory.state.model, lora, hours),
+        disk_of(data, run.config, memory.state.checkpoint, memory.state.model, hours),
         batch["input_ids"].numel() * run.micro_batches * run.n_devices,
         windows,
         val_seconds,

@@ -88,8 +88,9 @@ def _measure(run: PlannedRun, module: Any, batch: dict[str, Any], limit_s: float
         chosen, step.batch = larger, _on(larger, run.device)
     while len(seconds) < TIMED_STEPS and time.perf_counter() < until + limit_s:
         seconds.append(seconds_of(step.micro_step, run.device))
-    step.update()  # makes the optimizer's state
-    update = min(seconds_of(step.update, run.device) for _ in range(2))
+    update = seconds_of(step.update, run.device)  # makes the optimizer's state, too
+    if update < limit_s / 2:
+        update = min(seconds_of(step.update, run.device) for _ in range(2))
     rate = flops(chosen) / statistics.median(seconds)
     return Timing(flops(batch) / rate, update, rate, _in_words(len(seconds), chosen, batch), measured=True)
 

@@ -1,15 +1,12 @@
 """The settings of a sweep: what `conf/sweep` holds, typed."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from slm.errors import refuse
-from slm.schema import FORBID_EXTRA, Count, Flag, Seed, Text, checked
+from slm.schema import FORBID_EXTRA, Count, Flag, Seed, Text, bytes_of, checked
 
-_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_MEMORY = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})")
 _STORAGES = ("postgresql://", "postgresql+psycopg://", "sqlite:///")
 
 
@@ -34,8 +31,7 @@ class SweepConfig:
     @property
     def memory_bytes(self) -> int | None:
         """Most main memory of a trial."""
-        found = _MEMORY.fullmatch(self.memory or "")
-        return int(float(found[1]) * _UNITS[found[2]]) if found else None
+        return bytes_of(self.memory)
 
 
 def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
