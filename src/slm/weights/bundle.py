@@ -18,6 +18,7 @@ from slm.files.reading import read_json_object
 from slm.files.writing import flush_file, flush_folder, new_folder
 from slm.models.config import ModelConfig
 from slm.models.inference.prepared import MODES
+from slm.models.inference.quantized import BLOCK
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing, load_tokenizer, missing_tokenizer
 from slm.weights.name_table import identity_table
@@ -40,7 +41,8 @@ def write_bundle(
     """Write a bundle beside `folder` and rename it into place: an older one is replaced whole, or stays (`OSError`).
     `facts` are plain types; `quantize` is the mode of `prepare_for_inference` if the `weights` are of its model."""
     with new_folder(folder) as partial:
-        said = {"facts": dict(facts), "quantize": quantize, "has_tokenizer": not is_missing(tokenizer)}
+        said = {"facts": dict(facts), "has_tokenizer": not is_missing(tokenizer)}
+        said |= {"quantize": quantize, "block": BLOCK if quantize else None}
         content = {"format": FORMAT, "model": config.to_dict(), **said}
         (partial / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         _save_weights(weights, partial / WEIGHTS_FILE)
@@ -83,4 +85,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} has bundle format {version}, expected {FORMAT}; read it by the version that wrote it")
     if (quantize := content.get("quantize")) not in (None, *MODES):
         raise UserError(f"{file}: quantize is {quantize!r}, known are {', '.join(MODES)}; make the bundle again")
+    if quantize is not None and content.get("block") != BLOCK:
+        again = f"slm-convert source=… quantize={quantize} out={file.parent}"
+        raise UserError(f"{file}: its weights are not in blocks of {BLOCK}, as former versions wrote them; {again}")
     return content

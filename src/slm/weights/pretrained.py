@@ -46,10 +46,11 @@ class Pretrained:
         found = self.facts.get(PUBLISHED_DTYPE)
         return found if found in ("float32", "bfloat16", "float16") else self.stored_dtype
 
-    def laid_out(self) -> nn.Module:
+    def laid_out(self, dtype: torch.dtype | None = None) -> nn.Module:
+        """On the meta device; `dtype` is that of what is computed with quantized weights."""
         model = lay_out(self.config)
         if self.quantize is not None:
-            prepare_for_inference(model, self.quantize)
+            prepare_for_inference(model.to(dtype), self.quantize)
         return model
 
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -58,7 +59,7 @@ class Pretrained:
 
     def model(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model with its weights, in eval mode; arguments and errors as for `weights`."""
-        model = self.laid_out()
+        model = self.laid_out(dtype or widest_dtype(self.table, self.tensors))
         take_weights(model, self._weights_of(model, device, dtype), torch.device(device))
         return model.eval()
 

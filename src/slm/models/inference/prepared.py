@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slm.errors import UserError
-from slm.models.inference.packed_linear import GROUP, Int4Linear, Int8Linear, NativeActivation, PackedLinear, packs
+from slm.models.inference.packed_linear import NativeActivation, PackedLinear, packs
+from slm.models.inference.quantized import BLOCK, Int4Linear, Int8Embedding, Int8Linear
 from slm.models.inference.stack import StackedStep
 from slm.models.modules.fused import kind_of
 from slm.models.modules.transformer import MultiHeadAttention, Transformer
@@ -16,9 +17,10 @@ MODES = ("int8", "int4")
 
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     """Replace the matrices of the transformer and of the head, in place. Without quantization nothing changes but the
-    order of numbers in memory, and only where that is faster. A layer whose inputs no group of 4-bit weights divides
-    gets 8 bits; 4-bit models compute in bf16. Raises `UserError` where there is no such mode, the device has no kernel
-    for it, or the model no transformer."""
+    order of numbers in memory, and only where that is faster. With it the head and the table of embeddings, which are
+    one where they are tied, have 8 bits in either mode, as has a layer whose inputs no block of 32 divides; 4-bit
+    models compute in bf16. Raises `UserError` where there is no such mode, the device has no kernel for it, or the
+    model no transformer."""
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
@@ -49,14 +51,32 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
                 parent.activation = NativeActivation(child, kind)
             if type(child) is nn.Linear:
                 setattr(parent, name, _replaced(child, quantize))
-    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    head.weight = nn.Parameter(model.head_weight.detach(), requires_grad=False)
-    model.inference_head = PackedLinear(head, shared=True) if quantize is None else _replaced(head, quantize)
+    if quantize is None:
+        model.inference_head = PackedLinear(_as_layer(model.head_weight), shared=True)
+    else:
+        _quantize_tables(model)
+
+
+def _as_layer(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    return layer
+
+
+def _quantize_tables(model: Any) -> None:
+    """The head, and the embedding with it or beside it."""
+    head, embedding = model.head_weight, getattr(model, "token_embedding", None)
+    model.inference_head = Int8Linear(_as_layer(head))
+    if type(embedding) is nn.Embedding:
+        tied = embedding.weight is head
+        table = model.inference_head if tied else Int8Linear(_as_layer(embedding.weight))
+        model.token_embedding = Int8Embedding(table, embedding.weight.dtype, tied)
+        model.output_projection = None  # `inference_head` is all of it
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:
     if mode is None:
         return PackedLinear(layer)
-    if mode == "int4" and layer.in_features % GROUP == 0 and layer.out_features % 16 == 0:
+    if mode == "int4" and layer.in_features % BLOCK == 0:
         return Int4Linear(layer)
     return Int8Linear(layer)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from slm.models.contract import Cache
 from slm.models.inference.kv_cache import KVCache
-from slm.models.inference.packed_linear import Int4Linear, Int8Linear, NativeActivation, PackedLinear
-from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, has, place, serves
+from slm.models.inference.packed_linear import NativeActivation, PackedLinear
+from slm.models.inference.quantized import Int4Linear, Int8Linear
+from slm.models.kernels.library import INT, LONG, POINTER, WIDTH, compiled, fields, place, serves
 from slm.models.modules.embeddings import Rotation
 from slm.models.modules.transformer import MLP, GatedMLP, LayerNorm, MultiHeadAttention, RMSNorm
 
@@ -48,7 +49,7 @@ class StackedStep(nn.Module):
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = [*fields(POINTER, "weight scale totals bias"), *fields(LONG, "n k"), ("kind", INT)]
+    _fields_ = [*fields(POINTER, "weight scales bias"), *fields(LONG, "n k"), ("kind", INT)]
 
 
 class _Norm(ctypes.Structure):
@@ -144,13 +145,11 @@ class Stack:
     def _linear(self, layer: Any) -> _Linear:
         if layer is None:
             return _Linear()
-        tensors: tuple[Tensor | None, ...]
-        if isinstance(layer, Int8Linear):
-            kind, tensors = 1, (layer.codes, layer.scale, layer.totals, layer.bias)
-        elif isinstance(layer, Int4Linear):
-            kind, tensors = 2, (layer.codes, layer.scales_and_offsets, None, layer.bias)
+        if isinstance(layer, Int8Linear | Int4Linear):
+            kind = 1 if isinstance(layer, Int8Linear) else 2
+            tensors = (layer.codes, layer.scales, layer.bias)
         else:
-            kind, tensors = 0, (layer.plain_weight, None, None, layer.bias)
+            kind, tensors = 0, (layer.plain_weight, None, layer.bias)
         return _Linear(*map(self._place, tensors), layer.out_features, layer.in_features, kind)
 
     def _place(self, tensor: Tensor | None) -> int | None:
@@ -177,10 +176,7 @@ def _is_known(block: Any, dtype: torch.dtype) -> bool:
 
 
 def _has_kernel(layer: nn.Module, dtype: torch.dtype) -> bool:
-    if isinstance(layer, Int8Linear):
-        known = has("int8") and layer.scale.dtype == torch.float32
-    elif isinstance(layer, Int4Linear):
-        known = has("int4")
-    else:
-        known = isinstance(layer, PackedLinear) and layer.native and layer.plain_weight.dtype == dtype
+    known = isinstance(layer, Int8Linear | Int4Linear) or (
+        isinstance(layer, PackedLinear) and layer.native and layer.plain_weight.dtype == dtype
+    )
     return known and (layer.bias is None or layer.bias.dtype == dtype)

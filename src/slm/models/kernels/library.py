@@ -29,9 +29,10 @@ POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _ARGUMENTS = {
     "product_few": "ppppillli",
     "product_tiles": "ppppllli",
-    "product_int8": "ppppppillli",
+    "product_int8": "pppppillli",
     "product_int4": "pppppillli",
-    "widen_int4": "ppplli",
+    "widen_int8": "pppilli",
+    "widen_int4": "pppilli",
     "decode_step": "p",
     "attend_prompt": "p",
     "activate": "p",
@@ -89,8 +90,8 @@ def compiled() -> ctypes.CDLL:
 
 
 def has(kind: str, *numbers: bool) -> bool:
-    """Whether this machine has a product of ``int8`` or ``int4`` weights or by bf16 ``tiles`` (AMX), or
-    ``train_attention`` of fp32 or, with True, bf16 numbers (AVX-512)."""
+    """Whether this machine has a product by bf16 ``tiles`` (AMX), or ``train_attention`` of fp32 or, with True, bf16
+    numbers (AVX-512)."""
     return library() is not None and _has(kind, *numbers)
 
 

@@ -16,25 +16,19 @@ def product_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _product("product_tiles", x, weight.shape[0], (weight, bias))
 
 
-def product_int8(x: Tensor, codes: Tensor, scale: Tensor, totals: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits. A weight is its
-    code (out, in), int8, times the scale (out,), fp32; totals (out,) int32 are the sums of the codes."""
-    return _product("product_int8", x, codes.shape[0], (codes, scale, totals, bias), (is_half(x),))
+def product_quantized(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits, in blocks of
+    32. In 8 bits, int8, codes are (out, blocks * 32) and scales (out, blocks); in 4, uint8, codes are (out, in / 2) and
+    scales (out, blocks, 2), the second of a pair the block's least value. Scales are bf16."""
+    name = "product_int4" if codes.dtype == torch.uint8 else "product_int8"
+    return _product(name, x, codes.shape[0], (codes, scales, bias), (is_half(x),))
 
 
-def product_int4(x: Tensor, codes: Tensor, scales_and_offsets: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits. A weight is
-    ``(code - 8) * scale + offset``; codes are (out, in / 2) uint8, the even one of two in the lower half, `out` a
-    multiple of 4, scales and offsets (in / 64, out, 2) bf16."""
-    return _product("product_int4", x, codes.shape[0], (codes, scales_and_offsets, bias), (is_half(x),))
-
-
-def widened_int4(codes: Tensor, scales_and_offsets: Tensor) -> Tensor:
-    """The weights (out, in) in bf16; arguments as for `product_int4`."""
-    out_features, half = codes.shape
-    weight = torch.empty((out_features, 2 * half), dtype=torch.bfloat16)
-    places = map(place, (codes, scales_and_offsets, weight))
-    compiled().widen_int4(*places, out_features, 2 * half, torch.get_num_threads())
+def widened(codes: Tensor, scales: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+    """The weights (out, in), fp32 or bf16; codes and scales as for `product_quantized`."""
+    weight = torch.empty((codes.shape[0], in_features), dtype=dtype)
+    widen = compiled().widen_int4 if codes.dtype == torch.uint8 else compiled().widen_int8
+    widen(*map(place, (codes, scales, weight)), is_half(weight), *weight.shape, torch.get_num_threads())
     return weight
 
 

@@ -4,7 +4,7 @@
 #include <math.h>
 
 typedef struct {
-    const void *weight, *scale, *totals, *bias;
+    const void *weight, *scales, *bias;
     long n, k;
     int kind;  // of the weights: 0 fp32 or bf16, 1 int8, 2 int4
 } Linear;
@@ -33,9 +33,9 @@ typedef struct {
 
 static int multiply(const Step *s, const Linear *w, const void *x, void *y) {
     if (w->kind == 1)
-        return product_int8(w->weight, w->scale, w->totals, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
+        return product_int8(w->weight, w->scales, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
     if (w->kind == 2)
-        return product_int4(w->weight, w->scale, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
+        return product_int4(w->weight, w->scales, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
     if (s->half && w->n >= 32 && w->k % 32 == 0 && has_tiles())
         return product_tiles(w->weight, w->bias, x, y, s->rows, w->n, w->k, s->threads);
     return product_few(w->weight, w->bias, x, y, s->half, s->rows, w->n, w->k, s->threads);
