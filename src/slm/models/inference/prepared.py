@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slm.errors import UserError
 from slm.models.inference.packed_linear import NativeActivation, PackedLinear, packs
-from slm.models.inference.quantized import BLOCK, Int4Linear, Int8Embedding, Int8Linear
+from slm.models.inference.quantized import Int4Linear, Int8Embedding, Int8Linear
 from slm.models.inference.stack import StackedStep
 from slm.models.modules.fused import kind_of
 from slm.models.modules.transformer import MultiHeadAttention, Transformer
@@ -18,9 +18,8 @@ MODES = ("int8", "int4")
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     """Replace the matrices of the transformer and of the head, in place. Without quantization nothing changes but the
     order of numbers in memory, and only where that is faster. With it the head and the table of embeddings, which are
-    one where they are tied, have 8 bits in either mode, as has a layer whose inputs no block of 32 divides; 4-bit
-    models compute in bf16. Raises `UserError` where there is no such mode, the device has no kernel for it, or the
-    model no transformer."""
+    one where they are tied, have 8 bits in either mode; 4-bit models compute in bf16. Raises `UserError` where there
+    is no such mode, the device has no kernel for it, or the model no transformer."""
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
@@ -75,8 +74,5 @@ def _quantize_tables(model: Any) -> None:
 
 
 def _replaced(layer: nn.Linear, mode: str | None) -> nn.Module:
-    if mode is None:
-        return PackedLinear(layer)
-    if mode == "int4" and layer.in_features % BLOCK == 0:
-        return Int4Linear(layer)
-    return Int8Linear(layer)
+    kinds: dict[str | None, type[nn.Module]] = {None: PackedLinear, "int8": Int8Linear, "int4": Int4Linear}
+    return kinds[mode](layer)

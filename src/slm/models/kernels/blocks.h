@@ -1,5 +1,5 @@
-// Quantized weights meet activations in blocks of 32 inputs: both are small integers with a step for each block, so that
-// one large number coarsens its 31 neighbours alone.
+// Quantized weights meet activations in blocks of 32 inputs: small integers with a step for each block, of activations
+// for each half of one, so that a large number coarsens its 15 neighbours alone.
 #pragma once
 #include "vectors.h"
 #include <math.h>
@@ -8,110 +8,153 @@ enum { BLOCK = 32 };
 
 typedef float eights __attribute__((vector_size(32), aligned(4)));
 typedef int32_t whole_eights __attribute__((vector_size(32), aligned(4)));
+typedef uint32_t word_eights __attribute__((vector_size(32), aligned(4)));
+typedef uint16_t half_eights __attribute__((vector_size(16), aligned(2)));
 typedef int8_t codes_of_16 __attribute__((vector_size(16), aligned(1)));
 
+// 32 codes of weights are four of each of eight outputs, and meet the same four of a row of x.
 #ifdef __AVX2__
 #include <immintrin.h>
 
 typedef __m256i codes_of_32;
 
-INLINE codes_of_32 load_codes(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE codes_of_32 load_codes(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
-// Two codes of 0 .. 15 a byte: the lower halves of 16 bytes are a block's first 16 weights.
-INLINE codes_of_32 load_half_codes(const uint8_t *p) {
-    const __m128i pairs = _mm_loadu_si128((const __m128i *)p), low = _mm_set1_epi8(15);
-    const __m128i first = _mm_and_si128(pairs, low), last = _mm_and_si128(_mm_srli_epi16(pairs, 4), low);
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(first), last, 1);
+INLINE codes_of_32 four_repeated(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
 }
 
-// Eight sums of four products each; w 0 .. 127, x -127 .. 127, so that pairs of products fit into 16 bits.
-INLINE whole_eights dot_unsigned(codes_of_32 w, codes_of_32 x) {
+INLINE codes_of_32 lower_halves(codes_of_32 pairs) { return _mm256_and_si256(pairs, _mm256_set1_epi8(15)); }
+INLINE codes_of_32 upper_halves(codes_of_32 pairs) { return lower_halves(_mm256_srli_epi16(pairs, 4)); }
+
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return (whole_eights)_mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
+#define DOTS(sums, w, x) _mm256_dpbusd_epi32(sums, w, x)
 #elif defined(__AVXVNNI__)
-    return (whole_eights)_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w, x);
+#define DOTS(sums, w, x) _mm256_dpbusd_avx_epi32(sums, w, x)
+#endif
+
+// sums + w x for w -127 .. 127.
+INLINE codes_of_32 with_8_bits(codes_of_32 sums, codes_of_32 w, codes_of_32 x) {
+    const codes_of_32 size = _mm256_abs_epi8(w), turned = _mm256_sign_epi8(x, w);
+#ifdef DOTS
+    return DOTS(sums, size, turned);
 #else
-    return (whole_eights)_mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
+    const __m256i pairs = _mm256_maddubs_epi16(size, turned);  // at most 2 * 127 * 127
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #endif
 }
 
-INLINE whole_eights dot_signed(codes_of_32 w, codes_of_32 x) {
-    return dot_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+// The same for w 0 .. 15; of at most eight, sums fit into 16 bits, and are brought to 32 by `in_32_bits`.
+INLINE codes_of_32 with_4_bits(codes_of_32 sums, codes_of_32 w, codes_of_32 x) {
+#ifdef DOTS
+    return DOTS(sums, w, x);
+#else
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(w, x));
+#endif
+}
+
+INLINE codes_of_32 in_32_bits(codes_of_32 sums) {
+#ifdef DOTS
+    return sums;
+#else
+    return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+#endif
 }
 
 #else
 
 typedef int8_t codes_of_32 __attribute__((vector_size(32), aligned(1)));
 
-INLINE codes_of_32 load_codes(const int8_t *p) { return *(const codes_of_32 *)p; }
+INLINE codes_of_32 load_codes(const void *p) { return *(const codes_of_32 *)p; }
 
-INLINE codes_of_32 load_half_codes(const uint8_t *p) {
+INLINE codes_of_32 four_repeated(const int8_t *p) {
     codes_of_32 codes;
-    for (int t = 0; t < BLOCK / 2; t++) codes[t] = p[t] & 15, codes[t + BLOCK / 2] = p[t] >> 4;
+    for (int t = 0; t < 32; t++) codes[t] = p[t % 4];
     return codes;
 }
 
-INLINE whole_eights dot_signed(codes_of_32 w, codes_of_32 x) {
-    whole_eights sums = {0};
-    for (int t = 0; t < BLOCK; t++) sums[t / 4] += w[t] * x[t];
-    return sums;
+INLINE codes_of_32 lower_halves(codes_of_32 pairs) { return pairs & 15; }
+INLINE codes_of_32 upper_halves(codes_of_32 pairs) { return (pairs >> 4) & 15; }
+
+INLINE codes_of_32 with_8_bits(codes_of_32 sums, codes_of_32 w, codes_of_32 x) {
+    whole_eights found = (whole_eights)sums;
+    for (int t = 0; t < 32; t++) found[t / 4] += w[t] * x[t];
+    return (codes_of_32)found;
 }
 
-INLINE whole_eights dot_unsigned(codes_of_32 w, codes_of_32 x) { return dot_signed(w, x); }
+INLINE codes_of_32 with_4_bits(codes_of_32 sums, codes_of_32 w, codes_of_32 x) { return with_8_bits(sums, w, x); }
+INLINE codes_of_32 in_32_bits(codes_of_32 sums) { return sums; }
 
 #endif
 
-// The order of this sum is fixed, so a result does not depend on how rows and columns were grouped.
-INLINE float sum_of_eight(eights v) {
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+INLINE eights as_numbers(codes_of_32 sums) { return __builtin_convertvector((whole_eights)sums, eights); }
+
+typedef uint16_t fp16;
+
+// Eight fp16 numbers; none is infinite.
+INLINE eights eight_fp16(const fp16 *p) {
+#ifdef __F16C__
+    return (eights)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#else
+    half_eights bits;
+    memcpy(&bits, p, sizeof bits);
+    const word_eights all = __builtin_convertvector(bits, word_eights);
+    const eights size = (eights)((all & 0x7fff) << 13) * 0x1p112f;  // the exponents' biases differ by 112
+    return (eights)((word_eights)size | (all & 0x8000) << 16);
+#endif
 }
 
 INLINE long blocks_of(long k) { return (k + BLOCK - 1) / BLOCK; }
 
 // Rows of activations in blocks; the last block of a row is filled up with zeros.
 typedef struct {
-    int8_t *codes;         // (rows, blocks, 32): round(x / step), -127 .. 127
-    float *steps, *sums;   // (rows, blocks): max |x| / 127, nan if there is one in the block; step * sum of codes
+    int8_t *codes;  // (rows, blocks, 32): round(x / step), -127 .. 127
+    float *steps;   // (rows, blocks, 2), of each half: max |x| / 127, nan if there is one in it
+    float *sums;    // (rows, blocks): of step * code
 } Rows;
 
 // Room for `m` rows of `k`, in the calling thread's scratch; codes are NULL where there is none.
 INLINE Rows room_for_rows(long m, long k) {
     const size_t blocks = (size_t)m * blocks_of(k);
-    float *steps = scratch(blocks * (2 * sizeof(float) + BLOCK));
+    float *steps = scratch(blocks * (3 * sizeof(float) + BLOCK));
     if (!steps) return (Rows){0};
-    return (Rows){(int8_t *)(steps + 2 * blocks), steps, steps + blocks};
+    return (Rows){(int8_t *)(steps + 3 * blocks), steps, steps + 2 * blocks};
 }
 
-INLINE void block_in_8_bits(const floats *x, int8_t *codes, float *step, float *sum) {
-    const floats sizes[2] = {(floats)((words)x[0] & 0x7fffffff), (floats)((words)x[1] & 0x7fffffff)};
-    const floats larger = choose(sizes[1] > sizes[0], sizes[1], sizes[0]);
-    const ints odd = (x[0] != x[0]) | (x[1] != x[1]);
+// 16 numbers as codes; the sum of what these stand for.
+INLINE float in_8_bits(const floats x, int8_t *codes, float *step) {
+    const floats sizes = (floats)((words)x & 0x7fffffff);
+    const ints odd = x != x;
     float peak = 1e-12f;
-    int nan = 0;
-    for (int t = 0; t < LANES; t++) peak = larger[t] > peak ? larger[t] : peak, nan |= odd[t];
+    int nan = 0, total = 0;
+    for (int t = 0; t < LANES; t++) peak = sizes[t] > peak ? sizes[t] : peak, nan |= odd[t];
     const float by = nan ? 0 : 127 / peak;
-    whole_eights total = {0};
-    for (int part = 0; part < 2; part++) {
-        // cut, it is rounded, half a step upwards; the result lies above 0, where cutting goes down
-        const ints at = __builtin_convertvector(x[part] * by + 128.5f, ints) - 128;
-        const codes_of_16 found = __builtin_convertvector(at, codes_of_16);
-        memcpy(codes + part * LANES, &found, sizeof found);
-        for (int t = 0; t < LANES; t++) total[t % 8] += found[t];
-    }
+    // cut, it is rounded, half a step upwards; the number lies above 0, where cutting goes down
+    const ints at = __builtin_convertvector(x * by + 128.5f, ints) - 128;
+    const codes_of_16 found = __builtin_convertvector(at, codes_of_16);
+    memcpy(codes, &found, sizeof found);
+    for (int t = 0; t < LANES; t++) total += found[t];
     *step = nan ? NAN : peak / 127;
-    *sum = *step * (float)(((total[0] + total[4]) + (total[2] + total[6])) + ((total[1] + total[5]) + (total[3] + total[7])));
+    return *step * (float)total;
 }
 
 // Row `j` of x, (m, k) fp32 or (`half`) bf16.
 INLINE void row_in_blocks(const void *x, int half, long j, long k, const Rows *rows) {
-    const long blocks = blocks_of(k), at = j * blocks;
+    const long blocks = blocks_of(k);
     for (long g = 0; g < blocks; g++) {
-        const long start = g * BLOCK, left = k - start;
-        floats parts[2] = {{0}, {0}};
-        if (left >= BLOCK)
-            for (int part = 0; part < 2; part++) parts[part] = load(x, half, j * k + start + part * LANES);
-        else
-            for (long t = 0; t < left; t++) parts[t / LANES][t % LANES] = get(x, half, j * k + start + t);
-        block_in_8_bits(parts, rows->codes + (at + g) * BLOCK, rows->steps + at + g, rows->sums + at + g);
+        const long at = j * blocks + g;
+        float sum = 0;
+        for (long part = 0; part < 2; part++) {
+            const long start = g * BLOCK + part * LANES;
+            floats own = {0};
+            if (k - start >= LANES)
+                own = load(x, half, j * k + start);
+            else
+                for (long t = 0; t < k - start; t++) own[t] = get(x, half, j * k + start + t);
+            sum += in_8_bits(own, rows->codes + at * BLOCK + part * LANES, rows->steps + 2 * at + part);
+        }
+        rows->sums[at] = sum;
     }
 }

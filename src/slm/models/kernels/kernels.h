@@ -10,12 +10,10 @@ int product_few(const void *w, const void *bias, const void *x, void *y, int hal
 int has_tiles(void);
 int product_tiles(const uint16_t *w, const uint16_t *bias, const uint16_t *x, uint16_t *y, long m, long n, long k,
                   int threads);
-// Weights in blocks of 32 of a row, the last filled up: in 8 bits `code * scale`, `scales` (n, blocks); in 4 bits, two
-// codes a byte, a block's first 16 in the lower halves, `code * scale + least`, `scales` (n, blocks, 2) and k a multiple
-// of 32. Scales are bf16; x, b, y fp32 or (`half`) bf16.
-int product_int8(const int8_t *codes, const uint16_t *scales, const void *bias, const void *x, void *y, int half,
+// Weights in blocks of 32 inputs, in the order that product_quantized.c says; x, b, y fp32 or (`half`) bf16.
+int product_int8(const void *codes, const uint16_t *scales, const void *bias, const void *x, void *y, int half,
                  long m, long n, long k, int threads);
-int product_int4(const uint8_t *codes, const uint16_t *scales, const void *bias, const void *x, void *y, int half,
+int product_int4(const void *codes, const uint16_t *scales, const void *bias, const void *x, void *y, int half,
                  long m, long n, long k, int threads);
 
 typedef struct {

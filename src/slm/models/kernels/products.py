@@ -16,17 +16,16 @@ def product_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _product("product_tiles", x, weight.shape[0], (weight, bias))
 
 
-def product_quantized(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+def product_quantized(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
     """(..., in) to (..., out) in the dtype of `x` and `bias`, fp32 or bf16; rows are brought to 8 bits, in blocks of
-    32. In 8 bits, int8, codes are (out, blocks * 32) and scales (out, blocks); in 4, uint8, codes are (out, in / 2) and
-    scales (out, blocks, 2), the second of a pair the block's least value. Scales are bf16."""
+    32. Codes and fp16 scales lie as in `Int8Linear` (codes int8) or `Int4Linear` (codes uint8)."""
     name = "product_int4" if codes.dtype == torch.uint8 else "product_int8"
-    return _product(name, x, codes.shape[0], (codes, scales, bias), (is_half(x),))
+    return _product(name, x, out_features, (codes, scales, bias), (is_half(x),))
 
 
-def widened(codes: Tensor, scales: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+def widened(codes: Tensor, scales: Tensor, out_features: int, in_features: int, dtype: torch.dtype) -> Tensor:
     """The weights (out, in), fp32 or bf16; codes and scales as for `product_quantized`."""
-    weight = torch.empty((codes.shape[0], in_features), dtype=dtype)
+    weight = torch.empty((out_features, in_features), dtype=dtype)
     widen = compiled().widen_int4 if codes.dtype == torch.uint8 else compiled().widen_int8
     widen(*map(place, (codes, scales, weight)), is_half(weight), *weight.shape, torch.get_num_threads())
     return weight
