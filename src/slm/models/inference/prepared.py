@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slm.errors import UserError
@@ -18,8 +17,8 @@ MODES = ("int8", "int4")
 def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
     """Replace the matrices of the transformer and of the head, in place. Without quantization nothing changes but the
     order of numbers in memory, and only where that is faster. With it the head and the table of embeddings, which are
-    one where they are tied, have 8 bits in either mode; 4-bit models compute in bf16. Raises `UserError` where there
-    is no such mode, the device has no kernel for it, or the model no transformer."""
+    one where they are tied, have 8 bits in either mode. Raises `UserError` where there is no such mode, the device has
+    no kernel for it, or the model no transformer."""
     if quantize is not None and quantize not in MODES:
         raise UserError(f"quantize must be one of {', '.join(MODES)}, or left out; got '{quantize}'")
     weight = model.head_weight
@@ -37,8 +36,6 @@ def prepare_for_inference(model: Any, quantize: str | None = None) -> None:
         if quantize is None:
             return
         raise UserError(f"quantize={quantize}: {type(model).__name__} has no `transformer` with layers to replace")
-    if quantize == "int4":
-        model.to(torch.bfloat16)
     # a list of all modules would keep every replaced layer, and its weights, until the last one is done
     for parent in [module for module in transformer.modules() if type(module) is not nn.Linear]:
         if isinstance(parent, Transformer):

@@ -4,13 +4,12 @@
 #include "vectors.h"
 #include <math.h>
 
-enum { BLOCK = 32 };
+enum { BLOCK = 32, HALF = BLOCK / 2 };
 
 typedef float eights __attribute__((vector_size(32), aligned(4)));
 typedef int32_t whole_eights __attribute__((vector_size(32), aligned(4)));
 typedef uint32_t word_eights __attribute__((vector_size(32), aligned(4)));
 typedef uint16_t half_eights __attribute__((vector_size(16), aligned(2)));
-typedef int8_t codes_of_16 __attribute__((vector_size(16), aligned(1)));
 
 // 32 codes of weights are four of each of eight outputs, and meet the same four of a row of x.
 #ifdef __AVX2__
@@ -123,19 +122,21 @@ INLINE Rows room_for_rows(long m, long k) {
     return (Rows){(int8_t *)(steps + 3 * blocks), steps, steps + 2 * blocks};
 }
 
-// 16 numbers as codes; the sum of what these stand for.
-INLINE float in_8_bits(const floats x, int8_t *codes, float *step) {
-    const floats sizes = (floats)((words)x & 0x7fffffff);
-    const ints odd = x != x;
+// Half a block of numbers as codes; the sum of what these stand for.
+INLINE float in_8_bits(const float x[HALF], int8_t *codes, float *step) {
     float peak = 1e-12f;
     int nan = 0, total = 0;
-    for (int t = 0; t < LANES; t++) peak = sizes[t] > peak ? sizes[t] : peak, nan |= odd[t];
+    for (int t = 0; t < HALF; t++) {
+        const float size = x[t] < 0 ? -x[t] : x[t];
+        peak = size > peak ? size : peak;
+        nan |= x[t] != x[t];
+    }
     const float by = nan ? 0 : 127 / peak;
-    // cut, it is rounded, half a step upwards; the number lies above 0, where cutting goes down
-    const ints at = __builtin_convertvector(x * by + 128.5f, ints) - 128;
-    const codes_of_16 found = __builtin_convertvector(at, codes_of_16);
-    memcpy(codes, &found, sizeof found);
-    for (int t = 0; t < LANES; t++) total += found[t];
+    for (int t = 0; t < HALF; t++) {
+        // cut, it is rounded, half a step upwards; the number lies above 0, where cutting goes down
+        codes[t] = (int8_t)((int)__builtin_fmaf(x[t], by, 128.5f) - 128);
+        total += codes[t];
+    }
     *step = nan ? NAN : peak / 127;
     return *step * (float)total;
 }
@@ -147,13 +148,13 @@ INLINE void row_in_blocks(const void *x, int half, long j, long k, const Rows *r
         const long at = j * blocks + g;
         float sum = 0;
         for (long part = 0; part < 2; part++) {
-            const long start = g * BLOCK + part * LANES;
-            floats own = {0};
-            if (k - start >= LANES)
-                own = load(x, half, j * k + start);
+            const long start = g * BLOCK + part * HALF;
+            float own[HALF] = {0};
+            if (k - start >= HALF)
+                for (long t = 0; t < HALF; t += LANES) store(own, 0, t, load(x, half, j * k + start + t));
             else
                 for (long t = 0; t < k - start; t++) own[t] = get(x, half, j * k + start + t);
-            sum += in_8_bits(own, rows->codes + at * BLOCK + part * LANES, rows->steps + 2 * at + part);
+            sum += in_8_bits(own, rows->codes + at * BLOCK + part * HALF, rows->steps + 2 * at + part);
         }
         rows->sums[at] = sum;
     }
