@@ -18,8 +18,9 @@ import slm
 from slm.errors import UserError
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
-from slm.models.inference.packed_linear import GROUP, Int4Linear, Int8Linear, PackedLinear, four_bits, packs
+from slm.models.inference.packed_linear import PackedLinear, packs
 from slm.models.inference.prepared import prepare_for_inference
+from slm.models.inference.quantized import BLOCK, Int4Linear, Int8Embedding, Int8Linear, four_bits
 from slm.weights.bundle import write_bundle
 
 
@@ -46,32 +47,56 @@ def test_products_are_close_and_shapes_kept(kind: Callable[[nn.Linear], nn.Modul
     assert quantized(torch.zeros(1, 128)).isfinite().all()
 
 
-def test_an_8_bit_row_is_the_same_in_any_batch() -> None:
+def weights_of(quantized: Any) -> torch.Tensor:
+    """(out, in), what the codes stand for."""
+    return quantized.rows(torch.arange(quantized.out_features))
+
+
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+def test_a_row_is_the_same_in_any_batch(kind: Callable[[nn.Linear], Any]) -> None:
     """To the last bit: a scale for all rows together would make a text depend on its neighbours."""
-    quantized = Int8Linear(layer())
+    quantized = kind(layer())
     x = torch.randn(9, 128) * torch.logspace(-3, 3, 9)[:, None]
     assert all(torch.equal(quantized(x[i : i + 1]), quantized(x)[i : i + 1]) for i in range(9))
 
 
-def test_an_8_bit_product_is_the_exact_one_of_its_codes() -> None:
-    quantized = Int8Linear(layer())
-    x = torch.randn(5, 128)
-    step = x.abs().amax(1, keepdim=True) / 127
-    codes = torch.floor(x / step + 0.5).clamp(-127, 127)
-    expected = (codes.double() @ quantized.codes.double().T) * quantized.scale.double() * step.double()
-    torch.testing.assert_close(quantized(x), (expected + quantized.bias.double()).float(), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+@pytest.mark.parametrize(("inputs", "outputs"), [(128, 48), (70, 13), (1, 3)])
+def test_many_rows_are_multiplied_by_the_weights_themselves(kind: Any, inputs: int, outputs: int) -> None:
+    """Of sizes that no block divides, too."""
+    quantized = kind(layer(inputs=inputs, outputs=outputs))
+    x = torch.randn(40, inputs)
+    expected = x @ weights_of(quantized).T + quantized.bias
+    torch.testing.assert_close(quantized(x), expected, rtol=1e-4, atol=1e-5)
+    assert share(weights_of(quantized), layer(inputs=inputs, outputs=outputs).weight) < 0.1
 
 
-def test_4_bit_codes_bring_the_weights_back() -> None:
-    """Each group by a scale and an offset of its own; clipping a group's ends only ever lowers the error."""
+def test_4_bits_bring_the_weights_back() -> None:
+    """Each block by a scale and a least value of its own, nearer than by its ends alone."""
     weight = torch.randn(32, 128, generator=torch.Generator().manual_seed(0))
-    codes, scale, offset = four_bits(weight)
+    codes, scales = four_bits(weight)
     assert codes.max() <= 15
-    groups = codes.unflatten(1, (-1, GROUP)).float()
-    back = ((groups - 8) * scale.t()[..., None] + offset.t()[..., None]).flatten(1)
-    assert share(back, weight) < 0.095
-    packed = Int4Linear(nn.Linear(128, 32, bias=False).requires_grad_(False))
-    assert packed.codes.shape == (32, 64)
+    blocks = codes.unflatten(1, (-1, BLOCK)).float()
+    back = (blocks * scales[..., :1] + scales[..., 1:]).flatten(1)
+    low, high = weight.unflatten(1, (-1, BLOCK)).aminmax(dim=2, keepdim=True)
+    step = (high - low) / 15
+    plain = (((weight.unflatten(1, (-1, BLOCK)) - low) / step).round() * step + low).flatten(1)
+    assert share(back, weight) < 0.97 * share(plain, weight)
+
+
+def test_what_lies_on_a_grid_stays_what_it_is() -> None:
+    """GGUF's Q8_0 and Q4_1: a file's own numbers are kept to the last bit."""
+    draw = torch.Generator().manual_seed(0)
+    scale = torch.rand(24, 4, 1, generator=draw).half().float() / 64
+    ends = {8: (-127, 127), 4: (0, 15)}
+    for kind, bits in ((Int8Linear, 8), (Int4Linear, 4)):
+        low, high = ends[bits]
+        codes = torch.randint(low, high + 1, (24, 4, BLOCK), generator=draw)
+        codes[..., 0], codes[..., 1] = low, high
+        least = torch.randn(24, 4, 1, generator=draw).half().float() / 16 if bits == 4 else 0
+        plain = layer(inputs=4 * BLOCK, outputs=24)
+        plain.weight = nn.Parameter((codes * scale + least).flatten(1), requires_grad=False)
+        assert torch.equal(weights_of(kind(plain)), plain.weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -99,22 +124,47 @@ def test_a_loaded_models_state_is_the_stored_one(tiny_run: Path, tmp_path: Path,
         assert torch.equal(slm.load(tmp_path / "again", device="cpu").model(ids), lm.model(ids))
 
 
-def test_a_layer_that_no_group_divides_gets_8_bits() -> None:
-    model = build_model(
-        ModelConfig.from_dict(
-            {
-                "name": "gpt",
-                "params": {"max_seq_len": 8, "vocab_size": 64},
-                "modules": {"transformer": {"dim": 64, "n_layers": 1, "n_heads": 2, "mlp_dim": 80}},
-            }
-        )
-    )
-    prepare_for_inference(model, "int4")
-    kinds = {
-        name.split(".")[-1]: type(m) for name, m in model.named_modules() if isinstance(m, Int4Linear | Int8Linear)
+def small_model(tied: bool) -> Any:
+    modules = {
+        "transformer": {"dim": 64, "n_layers": 1, "n_heads": 2, "mlp_dim": 80},
+        "output_projection": {"tie_weights": tied},
     }
-    four = ("qkv", "out_proj", "up_proj", "inference_head")
-    assert kinds == {**dict.fromkeys(four, Int4Linear), "down_proj": Int8Linear}
+    shape = {"name": "gpt", "params": {"max_seq_len": 8, "vocab_size": 64}, "modules": modules}
+    return build_model(ModelConfig.from_dict(shape))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_head_and_embedding_have_8_bits_and_are_stored_once(tied: bool) -> None:
+    """A file of 8-bit weights held the table a second time, whole."""
+    plain = small_model(tied).eval().requires_grad_(False)
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        expected = plain(ids)
+    model = copy.deepcopy(plain)
+    prepare_for_inference(model, "int4")
+    kinds = {type(module) for name, module in model.named_modules() if isinstance(module, Int4Linear | Int8Linear)}
+    assert kinds == {Int4Linear, Int8Linear}
+    assert type(model.token_embedding) is Int8Embedding
+    assert type(model.inference_head) is Int8Linear
+    tables = [name for name in model.state_dict() if name.endswith("codes") and "transformer" not in name]
+    assert tables == ([] if tied else ["token_embedding.table.codes"]) + ["inference_head.codes"]
+    assert model.state_dict().keys().isdisjoint({"token_embedding.weight", "output_projection.weight"})
+    assert share(model.token_embedding(ids), plain.token_embedding(ids)) < 0.01
+    with torch.no_grad():
+        assert share(model(ids), expected) < 0.2
+        assert model.bfloat16()(ids).dtype == torch.bfloat16
+
+
+def test_a_bundle_with_a_scale_a_row_is_refused(run_cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    """As former versions wrote them."""
+    assert run_cli("convert", f"source={tiny_run}", "quantize=int8", "out=small").status == 0
+    config = tmp_path / "small/config.json"
+    content = json.loads(config.read_text())
+    del content["block"]
+    config.write_text(json.dumps(content))
+    outcome = run_cli("generate", "model_dir=small", "prompt=x")
+    assert outcome.status == 2
+    assert "not in blocks of 32" in outcome.err
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])

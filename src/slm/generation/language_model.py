@@ -168,17 +168,24 @@ def load(
             adapter, a checkpoint of nanoGPT or litgpt, a folder with GPT-2's released files, the name of such a release
             (``gpt2-124m``) or a name on the Hugging Face hub.
         device: by default a GPU if there is one, else the CPU.
-        dtype: of the weights; by default bf16 on a GPU that has it, else as stored, but fp32 for fp16 on a CPU.
+        dtype: of the weights; by default bf16 on a GPU that has it, else as stored, but on a CPU fp32 for fp16, and
+            with ``int4`` bf16 where the CPU multiplies it, else fp32.
         quantize: ``int8`` or ``int4`` weights; by default none, or what a quantized bundle has.
         base: of a PEFT adapter, the model that it was trained beside; by default the one it names, if that is here.
     """
     heed_others()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     opened = open_source(source if isinstance(source, Source) else find_source(source, base=base))
-    if dtype is None and place.type == "cuda" and torch.cuda.is_bf16_supported():
-        dtype = torch.bfloat16
-    if dtype is None and place.type == "cpu" and widest_dtype(opened.table, opened.tensors) == torch.float16:
-        dtype = torch.float32
-    model: Any = opened.model(place, dtype)
+    stored = widest_dtype(opened.table, opened.tensors)
+    model: Any = opened.model(place, dtype or _usual_dtype(stored, place, quantize or opened.quantize))
     prepare_for_inference(model, quantize)
     return LanguageModel(model, opened.tokenizer, opened.facts)
+
+
+def _usual_dtype(stored: torch.dtype, place: torch.device, quantize: str | None) -> torch.dtype | None:
+    """Of the weights on a device; None as they are."""
+    if place.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    if place.type == "cpu" and quantize == "int4":  # the fastest there is
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.float32 if place.type == "cpu" and stored == torch.float16 else None

@@ -10,7 +10,7 @@
 #ifdef __AVX512F__
 enum { COLUMNS = 6, ROWS = 4 };
 #else
-enum { COLUMNS = 3, ROWS = 1 };
+enum { COLUMNS = 4, ROWS = 2 };
 #endif
 enum { ALONE = 8, FEW = 4 };  // places in W from which to read at once: a core reads memory faster from several
 
@@ -31,7 +31,7 @@ INLINE void tile(const int columns, const int rows, const int half, const void *
             xs[j] = load(x, 0, j * k + t);
             HELD(xs[j]);
         }
-        if (passes && (!half || t % (2 * LANES) == 0))
+        if (passes && t * size % 64 == 0)  // once a line of the cache
             for (int i = pass; i < columns; i += passes) __builtin_prefetch(ahead + (i * k + t) * size, 0, 2);
 #pragma GCC unroll 8
         for (int i = 0; i < columns; i++) {

@@ -231,7 +231,8 @@ typedef struct {
 
 // Scores to weights, gradients of weights to those of scores; `diagonal`: no query sees a key after its own place.
 INLINE void weigh_tile(const int half, const int diagonal, const float *norms, const float *own, float scale, const Tile *r) {
-    const floats places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const float first[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const floats places = load(first, 0, 0);
     for (long i = 0; i < TILE; i += 2)
         for (long s = 0; s < TILE; s += LANES) {
             floats weights[2], grads[2];
