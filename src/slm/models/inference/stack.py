@@ -145,6 +145,7 @@ class Stack:
     def _linear(self, layer: Any) -> _Linear:
         if layer is None:
             return _Linear()
+        tensors: tuple[Tensor | None, ...]
         if isinstance(layer, Int8Linear | Int4Linear):
             kind = 1 if isinstance(layer, Int8Linear) else 2
             tensors = (layer.codes, layer.scales, layer.bias)
