@@ -18,7 +18,7 @@ from slm.models.modules.fused import rows_at_once_on_a_gpu
 from slm.models.modules.lora import base_names, merged_state
 from slm.study.plan.allocations import Allocations, Trace
 from slm.study.plan.flops import StepFlops, step_flops
-from slm.study.plan.heap import held_at_most
+from slm.study.plan.heap import held_at_most, seeks_more
 from slm.study.plan.planned import CPU, CUDA, PlannedRun, parameter_counts
 from slm.study.plan.step import TrainingStep
 from slm.training.process import MAPPED_FROM
@@ -156,7 +156,7 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 
 
 def _on_the_host(run: PlannedRun, trace: Trace, step: TrainingStep) -> dict[str, int]:
-    held = held_at_most(trace.events, MAPPED_FROM)
+    held = held_at_most(trace.events, MAPPED_FROM, seeks_more())
     return {**trace.at_peak, ALLOCATOR: max(0, held - trace.peak), PROCESS: _PROCESS[CPU]}
 
 
