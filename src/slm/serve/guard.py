@@ -84,7 +84,8 @@ def _name(host: str) -> str:
 
 def _fits(authorization: str, key: str) -> bool:
     scheme, _, given = authorization.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())
+    sent = given.strip().encode("latin-1")  # headers are read so; a key is UTF-8
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent, key.encode())
 
 
 def _refused(message: str, status: int, code: str | None = None, headers: dict[str, str] | None = None) -> ASGIApp:

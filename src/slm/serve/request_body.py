@@ -14,7 +14,7 @@ from slm.schema import checked
 from slm.serve.request_error import RequestError
 
 T = TypeVar("T")
-_SECONDS = 30.0
+SECONDS = 30.0
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
 
@@ -27,9 +27,9 @@ async def read_body(request: Request, cls: type[T], most: int) -> T:
     if length.isdecimal() and int(length[:20]) > most:
         raise _too_large(most)
     try:
-        raw = await asyncio.wait_for(_bounded(request, most), _SECONDS)
+        raw = await asyncio.wait_for(_bounded(request, most), SECONDS)
     except asyncio.TimeoutError:
-        raise RequestError(f"the body took longer than {_SECONDS:.0f} s", 408, headers=_CLOSE) from None
+        raise RequestError(f"the body took longer than {SECONDS:.0f} s", 408, headers=_CLOSE) from None
     return await asyncio.to_thread(_parsed, raw, cls)
 
 
