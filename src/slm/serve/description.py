@@ -42,7 +42,7 @@ def described(has_key: bool) -> Mapping[str, Any]:
         "/metrics": {"get": _text("Counts and times, for Prometheus", "text/plain")},
     }
     components: dict[str, Any] = {"schemas": schemas}
-    security = {}
+    security: dict[str, Any] = {}
     if has_key:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         security = {"security": [{"key": []}]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -16,22 +17,21 @@ class Metrics:
     """Of one server."""
 
     def __init__(self, models: Sequence[Served], paths: Sequence[str]) -> None:
-        self._registry = CollectorRegistry()
+        to = self._registry = CollectorRegistry()
         self._paths = frozenset(paths)
-        ProcessCollector(registry=self._registry)
-        named = {"registry": self._registry}
-        self._answers = Counter("slm_answers", "Answers by path and status", ["path", "status"], **named)
-        self._read = Counter("slm_prompt_tokens", "Tokens of prompts", ["model"], **named)
-        self._written = Counter("slm_new_tokens", "Tokens that were written", ["model"], **named)
-        self._first = Histogram(
-            "slm_seconds_to_first_token", "From the request on", ["model"], buckets=_SECONDS, **named
-        )
-        self._whole = Histogram("slm_seconds", "Of a text, from the request on", ["model"], buckets=_SECONDS, **named)
-        running = Gauge("slm_running", "Texts that are written", ["model"], **named)
-        waiting = Gauge("slm_waiting", "Texts that wait", ["model"], **named)
-        for model in models:
-            running.labels(model.name).set_function(lambda lane=model.lane: lane.n_running)
-            waiting.labels(model.name).set_function(lambda lane=model.lane: lane.n_waiting)
+        ProcessCollector(registry=to)
+        model, seconds = ["model"], _SECONDS
+        self._answers = Counter("slm_answers", "Answers by path and status", ["path", "status"], registry=to)
+        self._read = Counter("slm_prompt_tokens", "Tokens of prompts", model, registry=to)
+        self._written = Counter("slm_new_tokens", "Tokens that were written", model, registry=to)
+        first = "slm_seconds_to_first_token"
+        self._first = Histogram(first, "From the request on", model, buckets=seconds, registry=to)
+        self._whole = Histogram("slm_seconds", "From the request to a text's end", model, buckets=seconds, registry=to)
+        running = Gauge("slm_running", "Texts that are written", model, registry=to)
+        waiting = Gauge("slm_waiting", "Texts that wait", model, registry=to)
+        for one in models:
+            running.labels(one.name).set_function(partial(getattr, one.lane, "n_running"))
+            waiting.labels(one.name).set_function(partial(getattr, one.lane, "n_waiting"))
 
     def answered(self, path: str, status: int) -> None:
         """An answer began; paths that there are not count as one."""

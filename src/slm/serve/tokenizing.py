@@ -44,13 +44,13 @@ class Tokenizing:
         """Of the model that the query names, or the first."""
         served = named(self._models, request.query_params.get("model"))
         tokenizer, spelt = served.language_model.tokenizer, served.names.specials
-        begin = tokenizer.begin_ids
+        begin, names = tokenizer.begin_ids, tokenizer.special_names
         told: TokenizerInfo = {
             "tokenizer_class": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
-            "eos_token": spelt.get(tokenizer.eos_id),
-            "bos_token": spelt.get(begin[0]) if begin else None,
-            "pad_token": None if tokenizer.pad_id is None else spelt.get(tokenizer.pad_id),
+            "eos_token": names.get("eos_token", spelt.get(tokenizer.eos_id)),
+            "bos_token": names.get("bos_token", spelt.get(begin[0]) if begin else None),
+            "pad_token": names.get("pad_token", None if tokenizer.pad_id is None else spelt.get(tokenizer.pad_id)),
             "chat_template": tokenizer.chat_template,
         }
         return JSONResponse(told)
