@@ -27,13 +27,16 @@ async def answer(request: Request, shape: Shape, worker: Worker, seconds: float)
         return EventStream(shape, worker, seconds)
     async with worker.begun(shape.job):
         done = await unless_gone(request.receive, _whole(shape, worker, seconds))
-    return Response(status_code=_CLIENT_LEFT) if done is None else JSONResponse(without_nan(done))
+    return Response(status_code=_CLIENT_LEFT) if done is None else done
 
 
-async def _whole(shape: Shape, worker: Worker, seconds: float) -> Mapping[str, Any]:
+async def _whole(shape: Shape, worker: Worker, seconds: float) -> Response:
     async for _ in news_of(shape.job, worker, seconds):
         pass
-    return shape.whole()
+    if not shape.settings.logprobs:
+        return JSONResponse(shape.whole())
+    # log-probabilities of many prompts are megabytes, over which no other answer is to wait
+    return await asyncio.to_thread(lambda: JSONResponse(without_nan(shape.whole())))
 
 
 async def news_of(job: Job, worker: Worker, seconds: float) -> AsyncIterator[News]:
