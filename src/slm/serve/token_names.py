@@ -27,7 +27,7 @@ class TokenNames:
         """UTF-8, perhaps a part of a character; of a special token its spelling."""
         if token_id in self.specials or token_id >= self._tokenizer.vocab_size:
             return self.specials.get(token_id, f"<{token_id}>").encode()
-        return self._tokenizer.bytes_of(token_id) or f"<{token_id}>".encode()
+        return self._tokenizer.spellings[token_id] or f"<{token_id}>".encode()
 
     def name(self, token_id: int) -> str:
         r"""Its text; of a part of a character ``bytes:\xe2\x82``, as OpenAI's API has it."""

@@ -51,11 +51,12 @@ class ExtendedTokenizer(Tokenizer):
         return self.inner.encode_batch(texts)
 
     @functools.cached_property
+    def spellings(self) -> Sequence[bytes]:
+        return [*self.inner.spellings, *[b""] * len(self.added)]
+
+    @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
         return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
-
-    def bytes_of(self, token_id: int) -> bytes:
-        return self.inner.bytes_of(token_id) if token_id < self.inner.vocab_size else b""
 
     def spells_exactly(self) -> bool:
         return self.inner.spells_exactly()
