@@ -34,6 +34,7 @@ def serve(values: dict[str, Any], config: ServeConfig) -> Result:
     import torch
 
     from slm.generation.language_model import load
+    from slm.models.kernels.waiting import apart
     from slm.serve.server import listening, url_of
     from slm.serve.server import serve as run
 
@@ -47,10 +48,8 @@ def serve(values: dict[str, Any], config: ServeConfig) -> Result:
         device = None if values["device"] == "auto" else values["device"]
         dtype = None if values["dtype"] == "auto" else getattr(torch, values["dtype"])
         generation = values["generation"]
-        models = [
-            Served(name, load(source, device, dtype, generation["quantize"]), generation, config.max_len)
-            for name, source in sources.items()
-        ]
+        loaded = apart(lambda: [load(source, device, dtype, generation["quantize"]) for source in sources.values()])
+        models = [Served(name, one, generation, config.max_len) for name, one in zip(sources, loaded, strict=True)]
         api = Api(models, config)
     except BaseException:
         listener.close()
