@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_every_module_and_every_yaml_and_the_kernels(wheel: Path) -> None:
     """Also of a configuration group that did not exist when setup.py was written."""
     packed = set(zipfile.ZipFile(wheel).namelist())
-    endings = ("py", "c", "h", "txt", "jinja", "md", "css", "js")
+    endings = ("py", "c", "h", "txt", "jinja", "md", "css", "js", "html", "svg")
     sources = [file for ending in endings for file in (ROOT / "src/slm").rglob(f"*.{ending}")]
     modules = {f"slm/{file.relative_to(ROOT / 'src/slm')}" for file in sources}
     yamls = {f"slm/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
@@ -71,5 +71,5 @@ def test_hydra_composes_from_it(wheel: Path, tmp_path: Path) -> None:
     (declared,) = tmp_path.glob("slm-*.dist-info/entry_points.txt")
     commands = {line.partition(" ")[0] for line in declared.read_text().splitlines() if "=" in line}
     known = ("train", "generate", "prepare", "evaluate", "convert", "crawl", "reproduce", "plan", "runs", "compare",
-             "report")  # fmt: skip
+             "report", "serve")  # fmt: skip
     assert {f"slm-{name}" for name in known} <= commands

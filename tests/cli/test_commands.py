@@ -24,6 +24,7 @@ COMMANDS = {
     "slm-report": (),
     "slm-runs": (),
     "slm-compare": (),
+    "slm-serve": ("generation",),
     "slm-plan": ("model", "tokenizer", "data", "optimizer", "scheduler", "trainer", "experiment"),
 }
 

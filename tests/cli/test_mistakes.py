@@ -101,10 +101,10 @@ def test_one_line_and_nothing_left(
     [
         ("train", ["early_stopping=true"], "no run stops early; the best model is kept"),
         ("train", ["patience=3"], "no run stops early"),
-        ("train", ["serve=true"], "there is no server here; slm-generate with no prompt talks"),
+        ("train", ["serve=true"], "slm-serve run=PATH serves a model over HTTP"),
         ("train", ["fp16=true"], "did you mean 'trainer.precision=16'?"),
         ("train", ["wandb=true"], "did you mean 'logger=wandb'?"),
-        ("train", ["port=8000"], "there is no server here"),
+        ("train", ["port=8000"], "slm-serve run=PATH serves a model"),
         ("train", ["--estimate"], "trainer=debug"),
         ("train", ["--resume"], "did you mean 'resume=auto'?"),
         ("train", ["data.path=notes"], "did you mean 'data=text data.path=notes'?"),

@@ -37,7 +37,7 @@ class _Typed:
         return self.text.partition("=")[0]
 
     def refuse(self, problem: str, instead: Sequence[str] = ()) -> None:
-        if self.flag and not not_here(self.key):
+        if self.flag and not (problem and not_here(self.key)):  # what a command has is here, whatever others lack
             meant = suggestion(list(instead))
             problem = f"unrecognized arguments: {self.flag}; settings are typed without dashes, key=value{meant}"
         lines = [*self.problem.splitlines(), *problem.splitlines()]  # each value of a sweep has its say
