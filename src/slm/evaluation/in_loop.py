@@ -60,10 +60,10 @@ class Evaluation(StepCallback):
                 ),
             ]
         )
+        if not settings.get("tasks"):
+            raise UserError(f"{WHERE}.tasks names none; name some, or take callbacks=default")
         self.every, self.share = every, share
         self.config = benchmark_config(settings, WHERE)
-        if not self.config.tasks:
-            raise UserError(f"{WHERE}.tasks names none; name some, or take callbacks=default")
         self._data: WindowDataModule | None = None
         self._suite: Suite | None = None
         self._tokens = 0  # that one evaluation reads

@@ -43,7 +43,7 @@ class TokenTree:
         return len(self.ids) == len(self._path)
 
 
-def trees_of(sequences: Sequence[Sequence[int]], share: bool = True) -> list[TokenTree]:
+def trees_of(sequences: Sequence[list[int]], share: bool = True) -> list[TokenTree]:
     """All sequences in trees of those that begin alike, or, unless `share`, in chains of those that are the beginning
     of one another. Chains stand behind trees, and of both the largest first."""
     order = sorted(range(len(sequences)), key=lambda index: sequences[index])
