@@ -68,6 +68,7 @@ class Evaluation(StepCallback):
         self._data: WindowDataModule | None = None
         self._suite: Suite | None = None
         self._tokens = 0  # that one evaluation reads
+        self._period = every  # steps between two, once the share is seen to
         self._spent = self._began = 0.0
 
     def take_data(self, data: WindowDataModule) -> None:
@@ -90,13 +91,15 @@ class Evaluation(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._began = time.perf_counter()
         cost, step = self._tokens * _FORWARD, _step_cost(trainer)
-        self.every *= periods(cost, step * self.every, self.share)
-        taken = cost / (cost + step * self.every)
+        self._period = self.every * periods(cost, step * self.every, self.share)
+        taken = cost / (cost + step * self._period)
         names = ", ".join(self.config.tasks)
-        notice(f"evaluation: {names} every {self.every} steps, {self._tokens:,} tokens, about {taken:.1%} of the time")
+        notice(
+            f"evaluation: {names} every {self._period} steps, {self._tokens:,} tokens, about {taken:.1%} of the time"
+        )
 
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+        if trainer.global_step % self._period or not trainer.is_global_zero:
             return
         start = time.perf_counter()
         figures = self._figures(trainer, cast(LanguageModelModule, pl_module))
@@ -133,7 +136,7 @@ def periods(cost: float, training: float, share: float) -> int:
 
 
 def _step_cost(trainer: pl.Trainer) -> float:
-    """What an optimizer step reads on this rank, which evaluates, and its part of a validation: in tokens of training."""
+    """What an optimizer step reads on this rank, and its part of a validation, in tokens of training."""
     data = cast(Any, trainer).datamodule
     trained = data.batch_size * data.seq_len * trainer.accumulate_grad_batches
     (every,) = [one.settings.val_every for one in trainer.callbacks if isinstance(one, Checkpoints)]  # type: ignore[attr-defined]
