@@ -63,7 +63,7 @@ def run_benchmarks(
     content: dict[str, Any] = {
         "model": str(path),
         "tasks": {name: {**one.figures, **one.about} for name, one in found.items()},
-        "limit": config.limit,
+        "limit": config.limit if config.limit is None or config.limit < 1 else int(config.limit),
         "seconds": round(time.perf_counter() - start, 3),
         "out": None if folder is None else str(folder),
     }
