@@ -46,6 +46,9 @@ def run_benchmarks(
     """The command's task where it names some."""
     import torch
 
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()  # lm-eval's generators are put back by what a run has for its own
     from slm.evaluation.reader import Reader
     from slm.evaluation.suite import suite
     from slm.generation.language_model import load
