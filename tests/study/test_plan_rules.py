@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -110,3 +111,11 @@ def test_what_is_no_size(typed: object) -> None:
 def test_checkpoints_at_a_time(steps: int, save: int, val: int, keep: int, files: int) -> None:
     trainer = TrainerConfig(max_steps=steps, batch_size=1, log_every=1, val_every=val, save_every=save, keep=keep)
     assert files_at_most(trainer, hours=1) == files
+
+
+def test_checkpoints_of_save_points_are_counted_once() -> None:
+    """Of steps 1, 2, 4, 8 and 16, 16 is among the newest two of every four; a step behind the end is never reached."""
+    trainer = TrainerConfig(max_steps=17, batch_size=1, log_every=1, val_every=17, save_every=4, save_at="log2")
+    without = files_at_most(replace(trainer, save_at=None), hours=1)
+    assert files_at_most(trainer, hours=1) == without + 4
+    assert files_at_most(replace(trainer, save_at=(3, 12, 17, 18)), hours=1) == without + 1

@@ -41,6 +41,36 @@ def test_a_run_folder_is_whole(train_tiny: Callable[..., Path]) -> None:
     assert names == {"config.yaml", "run.json", "summary.json", "metrics.csv", "checkpoints", "model"}
 
 
+def test_save_points_stay_and_are_exact(train_tiny: Callable[..., Path], run_cli: Callable[..., Any]) -> None:
+    """Powers of two stay beside what is kept of the rest. A run that is stopped between two of them, and one that is gone
+    back in, leave the same files; a branch and a name find them."""
+    points = ("trainer.save_at=log2", "trainer.max_steps=9", "trainer.save_every=6", "trainer.val_every=4")
+    whole = train_tiny("whole", *points)
+    files = {file.name for file in (whole / "checkpoints").glob("[!b]*")}
+    names = [f"at_{step:08d}.ckpt" for step in (1, 2, 4, 8)]
+    assert files == {*names, "last.ckpt", "step_00000006.ckpt"}
+    parts = train_tiny("parts", *points, "stop_after=3")
+    (parts / "checkpoints/at_00000008.ckpt").touch()  # as if it had been at step 9 and was gone back in
+    outcome = run_cli("train", "resume=parts", "stop_after=5")
+    assert outcome.status == 0, outcome.err
+    assert not (parts / "checkpoints/at_00000008.ckpt").exists()
+    assert run_cli("train", "resume=parts").status == 0
+    for name in names:
+        one, other = (model_weights(run / "checkpoints" / name) for run in (whole, parts))
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
+    branch = run_cli("train", "from_step=whole@2", "run_dir=branch", "trainer.save_at=[3]", "stop_after=4")
+    assert branch.status == 0, branch.err
+    assert [file.name for file in (whole.parent / "branch/checkpoints").glob("at_*")] == ["at_00000003.ckpt"]
+    assert run_cli("generate", "run=whole", "checkpoint=at_00000002", "prompt=a").status == 0
+
+
+def test_save_points_that_are_none(run_cli: Callable[..., Any], tiny: tuple[str, ...]) -> None:
+    refused = run_cli("train", *tiny, "trainer.save_at=log3")
+    assert refused.status == 2
+    assert "trainer.save_at" in refused.err
+    assert "log2" in refused.err
+
+
 def test_best_is_the_best(train_tiny: Callable[..., Path], metrics_of: Callable[..., Any]) -> None:
     """A learning rate that ruins the model half way: best.ckpt and the bundle keep the weights of before."""
     run = train_tiny(

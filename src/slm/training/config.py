@@ -155,6 +155,7 @@ class TrainerConfig:
     global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
+    save_at: Literal["log2"] | tuple[Count, ...] | None = None  # steps whose checkpoints stay for good
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
@@ -174,6 +175,21 @@ class TrainerConfig:
         """`max_steps`, when `slm.training.plan.with_steps` has seen the data."""
         assert self.max_steps is not None
         return self.max_steps
+
+    @property
+    def save_points(self) -> list[int]:
+        """The steps that `save_at` names, as far as `steps`."""
+        if self.save_at == "log2":
+            return [2**power for power in range(self.steps.bit_length())]
+        return sorted({step for step in self.save_at or () if step <= self.steps})
+
+    def is_save_point(self, step: int) -> bool:
+        """Whether `save_at` names `step`."""
+        return step > 0 and step & (step - 1) == 0 if self.save_at == "log2" else step in (self.save_at or ())
+
+    def is_saved(self, step: int) -> bool:
+        """Whether `step` is saved whatever the validation says."""
+        return step % self.save_every == 0 or self.is_save_point(step)
 
     @property
     def windows_at_once(self) -> int:
