@@ -18,8 +18,10 @@ from slm.generation.prompt_ids import PromptIds, ids_of_prompts
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
+from slm.models.trace import Scalar, Trace, trace
 from slm.schema import checked
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.load import is_missing
 from slm.weights.name_table import widest_dtype
 from slm.weights.open_model import Source, find_source, open_source
 from slm.weights.own_sampling import own_sampling
@@ -107,6 +109,17 @@ class LanguageModel:
         events = self._written(read, [Prompt()] * len(read), replace(settings, n=1))
         done = {index: event for index, event in events if isinstance(event, Completion)}
         return [done[index] for index in range(len(prompts))]
+
+    def trace(self, prompt: Asked, *, attention: bool = True, gradient_of: str | Scalar | None = None) -> Trace:
+        """What the model computes on its way over a text, ids, or messages in its chat template: hidden states,
+        attention maps, what layers write, the logit lens; as `trace` of `slm.models.trace`, with its other arguments.
+        Raises `UserError` where the prompt is too long, or has an id that the model has not."""
+        read = ids_of_prompts([Prompt.of(prompt)], self.tokenizer, GenerationConfig(chat=False))[0]
+        if read.refusal is not None:
+            raise UserError(f"trace: {read.refusal}")
+        ids = torch.tensor([list(read.ids) or [self.tokenizer.eos_id]], device=self.model.head_weight.device)
+        traced = trace(self.model, ids, attention=attention, gradient_of=gradient_of)
+        return traced if is_missing(self.tokenizer) else replace(traced, text_of=lambda i: self.tokenizer.decode([i]))
 
     def _decoder(self, prompt_ids: Sequence[int], lead: str) -> StreamDecoder:
         begin = self.tokenizer.begin_ids
