@@ -52,8 +52,8 @@ def test_a_flag_is_for_the_command_line() -> None:
 
 
 def test_the_model_is_the_one_that_training_begins_with(train_tiny: Callable[..., Path], tiny: tuple[str, ...]) -> None:
-    """A rate that moves no number of fp32 but a zero shows what a run began with. Random numbers of the notebook go on as they
-    would have."""
+    """A rate that moves no number of fp32 but a zero shows what a run began with. Random numbers of the notebook go on
+    as they would have."""
     still = ("optimizer.lr=1e-30", "trainer.max_steps=1", "seed=5")
     run = train_tiny("run", *still)
     began = model_state(read_checkpoint(run / "checkpoints/last.ckpt"))
