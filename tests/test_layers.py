@@ -72,6 +72,7 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "serve",
     "study.plan",
     "study",
     "study.sweep",

@@ -205,6 +205,9 @@ def _performed(command: Command, values: dict[str, Any], settings: Any) -> Any:
     if not isinstance(result, Result):
         return result
     print(result.text(values["json"]), flush=True)
+    if result.then is not None:
+        with nothing_else_on_stdout(values["json"]):
+            result.then()
     if result.status:
         sys.exit(result.status)
     return result.loss

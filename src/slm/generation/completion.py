@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from slm.generation.engine import Reason, Request, Token
+from slm.generation.request import Reason, Request, Token
 from slm.tokenizers.base import StreamDecoder
 
 

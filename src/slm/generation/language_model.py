@@ -12,9 +12,10 @@ from slm.chat.records import Message
 from slm.errors import UserError
 from slm.generation.completion import Completion, GrowingText, StopStrings, WithoutLead
 from slm.generation.config import Asked, GenerationConfig, Prompt, settled
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_ids import PromptIds, ids_of_prompts
+from slm.generation.request import End, Request, Token
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
@@ -139,32 +140,39 @@ class LanguageModel:
         others_go_on: bool = False,
     ) -> Iterator[tuple[int, str | Completion]]:
         """(request, piece of its text) as they come, then (request, `Completion`)."""
-        start = time.perf_counter()
-        tokenizer = self.tokenizer
-        requests, leads = [], []
-        for prompt, (ids, lead, refusal) in zip(prompts, read, strict=True):
-            seed = settings.seed if prompt.seed is None else prompt.seed
-            seeds = [None if seed is None else seed + j for j in range(settings.n)]
-            budget = prompt.max_new_tokens or settings.max_new_tokens
-            requests += [Request(ids, budget, one, refusal) for one in seeds]
-            leads += [lead] * settings.n
-        steps = self._steps if self.model.head_weight.is_cuda else None
-        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
-        texts = [
-            GrowingText(request, self._decoder(request.prompt_ids, lead), StopStrings(settings.stop), start)
-            for request, lead in zip(requests, leads, strict=True)
-        ]
-        for event in engine.run(requests, others_go_on):
+        engine = self.engine(settings)
+        texts = self.growing(read, prompts, settings)
+        for event in engine.run([text.request for text in texts], others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):
                 piece = text.take(event)
                 if text.stop.found:
                     engine.stop(event.index)
                 yield event.index, piece
-            else:
+            elif isinstance(event, End):
                 yield event.index, text.close()
                 refusal = engine.problem(text.request) if event.reason == "refused" else None
                 yield event.index, text.completed(event.reason, settings.logprobs, refusal)
+
+    def engine(self, settings: GenerationConfig, alike: bool = True, max_len: int | None = None) -> Engine:
+        """What writes texts by `settings`; not `alike`: requests bring their own. `max_len` as of an `Engine`."""
+        tokenizer, steps = self.tokenizer, self._steps if self.model.head_weight.is_cuda else None
+        ends = tokenizer.end_ids
+        return Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, ends, steps, alike, max_len)
+
+    def growing(
+        self, read: Sequence[PromptIds], prompts: Sequence[Prompt], settings: GenerationConfig
+    ) -> list[GrowingText]:
+        """The ``n`` texts of each prompt, side by side, ahead of their first token; `read` are the prompts' ids."""
+        start = time.perf_counter()
+        texts = []
+        for prompt, (ids, lead, refusal) in zip(prompts, read, strict=True):
+            seed = settings.seed if prompt.seed is None else prompt.seed
+            budget = prompt.max_new_tokens or settings.max_new_tokens
+            for j in range(settings.n):
+                request = Request(ids, budget, None if seed is None else seed + j, refusal, settings)
+                texts.append(GrowingText(request, self._decoder(ids, lead), StopStrings(settings.stop), start))
+        return texts
 
 
 def load(
