@@ -18,6 +18,7 @@ from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights import litgpt, nanogpt, peft
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
+from slm.weights.gguf.parts import first_parts
 from slm.weights.gguf.read import is_gguf, open_gguf
 from slm.weights.hugging_face import has_weights, read_hugging_face
 from slm.weights.name_table import Table
@@ -157,7 +158,7 @@ def _forms_in(folder: Path, base: str | Path | None) -> list[Source]:
         found.append(Source("litgpt", folder))
     if (folder / nanogpt.CHECKPOINT).is_file():
         found.append(_source_of_file(folder / nanogpt.CHECKPOINT))
-    if files := sorted(file for file in folder.glob("*.gguf") if file.is_file()):
+    if files := first_parts(sorted(file for file in folder.glob("*.gguf") if file.is_file())):
         if len(files) > 1 and not found and not has_weights(folder):
             names = first_few([file.name for file in files])
             raise UserError(f"'{folder}' holds {len(files)} GGUF files ({names}); give one of them")
