@@ -138,16 +138,18 @@ def test_rows_of_one_message_each_are_put_together(tmp_path: Path, capsys: pytes
     assert sorted(talks) == [["q", "a"], ["qx", "a", "q2", "a2"], ["qy", "a", "q2", "a2"]]
     told = capsys.readouterr().err
     assert "data: 10 rows are one message each; by parent_id they make 2 trees" in told
-    assert "3 records: 2 as OASST trees, of each the best-ranked path, 1 as prompt, response" in told
+    assert "3 records: 2 as OASST trees, of each the best-ranked path, 1 as prompt/response" in told
 
 
 def test_a_row_without_its_tree_is_refused_or_counted(tmp_path: Path) -> None:
     rows = rows_of_a_tree("x")
-    file = write(tmp_path / "rows.jsonl", [*rows[:2], *rows[3:], rows[0]])
+    file = write(tmp_path / "rows.jsonl", [*rows[:2], *rows[3:], rows[0], *rows_of_a_tree("y")])
     with pytest.raises(UserError, match=r"line 5 of .*rows.jsonl' is the message 'x1' once more"):
         read_conversations(corpus(file), Faults(), "all")
     faults = Faults("skip")
-    assert read_conversations(corpus(file), faults, "all")["all"] == [
-        [{"role": "user", "content": "qx"}, {"role": "assistant", "content": "worse"}]
+    found = read_conversations(corpus(file), faults, "all")["all"]
+    assert sorted([message["content"] for message in talk] for talk in found) == [
+        ["qx", "worse"],
+        ["qy", "a", "q2", "a2"],
     ]
     assert faults.counts == {"no_conversation": 2}

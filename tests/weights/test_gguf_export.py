@@ -28,7 +28,7 @@ gguf = pytest.importorskip("gguf", reason="the extra slm[gguf] is not installed"
 
 UNTIED = {"output_projection": {"tie_weights": False}}
 LONG = {"original_max_seq_len": 16}
-FACTORS = [1.0, 1.1, 1.3, 1.5, 1.7, 2.0, 3.0, 4.0]
+FACTORS = [1.0, 1.125, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0]
 ODD = {"kind": "longrope", "factor": 4.0, "original_max_seq_len": 48, "attention_factor": 1.0}
 ODD |= {"short_factors": FACTORS, "long_factors": FACTORS}  # the same at all lengths
 CASES: dict[str, Any] = {
@@ -153,7 +153,7 @@ def test_forms_of_the_numbers(tmp_path: Path, how: dict[str, Any], kind: str, bi
         (shape({**QWEN3, "sliding_window": 9}), "sliding_window=9 (it sees all positions)"),
         (shape({**QWEN3, "qkv_bias": True, "out_proj_bias": True}), "qkv_bias=True (it has none)"),
         (shape(QWEN3, rotary={"scaling": {"kind": "llama3", "factor": 6.0, **LONG}}), "kind llama3"),
-        (shape(LLAMA, rotary={"scaling": {"kind": "dynamic", "factor": 6.0, "original_max_seq_len": 48}}), "dynamic"),
+        (shape(LLAMA, rotary={"scaling": {"kind": "dynamic", "factor": 3.0, **LONG}}), "dynamic"),
         (shape(LLAMA, rotary={"scaling": {**ODD, "long_factors": [2.0] * 8}}), "kind longrope"),
         (shape(NEOX, rotary={"scaling": ODD}), "kind longrope"),
         (shape(LLAMA, output_projection={"softcap": 9.0}), "cannot say modules.output_projection.softcap=9.0"),

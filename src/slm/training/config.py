@@ -142,7 +142,7 @@ def seconds_of(value: object) -> float | None:
 def save_points_of(value: object) -> Literal["log2"] | tuple[int, ...] | None:
     """What ``trainer.save_at`` may be: powers of two, or steps."""
     if value is None or value == "log2":
-        return value  # type: ignore[return-value]
+        return None if value is None else "log2"
     steps = value if isinstance(value, list | tuple) else ()
     if not steps or not all(type(step) is int and step > 0 for step in steps):
         raise ValueError(f"must be log2 (steps 1, 2, 4, 8, …) or a list of steps ([10, 100]); got {value!r}")

@@ -62,8 +62,8 @@ def _matrices(entry: Entry, adapter: Adapter, layer: LoraLinear) -> tuple[Tensor
     start = 0
     for name, layout, length in zip(entry.theirs, entry.layouts, rows, strict=True):
         if name in adapter.pairs:
-            a, b = adapter.scaled(name)
-            b = b if layout is TRANSPOSED else layout.to_ours(b)
+            a, b, scale = adapter.matrices(name)
+            b = scale * (b if layout is TRANSPOSED else layout.to_ours(b))
             if a.shape[1] != layer.in_features or b.shape[0] != length:
                 shapes = f"{b.shape[0]} x {a.shape[1]}, expected {length} x {layer.in_features}"
                 raise UserError(

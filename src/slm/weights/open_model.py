@@ -18,6 +18,7 @@ from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights import litgpt, nanogpt, peft
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
+from slm.weights.fine_tuning import ADAPTER_CONFIG
 from slm.weights.gguf.parts import first_parts
 from slm.weights.gguf.read import is_gguf, open_gguf
 from slm.weights.hugging_face import has_weights, read_hugging_face
@@ -152,7 +153,7 @@ def _forms_in(folder: Path, base: str | Path | None) -> list[Source]:
     found = []
     if (folder / CHECKPOINT_FILE).is_file():
         found.append(Source("gpt2_tf", folder))
-    if (folder / peft.CONFIG).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         found.append(Source("peft", folder, opened=partial(_open_adapter, folder, base)))
     if (folder / litgpt.WEIGHTS).is_file():
         found.append(Source("litgpt", folder))
