@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -120,3 +121,11 @@ def test_the_checkpoint_before_the_fall_is_another() -> None:
     trainer = TrainerConfig(max_steps=500, batch_size=1, log_every=1, val_every=250, save_every=250, keep=2)
     assert files_at_most(trainer, hours=1, falls_at=300) == 4
     assert files_at_most(trainer, hours=1, falls_at=250) == 3  # one of those that are kept
+
+
+def test_checkpoints_of_save_points_are_counted_once() -> None:
+    """Of steps 1, 2, 4, 8 and 16, 16 is among the newest two of every four; a step behind the end is never reached."""
+    trainer = TrainerConfig(max_steps=17, batch_size=1, log_every=1, val_every=17, save_every=4, save_at="log2")
+    without = files_at_most(replace(trainer, save_at=None), hours=1)
+    assert files_at_most(trainer, hours=1) == without + 4
+    assert files_at_most(replace(trainer, save_at=(3, 12, 17, 18)), hours=1) == without + 1

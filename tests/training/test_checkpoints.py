@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.training.config import SchedulerConfig, TrainerConfig
+from slm.errors import UserError
+from slm.training.config import SchedulerConfig, TrainerConfig, trainer_config
 from slm.training.optim.schedules import Schedule
 from slm.training.run.checkpoint_io import CheckpointWriter, write_checkpoint
 from slm.training.run.checkpoints import Checkpoints
@@ -39,6 +40,37 @@ def test_a_run_folder_is_whole(train_tiny: Callable[..., Path]) -> None:
     assert load(run / "checkpoints" / "step_00000006.ckpt")["global_step"] == 6
     names = {file.name for file in run.iterdir()}
     assert names == {"config.yaml", "run.json", "summary.json", "metrics.csv", "checkpoints", "model"}
+
+
+def test_save_points_stay_and_are_exact(train_tiny: Callable[..., Path], run_cli: Callable[..., Any]) -> None:
+    """Powers of two stay beside what is kept of the rest. A run that is stopped between two of them, or gone back in,
+    leaves the same files; a branch and a name find them."""
+    points = ("trainer.save_at=log2", "trainer.max_steps=9", "trainer.save_every=6", "trainer.val_every=4")
+    whole = train_tiny("whole", *points)
+    files = {file.name for file in (whole / "checkpoints").glob("[!b]*")}
+    names = [f"at_{step:08d}.ckpt" for step in (1, 2, 4, 8)]
+    assert files == {*names, "last.ckpt", "step_00000006.ckpt"}
+    parts = train_tiny("parts", *points, "stop_after=3")
+    (parts / "checkpoints/at_00000008.ckpt").touch()  # as if it had been at step 9 and was gone back in
+    outcome = run_cli("train", "resume=parts", "stop_after=5")
+    assert outcome.status == 0, outcome.err
+    assert not (parts / "checkpoints/at_00000008.ckpt").exists()
+    assert run_cli("train", "resume=parts").status == 0
+    for name in names:
+        one, other = (model_weights(run / "checkpoints" / name) for run in (whole, parts))
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
+    branch = run_cli("train", "from_step=whole@2", "run_dir=branch", "trainer.save_at=[3]", "stop_after=4")
+    assert branch.status == 0, branch.err
+    assert [file.name for file in (whole.parent / "branch/checkpoints").glob("at_*")] == ["at_00000003.ckpt"]
+    assert run_cli("generate", "run=whole", "checkpoint=at_00000002", "prompt=a").status == 0
+
+
+@pytest.mark.parametrize("value", ["log3", [0, 2], [], 4, [1.5], [True]])
+def test_save_points_that_are_none(value: object) -> None:
+    with pytest.raises(UserError, match=r"trainer\.save_at: must be log2 \(steps .*\) or a list of steps"):
+        trainer_config(
+            {"max_steps": 9, "batch_size": 1, "log_every": 1, "val_every": 1, "save_every": 1, "save_at": value}
+        )
 
 
 def test_best_is_the_best(train_tiny: Callable[..., Path], metrics_of: Callable[..., Any]) -> None:

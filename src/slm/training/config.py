@@ -139,6 +139,16 @@ def seconds_of(value: object) -> float | None:
     return duration
 
 
+def save_points_of(value: object) -> Literal["log2"] | tuple[int, ...] | None:
+    """What ``trainer.save_at`` may be: powers of two, or steps."""
+    if value is None or value == "log2":
+        return None if value is None else "log2"
+    steps = value if isinstance(value, list | tuple) else ()
+    if not steps or not all(type(step) is int and step > 0 for step in steps):
+        raise ValueError(f"must be log2 (steps 1, 2, 4, 8, …) or a list of steps ([10, 100]); got {value!r}")
+    return tuple(steps)
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
@@ -155,6 +165,8 @@ class TrainerConfig:
     global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
+    # steps whose checkpoints stay for good
+    save_at: Annotated[Literal["log2"] | tuple[int, ...] | None, PlainValidator(save_points_of)] = None
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
@@ -174,6 +186,21 @@ class TrainerConfig:
         """`max_steps`, when `slm.training.plan.with_steps` has seen the data."""
         assert self.max_steps is not None
         return self.max_steps
+
+    @property
+    def save_points(self) -> list[int]:
+        """The steps that `save_at` names, as far as `steps`."""
+        if self.save_at == "log2":
+            return [2**power for power in range(self.steps.bit_length())]
+        return sorted({step for step in self.save_at or () if step <= self.steps})
+
+    def is_save_point(self, step: int) -> bool:
+        """Whether `save_at` names `step`."""
+        return step > 0 and step & (step - 1) == 0 if self.save_at == "log2" else step in (self.save_at or ())
+
+    def is_saved(self, step: int) -> bool:
+        """Whether `step` is saved whatever the validation says."""
+        return step % self.save_every == 0 or self.is_save_point(step)
 
     @property
     def windows_at_once(self) -> int:

@@ -39,8 +39,8 @@ def disk_of(data: WindowDataModule, config: RunConfig, state: int, weights: int,
 
 def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = None) -> int:
     """Checkpoints of different steps at a time: those of every ``save_every`` steps that are kept, the best, the last
-    where it is none of them, that before the rate falls, those that stay for good, and the next one while it is
-    written."""
+    where it is none of them, that before the rate falls, those that stay for good, ``save_at``'s too, and the next one
+    while it is written."""
     made = trainer.steps // trainer.save_every
     kept = made if trainer.keep == 0 else min(made, max(2, trainer.keep))
     last = 1 if trainer.steps % trainer.save_every or not made else 0
@@ -48,7 +48,9 @@ def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = N
     best = 1 if trainer.val_every < trainer.steps and is_another else 0
     before_fall = 1 if falls_at is not None and (falls_at % trainer.save_every or kept < made) else 0
     for_good = 0 if trainer.keep_every_hours is None else min(made, int(hours / trainer.keep_every_hours))
-    return kept + last + best + before_fall + for_good + 1
+    by_step = {step * trainer.save_every for step in range(made - kept + 1, made + 1)} | {trainer.steps, falls_at}
+    points = len(set(trainer.save_points) - by_step)
+    return kept + last + best + before_fall + for_good + points + 1
 
 
 def _store_bytes(data: WindowDataModule) -> int:

@@ -125,7 +125,7 @@ def _steps_and_a_checkpoint(run: PlannedRun, step: TrainingStep, allocations: Al
     for _ in range(2):
         step.make(micro_batches)
         allocations.count_as(OPTIMIZER, *step.optimizer_state)
-    goes_on = own.steps > min(own.save_every, own.val_every)
+    goes_on = own.steps > min(own.save_every, own.val_every, *own.save_points)
     if not goes_on:  # Lightning drops gradients ahead of the validation at the end
         step.optimizer.zero_grad()
     allocations.kind = COPY

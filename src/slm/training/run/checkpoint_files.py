@@ -44,9 +44,14 @@ def kept_file(folder: Path, step: int) -> Path:
     return folder / f"kept_{step:08d}.ckpt"
 
 
+def save_point_file(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step`, one of ``trainer.save_at``, stays for good."""
+    return folder / f"at_{step:08d}.ckpt"
+
+
 def numbered_files(folder: Path) -> list[tuple[int, Path]]:
     """All whose names say their steps, from the newest on; of one step in no certain order."""
-    kinds = ("step", "kept", "before_fall")
+    kinds = ("step", "at", "kept", "before_fall")
     named = [(file.stem.removeprefix(f"{kind}_"), file) for kind in kinds for file in folder.glob(f"{kind}_*.ckpt")]
     return sorted(((int(step), file) for step, file in named if step.isdecimal()), reverse=True)
 
@@ -65,6 +70,14 @@ def link(source: Path, target: Path) -> None:
 
 
 # ---- which stay ----
+
+
+def link_save_point(written: Path, folder: Path, step: int) -> None:
+    """Name `written` as the save point `step`; those of later steps, of a run that was gone back from, go."""
+    link(written, save_point_file(folder, step))
+    for number, file in numbered_files(folder):
+        if number > step and file == save_point_file(folder, number):
+            file.unlink()
 
 
 def keep_for_good(folder: Path, step: int, every_hours: float) -> None:

@@ -35,8 +35,8 @@ class _Save:
 
 @dataclass(eq=False)
 class Checkpoints(StepCallback, Checkpoint):
-    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, the last one before the rate falls, and the bundle of the
-    best.
+    """Keeps ``step_*.ckpt``, ``last.ckpt`` and ``best.ckpt``, the last one before the rate falls, those of
+    ``trainer.save_at``, and the bundle of the best.
 
     ``last.ckpt`` gets its name when all else of the save is there. A save that fails for want of room, or of a disk, is
     said and taken back: what was the best before is so again, and the next save tries again.
@@ -80,7 +80,7 @@ class Checkpoints(StepCallback, Checkpoint):
             self.save(trainer, pl_module, is_best)
 
     def _is_due(self, step: int) -> bool:
-        return step % self.settings.save_every == 0 or step == self.schedule.last_before_fall
+        return self.settings.is_saved(step) or step == self.schedule.last_before_fall
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The end of a run is always saved. What failed a moment ago is tried once more; there is no next save."""
@@ -150,6 +150,8 @@ class Checkpoints(StepCallback, Checkpoint):
             files.link(written, self.folder / files.BEST_CHECKPOINT)
         if save.step == self.schedule.last_before_fall:
             files.link(written, files.before_fall_file(self.folder, save.step))
+        if self.settings.is_save_point(save.step):
+            files.link_save_point(written, self.folder, save.step)
         if save.step % self.settings.save_every == 0:
             files.link(written, files.step_file(self.folder, save.step))
             if self.settings.keep_every_hours is not None:
