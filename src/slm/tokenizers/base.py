@@ -124,9 +124,14 @@ class Tokenizer(ABC):
         return [np.array(ids, dtype=np.int64) for ids in self.encode_batch(texts)]
 
     @functools.cached_property
+    def spellings(self) -> Sequence[bytes]:
+        """UTF-8 that each id stands for as a rule, special ones for none; of part of a character that part."""
+        return [self.decode([i]).encode() for i in range(self.vocab_size)]
+
+    @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
-        """(vocab_size,) int64: bytes of UTF-8 that each id stands for as a rule, special ones 0."""
-        return np.array([len(self.decode([i]).encode()) for i in range(self.vocab_size)])
+        """(vocab_size,) int64: how many bytes of UTF-8 each id stands for as a rule, special ones 0."""
+        return np.array(list(map(len, self.spellings)))
 
     def spells_exactly(self) -> bool:
         """Whether the bytes of each token of any text are `bytes_of_id`."""

@@ -5,8 +5,6 @@ import functools
 import itertools
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from slm.tokenizers.base import StreamDecoder, Tokenizer
 
 
@@ -36,8 +34,8 @@ class ByteTableTokenizer(Tokenizer):
         return b"".join([self._token_bytes[i] for i in self.check_ids(ids)]).decode("utf-8", errors="replace")
 
     @functools.cached_property
-    def bytes_of_id(self) -> np.ndarray:
-        return np.array(list(map(len, self._token_bytes)))
+    def spellings(self) -> Sequence[bytes]:
+        return self._token_bytes
 
     def stream_decoder(self) -> StreamDecoder:
         return ByteStreamDecoder(self, self._token_bytes)
