@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slm.training.config import SchedulerConfig, TrainerConfig
+from slm.errors import UserError
+from slm.training.config import SchedulerConfig, TrainerConfig, trainer_config
 from slm.training.optim.schedules import Schedule
 from slm.training.run.checkpoint_io import CheckpointWriter, write_checkpoint
 from slm.training.run.checkpoints import Checkpoints
@@ -42,8 +43,8 @@ def test_a_run_folder_is_whole(train_tiny: Callable[..., Path]) -> None:
 
 
 def test_save_points_stay_and_are_exact(train_tiny: Callable[..., Path], run_cli: Callable[..., Any]) -> None:
-    """Powers of two stay beside what is kept of the rest. A run that is stopped between two of them, and one that is gone
-    back in, leave the same files; a branch and a name find them."""
+    """Powers of two stay beside what is kept of the rest. A run that is stopped between two of them, or gone back in,
+    leaves the same files; a branch and a name find them."""
     points = ("trainer.save_at=log2", "trainer.max_steps=9", "trainer.save_every=6", "trainer.val_every=4")
     whole = train_tiny("whole", *points)
     files = {file.name for file in (whole / "checkpoints").glob("[!b]*")}
@@ -64,11 +65,12 @@ def test_save_points_stay_and_are_exact(train_tiny: Callable[..., Path], run_cli
     assert run_cli("generate", "run=whole", "checkpoint=at_00000002", "prompt=a").status == 0
 
 
-def test_save_points_that_are_none(run_cli: Callable[..., Any], tiny: tuple[str, ...]) -> None:
-    refused = run_cli("train", *tiny, "trainer.save_at=log3")
-    assert refused.status == 2
-    assert "trainer.save_at" in refused.err
-    assert "log2" in refused.err
+@pytest.mark.parametrize("value", ["log3", [0, 2], [], 4, [1.5], [True]])
+def test_save_points_that_are_none(value: object) -> None:
+    with pytest.raises(UserError, match=r"trainer\.save_at: must be log2 \(steps .*\) or a list of steps"):
+        trainer_config(
+            {"max_steps": 9, "batch_size": 1, "log_every": 1, "val_every": 1, "save_every": 1, "save_at": value}
+        )
 
 
 def test_best_is_the_best(train_tiny: Callable[..., Path], metrics_of: Callable[..., Any]) -> None:

@@ -139,6 +139,16 @@ def seconds_of(value: object) -> float | None:
     return duration
 
 
+def save_points_of(value: object) -> Literal["log2"] | tuple[int, ...] | None:
+    """What ``trainer.save_at`` may be: powers of two, or steps."""
+    if value is None or value == "log2":
+        return value  # type: ignore[return-value]
+    steps = value if isinstance(value, list | tuple) else ()
+    if not steps or not all(type(step) is int and step > 0 for step in steps):
+        raise ValueError(f"must be log2 (steps 1, 2, 4, 8, …) or a list of steps ([10, 100]); got {value!r}")
+    return tuple(steps)
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
@@ -155,7 +165,8 @@ class TrainerConfig:
     global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
-    save_at: Literal["log2"] | tuple[Count, ...] | None = None  # steps whose checkpoints stay for good
+    # steps whose checkpoints stay for good
+    save_at: Annotated[Literal["log2"] | tuple[int, ...] | None, PlainValidator(save_points_of)] = None
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
