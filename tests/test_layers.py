@@ -59,6 +59,7 @@ FLOORS = (
     "data.batches",
     "generation",
     "generation.repl",
+    "training.save_points",
     "training.config",
     "training.optim",
     "training.lightning_seams",

@@ -1,4 +1,4 @@
-"""Words seen: exact for any cut into windows, over documents, packing, passes and mixtures; a function of the position."""
+"""Words seen: exact for any cut into windows, documents, packing, passes and mixtures; a function of the position."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ def test_words_are_a_function_of_the_position(parts: int) -> None:
 
 
 def test_a_vocabulary_that_does_not_tell_its_bytes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="words cannot be counted: .* tokenizer=simple"):
+    with pytest.raises(UserError, match=r"words cannot be counted: .* tokenizer=simple"):
         WordStarts(TOKENIZERS.get("simple").create(iter(["some text"])))

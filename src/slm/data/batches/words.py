@@ -13,6 +13,7 @@ from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 
 _AT_ONCE = 1 << 20  # tokens, or positions, that are looked at at a time
+_REMEMBERED = 4
 
 
 class _Spelt(NamedTuple):
@@ -51,8 +52,8 @@ class WordStarts:
         self, ids: np.ndarray, in_a_word: bool = False, begins: np.ndarray | None = None
     ) -> tuple[np.ndarray, bool]:
         """Of tokens `ids` (n,), (n,) int64; and whether a word may go on behind them, which is to be said of the tokens
-        ahead as `in_a_word`. Texts begin behind special tokens and at the places `begins` (k,). No character that begins
-        in `ids` ends behind them."""
+        ahead as `in_a_word`. Texts begin behind special tokens and at places `begins` (k,). Characters that begin in
+        `ids` end there."""
         inside, opens, ends_white = self._inside[ids], self._opens[ids], self._ends_white[ids]
         for start, group in self._characters(ids):
             for place, spelt in enumerate(group, start):
@@ -123,7 +124,7 @@ class WordsSeen:
     def __init__(self, of_window: np.ndarray, order: Order) -> None:
         self.of_window = of_window  # (n,), counted through all parts
         self._order = order
-        self._position = self._words = 0  # as far as was counted last
+        self._counted = {0: 0}  # words at some positions
 
     @property
     def in_a_pass(self) -> int:
@@ -132,10 +133,12 @@ class WordsSeen:
 
     def at(self, position: int) -> int:
         """Of the samples at positions ``0 .. position - 1``."""
-        if position < self._position:
-            self._position = self._words = 0
-        while self._position < position:
-            end = min(position, self._position + _AT_ONCE)
-            self._words += int(self.of_window[self._order(np.arange(self._position, end))].sum())
-            self._position = end
-        return self._words
+        start = max(known for known in self._counted if known <= position)
+        words = self._counted[start]
+        while start < position:
+            end = min(position, start + _AT_ONCE)
+            words += int(self.of_window[self._order(np.arange(start, end))].sum())
+            start = end
+        last = sorted({*self._counted, position})[-_REMEMBERED:]  # a step asks for where it began, and where it ended
+        self._counted = {0: 0, **{known: self._counted.get(known, words) for known in last}}
+        return words
