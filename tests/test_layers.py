@@ -57,6 +57,7 @@ FLOORS = (
     "data.corpora",
     "data.store",
     "data.batches",
+    "scoring",
     "generation",
     "generation.repl",
     "training.save_points",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,29 @@ from slm.cli.result import Result
 from slm.errors import UserError
 
 if TYPE_CHECKING:
+    from slm.evaluation.benchmark_config import BenchmarkConfig
     from slm.evaluation.config import EvaluationConfig
+    from slm.weights.open_model import Source
 
 
-def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> Result:
+@dataclass(frozen=True)
+class _Asked:
+    """A score of data, or, where it names tasks, benchmarks."""
+
+    data: EvaluationConfig
+    benchmarks: BenchmarkConfig
+
+
+def evaluate(values: dict[str, Any], asked: _Asked) -> Result:
     """The command's task."""
     source = model_source(values)
     path = Path(values["run"] or values["model_dir"]).expanduser()
+    settings = asked.data
+    if asked.benchmarks.tasks:
+        from slm.cli.benchmarks import run_benchmarks
+
+        text = partial(_text_of_data, values, settings, source, path)
+        return run_benchmarks(settings, asked.benchmarks, source, path, text)
     _ = settings.answers_file  # refuses one that cannot be written, before the model is opened
 
     from slm.training.lean_lightning import import_lightning
@@ -31,6 +48,18 @@ def evaluate(values: dict[str, Any], settings: EvaluationConfig) -> Result:
     data, own_task = _data(values.get("data") or {}, path)
     figures = score(open_source(source), settings, data, own_task, values["task"], path)
     return Result({"model": str(path), **figures}, loss=figures["loss"])
+
+
+def _text_of_data(values: dict[str, Any], settings: EvaluationConfig, source: Source, path: Path) -> Any:
+    """What `in_context` reads, by the task that reads the data."""
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()
+    from slm.evaluation.evaluator import windows_of_data
+    from slm.weights.open_model import open_source
+
+    data, own_task = _data(values.get("data") or {}, path)
+    return windows_of_data(open_source(source), settings, data, own_task, path)
 
 
 def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -48,17 +77,25 @@ def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str,
     return chosen, of_run and of_run.get("task")
 
 
-def _checked(values: dict[str, Any]) -> EvaluationConfig:
+def _checked(values: dict[str, Any]) -> _Asked:
+    from slm.cli.benchmarks import check_goes_with_tasks
+    from slm.evaluation.benchmark_config import BenchmarkConfig, benchmark_config
     from slm.evaluation.config import EvaluationConfig
     from slm.schema import checked, together
     from slm.training.config import check_precision
 
     names = [field.name for field in fields(EvaluationConfig)]
-    return together(
+    tasks = [field.name for field in fields(BenchmarkConfig)]
+    keys = {"run", "checkpoint", "model_dir", "base", "data", "task", "plugins", *names, *tasks}
+    config, benchmarks, *_ = together(
         lambda: checked(EvaluationConfig, {name: values[name] for name in names if name in values}),
-        lambda: reject_unknown(values, {"run", "checkpoint", "model_dir", "base", "data", "task", "plugins", *names}),
+        lambda: benchmark_config(values),
+        lambda: reject_unknown(values, keys),
         lambda: check_precision(values.get("precision", "auto"), "precision"),
-    )[0]
+    )
+    if benchmarks.tasks:
+        check_goes_with_tasks(values, benchmarks)
+    return _Asked(config, benchmarks)
 
 
 def _with_the_runs_own(arguments: list[str]) -> list[str]:
@@ -67,5 +104,11 @@ def _with_the_runs_own(arguments: list[str]) -> list[str]:
     return [f"+{argument}" if argument.startswith(changed) else argument for argument in arguments]
 
 
-_PATHS = ("run", "model_dir", "base", "data.path", "data.val_path", "data.test_path", "out", "reference")
+_OF_MODEL = ("run", "model_dir", "base", "out", "reference")
+_OF_DATA = ("data.path", "data.val_path", "data.test_path")
+_OF_TASKS = (
+    "include_path",
+    *(f"{task}.path" for task in ("minimal_pairs", "surprisal", "choices", "core", "in_context")),
+)
+_PATHS = (*_OF_MODEL, *_OF_DATA, *_OF_TASKS)
 main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

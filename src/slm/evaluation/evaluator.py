@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from slm.data.config import DataConfig
 from slm.errors import UserError
+from slm.evaluation.benchmarks.in_context import Windows, windows_in
 from slm.evaluation.config import EvaluationConfig
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
@@ -20,7 +22,7 @@ from slm.training.plan import resolve_precision
 from slm.training.process import quiet_lightning, quiet_trainer
 from slm.training.run.folder import template_time
 from slm.training.run_config import FINE_TUNING_SEQ_LEN
-from slm.training.tasks.task import TaskData, TaskInputs, task_for
+from slm.training.tasks.task import Task, TaskData, TaskInputs, task_for
 from slm.weights.open_model import find_source, open_source
 from slm.weights.pretrained import Pretrained, check_same_tokens
 
@@ -37,12 +39,38 @@ def evaluate(
     ``scored_tokens``, the ``scored_bytes`` of text that those stand for, ``split``, the task's report and ``seq_len``;
     quantized also ``loss_unquantized`` and ``loss_change``. `UserError`: the data cannot be read, or not by this model,
     or a setting does not go with it."""
-    if settings.eos_token is not None:
-        opened = replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
+    opened = _with_end(opened, settings)
+    task, inputs = _task_inputs(opened, settings, data, own_task, task_changes, run)
+    model = opened.model(dtype=torch.float32)
+    scored = task.data(inputs)
+    if scored.said:
+        notice(scored.said)
+    figures = _score(model, scored, settings.precision)
+    if settings.quantize is None:
+        return figures
+    prepare_for_inference(model, settings.quantize)
+    quantized = _score(model, scored, settings.precision)
+    change = {"loss_unquantized": figures["loss"], "loss_change": quantized["loss"] - figures["loss"]}
+    return {**quantized, "quantize": settings.quantize, **change}
+
+
+def _with_end(opened: Pretrained, settings: EvaluationConfig) -> Pretrained:
+    if settings.eos_token is None:
+        return opened
+    return replace(opened, tokenizer=opened.tokenizer.with_end_of_text(settings.eos_token))
+
+
+def _task_inputs(
+    opened: Pretrained,
+    settings: EvaluationConfig,
+    data: Mapping[str, Any],
+    own_task: Mapping[str, Any] | None,
+    task_changes: Mapping[str, Any],
+    run: Path | None,
+) -> tuple[Task, TaskInputs]:
+    """The task that reads the data, and what it is told of it."""
     read = _data(data, opened.config.params.max_seq_len)
     settings.check(read.corpus)
-    task = task_for(read.corpus, own_task, task_changes)
-    model = opened.model(dtype=torch.float32)
     inputs = TaskInputs(
         data=read,
         model=opened.config,
@@ -55,16 +83,20 @@ def evaluate(
         answers_file=settings.answers_file,
         reference=_reference(settings.reference, opened, read) if settings.reference else None,
     )
-    scored = task.data(inputs)
-    if scored.said:
-        notice(scored.said)
-    figures = _score(model, scored, settings.precision)
-    if settings.quantize is None:
-        return figures
-    prepare_for_inference(model, settings.quantize)
-    quantized = _score(model, scored, settings.precision)
-    change = {"loss_unquantized": figures["loss"], "loss_change": quantized["loss"] - figures["loss"]}
-    return {**quantized, "quantize": settings.quantize, **change}
+    return task_for(read.corpus, own_task, task_changes), inputs
+
+
+def windows_of_data(
+    opened: Pretrained,
+    settings: EvaluationConfig,
+    data: Mapping[str, Any],
+    own_task: Mapping[str, Any] | None,
+    run: Path | None,
+) -> tuple[Windows, int]:
+    """The windows that `evaluate` would score, for a benchmark that reads them otherwise, and how long they are."""
+    task, inputs = _task_inputs(opened, settings, data, own_task, {}, run)
+    found = task.data(inputs).datamodule
+    return partial(windows_in, found), found.seq_len
 
 
 def _score(model: nn.Module, data: TaskData, precision: str | int) -> dict[str, Any]:
