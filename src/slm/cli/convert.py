@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,12 +33,13 @@ class _Settings:
     source: Text | int
     out: Text | int
     checkpoint: Text
-    to: Literal["slm", "hf", "gguf", "peft"]
+    to: Literal["slm", "hf", "gguf", "peft", "revisions"]
     base: Text | int | None
     format: Literal["slm", "hf", "gguf", "peft", "nanogpt", "litgpt", "gpt2_tf"] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     mirror: str | None
     quantize: Literal["none", "int8", "int4", "f16", "bf16", "q8_0", "q4_0"] | None
+    license: Text | None
     plugins: Any
 
 
@@ -48,15 +49,15 @@ def convert(_: dict[str, Any], settings: _Settings) -> Result:
     if os.path.lexists(out):
         raise UserError(f"out: '{out}' exists already; remove it or name another folder")
     refuse(_problems(settings))
-    write, parameters, dtype = (_adapter if settings.to == "peft" else _model)(settings)
+    write, parameters, dtype = _WAYS.get(settings.to, _model)(settings)
 
     from safetensors import SafetensorError
 
     try:
-        write(out)
+        more = write(out) or {}
     except (OSError, SafetensorError) as error:
         raise UserError(f"out: cannot write '{out}' ({error}); make room or name another place") from error
-    return Result({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype})
+    return Result({"out": str(out), "format": settings.to, "parameters": parameters, "dtype": dtype, **more})
 
 
 def _problems(settings: _Settings) -> list[str]:
@@ -73,13 +74,19 @@ def _problems(settings: _Settings) -> list[str]:
         problems.append(f"quantize={settings.quantize} names the dtype already; leave dtype out")
     if settings.to == "gguf" and str(settings.out).endswith(".gguf"):
         problems.append(f"out: to=gguf makes a folder, with model.gguf and a Modelfile; name one, not '{settings.out}'")
+    if settings.license is not None and settings.to not in ("hf", "revisions"):
+        problems.append(f"license is told by a model card, and to={settings.to} writes none; leave it out")
     if settings.to == "peft" and settings.dtype is not None:
         problems.append("to=peft writes what was trained as it was; leave dtype out")
     return problems
 
 
-def _model(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
-    """What writes the model into a folder, its parameters, and how they are stored."""
+_Writer = tuple[Callable[[Path], Mapping[str, Any] | None], int, str]
+"""What writes a model into a folder, and tells more of it, perhaps; its parameters, and how they are stored."""
+
+
+def _model(settings: _Settings) -> _Writer:
+    from slm.study.model_story import story_of
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.export.gguf import write_gguf
@@ -96,7 +103,7 @@ def _model(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
         said = "has no tokenizer, and models are converted whole"
         raise UserError(f"source: '{settings.source}' {said}; add tokenizer.json")
     if opened.quantize is not None and settings.to != "slm":
-        theirs = {"hf": "transformers", "gguf": "llama.cpp"}[settings.to]
+        theirs = {"gguf": "llama.cpp"}.get(settings.to, "transformers")
         said = f"{theirs} has no form for quantize={opened.quantize}"
         raise UserError(f"to={settings.to}: {said}; convert the unquantized model")
     weights = _weights(opened, settings)
@@ -105,14 +112,38 @@ def _model(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
     given = (opened.config, weights, opened.tokenizer, {**opened.facts, "converted_by": f"slm {slm.__version__}"})
     writers: dict[str, Callable[..., None]] = {
         "slm": partial(write_bundle, quantize=mode or opened.quantize),
-        "hf": write_hugging_face,
+        "hf": partial(write_hugging_face, story=story_of(Path(str(settings.source)).expanduser(), settings.license)),
         "gguf": partial(write_gguf, quantize=mode),
     }
     parameters = sum(entry.numel() for entry in lay_out(opened.config).state_dict().values())
     return lambda out: writers[settings.to](out, *given), parameters, stored
 
 
-def _adapter(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
+def _revisions(settings: _Settings) -> _Writer:
+    """As `_model`, of the states that a run kept at save points, and of the one that ``checkpoint`` names as main."""
+    from slm.training.run.save_point_names import revisions_of
+    from slm.weights.export.revisions import CACHE, MAIN, check_name, write_revisions
+
+    out = Path(str(settings.out)).expanduser()
+    check_name(out.name)
+    names = {**revisions_of(Path(str(settings.source)).expanduser()), MAIN: settings.checkpoint}
+    _, parameters, dtype = _model(replace(settings, to="hf"))
+
+    def write_one(checkpoint: str, place: Path) -> None:
+        _model(replace(settings, to="hf", checkpoint=checkpoint))[0](place)
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        commits = write_revisions(folder, {name: partial(write_one, kept) for name, kept in names.items()})
+        notice(
+            f"transformers reads no revision of a folder; it does of the name, with HF_HUB_CACHE={out / CACHE} "
+            f'HF_HUB_OFFLINE=1: from_pretrained("{out.name}", revision="{next(iter(names))}")'
+        )
+        return {"revisions": commits}
+
+    return write, parameters, dtype
+
+
+def _adapter(settings: _Settings) -> _Writer:
     """As `_model`, of what LoRA trained in a run."""
     from slm.training.run_again import adapter_of
     from slm.weights.export.peft import write_peft
@@ -122,6 +153,9 @@ def _adapter(settings: _Settings) -> tuple[Callable[[Path], None], int, str]:
     parameters = sum(tensor.numel() for tensor in adapter.state.values())
     given = (adapter.config, adapter.lora, adapter.state, adapter.tokenizer, adapter.base)
     return lambda out: write_peft(out, *given), parameters, "float32"
+
+
+_WAYS: dict[str, Callable[[_Settings], _Writer]] = {"peft": _adapter, "revisions": _revisions}
 
 
 def _weights(opened: Pretrained, settings: _Settings) -> dict[str, Tensor]:

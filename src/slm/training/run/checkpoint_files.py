@@ -52,6 +52,11 @@ def save_point_file(folder: Path, step: int) -> Path:
     return folder / f"at_{step:08d}.ckpt"
 
 
+def save_point_files(folder: Path) -> dict[int, Path]:
+    """Step -> file, ascending."""
+    return {step: file for step, file in reversed(numbered_files(folder)) if file == save_point_file(folder, step)}
+
+
 def word_point_file(folder: Path, words: int) -> Path:
     """Where the state of a run that had read so many `words`, of ``trainer.save_at``, stays for good."""
     return folder / f"{_OF_WORDS}{in_short(words)}.ckpt"
