@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ _SETTINGS = {
 }
 
 
-def story_of(run: Path, license: str | None = None) -> Story:
-    """Of the run in folder `run`; of a folder that is none, nothing but the `license`."""
+def story_of(run: Path, license: str | None = None, of_best: bool = True) -> Story:
+    """Of the run in folder `run`; of a folder that is none, nothing but the `license`. What was counted at its end, and
+    measured of its best model, is left out where the state is not that (`of_best`)."""
     if not (run / RECORD_FILE).is_file():
         return Story(license=license)
     record = read_run(run)
     hub = [str(record.settings[key]) for key in ("data.path",) if record.settings.get("data.kind") == "datasets"]
     weights = record.settings.get("model.weights")
     base = str(weights) if weights is not None and _is_hub_name(str(weights)) else None
-    scores = [*_validation(record), *_measured(run)]
+    scores = [*_validation(record), *_measured(run)] if of_best else []
     names = [name for name in hub if _is_hub_name(name)]
-    return Story(dict(_facts(record)), command_of(record), scores, license, names, base)
+    return Story(
+        dict([*_facts(record), *(_counts(record) if of_best else ())]), command_of(record), scores, license, names, base
+    )
 
 
 def _is_hub_name(name: str) -> bool:
@@ -43,23 +47,28 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _facts(run: RunRecord) -> Iterator[tuple[str, Any]]:
-    settings, summary = run.settings, run.summary
+    settings = run.settings
     yield "data", _data(settings)
-    for key, name in (("words", "words read"), ("tokens", "tokens read")):
-        if key in summary:
-            yield name, f"{summary[key]:,}"
-    yield "steps", f"{run.step:,}"
     for key, name in _SETTINGS.items():
         if settings.get(key) is not None:
             yield name, str(settings[key]).rpartition(".")[2] if key.endswith("_target_") else settings[key]
     yield "precision", run.record.get("precision")
-    if "tokens" in summary and run.flops_per_token == run.flops_per_token:
-        yield "operations", f"{run.flops_per_token * summary['tokens']:.3g} FLOP"
-    if (time := _time(run)) is not None:
-        yield "time", str(time)
     yield from _machine(sessions_of(run.record)[-1:])
     if run.commit:
         yield "commit", run.commit
+
+
+def _counts(run: RunRecord) -> Iterator[tuple[str, Any]]:
+    """Of the whole run."""
+    summary = run.summary
+    yield "run: steps", f"{run.step:,}"
+    for key in ("words", "tokens"):
+        if key in summary:
+            yield f"run: {key} read", f"{summary[key]:,}"
+    if "tokens" in summary and math.isfinite(run.flops_per_token):
+        yield "run: operations", f"{run.flops_per_token * summary['tokens']:.3g} FLOP"
+    if (time := _time(run)) is not None:
+        yield "run: time", str(time)
 
 
 def _data(settings: Mapping[str, Any]) -> str:
@@ -71,8 +80,6 @@ def _data(settings: Mapping[str, Any]) -> str:
 
 def _time(run: RunRecord) -> timedelta | None:
     """Of all sessions that noted when they ended, one after another."""
-    from datetime import datetime
-
     spans = [(one.get("started"), one.get("ended")) for one in sessions_of(run.record)]
     try:
         took = [datetime.strptime(end, TIME) - datetime.strptime(start, TIME) for start, end in spans if start and end]
@@ -94,8 +101,7 @@ def _machine(sessions: list[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
 def _validation(run: RunRecord) -> Iterator[Score]:
     """Of the best model, where that is the last; of another its loss alone."""
     summary, name = run.summary, _data(run.settings)
-    if run.best_val_loss == run.best_val_loss:
-        yield Score(name, "loss", run.best_val_loss, "validation")
+    yield Score(name, "loss", run.best_val_loss, "validation")
     if summary.get("best_step") == summary.get("step"):
         for metric in ("perplexity", "bits_per_byte"):
             if isinstance(value := summary.get(f"val_{metric}"), (int, float)):
@@ -107,9 +113,12 @@ def _measured(run: Path) -> list[Score]:
     found: dict[tuple[str, str], Score] = {}
     for file in sorted(run.glob(_RESULTS)):
         try:
-            tasks = read_json_object(file).get("tasks")
+            results = read_json_object(file)
         except UserError:
             continue
+        if results.get("limit") is not None or results.get("checkpoint", "best") != "best":
+            continue  # of some items alone, or of another state
+        tasks = results.get("tasks")
         for task, figures in tasks.items() if isinstance(tasks, dict) else ():
             for metric, value in figures.items() if isinstance(figures, dict) else ():
                 if isinstance(value, float):
