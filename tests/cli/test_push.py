@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_stand_in import COMMIT, Hub
 from huggingface_hub import ModelCard, constants
 from safetensors.torch import load
-from tests.hub_stand_in import COMMIT, Hub
 
 
 @pytest.fixture
