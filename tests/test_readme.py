@@ -57,6 +57,7 @@ SHORT_WITH = {
     "adapter=lora": (*SHORT["train"], "task.answers=4", "task.max_answer_tokens=2"),
     "run=outputs/toy": ("task.max_answer_tokens=2",),
     "run=outputs/toy_dpo": (),
+    "tasks=[induction]": (),
 }
 
 

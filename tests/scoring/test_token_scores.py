@@ -10,11 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from small_model import by_itself, small_model
 
 from slm.errors import UserError
-from slm.models.config import ModelConfig
-from slm.models.contract import CausalLM, build_model
+from slm.models.contract import CausalLM
 from slm.models.inference.kv_cache import KVCache
 from slm.models.inference.prepared import prepare_for_inference
 from slm.scoring.token_scores import ScoreRequest, token_scores
@@ -27,36 +26,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "rotary": {"position": "rotary", "n_kv_heads": 1, "norm": "rms_norm", "mlp": "glu", "qk_norm": True},
     "sliding": {"position": "rotary", "sliding_window": 5},
 }
-
-
-def made(position: str = "learned", dim: int = 32, **transformer: Any) -> Any:
-    config = ModelConfig.from_dict(
-        {
-            "name": "gpt",
-            "params": {"max_seq_len": MAX_SEQ_LEN, "vocab_size": VOCABULARY},
-            "modules": {
-                "position_embedding": {"kind": position},
-                "transformer": {"dim": dim, "n_layers": 2, "n_heads": 2, **transformer},
-            },
-        }
-    )
-    torch.manual_seed(1)
-    model = build_model(config)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
-def by_itself(model: CausalLM, context: list[int], continuation: list[int]) -> tuple[list[float], list[bool]]:
-    """Each token from all logits of its sequence alone."""
-    with torch.no_grad():
-        logits = model(torch.tensor([[*context, *continuation][:-1]]))[0].double().log_softmax(-1)
-    places = range(len(context), len(context) + len(continuation))
-    found = [logits[place - 1] for place in places]
-    return (
-        [float(one[token]) for one, token in zip(found, continuation, strict=True)],
-        [int(one.argmax()) == token for one, token in zip(found, continuation, strict=True)],
-    )
 
 
 def drawn_requests(draw: random.Random) -> list[ScoreRequest]:
@@ -77,7 +46,7 @@ def drawn_requests(draw: random.Random) -> list[ScoreRequest]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_scores_are_those_of_each_sequence_alone(shape: str, batch_size: int) -> None:
-    model, requests = made(**SHAPES[shape]), drawn_requests(random.Random(batch_size))
+    model, requests = small_model(**SHAPES[shape]), drawn_requests(random.Random(batch_size))
     for (context, continuation), got in zip(requests, token_scores(model, requests, batch_size), strict=True):
         logprobs, greedy = by_itself(model, list(context), list(continuation))
         assert got.logprobs == pytest.approx(logprobs, abs=2e-5)
@@ -87,7 +56,7 @@ def test_scores_are_those_of_each_sequence_alone(shape: str, batch_size: int) ->
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
 def test_a_prepared_model_scores_as_its_logits_say(quantize: str | None) -> None:
-    model = made(**SHAPES["rotary"])
+    model = small_model(**SHAPES["rotary"])
     prepare_for_inference(model, quantize)
     requests = drawn_requests(random.Random(3))
     for (context, continuation), got in zip(requests, token_scores(model, requests), strict=True):
@@ -96,7 +65,7 @@ def test_a_prepared_model_scores_as_its_logits_say(quantize: str | None) -> None
 
 def test_what_is_shared_is_read_once() -> None:
     """Else choices cost as many times their question as there are of them: a fault that no score shows."""
-    model, context = made(), list(range(20))
+    model, context = small_model(), list(range(20))
     read = []
     model.hidden_states = lambda ids, *rest: read.append(ids.numel()) or type(model).hidden_states(model, ids, *rest)
     token_scores(model, [ScoreRequest(context, [one, one, one]) for one in range(4)])
@@ -107,18 +76,18 @@ def test_a_model_with_a_cache_of_its_own_gets_plain_sequences() -> None:
     class OwnCache(KVCache):
         pass
 
-    model, seen = made(), []
+    model, seen = small_model(), []
     model.make_cache = lambda n, longest=None: OwnCache((1, n, 1, 1, 1), torch.device("cpu"), torch.float32)
     inner = type(model).hidden_states
     model.hidden_states = lambda ids, cache=None, *rest: seen.append(cache) or inner(model, ids, cache, *rest)
     requests = drawn_requests(random.Random(1))
-    plain = token_scores(made(), requests)
+    plain = token_scores(small_model(), requests)
     assert [one.total for one in token_scores(model, requests)] == pytest.approx([o.total for o in plain], abs=1e-4)
     assert set(seen) == {None}
 
 
 def test_the_likeliest_are_told_and_no_more_than_asked_for() -> None:
-    model = made()
+    model = small_model()
     (scores,) = token_scores(model, [ScoreRequest([1, 2], [3, 4])], top=3)
     with torch.no_grad():
         wanted = model(torch.tensor([[1, 2, 3]]))[0, 1:].log_softmax(-1).topk(3)
@@ -130,21 +99,21 @@ def test_the_likeliest_are_told_and_no_more_than_asked_for() -> None:
 
 def test_with_nothing_ahead_the_first_token_has_no_probability() -> None:
     requests = [ScoreRequest([], [4]), ScoreRequest([], [4, 5]), ScoreRequest([4], [])]
-    alone, longer, nothing = token_scores(made(), requests)
+    alone, longer, nothing = token_scores(small_model(), requests)
     assert math.isnan(alone.logprobs[0])
     assert math.isnan(longer.logprobs[0])
-    assert longer.logprobs[1] == pytest.approx(by_itself(made(), [4], [5])[0][0], abs=1e-5)
+    assert longer.logprobs[1] == pytest.approx(by_itself(small_model(), [4], [5])[0][0], abs=1e-5)
     assert nothing.logprobs == []
 
 
 def test_an_unknown_id_is_refused() -> None:
     with pytest.raises(UserError, match="token id 50; this model's are 0 to 49"):
-        token_scores(made(), [ScoreRequest([1], [50])])
+        token_scores(small_model(), [ScoreRequest([1], [50])])
 
 
 @pytest.mark.parametrize("context", [[], [7], list(range(40))])
 def test_a_text_longer_than_the_model_is_scored_in_windows(context: list[int]) -> None:
-    model, draw = made(), random.Random(4)
+    model, draw = small_model(), random.Random(4)
     text = [draw.randrange(VOCABULARY) for _ in range(75)]
     (got,) = token_scores(model, [ScoreRequest(context, text)])
     wanted: list[float] = []
@@ -187,6 +156,6 @@ def test_a_tree_holds_every_sequence(sequences: list[list[int]]) -> None:
 
 def test_the_model_need_not_be_trained_further_with_other_tables() -> None:
     """Scoring under `inference_mode` leaves nothing in the model that a gradient then refuses."""
-    model = made(**SHAPES["rotary"])
+    model = small_model(**SHAPES["rotary"])
     token_scores(cast(CausalLM, model), drawn_requests(random.Random(0)))
     model.train()(torch.tensor([[1, 2, 3]])).sum().backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from slm.evaluation.benchmarks.surprisal import word_surprisal
 from slm.evaluation.harness.harness import Harness, figures_of, harness
 from slm.evaluation.reader import Reader
 
-_MADE = {
+_MADE: dict[str, Callable[[BenchmarkConfig], Benchmark]] = {
     "minimal_pairs": minimal_pairs,
     "surprisal": word_surprisal,
     "choices": multiple_choice,

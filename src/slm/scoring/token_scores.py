@@ -113,9 +113,11 @@ def _parts_scored(
             read.append((index, sequence))
         else:
             yield index, _unread(part)
-    trees = trees_of([sequence for _, sequence in read], share=_takes_trees(model))
+    takes_trees = _takes_trees(model)
+    trees = trees_of([sequence for _, sequence in read], share=takes_trees)
+    own = [parts[index] for index, _ in read]
     for batch in _batches(trees, batch_size):
-        for place, scores in _batch_scored(model, batch, [parts[index] for index, _ in read], top):
+        for place, scores in _batch_scored(model, batch, own, takes_trees, top):
             yield read[place][0], scores
 
 
@@ -148,13 +150,13 @@ def _batches(trees: Sequence[TokenTree], batch_size: int) -> Iterator[list[Token
 
 @torch.inference_mode()
 def _batch_scored(
-    model: CausalLM, trees: list[TokenTree], parts: Sequence[ScoreRequest], top: int
+    model: CausalLM, trees: list[TokenTree], parts: Sequence[ScoreRequest], takes_trees: bool, top: int
 ) -> list[tuple[int, TokenScores]]:
     device = model.head_weight.device
     width = len(trees[0].ids)
     ids = torch.tensor([[*tree.ids, *([0] * (width - len(tree.ids)))] for tree in trees], device=device)
-    plain = all(tree.is_chain for tree in trees)
-    cache = None if plain else TreeCache(trees, width, device)
+    # chains too: blocks that were compiled for training know its shapes, and are left out where there is a cache
+    cache = TreeCache(trees, width, device) if takes_trees else None
     hidden = model.hidden_states(ids, cache).flatten(0, 1)
     asked = [  # sequence, the places in `hidden` that say what comes next, and what does
         (index, [row * width + place for place in path[max(len(parts[index].context) - 1, 0) :]], parts[index])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from slm.models.contract import Positions
+from slm.models.modules.transformer import attention_mask
 
 _SHARED = 4  # a sequence joins a tree if it shares at least a quarter of its tokens
 _MOST_IN_TREE = 1024  # tokens: each is compared with all others, masked or not
@@ -40,7 +43,7 @@ class TokenTree:
         return len(self.ids) == len(self._path)
 
 
-def trees_of(sequences: Sequence[Sequence[int]], share: bool = True) -> list[TokenTree]:
+def trees_of(sequences: Sequence[list[int]], share: bool = True) -> list[TokenTree]:
     """All sequences in trees of those that begin alike, or, unless `share`, in chains of those that are the beginning
     of one another. Chains stand behind trees, and of both the largest first."""
     order = sorted(range(len(sequences)), key=lambda index: sequences[index])
@@ -70,9 +73,10 @@ def _begin_alike(first: Sequence[int], second: Sequence[int]) -> int:
 
 class TreeCache:
     """A `slm.models.contract.Cache` that keeps nothing: it tells a model where the tokens of trees stand, one tree a
-    row, and which others each sees."""
+    row, and which others each sees. Chains alone are read as plain sequences."""
 
-    def __init__(self, trees: Iterable[TokenTree], width: int, device: torch.device) -> None:
+    def __init__(self, trees: Sequence[TokenTree], width: int, device: torch.device) -> None:
+        self._is_plain = all(tree.is_chain for tree in trees)
         depths, ends = [], []
         for tree in trees:
             n = len(tree.ids)
@@ -82,14 +86,16 @@ class TreeCache:
         self._ends = torch.tensor(ends, device=device)
         self._end = max(map(max, depths)) + 1
 
-    def positions(self, n_tokens: int) -> Tensor:
-        return self._depths
+    def positions(self, n_tokens: int) -> Positions:
+        return slice(0, n_tokens) if self._is_plain else self._depths
 
     def end(self, n_tokens: int) -> int:
         return self._end
 
-    def mask(self, n_tokens: int, window: int | None) -> Tensor:
+    def mask(self, n_tokens: int, window: int | None) -> Tensor | None:
         """(B, 1, T, T) bool."""
+        if self._is_plain:
+            return attention_mask(n_tokens, 0, window, self._ends.device)
         place = torch.arange(n_tokens, device=self._ends.device)
         seen = (place <= place[:, None]) & (place[:, None] < self._ends[:, None])
         if window is not None:

@@ -110,6 +110,8 @@ def build(
     adapts = config.adapter is not None and not config.adapter.also_train
     notice(destinations(model_config, data.tokenizer, adapts))
     for callback in (*begun.callbacks, *more_callbacks):
+        if hasattr(callback, "take_data"):
+            callback.take_data(data.datamodule)
         if hasattr(callback, "check_before_training"):  # so that none fails an hour later
             callback.check_before_training(module)
     if config.trainer.recompute:

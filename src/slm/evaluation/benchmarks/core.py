@@ -74,7 +74,7 @@ class Core:
     tasks: Sequence[CoreTask]
 
     def __call__(self, reader: Reader) -> Findings:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for task in self.tasks:
             right = task.accuracy(reader)
             accuracy = mean(list(map(float, right)))

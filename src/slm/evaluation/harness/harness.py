@@ -123,11 +123,16 @@ def _refusal(tasks: Sequence[str], error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Its log at warnings that matter alone, no bars."""
+    """Of its log errors alone, and no bars of data sets that take a moment."""
+    import datasets
+
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, bars = logger.level, datasets.are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()

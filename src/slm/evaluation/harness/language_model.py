@@ -67,6 +67,10 @@ class HarnessModel(TemplateLM):
 
     # ---- requests ----
 
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Of continuations, each with whether it is the likeliest; without a bar for the time that encoding takes."""
+        return super().loglikelihood(requests, disable_tqdm=True)
+
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
@@ -78,7 +82,8 @@ class HarnessModel(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Of whole texts, each token once."""
-        windows, owners = [], []
+        windows: list[ScoreRequest] = []
+        owners: list[int] = []
         for number, request in enumerate(requests):
             ids = self.tok_encode(request.args[0])
             cut = rolling(ids, [self.prefix_token_id], self.max_length) if ids else []
@@ -102,8 +107,8 @@ class HarnessModel(TemplateLM):
         return texts
 
     def _written(self, contexts: Sequence[str], asked: Mapping[str, Any]) -> Iterable[str]:
-        settings, until = _settings(asked, self.max_length)
-        settings = GenerationConfig(**settings, batch_size=self.reader.batch_size)
+        named, until = _settings(asked, self.max_length)
+        settings = GenerationConfig(**named, batch_size=self.reader.batch_size)
         room = self.max_length - settings.max_new_tokens
         prompts = [self.tok_encode(context)[-room:] for context in contexts]
         for text in self.reader.written(prompts, settings):

@@ -53,6 +53,10 @@ class TrainMetrics(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started += time.perf_counter() - self._paused_at
 
+    def leave_out(self, seconds: float) -> None:
+        """What took so long just now was no training."""
+        self._started += seconds
+
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Note the learning rate this step is made with; at its end the schedule has moved on."""
         self._lr = optimizer.param_groups[0]["lr"]
