@@ -44,6 +44,7 @@ class Hub:
         name = "([^/]+/[^/]+)"
         return [
             ("/api/repos/create", "POST", self._create),
+            ("/api/validate-yaml", "POST", lambda _: (200, {"errors": [], "warnings": []})),
             ("/api/whoami-v2", "GET", lambda _: (200, {"name": "me", "type": "user", "orgs": []})),
             (f"/api/models/{name}", "GET", self._info),
             (f"/api/models/{name}/branch/([^/]+)", "POST", self._branch),

@@ -88,3 +88,12 @@ def test_more_passes_than_the_challenge_allows(run_cli: Callable[..., Any], tiny
     refused = run_cli("train", *tiny, "trainer.most_passes=10", "trainer.max_steps=1000000")
     assert refused.status == 2
     assert "passes over the data, more than trainer.most_passes=10" in refused.err
+
+
+def test_words_of_your_own_where_an_experiment_names_a_choice(run_cli: Callable[..., Any]) -> None:
+    """Beside another mistake ``{words: …}`` was called one, as if the choice were a group of settings."""
+    typed = ("experiment=babylm_strict_small", "data.path=x", "trainer.save_at={words: [5]}", "trainer.max_stepz=3")
+    refused = run_cli("train", *typed)
+    assert refused.status == 2
+    assert "unknown key 'trainer.max_stepz'" in refused.err
+    assert "trainer.save_at.words" not in refused.err

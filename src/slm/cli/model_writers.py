@@ -53,7 +53,7 @@ Writer = tuple[Callable[[Path], Mapping[str, Any] | None], int, str]
 
 
 def _model(settings: ExportSettings) -> Writer:
-    from slm.study.model_story import story_of
+    from slm.study.report.model_story import story_of
     from slm.tokenizers.load import is_missing
     from slm.weights.bundle import write_bundle
     from slm.weights.export.gguf import write_gguf

@@ -69,7 +69,7 @@ def _endpoint() -> str:
 
 @contextmanager
 def in_our_words(name: str) -> Iterator[None]:
-    """Raise `UserError` for what a hub refuses, or where none answers. What a hub says may hold no token of ours."""
+    """Raise `UserError` for what a hub refuses, or where none answers."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
@@ -103,4 +103,8 @@ def _refusal(name: str, error: Any) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What it says, but for our token, which a server may say again."""
+    from huggingface_hub import get_token
+
+    said = str(error).replace(get_token() or "\0", "***")
+    return " ".join(said.split())[:200] or type(error).__name__
