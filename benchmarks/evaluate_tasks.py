@@ -42,40 +42,44 @@ class Timed:
     """A model of lm-eval's whose requests are timed."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.seconds = model, 0.0
+        self.model, self.seconds, self.cpu_seconds = model, 0.0, 0.0
         for kind in KINDS:
             setattr(model, kind, self._timed(getattr(model, kind)))
 
     def _timed(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*given: Any, **named: Any) -> Any:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             try:
                 return answer(*given, **named)
             finally:
                 self.seconds += time.perf_counter() - start
+                self.cpu_seconds += time.process_time() - cpu_start
 
         return timed
 
-    def asked(self, task: str, manager: TaskManager) -> tuple[float, dict[str, Any]]:
-        """Seconds of the task's requests, and its results."""
-        self.seconds = 0.0
+    def asked(self, task: str, manager: TaskManager) -> tuple[float, float, dict[str, Any]]:
+        """Seconds of the task's requests, by the clock and of the processor, and its results."""
+        self.seconds = self.cpu_seconds = 0.0
         found = lm_eval.simple_evaluate(
             model=self.model, tasks=[task], task_manager=manager, apply_chat_template=task.endswith("chat")
         )
-        return self.seconds, {key: value for key, value in found["results"][task].items() if isinstance(value, float)}
+        figures = {key: value for key, value in found["results"][task].items() if isinstance(value, float)}
+        return self.seconds, self.cpu_seconds, figures
 
 
 def measured(ours: Timed, theirs: Timed, task: str, manager: TaskManager, repeats: int) -> dict[str, Any]:
-    """Of one task: medians of seconds, and the largest difference between figures."""
-    seconds: dict[str, list[float]] = {"slm": [], "hf": []}
+    """Of one task: medians of seconds, and the largest difference between figures, relative to those above 1."""
+    taken: dict[str, list[tuple[float, float]]] = {"slm": [], "hf": []}
     figures: dict[str, dict[str, Any]] = {}
     for _ in range(repeats):
         for name, model in (("slm", ours), ("hf", theirs)):
-            taken, figures[name] = model.asked(task, manager)
-            seconds[name].append(taken)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    differences = [abs(value - figures["hf"][key]) for key, value in figures["slm"].items() if "stderr" not in key]
-    return {**medians, "faster": medians["hf"] / medians["slm"], "difference": max(differences)}
+            seconds, cpu_seconds, figures[name] = model.asked(task, manager)
+            taken[name].append((seconds, cpu_seconds))
+    medians = {name: statistics.median(one[0] for one in values) for name, values in taken.items()}
+    cpu = {f"{name}_cpu": statistics.median(one[1] for one in values) for name, values in taken.items()}
+    pairs = [(value, figures["hf"][key]) for key, value in figures["slm"].items() if "stderr" not in key]
+    difference = max(abs(one - other) / max(1.0, abs(other)) for one, other in pairs)
+    return {**medians, **cpu, "difference": difference}
 
 
 def main() -> None:
@@ -102,10 +106,15 @@ def main() -> None:
         names = [f"slm_{name}" for name in TASKS if name != "chat" or opened.tokenizer.chat_template is not None]
         results = {name: measured(ours, theirs, name, manager, asked.repeats) for name in names}
     for name, one in results.items():
-        seconds = f"slm {one['slm']:8.2f} s   hf {one['hf']:8.2f} s   {one['faster']:5.2f} x"
-        print(f"{name:<16} {seconds}   differs by {one['difference']:.1e}")
-    totals = {name: sum(one[name] for one in results.values()) for name in ("slm", "hf")}
+        print(f"{name:<16} {_compared(one)}   differs by {one['difference']:.1e}")
+    totals = {key: sum(one[key] for one in results.values()) for key in ("slm", "hf", "slm_cpu", "hf_cpu")}
+    print(f"{'all':<16} {_compared(totals)}")
     print(json.dumps({**vars(asked), "tasks": results, **totals, "faster": totals["hf"] / totals["slm"]}))
+
+
+def _compared(one: dict[str, float]) -> str:
+    clock = f"slm {one['slm']:8.2f} s   hf {one['hf']:8.2f} s   {one['hf'] / one['slm']:5.2f} x"
+    return f"{clock}   ({one['hf_cpu'] / one['slm_cpu']:.2f} x of the processor's)"
 
 
 if __name__ == "__main__":

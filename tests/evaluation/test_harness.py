@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_model import small_model
 from small_tasks import TASKS, write_tasks
 
 from slm.errors import UserError
 from slm.evaluation.benchmark_config import benchmark_config
 from slm.evaluation.harness.harness import figures_of
+from slm.tokenizers.bpe import BpeTokenizer
 
+TEXT = "the cat sat on a mat and saw that one dog run from its old house. Question: it's naïve\nAnswer: 日本語 🙂.\n"
+LLAMA = {"norm": "rms_norm", "bias": False, "qkv_bias": False, "mlp": "glu", "activation": "silu", "n_kv_heads": 1}
 pytest.importorskip("lm_eval", reason="pip install 'slm[eval]'")
 pytestmark = pytest.mark.filterwarnings("default")  # datasets, evaluate and sacrebleu have theirs
 
@@ -65,7 +69,6 @@ def test_names_of_figures() -> None:
 def test_scores_are_those_of_its_own_hf_model(tasks: Path, tmp_path: Path, begins: bool) -> None:
     """On the export, of all kinds of requests, to 1e-4; texts longer than the model's 48 positions among them, and a
     vocabulary that puts a token ahead of every text."""
-    exported = pytest.importorskip("exported_models", reason="of the tests of weights")
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -76,8 +79,9 @@ def test_scores_are_those_of_its_own_hf_model(tasks: Path, tmp_path: Path, begin
     from slm.generation.language_model import LanguageModel
     from slm.weights.hugging_face import write_hugging_face
 
-    tokenizer = with_template(exported.tokenizer(), "alpaca")
-    model = exported.model(exported.shape(exported.LLAMA))
+    made = BpeTokenizer.create([TEXT] * 9, vocab_size=300, min_frequency=1, split="qwen2")
+    tokenizer = with_template(made, "alpaca")
+    model = small_model("rotary", tokenizer.vocab_size, 48, 64, **LLAMA)
     folder = tmp_path / "hf"
     write_hugging_face(folder, model.config, model.state_dict(), tokenizer, {})
     if begins:

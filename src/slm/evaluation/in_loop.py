@@ -25,6 +25,7 @@ from slm.schema import Count, Probability, unknown_key, value_problems
 from slm.tokenizers.base import Tokenizer
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.averaged_weights import averaged_weights
+from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.step_callback import StepCallback
 from slm.training.watch.train_metrics import TrainMetrics
 
@@ -67,6 +68,7 @@ class Evaluation(StepCallback):
         self._data: WindowDataModule | None = None
         self._suite: Suite | None = None
         self._tokens = 0  # that one evaluation reads
+        self._period = every  # steps between two, once the share is seen to
         self._spent = self._began = 0.0
 
     def take_data(self, data: WindowDataModule) -> None:
@@ -88,16 +90,16 @@ class Evaluation(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._began = time.perf_counter()
-        data = cast(Any, trainer).datamodule
-        step = data.batch_size * data.seq_len * trainer.accumulate_grad_batches  # of this rank, which evaluates
-        cost = self._tokens * _FORWARD
-        self.every *= periods(cost, step * self.every, self.share)
-        taken = cost / (cost + step * self.every)
+        cost, step = self._tokens * _FORWARD, _step_cost(trainer)
+        self._period = self.every * periods(cost, step * self.every, self.share)
+        taken = cost / (cost + step * self._period)
         names = ", ".join(self.config.tasks)
-        notice(f"evaluation: {names} every {self.every} steps, {self._tokens:,} tokens, about {taken:.1%} of the time")
+        notice(
+            f"evaluation: {names} every {self._period} steps, {self._tokens:,} tokens, about {taken:.1%} of the time"
+        )
 
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+        if trainer.global_step % self._period or not trainer.is_global_zero:
             return
         start = time.perf_counter()
         figures = self._figures(trainer, cast(LanguageModelModule, pl_module))
@@ -131,6 +133,17 @@ def periods(cost: float, training: float, share: float) -> int:
     """After how many times the `training` something of `cost` may be done, so that it takes at most a `share` of both;
     1 where the share is 0, which sets no bound."""
     return max(1, math.ceil(cost * (1 - share) / (share * training))) if share else 1
+
+
+def _step_cost(trainer: pl.Trainer) -> float:
+    """What an optimizer step reads on this rank, and its part of a validation, in tokens of training."""
+    data = cast(Any, trainer).datamodule
+    trained = data.batch_size * data.seq_len * trainer.accumulate_grad_batches
+    (every,) = [one.settings.val_every for one in trainer.callbacks if isinstance(one, Checkpoints)]  # type: ignore[attr-defined]
+    windows = sum(map(len, data.parts(data.eval_split))) / trainer.world_size
+    limit = trainer.limit_val_batches
+    read = min(windows, limit * data.batch_size) if isinstance(limit, int) else windows * limit
+    return trained + read * data.seq_len * _FORWARD / every
 
 
 def _language_model(module: LanguageModelModule) -> LanguageModel:
