@@ -14,6 +14,7 @@ setup(
         "slm.data": ["*.txt"],
         "slm.data.store": ["*.jinja"],
         "slm.models.kernels": ["*.c", "*.h"],
+        "slm.serve": ["page/*"],
         "slm.study.report": ["*.jinja", "*.css", "*.js"],
         "slm.suggest": ["*.txt"],
         "slm.weights": ["*.md"],

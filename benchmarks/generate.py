@@ -28,8 +28,9 @@ from safetensors.torch import save_file
 
 from slm.cli.composition import CONF, VERSION_BASE
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.graphed_step import GraphedSteps
+from slm.generation.request import Request, Token
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.models.inference.prepared import prepare_for_inference

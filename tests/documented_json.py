@@ -62,7 +62,7 @@ def _differences(node: Any, fields: list[Field], prefix: str, also: tuple[str, .
     ]
     told = []
     for name, value in node.items():
-        rows = [field for field in own if fnmatchcase(prefix + name, field.name)]
+        rows = [field for field in own if fnmatchcase(prefix + name, field.name.replace("[", "[[]"))]
         if not rows and not any(fnmatchcase(name, one) for one in also):
             told.append(f"{prefix}{name} is not documented")
         for field in rows:

@@ -74,6 +74,7 @@ FLOORS = (
     "training.tasks",
     "training",
     "evaluation",
+    "serve",
     "study.plan",
     "study",
     "study.sweep",

@@ -6,12 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slm.cli.notebook import build as build
+    from slm.cli.notebook import config as config
+    from slm.cli.notebook import data as data
     from slm.generation.language_model import load as load
     from slm.registry import register_model as register_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "register_model"]
-_HOMES = {"load": "slm.generation.language_model", "register_model": "slm.registry"}
+__all__ = ["__version__", "build", "config", "data", "load", "register_model"]
+_HOMES = {
+    **dict.fromkeys(("build", "config", "data"), "slm.cli.notebook"),
+    "load": "slm.generation.language_model",
+    "register_model": "slm.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

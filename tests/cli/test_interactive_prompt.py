@@ -104,6 +104,7 @@ def prompt_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., InteractivePro
         ("/show", "  temperature = 0.9", {}),
         ("/system be kind", "this model has no chat template, which /system needs", {}),
         ("/raw", "this model has no chat template, which /raw needs", {}),
+        ("/probabilities", "texts in the colours of their probability", {}),
         ("/save", "/save FILE", {}),
         ("/save a.txt", "nothing was written yet", {}),
         ("/", "there is no command /", {}),
@@ -186,7 +187,7 @@ def test_following_ids_is_streaming_a_text(prompt_with: Callable[..., Interactiv
     settings = GenerationConfig(greedy=True, max_new_tokens=8, n=3)
     *pieces, completion = language_model.follow(language_model.tokenizer.encode("ab"), settings)
     assert isinstance(completion, Completion)
-    assert "".join(map(str, pieces)) == completion.text == language_model.generate("ab", settings)
+    assert "".join(piece.text for piece in pieces) == completion.text == language_model.generate("ab", settings)
 
 
 def test_a_conversation_is_written_as_transformers_writes_it(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_of_a_finished_run(tiny_run: Path, run_cli: Any, tmp_path: Path) -> None
     for command, *arguments in (
         ("evaluate", run),
         ("generate", run, "prompt=the ", "generation.max_new_tokens=2", "generation.n=2", "json=true"),
+        ("generate", run, "prompt=the ", "generation.max_new_tokens=2", "show=probabilities", "json=true"),
         ("generate", run, "prompts=prompts.txt", "generation.max_new_tokens=2", "json=true"),
         ("generate", run, "prompts=prompts.txt", "generation.max_new_tokens=2", "out=answers", "json=true"),
         ("convert", f"source={tiny_run}", "out=bundle"),

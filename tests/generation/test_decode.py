@@ -11,8 +11,9 @@ import torch
 import slm
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.language_model import LanguageModel
+from slm.generation.request import Request, Token
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.tokenizers.byte import ByteTokenizer

@@ -16,8 +16,9 @@ from torch import nn
 from slm.errors import UserError
 from slm.generation.completion import StopStrings
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import End, Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.language_model import LanguageModel
+from slm.generation.request import End, Request, Token
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.models.modules.embeddings import RotaryPositions
@@ -182,7 +183,7 @@ def test_a_budget_that_is_not_used_costs_nothing() -> None:
     (cache,) = room
     assert cache.max_len > 10_000
     assert cache.keys[..., 1000:, :].isnan().all(), "nobody touched what nobody looked at"
-    assert len(engine._rows[0]._uniforms) < 1000
+    assert len(engine._texts.rows[0]._uniforms) < 1000
     short = Engine(model, config, EOS).run([Request([1] * n, 10, n) for n in (3, 5, 9)])
     assert before == [event.token_id for event in short if isinstance(event, Token)], "a seed is one of any budget"
 

@@ -14,8 +14,9 @@ from test_engine import EOS, SHAPES, made, memory_that_nobody_wrote, requests_of
 from torch import nn
 
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.graphed_step import GraphedStep, GraphedSteps
+from slm.generation.request import Request, Token
 from slm.models.modules.embeddings import RotaryPositions
 
 _ = memory_that_nobody_wrote

@@ -14,8 +14,9 @@ from tokenizers import processors
 from slm.data.batches.windows import WindowDataset
 from slm.data.documents.source import Document
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.language_model import LanguageModel
+from slm.generation.request import Request, Token
 from slm.models.config import ModelConfig
 from slm.models.contract import build_model
 from slm.tokenizers.base import Tokenizer

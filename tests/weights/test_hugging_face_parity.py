@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from slm.cli.composition import CONF, VERSION_BASE
 from slm.generation.config import GenerationConfig
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
+from slm.generation.request import Request, Token
 from slm.models.config import ModelConfig
 from slm.models.modules.losses import CrossEntropy
 from slm.weights.fine_tuning import shape_values

@@ -87,14 +87,14 @@ def _run(command: Command, typed: list[str]) -> None:
     elif EXPLAIN in typed:
         _print_explanation(command, line)
     else:
-        line, problems = _rewritten(command, line)
+        line, problems = rewritten(command, line)
         start = None if problems else _composed(command, line)
         if start is None:
-            _refuse_mistakes(command, line, problems)
+            refuse_mistakes(command, line, problems)
         _run_hydra(command, line, start)
 
 
-def _rewritten(command: Command, typed: CommandLine) -> tuple[CommandLine, list[str]]:
+def rewritten(command: Command, typed: CommandLine) -> tuple[CommandLine, list[str]]:
     """The command line as the command rewrites it; as it is, and what is wrong with it, where it cannot be."""
     try:
         return replace(read(command.rewrite(typed.known)), unknown=typed.unknown), []
@@ -122,7 +122,7 @@ def _composed(command: Command, line: CommandLine) -> Start | None:
     return partial(composition.start, cfg) if is_ours else None
 
 
-def _refuse_mistakes(command: Command, line: CommandLine, problems: list[str]) -> None:
+def refuse_mistakes(command: Command, line: CommandLine, problems: list[str]) -> None:
     """Raise `UserError` with `problems` and all else that is wrong with a command line, but for the values."""
     if line.config_dir is not None and not line.config_dir.is_dir():
         raise UserError(f"Additional config directory '{line.config_dir}' not found; it is a folder of YAML files")
@@ -143,8 +143,8 @@ def _print_explanation(command: Command, typed: CommandLine) -> None:
     settings = [word for word in typed.settings if "=" in word or word.startswith("~")]
     only = [word for word in typed.settings if word not in settings]
     typed = replace(typed, settings=settings)
-    line, problems = _rewritten(command, typed)
-    _refuse_mistakes(command, line, problems)
+    line, problems = rewritten(command, typed)
+    refuse_mistakes(command, line, problems)
     by_hand = {f"{plus}{setting}" for setting in command.quoted(typed) for plus in ("", "+")}
     print(explanation(Composition(command.config_name, line.config_dir), command.quoted(line), by_hand, only))
 
@@ -205,6 +205,9 @@ def _performed(command: Command, values: dict[str, Any], settings: Any) -> Any:
     if not isinstance(result, Result):
         return result
     print(result.text(values["json"]), flush=True)
+    if result.then is not None:
+        with nothing_else_on_stdout(values["json"]):
+            result.then()
     if result.status:
         sys.exit(result.status)
     return result.loss

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,9 +21,15 @@ from slm.errors import UserError, refuse
 from slm.notices import as_typed, notice
 
 if TYPE_CHECKING:
+    from slm.generation.completion import Completion
     from slm.generation.config import GenerationConfig, Prompt
     from slm.generation.language_model import LanguageModel
+    from slm.generation.probability_colours import ProbabilityColours
+    from slm.tokenizers.base import Tokenizer
 
+PROBABILITIES = "probabilities"
+_ALTERNATIVES = 5  # told beside each token in JSON, unless generation.alternatives says how many
+_Show = Literal["probabilities"] | None
 _Device, _Dtype = Literal["auto", "cpu", "cuda"], Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -46,6 +54,9 @@ def generate(values: dict[str, Any], settings: GenerationConfig) -> Result | Non
     dtype = None if values["dtype"] == "auto" else getattr(torch, values["dtype"])
     language_model = load(source, device, dtype, settings.quantize)
     settings = _as_its_makers_do(language_model, values["generation"] | {"system": settings.system})
+    shows = values["show"] == PROBABILITIES
+    if shows:
+        settings = replace(settings, logprobs=True)
     if prompts is not None:
         from slm.generation.prompt_file import open_answers
         from slm.training.lean_lightning import import_lightning
@@ -59,21 +70,41 @@ def generate(values: dict[str, Any], settings: GenerationConfig) -> Result | Non
             answer_prompts(language_model, prompts, settings, lines)
         return _result_of_file(values, len(prompts), held.getvalue())
     if values["prompt"] is not None and values["json"]:
-        return _result_of_prompt(language_model, str(values["prompt"]), settings)
+        return _result_of_prompt(language_model, str(values["prompt"]), settings, shows)
     if values["prompt"] is not None:
-        _continue(language_model, str(values["prompt"]), settings)
+        _continue(language_model, str(values["prompt"]), settings, shows)
         return None
     from slm.generation.repl.loop import InteractivePrompt
 
-    InteractivePrompt(language_model, settings).run()
+    InteractivePrompt(language_model, settings, shows).run()
     return None
 
 
-def _result_of_prompt(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> Result:
+def _result_of_prompt(language_model: LanguageModel, prompt: str, settings: GenerationConfig, shows: bool) -> Result:
     from slm.generation.prompt_file import fields_of
 
+    if shows and not settings.alternatives:
+        settings = replace(settings, alternatives=_ALTERNATIVES)
     completions = language_model.complete([prompt], settings)[0]
-    return Result({"prompt": prompt, "completions": [fields_of(one) for one in completions]})
+    told = [
+        {**fields_of(one), **({"tokens": _tokens(language_model.tokenizer, one)} if shows else {})}
+        for one in completions
+    ]
+    return Result({"prompt": prompt, "completions": told})
+
+
+def _tokens(tokenizer: Tokenizer, completion: Completion) -> list[dict[str, Any]]:
+    """Each token of the text with its probability, and the likeliest ones in its place."""
+
+    def named(token_id: int, logprob: float) -> dict[str, Any]:
+        text = tokenizer.decode([token_id])
+        return {"id": token_id, "text": text, "logprob": logprob, "probability": math.exp(logprob)}
+
+    logprobs, alternatives = completion.logprobs or [], completion.alternatives or []
+    return [
+        {**named(token_id, logprob), "alternatives": [named(*other) for other in others]}
+        for token_id, logprob, others in zip(completion.ids, logprobs, alternatives, strict=True)
+    ]
 
 
 def _result_of_file(values: Mapping[str, Any], answered: int, lines: str) -> Result | None:
@@ -120,12 +151,13 @@ def _checked(values: dict[str, Any]) -> GenerationConfig:
     from slm.schema import together, value_problems
 
     of_model = {"run", "checkpoint", "model_dir", "base", "device", "dtype", "plugins"}
-    keys = {*of_model, "prompt", "system", "prompts", "out", "generation"}
+    keys = {*of_model, "prompt", "system", "prompts", "out", "show", "generation"}
     return together(
         lambda: settled({**values["generation"], **_system(values)}, {}, "generation"),
         lambda: reject_unknown(values, keys),
         lambda: refuse(value_problems(_Device, values["device"], "device")),
         lambda: refuse(value_problems(_Dtype, values["dtype"], "dtype")),
+        lambda: refuse(value_problems(_Show, values["show"], "show")),
         lambda: _check_files(values),
     )[0]
 
@@ -142,20 +174,36 @@ def _system(values: Mapping[str, Any]) -> dict[str, str]:
 def _check_files(values: Mapping[str, Any]) -> None:
     if values["prompt"] is not None and values["prompts"] is not None:
         raise UserError("prompt and prompts were both given; give one of them")
+    if values["show"] is not None and values["prompts"] is not None:
+        raise UserError(
+            "show is for prompt=TEXT and the interactive prompt; with prompts=FILE: generation.logprobs=true"
+        )
     if values["out"] is not None and values["prompts"] is None:
         place = "out is where the answers to prompts=FILE go"
         raise UserError(f"{place}; give that, or send a prompt's answer on by > FILE")
 
 
-def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig) -> None:
+def _continue(language_model: LanguageModel, prompt: str, settings: GenerationConfig, shows: bool) -> None:
     if settings.n > 1:
         for completion in language_model.complete([prompt], settings)[0]:
             print(json.dumps({"completion": completion.text}, ensure_ascii=False))
         return
-    for piece in language_model.stream(prompt, settings):
-        print(piece, end="", flush=True)
+    colours = _colours() if shows else None
+    for piece in language_model.pieces(prompt, settings):
+        print(piece.text if colours is None else colours.of(piece, piece.text), end="", flush=True)
     if sys.stdout.isatty():
         print()
+    if colours is not None and colours.has_any and sys.stderr.isatty():
+        print(colours.legend, file=sys.stderr)
+
+
+def _colours() -> ProbabilityColours:
+    from slm.generation.probability_colours import ProbabilityColours
+
+    colours = ProbabilityColours(sys.stdout)
+    if not colours.has_any:
+        notice("show=probabilities: no colours here (no terminal, or NO_COLOR); json=true gives the numbers")
+    return colours
 
 
 _PATHS = ("run", "model_dir", "base", "prompts", "out")

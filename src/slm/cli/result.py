@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ class Result:
     words: str | None = None  # for a person, in place of it; None: a line a figure
     loss: float | None = None  # what a sweeper minimises
     status: int = 0  # the command's exit status
+    then: Callable[[], None] | None = None  # what the command goes on with, once this is printed
 
     def text(self, as_json: bool) -> str:
         if as_json:

@@ -211,4 +211,5 @@ def _repeatable(overrides: Collection[str]) -> list[str]:
     return [override for override in overrides if _key(override) not in _NOT_REPEATED]
 
 
-main = entry_point(Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS), __name__)
+COMMAND = Command("train", train, checked_run, _with_what_follows, _place, paths=PATHS)
+main = entry_point(COMMAND, __name__)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from slm.generation.engine import Reason, Request, Token
+from slm.generation.request import Alternatives, Reason, Request, Token
 from slm.tokenizers.base import StreamDecoder
 
 
@@ -20,6 +20,7 @@ class Completion:
     seconds_to_first_token: float  # from the call on, other prompts before it included
     seconds: float
     refusal: str | None = None  # why the prompt was refused; None if it was not
+    alternatives: list[Alternatives] | None = None  # the likeliest tokens where each came; None unless asked
 
     @property
     def message(self) -> dict[str, str]:
@@ -35,6 +36,14 @@ class Completion:
         """Of those after the first."""
         later = self.seconds - self.seconds_to_first_token
         return (self.new_tokens - 1) / later if later > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The text, often none, that became certain with a token; None of what was held back until the end."""
+
+    text: str
+    token: Token | None
 
 
 class WithoutLead(StreamDecoder):
@@ -105,6 +114,7 @@ class GrowingText:
     pieces: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
     first: float = 0.0
 
     def take(self, token: Token) -> str:
@@ -114,6 +124,7 @@ class GrowingText:
         self.ids.append(token.token_id)
         if token.logprob is not None:
             self.logprobs.append(token.logprob)
+            self.alternatives.append(token.alternatives)
         self.pieces.append(self.stop.push(self.decoder.push(token.token_id)))
         return self.pieces[-1]
 
@@ -132,4 +143,5 @@ class GrowingText:
             seconds_to_first_token=self.first,
             seconds=time.perf_counter() - self.began,
             refusal=refusal,
+            alternatives=self.alternatives if logprobs and self.request.alternatives else None,
         )

@@ -41,6 +41,7 @@ class GenerationConfig:
     seed: NonNegativeInt | None = None  # of the sampling, sample j having seed + j; None: another text each time
     n: Count = 1  # samples of each prompt
     logprobs: Flag = False  # give each token's, in nats, of the model itself, before any setting here
+    alternatives: NonNegativeInt = 0  # and those of so many of the likeliest tokens beside it
     stop_at_eos: Flag = True
     # at `max_seq_len`, or forget the older half there and go on (models with rotary or no positions)
     overflow: Literal["stop", "slide"] = "stop"

@@ -27,11 +27,17 @@ class GraphedStep:
     is in eval mode; its `make_cache` gives a `KVCache`."""
 
     def __init__(
-        self, model: CausalLM, settings: GenerationConfig, n_rows: int, max_len: int, vocab_size: int | None
+        self,
+        model: CausalLM,
+        settings: GenerationConfig,
+        n_rows: int,
+        max_len: int,
+        vocab_size: int | None,
+        draws: bool = True,
     ) -> None:
         self.cache: KVCache = model.make_cache(n_rows, max_len)  # the caller keeps its account of the rows
         self.reset()
-        self.draws = not has_rules(settings)  # the step draws the tokens too
+        self.draws = draws and not has_rules(settings)  # the step draws the tokens too
         self.lock = threading.Lock()
         self._static = StaticCache(self.cache, model.config.params.max_seq_len)
         device = self.cache.keys.device
@@ -82,10 +88,17 @@ class GraphedSteps:
         return GraphedSteps, ()  # a copy of the model has weights of its own
 
     def lease(
-        self, model: Any, settings: GenerationConfig, n_rows: int, room: int, vocab_size: int | None
+        self,
+        model: Any,
+        settings: GenerationConfig,
+        n_rows: int,
+        room: int,
+        vocab_size: int | None,
+        draws: bool = True,
     ) -> GraphedStep | None:
-        """A step with `n_rows` rows of at least `room` positions, no row in use, its `lock` held for the caller. None
-        if it is at work elsewhere, and for what a step cannot do; that a model cannot be recorded is said once."""
+        """A step with `n_rows` rows of at least `room` positions, no row in use, its `lock` held for the caller; it
+        `draws` tokens unless rows have settings of their own. None if it is at work elsewhere, and for what a step
+        cannot do; that a model cannot be recorded is said once."""
         if self._failed or settings.overflow == "slide" or torch.is_autocast_enabled(model.head_weight.device.type):
             return None
         scaling = model.config.modules.position_embedding.rotary.scaling
@@ -93,7 +106,7 @@ class GraphedSteps:
             return None
         max_len = min(model.config.params.max_seq_len, max(_SMALLEST, 1 << (room - 1).bit_length()))
         draw = (settings.greedy, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-        key = (n_rows, max_len, None if has_rules(settings) else draw, vocab_size)
+        key = (n_rows, max_len, draw if draws and not has_rules(settings) else None, vocab_size)
         # a step is no longer the model's once its weights moved
         weights = tuple((w.data_ptr(), w.dtype) for w in itertools.chain(model.parameters(), model.buffers()))
         self._steps = {k: step for k, step in self._steps.items() if k[1] == weights}
@@ -101,7 +114,7 @@ class GraphedSteps:
         if step is None:
             while len(self._steps) >= _MOST_KEPT:
                 del self._steps[next(iter(self._steps))]
-            if (step := self._made(model, settings, n_rows, max_len, vocab_size)) is None:
+            if (step := self._made(model, settings, n_rows, max_len, vocab_size, draws)) is None:
                 return None
         self._steps[key, weights] = step
         if not step.lock.acquire(blocking=False):

@@ -10,16 +10,19 @@ import torch
 
 from slm.chat.records import Message
 from slm.errors import UserError
-from slm.generation.completion import Completion, GrowingText, StopStrings, WithoutLead
+from slm.generation.completion import Completion, GrowingText, Piece, StopStrings, WithoutLead
 from slm.generation.config import Asked, GenerationConfig, Prompt, settled
-from slm.generation.engine import Engine, Request, Token
+from slm.generation.engine import Engine
 from slm.generation.graphed_step import GraphedSteps
 from slm.generation.prompt_ids import PromptIds, ids_of_prompts
+from slm.generation.request import End, Request, Token
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
 from slm.models.kernels.waiting import heed_others
+from slm.models.trace import Scalar, Trace, trace
 from slm.schema import checked
 from slm.tokenizers.base import StreamDecoder, Tokenizer
+from slm.tokenizers.load import is_missing
 from slm.weights.name_table import widest_dtype
 from slm.weights.open_model import Source, find_source, open_source
 from slm.weights.own_sampling import own_sampling
@@ -45,9 +48,14 @@ class LanguageModel:
         ``content``), piece by piece, never half a character. Without `settings` as the model's makers do, and by
         the defaults of `GenerationConfig`; `changes` are single ones, e.g. ``max_new_tokens=64, greedy=True``. Raises
         `UserError` where one is unknown or out of range, the prompt is too long, or the chat template refuses it."""
-        settings = replace(self.settled(settings, changes), n=1)
-        for _, piece in self._run([Prompt.of(prompt)], settings):
-            if isinstance(piece, str) and piece:
+        for piece in self.pieces(prompt, self.settled(settings, changes)):
+            if piece.text:
+                yield piece.text
+
+    def pieces(self, prompt: Asked, settings: GenerationConfig) -> Iterator[Piece]:
+        """As `stream`, with the token that each piece came by; its log-probability with ``logprobs``."""
+        for _, piece in self._run([Prompt.of(prompt)], replace(settings, n=1)):
+            if isinstance(piece, Piece):
                 yield piece
 
     def generate(self, prompt: Asked, settings: GenerationConfig | None = None, **changes: Any) -> str:
@@ -68,10 +76,10 @@ class LanguageModel:
         asked = Prompt(messages=list(map(dict, messages)), tools=described)
         return self.complete([asked], replace(self.settled(settings, changes), n=1))[0][0]
 
-    def follow(self, ids: Sequence[int], settings: GenerationConfig, lead: str = "") -> Iterator[str | Completion]:
-        """The text that became certain with each token after `ids` (often none), and last the `Completion`. The
-        ids are taken as they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with is
-        no part of it: `ChatRenderer.answer_lead` of an answer."""
+    def follow(self, ids: Sequence[int], settings: GenerationConfig, lead: str = "") -> Iterator[Piece | Completion]:
+        """The text that became certain with each token after `ids`, and last the `Completion`. The ids are taken as
+        they are, without `Tokenizer.begin_ids`, and ``n`` as 1; a `lead` that the text begins with is no part of it:
+        `ChatRenderer.answer_lead` of an answer."""
         return (event for _, event in self._written([PromptIds(ids, lead)], [Prompt()], replace(settings, n=1)))
 
     def complete(
@@ -108,6 +116,17 @@ class LanguageModel:
         done = {index: event for index, event in events if isinstance(event, Completion)}
         return [done[index] for index in range(len(prompts))]
 
+    def trace(self, prompt: Asked, *, attention: bool = True, gradient_of: str | Scalar | None = None) -> Trace:
+        """What the model computes on its way over a text, ids, or messages in its chat template: hidden states,
+        attention maps, what layers write, the logit lens; as `trace` of `slm.models.trace`, with its other arguments.
+        Raises `UserError` where the prompt is too long, or has an id that the model has not."""
+        read = ids_of_prompts([Prompt.of(prompt)], self.tokenizer, GenerationConfig(chat=False))[0]
+        if read.refusal is not None:
+            raise UserError(f"trace: {read.refusal}")
+        ids = torch.tensor([list(read.ids) or [self.tokenizer.eos_id]], device=self.model.head_weight.device)
+        traced = trace(self.model, ids, attention=attention, gradient_of=gradient_of)
+        return traced if is_missing(self.tokenizer) else replace(traced, text_of=lambda i: self.tokenizer.decode([i]))
+
     def _decoder(self, prompt_ids: Sequence[int], lead: str) -> StreamDecoder:
         begin = self.tokenizer.begin_ids
         begins = begin == tuple(prompt_ids[: len(begin)])  # of these no text knows
@@ -115,7 +134,7 @@ class LanguageModel:
 
     def _run(
         self, prompts: Sequence[Prompt], settings: GenerationConfig, others_go_on: bool = False
-    ) -> Iterator[tuple[int, str | Completion]]:
+    ) -> Iterator[tuple[int, Piece | Completion]]:
         return self._written(ids_of_prompts(prompts, self.tokenizer, settings), prompts, settings, others_go_on)
 
     def _written(
@@ -124,34 +143,42 @@ class LanguageModel:
         prompts: Sequence[Prompt],  # whose ids those are
         settings: GenerationConfig,
         others_go_on: bool = False,
-    ) -> Iterator[tuple[int, str | Completion]]:
+    ) -> Iterator[tuple[int, Piece | Completion]]:
         """(request, piece of its text) as they come, then (request, `Completion`)."""
-        start = time.perf_counter()
-        tokenizer = self.tokenizer
-        requests, leads = [], []
-        for prompt, (ids, lead, refusal) in zip(prompts, read, strict=True):
-            seed = settings.seed if prompt.seed is None else prompt.seed
-            seeds = [None if seed is None else seed + j for j in range(settings.n)]
-            budget = prompt.max_new_tokens or settings.max_new_tokens
-            requests += [Request(ids, budget, one, refusal) for one in seeds]
-            leads += [lead] * settings.n
-        steps = self._steps if self.model.head_weight.is_cuda else None
-        engine = Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids, steps)
-        texts = [
-            GrowingText(request, self._decoder(request.prompt_ids, lead), StopStrings(settings.stop), start)
-            for request, lead in zip(requests, leads, strict=True)
-        ]
-        for event in engine.run(requests, others_go_on):
+        engine = self.engine(settings)
+        texts = self.growing(read, prompts, settings)
+        for event in engine.run([text.request for text in texts], others_go_on):
             text = texts[event.index]
             if isinstance(event, Token):
-                piece = text.take(event)
+                piece = Piece(text.take(event), event)
                 if text.stop.found:
                     engine.stop(event.index)
                 yield event.index, piece
-            else:
-                yield event.index, text.close()
+            elif isinstance(event, End):
+                yield event.index, Piece(text.close(), None)
                 refusal = engine.problem(text.request) if event.reason == "refused" else None
                 yield event.index, text.completed(event.reason, settings.logprobs, refusal)
+
+    def engine(self, settings: GenerationConfig, alike: bool = True, max_len: int | None = None) -> Engine:
+        """What writes texts by `settings`; not `alike`: requests bring their own. `max_len` as of an `Engine`."""
+        tokenizer, steps = self.tokenizer, self._steps if self.model.head_weight.is_cuda else None
+        ends = tokenizer.end_ids
+        return Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, ends, steps, alike, max_len)
+
+    def growing(
+        self, read: Sequence[PromptIds], prompts: Sequence[Prompt], settings: GenerationConfig
+    ) -> list[GrowingText]:
+        """The ``n`` texts of each prompt, side by side, ahead of their first token; `read` are the prompts' ids."""
+        start = time.perf_counter()
+        texts = []
+        for prompt, (ids, lead, refusal) in zip(prompts, read, strict=True):
+            seed = settings.seed if prompt.seed is None else prompt.seed
+            budget = prompt.max_new_tokens or settings.max_new_tokens
+            for j in range(settings.n):
+                own = None if seed is None else seed + j
+                request = Request(ids, budget, own, refusal, settings, settings.alternatives)
+                texts.append(GrowingText(request, self._decoder(ids, lead), StopStrings(settings.stop), start))
+        return texts
 
 
 def load(

@@ -1,6 +1,6 @@
 """Logits to next tokens: pure functions, each for logits (B, V)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,19 @@ def has_rules(settings: GenerationConfig) -> bool:
     """Whether `adjusted` changes anything."""
     off_by_0 = (settings.presence_penalty, settings.frequency_penalty, settings.no_repeat_ngram)
     return bool(settings.logit_bias) or settings.repetition_penalty != 1 or any(off_by_0)
+
+
+def drawing_key(settings: GenerationConfig) -> Hashable:
+    """Equal for settings by which `adjusted` and `next_tokens` do the same: rows of equal keys are drawn together."""
+    rules = (
+        settings.repetition_penalty,
+        settings.presence_penalty,
+        settings.frequency_penalty,
+        settings.no_repeat_ngram,
+        tuple(sorted(settings.logit_bias.items())),
+    )
+    draw = (settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    return (None if settings.greedy else draw, rules)
 
 
 def adjusted(
@@ -139,4 +152,19 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """(B,) log-probabilities, in nats, that softmax(logits) gives to `tokens` (B,)."""
-    return logits.float().clamp(max=_LARGEST).log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]
+    return _log_softmax(logits).gather(-1, tokens[:, None])[:, 0]
+
+
+def likeliest(
+    logits: Tensor, tokens: Tensor, n: int, vocab_size: int | None = None
+) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
+    """Beside the same, as numbers, of each row of logits (B, V) the `n` likeliest ids below `vocab_size`, with
+    theirs."""
+    logprobs = _log_softmax(logits)
+    of_tokens = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+    best, ids = logprobs[:, :vocab_size].topk(min(n, logprobs[:, :vocab_size].shape[-1]), dim=-1)
+    return of_tokens, [tuple(zip(*row, strict=True)) for row in zip(ids.tolist(), best.tolist(), strict=True)]
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return logits.float().clamp(max=_LARGEST).log_softmax(dim=-1)

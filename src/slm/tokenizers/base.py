@@ -133,6 +133,10 @@ class Tokenizer(ABC):
         """(vocab_size,) int64: how many bytes of UTF-8 each id stands for as a rule, special ones 0."""
         return np.array(list(map(len, self.spellings)))
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """UTF-8, perhaps a part of a character, that an id stands for as a rule; none for a special one."""
+        return self.decode([token_id]).encode()
+
     def spells_exactly(self) -> bool:
         """Whether the bytes of each token of any text are `bytes_of_id`."""
         return False

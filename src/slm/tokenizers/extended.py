@@ -58,6 +58,9 @@ class ExtendedTokenizer(Tokenizer):
     def bytes_of_id(self) -> np.ndarray:
         return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
 
+    def bytes_of(self, token_id: int) -> bytes:
+        return self.inner.bytes_of(token_id) if token_id < self.inner.vocab_size else b""
+
     def spells_exactly(self) -> bool:
         return self.inner.spells_exactly()
 

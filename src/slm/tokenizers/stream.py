@@ -37,6 +37,9 @@ class ByteTableTokenizer(Tokenizer):
     def spellings(self) -> Sequence[bytes]:
         return self._token_bytes
 
+    def bytes_of(self, token_id: int) -> bytes:
+        return self._token_bytes[self.check_ids([token_id])[0]]
+
     def stream_decoder(self) -> StreamDecoder:
         return ByteStreamDecoder(self, self._token_bytes)
 

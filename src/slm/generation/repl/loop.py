@@ -10,6 +10,7 @@ from slm.errors import UserError
 from slm.generation.completion import Completion
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
+from slm.generation.probability_colours import ProbabilityColours
 from slm.generation.prompt_ids import check_no_chat
 from slm.generation.repl.session import LEAVE, Conversation, Exchange, PromptCommands
 from slm.generation.repl.terminal import prompt_session, say, visible
@@ -18,14 +19,18 @@ from slm.generation.repl.terminal import prompt_session, say, visible
 class InteractivePrompt:
     """Reads prompts, streams texts, obeys slash commands; a model with a chat template gets messages."""
 
-    def __init__(self, language_model: LanguageModel, settings: GenerationConfig) -> None:
+    def __init__(
+        self, language_model: LanguageModel, settings: GenerationConfig, shows_probabilities: bool = False
+    ) -> None:
         self.language_model = language_model
         self.longest = language_model.model.config.params.max_seq_len
         tokenizer = language_model.tokenizer
         wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused
         if not wanted:
             check_no_chat(settings, tokenizer)
-        self.commands = PromptCommands(settings, Conversation(tokenizer, settings) if wanted else None)
+        self.commands = PromptCommands(
+            settings, Conversation(tokenizer, settings) if wanted else None, shows_probabilities
+        )
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input. Without a terminal, a prompt a line is read from stdin, each on its own.
@@ -46,6 +51,8 @@ class InteractivePrompt:
         commands = self.commands
         what = "Type a message" if commands.chatting else "Type a text to go on with"
         say(f"{what}; /help for more, /exit to leave.")
+        if commands.shows_probabilities:
+            say(ProbabilityColours(sys.stdout).legend)
         session = prompt_session(commands, self._toolbar)
         while True:
             try:
@@ -101,6 +108,9 @@ class InteractivePrompt:
         start = time.perf_counter()
         pieces: list[str] = []
         completion: Completion | None = None
+        colours = ProbabilityColours(sys.stdout) if self.commands.shows_probabilities else None
+        if colours is not None:
+            settings = replace(settings, logprobs=True)
         first = last = 0.0
         try:
             for event in self.language_model.follow(ids, settings, lead):
@@ -109,8 +119,9 @@ class InteractivePrompt:
                     break
                 last = time.perf_counter() - start
                 first = first or last
-                pieces.append(event)
-                print(visible(event) if sys.stdout.isatty() else event, end="", flush=True)
+                pieces.append(event.text)
+                shown = visible(event.text) if sys.stdout.isatty() else event.text
+                print(shown if colours is None else colours.of(event, shown), end="", flush=True)
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise

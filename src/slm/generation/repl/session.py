@@ -39,6 +39,7 @@ a line, and pasted lines are one prompt. Where a text begins with a slash, type 
   /set NAME VALUE   change a setting: /set temperature 0.7, /set stop ["\\n\\n"]
   /show             the settings, and what was changed
   /reset            settings as at the start; a conversation is forgotten
+  /probabilities    the text in the colours of how likely the model finds each token, and plain again
   /save FILE        this session's prompts and texts, into a new .jsonl or .txt
 {chat}
   /help             this
@@ -121,16 +122,20 @@ class Exchange:
 class PromptCommands:
     """The state of a session, and the commands on it."""
 
-    def __init__(self, settings: GenerationConfig, conversation: Conversation | None) -> None:
+    def __init__(
+        self, settings: GenerationConfig, conversation: Conversation | None, shows_probabilities: bool = False
+    ) -> None:
         self.settings = self._at_start = settings  # how the next text is written
         self.conversation = conversation  # None for a model without a chat template
         # whether the next prompt is a message in the conversation
         self.chatting = self._chats_at_start = conversation is not None and settings.chat is not False
+        self.shows_probabilities = shows_probabilities  # by colours
         self.exchanges: list[Exchange] = []
         self._commands: dict[str, Callable[[str], str]] = {
             "set": self._set,
             "show": self._show,
             "reset": self._reset,
+            "probabilities": self._probabilities,
             "save": self._save,
             "system": self._system,
             "raw": self._raw,
@@ -191,6 +196,10 @@ class PromptCommands:
         self.conversation.give(self.settings.template_args)
         self.chatting = self._chats_at_start
         return "settings as at the start, nothing said so far"
+
+    def _probabilities(self, _: str) -> str:
+        self.shows_probabilities = not self.shows_probabilities
+        return "texts in the colours of their probability" if self.shows_probabilities else "texts in one colour"
 
     def _save(self, argument: str) -> str:
         if not argument:

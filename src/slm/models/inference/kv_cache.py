@@ -96,6 +96,16 @@ class KVCache:
             self._written[row] = max(self._written[row], n)
         self._set(lengths, offsets)
 
+    def take_over(self, other: KVCache) -> None:
+        """Begin with the rows in use of a smaller cache, where they stand."""
+        n_rows, filled = len(other.lengths), max(other.lengths, default=0)
+        for store, smaller in ((self.keys, other.keys), (self.values, other.values)):
+            store[:, :n_rows, :, :filled] = smaller[:, :n_rows, :, :filled]
+        for row in range(n_rows):
+            # what lies behind the end of a shorter row is no number perhaps
+            self._written[row] = max(self._written[row], other.lengths[row])
+        self._set(other.lengths, other.offsets)
+
     def forget(self, row: int, n_tokens: int) -> None:
         """Let a row forget its oldest positions; the others keep theirs (only relative positions allow that)."""
         n = self.lengths[row] - n_tokens

@@ -49,6 +49,8 @@ class PackedLinear(nn.Module):
         self._choose()
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:  # somebody traces the model; oneDNN's operation has no derivative
+            return linear(x, self.plain_weight, self.bias)
         n_rows = x.numel() // x.shape[-1]
         if self.native and multiplies(x, self.in_features, self._weight, self.bias):
             if self._tiles:

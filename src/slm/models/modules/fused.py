@@ -42,6 +42,20 @@ def attend(
     return mixed.transpose(1, 2).reshape(batch, length, -1)
 
 
+def attend_openly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `attend`, and the weights (B, H, T, S) that it mixes by, which no kernel gives out."""
+    batch, heads, length, dim = q.shape
+    groups = heads // k.shape[1]
+    k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+    scores = (q @ k.transpose(-1, -2)).float() * dim**-0.5
+    if mask is None and length > 1:
+        mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1).to(v.dtype)
+    return (weights @ v).transpose(1, 2).reshape(batch, length, -1), weights
+
+
 def project_activated(x: Tensor, up: Tensor | None, activation: nn.Module, projection: nn.Module) -> Tensor:
     """``projection(activation(x))``, or ``projection(activation(x) * up)``, of `x` and `up` (..., in)."""
     if _serves(x, activation, projection) and (kind := kind_of(activation)) is not None:

@@ -1,5 +1,7 @@
 """The transformer: norms, attention, MLP, blocks, their stack, and who sees whom in it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
@@ -8,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from slm.models.config import TransformerConfig
 from slm.models.contract import Cache
 from slm.models.modules.embeddings import Rotation, rotate
-from slm.models.modules.fused import attend, project_activated
+from slm.models.modules.fused import attend, attend_openly, project_activated
 from slm.registry import ACTIVATIONS, ATTENTIONS, MLPS, NORMS
 
 
@@ -40,6 +42,7 @@ class MultiHeadAttention(nn.Module):
     """Attention in several heads (Vaswani et al. 2017); a key head may serve several queries' (Ainslie et al. 2023)."""
 
     prepared = False  # prompts may go by a kernel without gradients; `prepare_for_inference` sets it
+    watch: Callable[[Tensor], None] | None = None  # is given the maps (B, H, T, S); `slm.models.trace` sets it
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
@@ -78,6 +81,10 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         if mask is None and length == 1 and self.sliding_window is not None:
             k, v = k[:, :, -self.sliding_window :], v[:, :, -self.sliding_window :]
+        if self.watch is not None:
+            mixed, weights = attend_openly(q, k, v, mask)
+            self.watch(weights)
+            return self.out_proj(mixed)
         dropout = self.dropout if self.training else 0.0
         return self.out_proj(attend(q, k, v, mask, dropout, cache is not None, self.prepared))
 
