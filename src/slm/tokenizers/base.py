@@ -125,8 +125,8 @@ class Tokenizer(ABC):
 
     @functools.cached_property
     def spellings(self) -> Sequence[bytes]:
-        """UTF-8 that each id stands for as a rule, special ones for none; of part of a character that part."""
-        return [self.decode([i]).encode() for i in range(self.vocab_size)]
+        """`bytes_of` each id."""
+        return [self.bytes_of(i) for i in range(self.vocab_size)]
 
     @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:

@@ -51,10 +51,6 @@ class ExtendedTokenizer(Tokenizer):
         return self.inner.encode_batch(texts)
 
     @functools.cached_property
-    def spellings(self) -> Sequence[bytes]:
-        return [*self.inner.spellings, *[b""] * len(self.added)]
-
-    @functools.cached_property
     def bytes_of_id(self) -> np.ndarray:
         return np.concatenate([self.inner.bytes_of_id, np.zeros(len(self.added), dtype=np.int64)])
 
