@@ -469,7 +469,7 @@ def test_a_number_too_large_for_fp16_is_no_infinity(run_cli: Any, save: Callable
     ("arguments", "message"),
     [
         (("source=RUN",), "out is missing; set it: out=…"),
-        (("source=RUN", "out=x", "to=onnx"), "to should be 'slm', 'hf', 'gguf' or 'peft'; got 'onnx'"),
+        (("source=RUN", "out=x", "to=onnx"), "to should be 'slm', 'hf', 'gguf', 'peft' or 'revisions'; got 'onnx'"),
         (("source=RUN", "out=x", "format=hf"), "is of the format slm, not hf"),
         (("source=RUN", "out=x", "dtype=int8"), "dtype should be 'float32', 'bfloat16' or 'float16'"),
         (("source=missing/x/y", "out=x"), "there is no folder 'missing/x/y'"),

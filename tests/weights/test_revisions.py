@@ -56,14 +56,14 @@ def test_transformers_reads_each_state_with_its_own_weights(run_cli: Any, tiny: 
     """By the name, out of the cache; of a path it would silently give main's."""
     transformers = pytest.importorskip("transformers")
     outcome = run_cli(
-        "train", *tiny, "run_dir=run", "trainer.save_at={words: [30, 60]}", "trainer.max_steps=8",
+        "train", *tiny, "run_dir=run", "trainer.save_at={words: [30]}", "trainer.max_steps=8",
         "model.modules.transformer.activation=gelu_tanh",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     made = run_cli("convert", "source=run", "to=revisions", "checkpoint=last", "out=models/baby")
     assert made.status == 0, made.err
     folder, seen = tmp_path / "models/baby", []
-    for revision, checkpoint in (("chck_30", "words_30"), ("chck_60", "words_60"), ("main", "last")):
+    for revision, checkpoint in (("chck_30", "words_30"), ("main", "last")):
         model = transformers.AutoModelForCausalLM.from_pretrained(
             "baby", revision=revision, cache_dir=folder / CACHE, local_files_only=True
         )
@@ -71,7 +71,7 @@ def test_transformers_reads_each_state_with_its_own_weights(run_cli: Any, tiny: 
         embedding = model.get_input_embeddings().weight
         torch.testing.assert_close(embedding, state["model.token_embedding.weight"][: len(embedding)], rtol=0, atol=0)
         seen.append(float(embedding.detach().sum()))
-    assert len(set(seen)) == 3
+    assert seen[0] != seen[1]
     assert torch.equal(load_file(folder / "model.safetensors")["transformer.wte.weight"], embedding)  # main's
 
 
