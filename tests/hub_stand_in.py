@@ -26,13 +26,14 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)  # large files by their digest
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    of_large: int = 200  # the status that a large file is answered with
 
     def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, Any]:
         """Status and JSON."""
         self.asked.append(f"{method} {path}")
         if method == "PUT":  # of an address that was signed
             self.objects[path.rpartition("/")[2]] = body
-            return 200, {}
+            return self.of_large, {}
         if (status := self.tokens.get(token, 401)) != 200:
             return status, {"error": f"refused to {token}"}
         for pattern, method_of, do in self._routes():

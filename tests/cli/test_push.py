@@ -13,6 +13,10 @@ from huggingface_hub import ModelCard, constants
 from safetensors.torch import load
 
 
+# huggingface_hub's own, to its HTTP library
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub()
@@ -73,6 +77,14 @@ def test_a_folder_goes_as_it_is(hub: Hub, run_cli: Any, points_run: Path, tmp_pa
     several = run_cli("push", "model_dir=mine", "repo=there", "revisions=true")
     assert list(json.loads(several.out)["revisions"]) == ["chck_30", "chck_60", "main"]
     assert hub.repositories["me/there"]["main"]["config.json"] == (tmp_path / "mine/config.json").read_bytes()
+
+
+def test_a_large_file_that_is_refused(hub: Hub, run_cli: Any, points_run: Path) -> None:
+    """It was a traceback: the library makes a RuntimeError of it."""
+    hub.of_large = 403
+    outcome = run_cli("push", f"run={points_run}", "repo=me/x")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "'me/x' is not written: the token may not write there" in outcome.err
 
 
 @pytest.mark.parametrize(

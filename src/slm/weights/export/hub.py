@@ -13,6 +13,7 @@ from slm.errors import UserError
 from slm.notices import notice
 from slm.weights.export.revisions import CACHE, MAIN
 
+_OF_THE_NET = ("httpx", "httpcore", "hf_xet")  # modules whose errors say that nobody answers
 _LOG_IN = "log in (hf auth login) or set HF_TOKEN to a token that may write"
 
 
@@ -78,14 +79,14 @@ def in_our_words(name: str) -> Iterator[None]:
         raise UserError(f"repo: '{name}' is no name of a model ({_line(error)}); give owner/name") from None
     except OfflineModeIsEnabled:
         raise UserError("repo: HF_HUB_OFFLINE is set, and a push needs the hub; unset it") from None
-    except HfHubHTTPError as error:
-        raise UserError(_refusal(name, error)) from None
     except Exception as error:
-        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "hf_xet")) and not isinstance(
-            error, ConnectionError
-        ):
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # of a large file
+        if isinstance(cause, HfHubHTTPError):
+            raise UserError(_refusal(name, cause)) from None
+        is_of_net = type(cause).__module__.startswith(_OF_THE_NET) or isinstance(cause, ConnectionError)
+        if not is_of_net:
             raise
-        said = f"{_endpoint()} cannot be reached ({_line(error)})"
+        said = f"{_endpoint()} cannot be reached ({_line(cause)})"
         raise UserError(f"repo: {said}; what is there already is kept, the same again goes on") from None
 
 
