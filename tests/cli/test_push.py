@@ -12,7 +12,6 @@ from hub_stand_in import COMMIT, Hub
 from huggingface_hub import ModelCard, constants
 from safetensors.torch import load
 
-
 # huggingface_hub's own, to its HTTP library
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
