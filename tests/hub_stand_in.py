@@ -60,7 +60,7 @@ class Hub:
         if name in self.repositories:
             return 409, {"error": "You already created this model repo", "url": f"{self.url}/{name}"}
         self.repositories[name] = {"main": {}}
-        self.private[name] = bool(asked.get("private"))
+        self.private[name] = asked.get("private", asked.get("visibility") == "private")  # by the library's version
         return 200, {"url": f"{self.url}/{name}"}
 
     def _info(self, name: str, _: bytes) -> tuple[int, Any]:
