@@ -12,8 +12,8 @@ from slm.data.store.token_store import ShardedTokens
 from slm.errors import UserError
 from slm.tokenizers.base import Tokenizer
 
-_AT_ONCE = 1 << 20  # tokens, or positions, that are looked at at a time
-_REMEMBERED = 4
+_AT_ONCE = 1 << 20  # tokens that are looked at at a time
+_BLOCK = 1 << 14  # positions that are looked up in one call, whose cost is mostly fixed
 
 
 class _Spelt(NamedTuple):
@@ -124,7 +124,8 @@ class WordsSeen:
     def __init__(self, of_window: np.ndarray, order: Order) -> None:
         self.of_window = of_window  # (n,), counted through all parts
         self._order = order
-        self._counted = {0: 0}  # words at some positions
+        self._before = [0]  # of each block of positions, as far as was asked
+        self._within: dict[int, np.ndarray] = {}  # of the last blocks that were asked for
 
     @property
     def in_a_pass(self) -> int:
@@ -133,12 +134,15 @@ class WordsSeen:
 
     def at(self, position: int) -> int:
         """Of the samples at positions ``0 .. position - 1``."""
-        start = max(known for known in self._counted if known <= position)
-        words = self._counted[start]
-        while start < position:
-            end = min(position, start + _AT_ONCE)
-            words += int(self.of_window[self._order(np.arange(start, end))].sum())
-            start = end
-        last = sorted({*self._counted, position})[-_REMEMBERED:]  # a step asks for where it began, and where it ended
-        self._counted = {0: 0, **{known: self._counted.get(known, words) for known in last}}
-        return words
+        block, place = divmod(position, _BLOCK)
+        while len(self._before) <= block:
+            self._before.append(self._before[-1] + int(self._sums(len(self._before) - 1)[-1]))
+        return self._before[block] + int(self._sums(block)[place])
+
+    def _sums(self, block: int) -> np.ndarray:
+        """Words ahead of each position of a block, from its beginning on: (_BLOCK + 1,) int64."""
+        if block not in self._within:
+            words = self.of_window[self._order(block * _BLOCK + np.arange(_BLOCK))]
+            kept = dict([*self._within.items()][-1:])  # a step may begin in one block and end in the next
+            self._within = {**kept, block: np.concatenate([[0], np.cumsum(words)])}
+        return self._within[block]
