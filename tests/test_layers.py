@@ -60,6 +60,7 @@ FLOORS = (
     "scoring",
     "generation",
     "generation.repl",
+    "training.save_points",
     "training.config",
     "training.optim",
     "training.lightning_seams",

@@ -71,5 +71,5 @@ def test_hydra_composes_from_it(wheel: Path, tmp_path: Path) -> None:
     (declared,) = tmp_path.glob("slm-*.dist-info/entry_points.txt")
     commands = {line.partition(" ")[0] for line in declared.read_text().splitlines() if "=" in line}
     known = ("train", "generate", "prepare", "evaluate", "convert", "crawl", "reproduce", "plan", "runs", "compare",
-             "report", "serve")  # fmt: skip
+             "report", "serve", "push")  # fmt: skip
     assert {f"slm-{name}" for name in known} <= commands

@@ -78,7 +78,9 @@ _FAMILIES = _in("slm.weights.families.{}", "gpt2 llama gpt_neox") | _in(
     "slm.weights.families.llama", "qwen2 qwen3 mistral"
 )
 FAMILIES = Registry("model family", _FAMILIES)
-_CORPORA = "text tokens jsonl parquet csv code python_stdlib shakespeare_char datasets instructions pairs unpaired"
+_CORPORA = (
+    "text tokens jsonl parquet csv code python_stdlib shakespeare_char babylm datasets instructions pairs unpaired"
+)
 CORPORA = Registry("data kind", _in("slm.data.corpora", _CORPORA))
 _READERS = _in("slm.data.documents.{}", "text parquet csv warc archive") | _in("slm.data.documents.json", "json jsonl")
 READERS = Registry("data format", _READERS)

@@ -19,6 +19,7 @@ COMMANDS = {
     "slm-evaluate": ("data",),
     "slm-prepare": ("data", "tokenizer"),
     "slm-convert": (),
+    "slm-push": (),
     "slm-crawl": (),
     "slm-reproduce": (),
     "slm-report": (),

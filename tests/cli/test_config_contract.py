@@ -70,6 +70,9 @@ def test_every_choice_composes_and_is_valid(group: str, choice: str) -> None:
     wants_path = {
         "text",
         "tokens",
+        "babylm",
+        "babylm_strict",
+        "babylm_strict_small",
         "code",
         "jsonl",
         "parquet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sysconfig
 import threading
 from collections.abc import Iterator
@@ -208,3 +209,25 @@ def test_a_saved_data_set_is_sent_to_its_kind(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="is a data set that datasets saved; read it by data=datasets"):
         find_files(str(tmp_path), ["*.json"])
+
+
+def test_the_folder_of_the_babylm_challenge(tmp_path: Path) -> None:
+    """The training folder of its size, dev and test beside; a data set's files by their names; never the other size."""
+    for name in ("train_10M/a.train", "train_100M/b.train", "dev/a.dev", "test/a.test", "train_10M/README.md"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_text("words")
+    patterns = ["*.train", "*.dev", "*.test", "*.jsonl"]
+    for size, file in (("10M", "a.train"), ("100M", "b.train")):
+        found = CORPORA.get("babylm")(str(tmp_path / "all"), size, patterns)
+        assert ([one.name for one in found], {part: len(of) for part, of in found.held.items()}) == (
+            [file],
+            {"val": 1, "test": 1},
+        )
+    (tmp_path / "hub").mkdir()
+    for name in ("train-00000.jsonl", "validation.jsonl"):
+        (tmp_path / "hub" / name).write_text('{"text": "words"}')
+    found = CORPORA.get("babylm")(str(tmp_path / "hub"), "10M", patterns)
+    assert ([one.name for one in found], list(found.held)) == (["train-00000.jsonl"], ["val"])
+    shutil.rmtree(tmp_path / "all/train_10M")
+    with pytest.raises(UserError, match=r"holds train_100M, not train_10M; set data\.size"):
+        CORPORA.get("babylm")(str(tmp_path / "all"), "10M", patterns)

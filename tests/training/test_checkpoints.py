@@ -67,7 +67,7 @@ def test_save_points_stay_and_are_exact(train_tiny: Callable[..., Path], run_cli
 
 @pytest.mark.parametrize("value", ["log3", [0, 2], [], 4, [1.5], [True]])
 def test_save_points_that_are_none(value: object) -> None:
-    with pytest.raises(UserError, match=r"trainer\.save_at: must be log2 \(steps .*\) or a list of steps"):
+    with pytest.raises(UserError, match=r"trainer\.save_at: must be log2 \(steps .*\), a list of steps"):
         trainer_config(
             {"max_steps": 9, "batch_size": 1, "log_every": 1, "val_every": 1, "save_every": 1, "save_at": value}
         )

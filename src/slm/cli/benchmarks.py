@@ -99,6 +99,9 @@ def _write(folder: Path, content: Mapping[str, Any], found: Mapping[str, Finding
         for name, one in found.items():
             if one.rows:
                 write_rows(folder / f"{name}.csv", one.rows)
+            for place, json_content in one.files.items():
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                write_json(folder / place, json_content)
         if results is not None:
             write_results(folder, results)
     except OSError as error:

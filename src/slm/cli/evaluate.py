@@ -108,7 +108,7 @@ _OF_MODEL = ("run", "model_dir", "base", "out", "reference")
 _OF_DATA = ("data.path", "data.val_path", "data.test_path")
 _OF_TASKS = (
     "include_path",
-    *(f"{task}.path" for task in ("minimal_pairs", "surprisal", "choices", "core", "in_context")),
+    *(f"{task}.path" for task in ("minimal_pairs", "surprisal", "choices", "core", "babylm", "in_context")),
 )
 _PATHS = (*_OF_MODEL, *_OF_DATA, *_OF_TASKS)
 main = entry_point(Command("evaluate", evaluate, _checked, _with_the_runs_own, paths=_PATHS), __name__)

@@ -190,7 +190,7 @@ def _check_value(one: _Typed, override: Override, known: Vocabulary) -> None:
     key, value = override.key_or_group, override.value()
     if isinstance(value, dict):
         wrong = [f"{key}.{name}" for name in value if f"{key}.{name}" not in known.keys]
-        if wrong and known.keys[key]:
+        if wrong and isinstance(known.keys[key], dict):
             one.refuse("\n".join(_unknown_key_line(name, nearest_settings(name, "", known), known) for name in wrong))
     elif isinstance(known.keys[key], dict) and not override.is_delete():
         below = ", ".join(f"{key}.{name}" for name in known.below(key))

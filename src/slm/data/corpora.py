@@ -97,6 +97,22 @@ def shakespeare_char(path: str | None, url: str, download_dir: str) -> list[Path
     return [file]
 
 
+@register_corpus("babylm")
+def babylm(path: str, size: Literal["10M", "100M"], patterns: list[str]) -> list[Path]:
+    """The texts of the BabyLM challenge: of its folder those of ``train_10M`` or ``train_100M``, with ``dev`` and
+    ``test`` as validation and test parts where they are there; of another folder, as its data sets on a hub come (of
+    Parquet or JSON Lines files), all, in parts by their names."""
+    root = Path(os.path.expanduser(path))
+    train = root / f"train_{size}"
+    others = sorted(place.name for place in root.glob("train_*") if place.is_dir())
+    if not train.is_dir():
+        if others:
+            raise UserError(f"data.path: '{path}' holds {', '.join(others)}, not {train.name}; set data.size")
+        return text(path, patterns, split_by_name=True)
+    beside = {name: str(root / name) if (root / name).is_dir() else None for name in ("dev", "test")}
+    return text(str(train), patterns, val_path=beside["dev"], test_path=beside["test"])
+
+
 @register_corpus("datasets")
 def datasets(
     path: str,

@@ -69,6 +69,14 @@ class InductionSettings:
     seed: NonNegativeInt = 1
 
 
+@dataclass(frozen=True)
+class BabylmSettings:
+    """The BabyLM challenge's folder of evaluation data (fast_eval or full_eval)."""
+
+    __pydantic_config__ = FORBID_EXTRA
+    path: Text | None = None
+
+
 OWN: dict[str, type] = {
     "minimal_pairs": MinimalPairsSettings,
     "surprisal": SurprisalSettings,
@@ -76,11 +84,12 @@ OWN: dict[str, type] = {
     "core": CoreSettings,
     "in_context": InContextSettings,
     "induction": InductionSettings,
+    "babylm": BabylmSettings,
 }
 """Benchmarks that are made here; every other name is a task of lm-eval's."""
 OF_HARNESS = ("num_fewshot", "include_path", "apply_chat_template", "system", "gen_kwargs", "unsafe_code")
 """Settings that lm-eval's tasks alone read."""
-NEEDS_PATH = ("minimal_pairs", "surprisal", "choices", "core")
+NEEDS_PATH = ("minimal_pairs", "surprisal", "choices", "core", "babylm")
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class BenchmarkConfig:
     core: CoreSettings = field(default_factory=CoreSettings)
     in_context: InContextSettings = field(default_factory=InContextSettings)
     induction: InductionSettings = field(default_factory=InductionSettings)
+    babylm: BabylmSettings = field(default_factory=BabylmSettings)
     num_fewshot: NonNegativeInt | None = None  # examples ahead of a question; None: as the task says
     include_path: Paths = None  # folders with tasks' YAML files
     apply_chat_template: Flag = False

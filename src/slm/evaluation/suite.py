@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slm.evaluation.babylm.challenge import challenge
 from slm.evaluation.benchmark_config import BenchmarkConfig
 from slm.evaluation.benchmarks.choices import multiple_choice
 from slm.evaluation.benchmarks.core import core
@@ -23,6 +24,7 @@ _MADE: dict[str, Callable[[BenchmarkConfig], Benchmark]] = {
     "choices": multiple_choice,
     "core": core,
     "induction": induction,
+    "babylm": challenge,
 }
 
 

@@ -21,7 +21,14 @@ from slm.training.lit_module import LanguageModelModule
 from slm.training.optim.parameter_groups import say_unread
 from slm.training.optim.schedules import Schedule
 from slm.training.parts import checkpoints_callback, make_trainer, settled_factory
-from slm.training.plan import check_validation, describe_plan, resolve_precision, resolved, settings_for_loggers
+from slm.training.plan import (
+    check_validation,
+    describe_plan,
+    describe_words,
+    resolve_precision,
+    resolved,
+    settings_for_loggers,
+)
 from slm.training.process import FrozenGarbage
 from slm.training.run import folder as run_folder
 from slm.training.run.averaged_weights import AveragedWeights
@@ -169,6 +176,9 @@ def _module(
     precision, reason = resolve_precision(config.trainer.precision, begun.device, width, measured)
     notice(f"precision {precision} ({reason})")
     notice(describe_plan(config, composed, data.datamodule, begun.n_devices, schedule))
+    if config.trainer.word_points is not None:
+        words = data.datamodule.count_words(data.tokenizer)
+        notice(describe_words(config, words, begun.n_devices))
     if data.prepare is not None:
         data.prepare(model, begun.device, precision)
     module = (data.make_module or LanguageModelModule)(

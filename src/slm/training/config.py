@@ -23,6 +23,7 @@ from slm.schema import (
     unknown_key,
 )
 from slm.suggest.nearest import derived
+from slm.training.save_points import SavePoints, WordPoints, save_points_of
 
 AUTO = "auto"
 _WINDOWS_AT_ONCE = 8  # of batch_size=auto
@@ -139,16 +140,6 @@ def seconds_of(value: object) -> float | None:
     return duration
 
 
-def save_points_of(value: object) -> Literal["log2"] | tuple[int, ...] | None:
-    """What ``trainer.save_at`` may be: powers of two, or steps."""
-    if value is None or value == "log2":
-        return None if value is None else "log2"
-    steps = value if isinstance(value, list | tuple) else ()
-    if not steps or not all(type(step) is int and step > 0 for step in steps):
-        raise ValueError(f"must be log2 (steps 1, 2, 4, 8, …) or a list of steps ([10, 100]); got {value!r}")
-    return tuple(steps)
-
-
 @dataclass(frozen=True)
 class TrainerConfig:
     """The training loop, in optimizer steps; `conf/trainer/default.yaml` has a line on each setting."""
@@ -160,13 +151,14 @@ class TrainerConfig:
     val_every: Count
     save_every: Count
     max_epochs: PositiveFloat | None = None  # of a mixture a pass is as many windows as all parts have
+    most_passes: PositiveFloat | None = None  # a run that asks for more over the data is refused
     # in seconds, from a session's first step; None for any number
     max_time: Annotated[float | None, PlainValidator(seconds_of)] = None
     global_batch_size: Count | None = None  # windows an optimizer step; None for one micro-batch a device
     keep: NonNegativeInt = 2
     keep_every_hours: PositiveFloat | None = None
-    # steps whose checkpoints stay for good
-    save_at: Annotated[Literal["log2"] | tuple[int, ...] | None, PlainValidator(save_points_of)] = None
+    # whose checkpoints stay for good
+    save_at: Annotated[SavePoints, PlainValidator(save_points_of)] = None
     async_save: Flag = True
     grad_clip: NonNegativeFloat = 0.0
     compile: Flag = False
@@ -192,11 +184,20 @@ class TrainerConfig:
         """The steps that `save_at` names, as far as `steps`."""
         if self.save_at == "log2":
             return [2**power for power in range(self.steps.bit_length())]
-        return sorted({step for step in self.save_at or () if step <= self.steps})
+        return sorted({step for step in self._named_steps if step <= self.steps})
 
     def is_save_point(self, step: int) -> bool:
         """Whether `save_at` names `step`."""
-        return step > 0 and step & (step - 1) == 0 if self.save_at == "log2" else step in (self.save_at or ())
+        return step > 0 and step & (step - 1) == 0 if self.save_at == "log2" else step in self._named_steps
+
+    @property
+    def _named_steps(self) -> tuple[int, ...]:
+        return self.save_at if isinstance(self.save_at, tuple) else ()
+
+    @property
+    def word_points(self) -> WordPoints | None:
+        """What `save_at` names where it counts words."""
+        return self.save_at if isinstance(self.save_at, WordPoints) else None
 
     def is_saved(self, step: int) -> bool:
         """Whether `step` is saved whatever the validation says."""

@@ -12,7 +12,8 @@ from torch import nn
 
 from slm.data.batches.datamodule import WindowDataModule
 from slm.data.batches.order import EvalBatches
-from slm.errors import UserError
+from slm.data.batches.words import WordsSeen
+from slm.errors import UserError, first_few
 from slm.masking import masked
 from slm.models.config import ModelConfig
 from slm.notices import notice
@@ -20,6 +21,7 @@ from slm.training.config import AUTO, SCHEDULES, SHORT_NAMES
 from slm.training.optim.config import with_warmup_steps
 from slm.training.optim.schedules import Schedule, describe_schedule
 from slm.training.run_config import RunConfig
+from slm.training.save_points import in_short
 
 _WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be chosen
 _PROBE_TOKENS = 1024
@@ -44,12 +46,21 @@ def with_batches(config: RunConfig, device: str, n_devices: int) -> RunConfig:
 def with_steps(config: RunConfig, data: WindowDataModule, n_devices: int) -> RunConfig:
     """`config` with ``trainer.max_epochs`` made steps, and with steps of the optimizer's own warmup."""
     own = config.trainer
+    per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
+    windows = sum(len(part) for part in data.parts("train"))
     if own.max_epochs is not None:
-        per_step = own.windows_at_once * own.accumulation(n_devices) * n_devices
-        windows = sum(len(part) for part in data.parts("train"))
-        steps = ceil(round(own.max_epochs * windows / per_step, 6))  # 0.7 x 10 is not 8
-        own = replace(own, max_steps=max(1, steps), max_epochs=None)
+        own = replace(own, max_steps=_steps_of_passes(own.max_epochs, windows, per_step), max_epochs=None)
+    if own.most_passes is not None and own.steps > _steps_of_passes(own.most_passes, windows, per_step):
+        raise UserError(
+            f"trainer.max_steps: {own.steps:,} steps are {own.steps * per_step / windows:.4g} passes over the data, "
+            f"more than trainer.most_passes={own.most_passes:g} (the BabyLM challenge allows ten); "
+            f"set trainer.max_epochs={own.most_passes:g} or fewer"
+        )
     return replace(config, trainer=own, optimizer=with_warmup_steps(config.optimizer, own.steps))
+
+
+def _steps_of_passes(passes: float, windows: int, per_step: int) -> int:
+    return max(1, ceil(round(passes * windows / per_step, 6)))  # 0.7 x 10 is not 8
 
 
 def check_validation(data: WindowDataModule, limit: float | None, n_devices: int) -> None:
@@ -113,6 +124,15 @@ def describe_plan(
         f"steps {own.steps:,} of {per_step} {noun}{pieces}; passes: {told}\n"
         f"learning rates {', '.join(rates)}; {describe_schedule(schedule)}"
     )
+
+
+def describe_words(config: RunConfig, words: WordsSeen, n_devices: int) -> str:
+    """Words of the data and of the run, and at which of them its state is kept."""
+    own, points = config.trainer, config.trainer.word_points
+    total = words.at(own.steps * own.windows_at_once * own.accumulation(n_devices) * n_devices)
+    kept = points.reached(0, total, is_end=True) if points else []
+    places = first_few([in_short(point) for point in kept], most=30) or "none"
+    return f"words (by white space) {words.in_a_pass:,} a pass, {total:,} in all; kept is the state at {places}"
 
 
 def resolve_precision(asked: str | int, device: str, dim: int, measured: str | None = None) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from slm.training.run.checkpoint_io import model_state, read_checkpoint
 from slm.training.run.folder import CONFIG_FILE, RECORD_FILE, read_config, read_record, template_time
 from slm.training.run.recorded_code import refuse_unknown_code
 from slm.training.run.resume import newest_whole
+from slm.training.run.words_reached import WORDS
 from slm.training.run_config import START_BUNDLE, RunConfig, run_config
 from slm.training.tasks.task import TaskData
 from slm.weights.bundle import open_bundle
@@ -130,6 +131,7 @@ def _open(run: Path, bundle: Path, file: Path, plugins: Sequence[str]) -> Pretra
         weights = {name: tensor.detach().clone() for name, tensor in merged_state(model).items()}
     facts = {name: value for name, value in opened.facts.items() if name in (SAMPLING, PUBLISHED_DTYPE)}
     facts |= {"step": content["global_step"], "checkpoint": file.name}
+    facts |= {name: content[name] for name in (WORDS,) if name in content}
     return replace(opened, tensors=tensors_in_memory(weights, str(file)), facts=facts)
 
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from slm.training.lit_module import LanguageModelModule
 from slm.training.run.checkpoints import Checkpoints
 from slm.training.run.metrics_table import STEP, read_metrics
+from slm.training.run.words_reached import WORDS, words_now
 from slm.training.watch.train_metrics import LOGGED, TrainMetrics
 
 
@@ -31,6 +32,7 @@ def summarize_run(
         "step": trainer.global_step,
         "max_steps": trainer.max_steps,
         "tokens": module.tokens_trained,
+        **({} if (words := words_now(trainer)) is None else {WORDS: words}),
         "bad_steps": module.bad_steps,
         "best_val_loss": best_loss if best_loss is not None else math.nan,
         "best_step": best_step,

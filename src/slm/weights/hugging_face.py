@@ -20,6 +20,7 @@ from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.hf_files import GENERATION_FILE, save_huggingface
 from slm.weights.custom_code import MODEL_TYPE, MODELING_FILE, custom_config, read_custom_config, unknown_parts
 from slm.weights.families.family import Family, ForeignConfig
+from slm.weights.model_card import Story, model_card
 from slm.weights.name_table import Table, identity_table, their_tensors
 from slm.weights.own_sampling import their_sampling
 from slm.weights.pretrained import TOKEN_ROWS, lay_out, stored_config
@@ -27,6 +28,8 @@ from slm.weights.tensor_source import TensorSource, safetensors_in
 from slm.weights.torch_files import torch_files_in
 
 CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+_NO_STORY = Story()
 _SAFETENSORS, _TORCH_FILE = "model.safetensors", "pytorch_model.bin"
 _ENDS = ("", ".index.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -134,11 +137,16 @@ def _said(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_hugging_face(
-    folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, facts: Mapping[str, Any]
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    story: Story = _NO_STORY,
 ) -> None:
-    """Write configurations, safetensors, the tokenizer and a model card that shows the `facts`, with a modelling file
-    where no family of `transformers` has the model; an older folder is replaced whole. `UserError` if no file can say
-    what the model or the tokenizer does."""
+    """Write configurations, safetensors, the tokenizer and a model card that shows the `story` and the `facts`, with a
+    modelling file where no family of `transformers` has the model; an older folder is replaced whole. `UserError` if no
+    file can say what the model or the tokenizer does."""
     from huggingface_hub import save_torch_state_dict  # only here, since models are opened more often than exported
 
     name, shape = _type_and_config(config)
@@ -155,8 +163,10 @@ def write_hugging_face(
             shutil.copymode(partial / CONFIG_FILE, shard)  # safetensors makes it its owner's alone
         if name == MODEL_TYPE:
             shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
-        card = _model_card(folder.name, name, config, tensors, facts)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        told = replace(story, facts={**story.facts, **facts})
+        card = model_card(folder.name, name, _shape(config), parameters, name == MODEL_TYPE, told)
+        (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def tensor_table(config: ModelConfig) -> Table:
@@ -183,11 +193,9 @@ def _type_and_config(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     return MODEL_TYPE, custom_config(config)
 
 
-def _model_card(
-    title: str, family: str, config: ModelConfig, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-) -> str:
+def _shape(config: ModelConfig) -> dict[str, int]:
     shape = config.modules.transformer
-    sizes = {
+    return {
         "width": shape.dim,
         "layers": shape.n_layers,
         "heads": shape.n_heads,
@@ -195,20 +203,6 @@ def _model_card(
         "context (tokens)": config.params.max_seq_len,
         "vocabulary": config.vocab_size,
     }
-    card = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
-    return card.format(
-        title=title,
-        family=family,
-        trust=", trust_remote_code=True" if family == MODEL_TYPE else "",
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-        shape=_rows(sizes),
-        facts=_rows(facts) or "| source | converted, not trained here |",
-    )
-
-
-def _rows(values: Mapping[str, Any]) -> str:
-    shown = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return "\n".join(f"| {key} | {value} |" for key, value in shown.items())
 
 
 def token_ids(tokenizer: Tokenizer, file: str) -> dict[str, Any]:

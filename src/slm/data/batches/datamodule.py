@@ -20,7 +20,9 @@ from slm.data.batches.order import EvalBatches, MixtureOrder, Order, TrainBatche
 from slm.data.batches.pairs import PairDataset
 from slm.data.batches.samples import SampleSet, SampleWindows
 from slm.data.batches.windows import IGNORE_INDEX, TEXT_BYTES, MixtureWindows, WindowDataset, Windows
+from slm.data.batches.words import WordsSeen, WordStarts
 from slm.errors import UserError
+from slm.tokenizers.base import Tokenizer
 
 
 class TimedLoader(DataLoader[dict[str, Tensor]]):
@@ -94,7 +96,15 @@ class WindowDataModule(pl.LightningDataModule):
         # checkpoint, it makes a resumed run read on with the very next sample, at any number of workers or ranks.
         self.position = 0
         self.shares: Mapping[str, float] = {"": 1.0}  # of each part, "" for the only one, in the training samples
+        self.words: WordsSeen | None = None  # where they are counted
         self._train_loader: TimedLoader | None = None
+
+    def count_words(self, tokenizer: Tokenizer) -> WordsSeen:
+        """From here on `words` tells how many words of training text lie ahead of a position; `UserError` where that
+        cannot be known."""
+        parts, starts = self.parts("train"), WordStarts(tokenizer)
+        self.words = WordsSeen(np.concatenate([part.words(starts) for part in parts]), self._order(parts))
+        return self.words
 
     @property
     def waited_s(self) -> float:

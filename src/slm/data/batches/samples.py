@@ -16,6 +16,7 @@ from torch import Tensor
 from slm.chat.records import Message, is_learnt, tools_of
 from slm.chat.renderer import ChatRenderer, Sample
 from slm.data.batches.windows import IGNORE_INDEX, Indices, Windows
+from slm.data.batches.words import WordStarts
 from slm.errors import UserError
 
 TooLong = Literal["drop", "keep_start", "keep_end", "refuse"]
@@ -176,6 +177,11 @@ class SampleWindows(Windows):
     def text_bytes(self, indices: Indices) -> float:
         samples = (self.samples[sample] for i in indices for sample in self.windows[i])
         return float(sum(n_bytes[1:][learnt[1:]].sum() for _, learnt, n_bytes in samples))  # no label holds the first
+
+    def words(self, starts: WordStarts) -> np.ndarray:
+        found, _ = starts(self.samples.ids, begins=self.samples.offsets[:-1])
+        of_sample = np.add.reduceat(found, self.samples.offsets[:-1])
+        return np.array([of_sample[samples].sum() for samples in self.windows], dtype=np.int64)
 
     def batch(self, indices: Indices) -> dict[str, Tensor]:
         length = self.seq_len

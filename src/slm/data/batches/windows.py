@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from slm.data.batches.words import WordStarts, words_of_windows
 from slm.data.store.token_store import ShardedTokens, TokenBytes
 from slm.errors import UserError
 
@@ -34,6 +35,10 @@ class Windows(Dataset[dict[str, Any]], ABC):
     def text_bytes(self, indices: Indices) -> float:
         """Bytes of text that the labels of these windows stand for, together; known of some."""
         raise NotImplementedError
+
+    def words(self, starts: WordStarts) -> np.ndarray:
+        """How many words begin in each window: (n,) int64; known of some."""
+        raise UserError("words are counted of running text and of conversations alone; give trainer.save_at in steps")
 
     def __getitems__(self, indices: Indices) -> dict[str, Any]:
         counts = {TEXT_BYTES: self.text_bytes(indices)} if self.counted else {}
@@ -72,6 +77,9 @@ class WindowDataset(Windows):
         where = (first + np.arange(1, self.seq_len + 1)).ravel()
         where = where[where < len(self.tokens)]
         return float(self.token_bytes(where, self.tokens[where]).sum())
+
+    def words(self, starts: WordStarts) -> np.ndarray:
+        return words_of_windows(self.tokens, self.seq_len, len(self), starts)
 
 
 class MixtureWindows(Windows):

@@ -19,6 +19,7 @@ class Findings:
     figures: Mapping[str, float]  # what is logged and compared, the first one first
     about: Mapping[str, Any] = field(default_factory=dict)  # how it was done; what a person or a program reads beside
     rows: Sequence[Mapping[str, Any]] = ()  # one an item, written to a file
+    files: Mapping[str, Any] = field(default_factory=dict)  # JSON by its place in the folder of results
 
 
 class Benchmark(Protocol):

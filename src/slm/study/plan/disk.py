@@ -33,14 +33,15 @@ class Disk:
 def disk_of(data: WindowDataModule, config: RunConfig, state: int, weights: int, hours: float) -> Disk:
     """Of a run whose checkpoint has `state` bytes and whose whole model has `weights`, that takes so many `hours`."""
     falls_at = Schedule.of(config.scheduler, config.trainer.steps).last_before_fall
-    files = files_at_most(config.trainer, hours, falls_at)
+    windows = config.trainer.steps * (config.trainer.global_batch_size or config.trainer.windows_at_once)
+    files = files_at_most(config.trainer, hours, falls_at, tokens=windows * data.seq_len)
     return Disk(_store_bytes(data), state, files * state, weights * (1 if config.adapter is None else 2))
 
 
-def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = None) -> int:
+def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = None, tokens: int = 0) -> int:
     """Checkpoints of different steps at a time: those of every ``save_every`` steps that are kept, the best, the last
     where it is none of them, that before the rate falls, those that stay for good, ``save_at``'s too, and the next one
-    while it is written."""
+    while it is written. In so many `tokens` there are at most as many words."""
     made = trainer.steps // trainer.save_every
     kept = made if trainer.keep == 0 else min(made, max(2, trainer.keep))
     last = 1 if trainer.steps % trainer.save_every or not made else 0
@@ -50,6 +51,8 @@ def files_at_most(trainer: TrainerConfig, hours: float, falls_at: int | None = N
     for_good = 0 if trainer.keep_every_hours is None else min(made, int(hours / trainer.keep_every_hours))
     by_step = {step * trainer.save_every for step in range(made - kept + 1, made + 1)} | {trainer.steps, falls_at}
     points = len(set(trainer.save_points) - by_step)
+    if trainer.word_points is not None:
+        points += sum(point <= tokens for point in trainer.word_points.points)
     return kept + last + best + before_fall + for_good + points + 1
 
 

@@ -15,9 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from slm.training.save_points import in_short, words_in
+
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 BEST_CHECKPOINT = "best.ckpt"
+_OF_WORDS = "words_"
 
 _ENCRYPTED = 0x2041  # bits 0, 6 and 13 (APPNOTE.TXT 4.4.4)
 
@@ -49,6 +52,22 @@ def save_point_file(folder: Path, step: int) -> Path:
     return folder / f"at_{step:08d}.ckpt"
 
 
+def save_point_files(folder: Path) -> dict[int, Path]:
+    """Step -> file, ascending."""
+    return {step: file for step, file in reversed(numbered_files(folder)) if file == save_point_file(folder, step)}
+
+
+def word_point_file(folder: Path, words: int) -> Path:
+    """Where the state of a run that had read so many `words`, of ``trainer.save_at``, stays for good."""
+    return folder / f"{_OF_WORDS}{in_short(words)}.ckpt"
+
+
+def word_point_files(folder: Path) -> dict[int, Path]:
+    """Words -> file, ascending."""
+    found = {words_in(file.stem.removeprefix(_OF_WORDS)): file for file in folder.glob(f"{_OF_WORDS}*.ckpt")}
+    return dict(sorted((words, file) for words, file in found.items() if words is not None))
+
+
 def numbered_files(folder: Path) -> list[tuple[int, Path]]:
     """All whose names say their steps, from the newest on; of one step in no certain order."""
     kinds = ("step", "at", "kept", "before_fall")
@@ -77,6 +96,14 @@ def link_save_point(written: Path, folder: Path, step: int) -> None:
     link(written, save_point_file(folder, step))
     for number, file in numbered_files(folder):
         if number > step and file == save_point_file(folder, number):
+            file.unlink()
+
+
+def link_word_point(written: Path, folder: Path, words: int) -> None:
+    """Name `written` as that of so many `words`; those of more, of a run that was gone back from, go."""
+    link(written, word_point_file(folder, words))
+    for more, file in word_point_files(folder).items():
+        if more > words:
             file.unlink()
 
 

@@ -22,6 +22,7 @@ from slm.training.run.averaged_weights import averaged_weights
 from slm.training.run.checkpoint_io import CheckpointWriter
 from slm.training.run.step_callback import StepCallback
 from slm.training.run.stops import is_scheduled
+from slm.training.run.words_reached import WORDS, words_now, words_reached
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class _Save:
     step: int
     is_best: bool
     before: tuple[float | None, int | None, int]
+    words: tuple[int, ...] = ()  # those of ``trainer.save_at`` that the step reached
 
 
 @dataclass(eq=False)
@@ -64,7 +66,7 @@ class Checkpoints(StepCallback, Checkpoint):
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where the period says so, or training ends; a step that is validated on schedule is saved after that."""
         step = trainer.global_step
-        due = trainer.should_stop or self._is_due(step)
+        due = trainer.should_stop or self.is_due(trainer)
         follows = trainer.enable_validation and is_scheduled(trainer, self.settings.val_every)
         if due and step != self._saved_step and not follows:
             self.save(trainer, pl_module)
@@ -76,11 +78,17 @@ class Checkpoints(StepCallback, Checkpoint):
         self._settle(trainer)  # whether the last best was saved decides what is better than it
         loss: float = pl_module.val_metrics["loss"]  # type: ignore[assignment, index]
         is_best = self.best_loss is None or math.isnan(self.best_loss) or loss < self.best_loss
-        if is_best or trainer.should_stop or self._is_due(trainer.global_step):
+        if is_best or trainer.should_stop or self.is_due(trainer):
             self.save(trainer, pl_module, is_best)
 
-    def _is_due(self, step: int) -> bool:
-        return self.settings.is_saved(step) or step == self.schedule.last_before_fall
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the step that was made last is saved whatever the validation says."""
+        step = trainer.global_step
+        return (
+            self.settings.is_saved(step)
+            or step == self.schedule.last_before_fall
+            or bool(words_reached(trainer, self.settings.word_points))
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The end of a run is always saved. What failed a moment ago is tried once more; there is no next save."""
@@ -104,6 +112,8 @@ class Checkpoints(StepCallback, Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:
         """So that a run that becomes longer knows what the rate has been through."""
         state["schedule"] = self.schedule.to_dict()
+        if (words := words_now(trainer)) is not None:
+            state[WORDS] = words
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_loss": self.best_loss, "best_step": self.best_step}
@@ -122,7 +132,8 @@ class Checkpoints(StepCallback, Checkpoint):
         """
         self._settle(trainer)
         step = trainer.global_step
-        self._save_under_way = _Save(step, is_best, (self.best_loss, self.best_step, self._saved_step))
+        words = tuple(words_reached(trainer, self.settings.word_points))
+        self._save_under_way = _Save(step, is_best, (self.best_loss, self.best_step, self._saved_step), words)
         self._saved_step = step
         if is_best:
             self.best_loss, self.best_step = pl_module.val_metrics["loss"], step  # type: ignore[assignment, index]
@@ -140,7 +151,9 @@ class Checkpoints(StepCallback, Checkpoint):
             if others:  # they lie only for now where the checkpoint's do
                 weights = {name: tensor.clone() for name, tensor in weights.items()}
         weights = self.writer.copied(weights)
-        facts = {"step": step, **(pl_module.val_metrics if best else {})}  # type: ignore[dict-item]
+        words = words_now(trainer)
+        facts = {"step": step, **({} if words is None else {WORDS: words})}
+        facts |= pl_module.val_metrics if best else {}  # type: ignore[operator]
         return partial(self.write_bundle, weights, facts)
 
     def _put_beside(self, save: _Save, write_bundle: Callable[[], None] | None, written: Path) -> None:
@@ -152,6 +165,8 @@ class Checkpoints(StepCallback, Checkpoint):
             files.link(written, files.before_fall_file(self.folder, save.step))
         if self.settings.is_save_point(save.step):
             files.link_save_point(written, self.folder, save.step)
+        for words in save.words:
+            files.link_word_point(written, self.folder, words)
         if save.step % self.settings.save_every == 0:
             files.link(written, files.step_file(self.folder, save.step))
             if self.settings.keep_every_hours is not None:

@@ -60,7 +60,7 @@ class BadSteps(StepCallback):
     def on_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """On a GPU a step's figures are read one step late, but for those that somebody waits for anyway."""
         step, settings = trainer.global_step, self.settings
-        saved_or_validated = step % settings.val_every == 0 or settings.is_saved(step)
+        saved_or_validated = step % settings.val_every == 0 or self.checkpoints.is_due(trainer)
         self._settle(trainer, pl_module, saved_or_validated or is_logged(step, settings.log_every, trainer.max_steps))
         if self._go_back_from is not None:
             self._rewind(trainer, pl_module, self._go_back_from)

@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 from slm.models.flops import training_flops_per_token
 from slm.training.lightning_seams import is_logged
 from slm.training.lit_module import LanguageModelModule
+from slm.training.run.words_reached import words_now
 
-LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "bad_steps"))
+LOGGED = frozenset(f"train/{name}" for name in ("loss", "lr", "grad_norm", "tokens", "words", "bad_steps"))
 """Beside what the module itself says, and ``speed/*``."""
 
 
@@ -80,6 +81,8 @@ class TrainMetrics(pl.Callback):
             "speed/step_ms": 1000 * seconds / (step - self._logged_step),
             "speed/data_wait_percent": 100 * (_waited(trainer) - self._waited_before) / seconds,
         }
+        if (words := words_now(trainer)) is not None:
+            metrics["train/words"] = words
         if pl_module.bad_steps:
             metrics["train/bad_steps"] = pl_module.bad_steps
         if self._peak_flops:
