@@ -44,7 +44,9 @@ def made(chats: bool = True, seed: int = 3) -> LanguageModel:
 
 def config(**changes: Any) -> ServeConfig:
     usual = {"host": "127.0.0.1", "port": 0, "api_key": None, "max_len": 8192, "max_waiting": 64}
-    return ServeConfig(**{**usual, "max_body_mib": 0.25, "timeout": 60.0, "grace": 1.0, **changes})
+    return ServeConfig(
+        **{**usual, "max_body_mib": 0.25, "prefixes_mib": 64.0, "timeout": 60.0, "grace": 1.0, **changes}
+    )
 
 
 @contextlib.contextmanager
@@ -52,7 +54,8 @@ def running(models: dict[str, LanguageModel], generation: dict[str, Any], **chan
     """``(url, api)`` of a server of these models."""
     asked = config(**changes)
     listener = listening(asked)
-    served = [Served(name, model, {**GENERATION, **generation}, asked.max_len) for name, model in models.items()]
+    of_all = ({**GENERATION, **generation}, asked.max_len, asked.prefix_bytes)
+    served = [Served(name, model, *of_all) for name, model in models.items()]
     api = Api(served, asked)
     server = server_of(api.app, asked)
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]))

@@ -49,7 +49,10 @@ def serve(values: dict[str, Any], config: ServeConfig) -> Result:
         dtype = None if values["dtype"] == "auto" else getattr(torch, values["dtype"])
         generation = values["generation"]
         loaded = apart(lambda: [load(source, device, dtype, generation["quantize"]) for source in sources.values()])
-        models = [Served(name, one, generation, config.max_len) for name, one in zip(sources, loaded, strict=True)]
+        models = [
+            Served(name, one, generation, config.max_len, config.prefix_bytes)
+            for name, one in zip(sources, loaded, strict=True)
+        ]
         api = Api(models, config)
     except BaseException:
         listener.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slm.errors import UserError
 from slm.generation.config import GenerationConfig
 from slm.generation.graphed_step import GraphedStep, GraphedSteps
+from slm.generation.prefixes import Prefixes
 from slm.generation.request import End, Event, Request
 from slm.generation.row import Row
 from slm.generation.side_by_side import SideBySide
@@ -27,6 +28,7 @@ class Engine:
     steps: GraphedSteps | None = None  # where one of them fits, it decodes
     alike: bool = True  # no request brings settings that draw otherwise
     max_len: int | None = None  # the most tokens of a prompt and its text; None: what the model takes
+    prefixes: Prefixes | None = None  # what was read before
 
     def __post_init__(self) -> None:
         self.ends = frozenset((self.eos_id, *self.end_ids))
@@ -67,7 +69,9 @@ class Engine:
     def begun(self, n_rows: int, room: int | None = None, hurries: bool = False) -> SideBySide:
         """No text yet; who adds rows to those `waiting` makes its steps. Arguments as of `SideBySide`."""
         shape = (self.model, self.ends, self.vocab_size, n_rows)
-        return SideBySide(*shape, room=room, hurries=hurries, slides=self.slides, leased=self._leased)
+        return SideBySide(
+            *shape, room=room, hurries=hurries, slides=self.slides, leased=self._leased, prefixes=self.prefixes
+        )
 
     def _leased(self, n_rows: int, room: int) -> GraphedStep | None:
         if self.steps is None:

@@ -14,6 +14,7 @@ from slm.generation.completion import Completion, GrowingText, Piece, StopString
 from slm.generation.config import Asked, GenerationConfig, Prompt, settled
 from slm.generation.engine import Engine
 from slm.generation.graphed_step import GraphedSteps
+from slm.generation.prefixes import Prefixes
 from slm.generation.prompt_ids import PromptIds, ids_of_prompts
 from slm.generation.request import End, Request, Token
 from slm.models.contract import CausalLM
@@ -35,6 +36,7 @@ class LanguageModel:
     model: CausalLM
     tokenizer: Tokenizer
     facts: dict[str, Any]
+    prefixes: Prefixes | None = None  # where one is set, no beginning that texts share is read twice
     _steps: GraphedSteps = field(default_factory=GraphedSteps, init=False, repr=False, compare=False)
 
     def settled(self, settings: GenerationConfig | None, changes: Mapping[str, Any]) -> GenerationConfig:
@@ -162,8 +164,8 @@ class LanguageModel:
     def engine(self, settings: GenerationConfig, alike: bool = True, max_len: int | None = None) -> Engine:
         """What writes texts by `settings`; not `alike`: requests bring their own. `max_len` as of an `Engine`."""
         tokenizer, steps = self.tokenizer, self._steps if self.model.head_weight.is_cuda else None
-        ends = tokenizer.end_ids
-        return Engine(self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, ends, steps, alike, max_len)
+        shape = (self.model, settings, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.end_ids)
+        return Engine(*shape, steps, alike, max_len, self.prefixes)
 
     def growing(
         self, read: Sequence[PromptIds], prompts: Sequence[Prompt], settings: GenerationConfig

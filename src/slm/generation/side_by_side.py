@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from slm.generation.graphed_step import GraphedStep
+from slm.generation.prefixes import Prefix, Prefixes
 from slm.generation.request import Alternatives, End, Event, PromptRead, Token
 from slm.generation.row import Row, drawn, tokens_of, uniforms
 from slm.generation.sampling import likeliest
@@ -25,7 +26,8 @@ class SideBySide:
     """Texts that are written `n_rows` at a time. Those that wait are begun in their order, several at once where rows
     are free; `hurries`: as soon as one is, or a step later. `room`: positions that no row needs more of; None: unknown,
     the cache grows. A text that `slides` forgets the older half of its positions when the cache is full; `leased` gives
-    a step of fixed shapes for rows and positions, if there is one; other arguments as of an `Engine`."""
+    a step of fixed shapes for rows and positions, if there is one; other arguments as of an `Engine`. What one of
+    `prefixes` begins with is not read again."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class SideBySide:
         hurries: bool = False,
         slides: bool = False,
         leased: Callable[[int, int], GraphedStep | None] = lambda n_rows, room: None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.model = model
         self.n_rows = n_rows
@@ -45,6 +48,7 @@ class SideBySide:
         self._vocab_size = vocab_size
         self._slides = slides
         self._leased = leased
+        self._prefixes = prefixes
         self.waiting: deque[Row] = deque()
         self.rows: list[Row] = []
         self._hurries = hurries
@@ -96,6 +100,7 @@ class SideBySide:
         for place in reversed(range(len(self.rows))):
             if self.rows[place].ended:
                 left.append(self.rows[place])
+                self._remember(place)
                 self._kv.drop(place)
                 self.rows[place], alive[place] = self.rows[-1], alive[-1]
                 del self.rows[-1], alive[-1]
@@ -136,9 +141,12 @@ class SideBySide:
         self._make_room(max(row.room for row in new))
         before, found = len(self.rows), []
         first = []
-        for together in _of_like_length(new):
-            hidden = prefill(self.model, [row.prompt for row in together], self._kv)
-            first.append(self.model.head(_last(hidden, together)))
+        known = {row: prefix for row in new if (prefix := self._prefix(row)) is not None}
+        for together in [*_of_like_length([row for row in new if row not in known]), *([row] for row in known)]:
+            prompts = [row.prompt for row in together]
+            prefix = known.get(together[0])
+            hidden = prefill(self.model, prompts, self._kv, prefix)
+            first.append(self.model.head(_last(hidden, prompts, 0 if prefix is None else len(prefix))))
             found += [self._read(row, hidden[i]) for i, row in enumerate(together) if row.prompt_logprobs]
             self.rows += together
         logits = torch.cat(first)
@@ -146,6 +154,14 @@ class SideBySide:
         self._tokens = torch.cat([self._tokens, tokens]) if before else tokens
         self._logits = torch.cat([self._logits, logits]) if before else logits
         return found
+
+    def _prefix(self, row: Row) -> Prefix | None:
+        return None if self._prefixes is None or row.prompt_logprobs else self._prefixes.of(row.prompt)
+
+    def _remember(self, place: int) -> None:
+        cache, row = self._kv, self.rows[place]
+        if self._prefixes is not None and type(cache) is KVCache and not cache.offsets[place]:
+            self._prefixes.keep([*row.prompt, *row.text][: cache.lengths[place]], *cache.copied(place))
 
     def _make_room(self, needed: int) -> None:
         """A cache for so many positions a row; what rows under way hold goes over into it."""
@@ -207,20 +223,25 @@ def _of_like_length(rows: list[Row]) -> list[list[Row]]:
     return groups
 
 
-def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
+def prefill(model: CausalLM, prompts: Sequence[Sequence[int]], cache: KVCache, prefix: Prefix | None = None) -> Tensor:
     """Read prompts into the next rows of the cache; hidden states (n, T, C). Shorter ones are padded at their end: what
-    stands there is never seen, and is overwritten as the text grows."""
+    stands there is never seen, and is overwritten as the text grows. A single one may begin with a `prefix`, of which
+    nothing is read."""
     lengths = [len(prompt) for prompt in prompts]
-    width = max(lengths)
+    if prefix is not None:
+        prompts = [prompt[len(prefix) :] for prompt in prompts]
+    width = max(map(len, prompts))
     padded = [[*prompt, *([0] * (width - len(prompt)))] for prompt in prompts]
     start = len(cache.lengths)
     rows = cache.rows(start, start + len(prompts))
+    if prefix is not None:
+        rows.begin_with(prefix.keys, prefix.values)
     hidden = model.hidden_states(torch.tensor(padded, device=model.head_weight.device), rows)
     cache.append(lengths)
     return hidden
 
 
-def _last(hidden: Tensor, rows: Sequence[Row]) -> Tensor:
-    """(n, C) hidden states of the last tokens of prompts."""
-    last = torch.tensor([len(row.prompt) - 1 for row in rows], device=hidden.device)
-    return hidden[torch.arange(len(rows), device=hidden.device), last]
+def _last(hidden: Tensor, prompts: Sequence[Sequence[int]], n_known: int) -> Tensor:
+    """(n, C) hidden states of the last tokens of prompts, whose first `n_known` were not read."""
+    last = torch.tensor([len(prompt) - 1 - n_known for prompt in prompts], device=hidden.device)
+    return hidden[torch.arange(len(prompts), device=hidden.device), last]

@@ -23,6 +23,7 @@ class ServeConfig:
     max_len: Count
     max_waiting: Count
     max_body_mib: PositiveFloat
+    prefixes_mib: NonNegativeFloat
     timeout: PositiveFloat
     grace: NonNegativeFloat
 
@@ -44,6 +45,10 @@ class ServeConfig:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def prefix_bytes(self) -> int:
+        return int(self.prefixes_mib * (1 << 20))
 
     @property
     def max_body(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from slm.errors import did_you_mean
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
+from slm.generation.prefixes import Prefixes
 from slm.serve.answers import Model
 from slm.serve.lane import Lane
 from slm.serve.request_error import RequestError
@@ -20,14 +21,18 @@ _SHOWN = ("max_new_tokens", "greedy", "temperature", "top_k", "top_p", "min_p", 
 
 class Served:
     """A model under its name. `generation` are the settings that the server was started with, of what requests leave
-    open; a prompt and its text have at most `max_len` tokens. `UserError` where the model has no tokenizer."""
+    open; a prompt and its text have at most `max_len` tokens, and keys and values of texts that were read are kept in
+    `prefix_bytes`. `UserError` where the model has no tokenizer."""
 
-    def __init__(self, name: str, language_model: LanguageModel, generation: Mapping[str, Any], max_len: int) -> None:
+    def __init__(
+        self, name: str, language_model: LanguageModel, generation: Mapping[str, Any], max_len: int, prefix_bytes: int
+    ) -> None:
         self.name = name
         self.language_model = language_model
         self.longest = min(max_len, language_model.model.config.params.max_seq_len)
         self.lock = threading.Lock()  # held by who encodes: a tokenizer is no two threads' at once
         self.names = TokenNames(language_model.tokenizer)
+        language_model.prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
         self._generation = generation
         self._created = int(time.time())
         self.settings = self.settled({})

@@ -10,6 +10,7 @@ from slm.errors import UserError
 from slm.generation.completion import Completion
 from slm.generation.config import GenerationConfig
 from slm.generation.language_model import LanguageModel
+from slm.generation.prefixes import Prefixes
 from slm.generation.probability_colours import ProbabilityColours
 from slm.generation.prompt_ids import check_no_chat
 from slm.generation.repl.session import LEAVE, Conversation, Exchange, PromptCommands
@@ -23,6 +24,7 @@ class InteractivePrompt:
         self, language_model: LanguageModel, settings: GenerationConfig, shows_probabilities: bool = False
     ) -> None:
         self.language_model = language_model
+        language_model.prefixes = language_model.prefixes or Prefixes()  # a talk is read once, not at every turn
         self.longest = language_model.model.config.params.max_seq_len
         tokenizer = language_model.tokenizer
         wanted = tokenizer.chat_template is not None or settings.chat is True  # without a template: refused

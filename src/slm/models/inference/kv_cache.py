@@ -85,6 +85,17 @@ class KVCache:
             self._written[row] = max(self._written[row], length)
         self._set([*self.lengths, *lengths], [*self.offsets, *([0] * len(lengths))])
 
+    def begin_with(self, keys: Tensor, values: Tensor) -> None:
+        """Let a single row that is empty hold these (n_layers, n_kv_heads, n, head_dim)."""
+        n = keys.shape[2]
+        self.keys[:, 0, :, :n], self.values[:, 0, :, :n] = keys, values
+        self._set([n], [0])
+
+    def copied(self, row: int) -> tuple[Tensor, Tensor]:
+        """The keys and values of a row, as `begin_with` takes them."""
+        n = self.lengths[row]
+        return self.keys[:, row, :, :n].clone(), self.values[:, row, :, :n].clone()
+
     def drop(self, row: int) -> None:
         """Take a row out of use: the last one in use moves into its place."""
         *lengths, n = self.lengths
