@@ -62,10 +62,10 @@ def test_results_of_a_run_lie_in_its_folder(run_cli: Any, tiny: Any, tmp_path: P
         (["tasks=[induction]", "data.seq_len=8"], "data is of what is read without tasks"),
         (["tasks=[induction]", "split=test", "answers=3"], "answers is of what is read without tasks"),
         (["tasks=[induction]", "precision=16"], "precision: tasks are read in 32"),
-        (["tasks=[induction]", "induction.lenght=8"], "did you mean 'length'?"),
+        (["tasks=[induction]", "induction.lenght=8"], "did you mean 'induction.length'?"),
         (["tasks=[induction]", "induction.length=64"], "induction.length must be 2 to 8: the model reads 16 tokens"),
         (["tasks=[induction]", "limit=0"], "limit should be greater than 0"),
-        (["task=blimp"], "tasks=[minimal_pairs]"),
+        (["tasks=[induction]", "limit=2.5"], "limit is a whole number of items, or a share of them below 1"),
     ],
 )
 def test_mistakes(run_cli: Any, tiny_run: Path, arguments: list[str], message: str) -> None:

@@ -46,6 +46,9 @@ def run_benchmarks(
     """The command's task where it names some."""
     import torch
 
+    from slm.training.lean_lightning import import_lightning
+
+    import_lightning()  # lm-eval's generators are put back by what a run has for its own
     from slm.evaluation.reader import Reader
     from slm.evaluation.suite import suite
     from slm.generation.language_model import load
@@ -63,7 +66,7 @@ def run_benchmarks(
     content: dict[str, Any] = {
         "model": str(path),
         "tasks": {name: {**one.figures, **one.about} for name, one in found.items()},
-        "limit": config.limit,
+        "limit": config.limit if config.limit is None or config.limit < 1 else int(config.limit),
         "seconds": round(time.perf_counter() - start, 3),
         "out": None if folder is None else str(folder),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ def _text_of_data(values: dict[str, Any], settings: EvaluationConfig, source: So
     from slm.weights.open_model import open_source
 
     data, own_task = _data(values.get("data") or {}, path)
-    return windows_of_data(open_source(source), settings, data, own_task, path)
+    return windows_of_data(open_source(source), replace(settings, out=None), data, own_task, path)
 
 
 def _data(chosen: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -89,13 +89,13 @@ def _checked(values: dict[str, Any]) -> _Asked:
     keys = {"run", "checkpoint", "model_dir", "base", "data", "task", "plugins", *names, *tasks}
     config, benchmarks, *_ = together(
         lambda: checked(EvaluationConfig, {name: values[name] for name in names if name in values}),
-        lambda: benchmark_config(values),
+        lambda: benchmark_config({key: value for key, value in values.items() if key != "batch_size"}),
         lambda: reject_unknown(values, keys),
         lambda: check_precision(values.get("precision", "auto"), "precision"),
     )
     if benchmarks.tasks:
         check_goes_with_tasks(values, benchmarks)
-    return _Asked(config, benchmarks)
+    return _Asked(config, replace(benchmarks, batch_size=config.batch_size))
 
 
 def _with_the_runs_own(arguments: list[str]) -> list[str]:

@@ -98,7 +98,7 @@ class BenchmarkConfig:
 
     __pydantic_config__ = FORBID_EXTRA
     tasks: list[Text] = field(default_factory=list)
-    limit: Count | PositiveFloat | None = None  # items of each task, the first ones; below 1 a share of them
+    limit: PositiveFloat | None = None  # items of each task, the first ones; below 1 a share of them
     batch_size: Count = 16
     minimal_pairs: MinimalPairsSettings = field(default_factory=MinimalPairsSettings)
     surprisal: SurprisalSettings = field(default_factory=SurprisalSettings)
@@ -115,6 +115,8 @@ class BenchmarkConfig:
     unsafe_code: Flag = False
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit >= 1 and self.limit != int(self.limit):
+            raise ValueError(f"limit is a whole number of items, or a share of them below 1; got {self.limit}")
         doubled = sorted({name for name in self.tasks if self.tasks.count(name) > 1})
         if doubled:
             raise ValueError(f"tasks names {', '.join(doubled)} more than once; name each once")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from slm.data.batches.datamodule import WindowDataModule
 from slm.errors import UserError
 from slm.evaluation.benchmark_config import BenchmarkConfig, InContextSettings, files_at
 from slm.evaluation.benchmarks.findings import Findings, mean, standard_error
 from slm.evaluation.reader import Reader
 from slm.files.reading import bounded_text
 from slm.scoring.token_scores import ScoreRequest
+
+if TYPE_CHECKING:  # which imports Lightning
+    from slm.data.batches.datamodule import WindowDataModule
 
 LATE, MOST_WINDOWS = 500, 512  # Olsson et al.'s position; so many windows unless a limit says otherwise
 _MOST_BYTES = 128 << 20

@@ -17,7 +17,6 @@ from slm.evaluation.reader import Reader
 from slm.extras import require
 from slm.files.plain_json import without_nan
 from slm.files.writing import new_file
-from slm.training.run.random_state import capture, restore
 
 RESULTS_FILE = "lm_eval.json"
 _STANDARD_ERROR = "_stderr"
@@ -36,6 +35,7 @@ class Harness:
         import lm_eval
 
         from slm.evaluation.harness.language_model import HarnessModel
+        from slm.training.run.random_state import capture, restore
 
         settings, before = self.config, capture()
         try:

@@ -24,7 +24,7 @@ SUMMARY_FILE = "summary.json"
 DIRECTORY = "directory"  # of the record: where its settings were typed
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PATHS = frozenset(
-    {"path", "val_path", "test_path", "template_file", "weights", "download_dir", "from_step"}
+    {"path", "val_path", "test_path", "template_file", "weights", "download_dir", "from_step", "include_path"}
 )  # last parts of keys
 _PATH_KEYS = frozenset({"tokenizer.name"})  # a name on a hub, or a folder
 _MOVED = {  # what a `_target_` of earlier versions may begin with
