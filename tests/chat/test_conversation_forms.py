@@ -147,7 +147,7 @@ def test_roles_are_named_by_a_setting() -> None:
         ({"prompt": "q", "response": "a", "answer": "b"}, "auto", "answers in 'response' and 'answer'"),
         ({"prompt": "q", "completion": "a", "label": False}, "auto", "task=kto"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "auto", "task=dpo"),
-        ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "auto", "the file of whole trees"),
+        ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "auto", "puts such rows together"),
         ({"messages": []}, "auto", "no list of messages"),
         ({"messages": [{"role": "user"}]}, "auto", "without a role and a content"),
         ({"messages": [ASKED, {"role": "assistant", "content": None}]}, "auto", "without a role and a content"),

@@ -111,3 +111,45 @@ def with_template_text(template: str) -> Any:
     from slm.tokenizers.extended import ExtendedTokenizer
 
     return ExtendedTokenizer(ByteTokenizer(), [], template)
+
+
+def rows_of_a_tree(root: str) -> list[dict[str, Any]]:
+    """As OASST's Parquet files have them: the second reply is the better one, and goes on."""
+
+    def row(name: str, parent: str | None, role: str, text: str, rank: float | None = None) -> dict[str, Any]:
+        ids = {"message_id": f"{root}{name}", "parent_id": parent and f"{root}{parent}", "message_tree_id": root}
+        return {**ids, "role": role, "text": text, "rank": rank, "deleted": False, "lang": "en"}
+
+    return [
+        row("1", None, "prompter", f"q{root}"),
+        row("2", "1", "assistant", "worse", 1.0),
+        row("3", "1", "assistant", "a", 0.0),
+        row("4", "3", "prompter", "q2", float("nan")),
+        row("5", "4", "assistant", "a2", None),
+    ]
+
+
+def test_rows_of_one_message_each_are_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In any order, trees of several mixed, also beside records of other forms."""
+    rows = [row for pair in zip(rows_of_a_tree("x"), rows_of_a_tree("y"), strict=True) for row in reversed(pair)]
+    file = write(tmp_path / "rows.jsonl", [*reversed(rows), {"prompt": "q", "response": "a"}])
+    found = read_conversations(corpus(file), Faults(), "all")["all"]
+    talks = [[message["content"] for message in talk] for talk in found]
+    assert sorted(talks) == [["q", "a"], ["qx", "a", "q2", "a2"], ["qy", "a", "q2", "a2"]]
+    told = capsys.readouterr().err
+    assert "data: 10 rows are one message each; by parent_id they make 2 trees" in told
+    assert "3 records: 2 as OASST trees, of each the best-ranked path, 1 as prompt/response" in told
+
+
+def test_a_row_without_its_tree_is_refused_or_counted(tmp_path: Path) -> None:
+    rows = rows_of_a_tree("x")
+    file = write(tmp_path / "rows.jsonl", [*rows[:2], *rows[3:], rows[0], *rows_of_a_tree("y")])
+    with pytest.raises(UserError, match=r"line 5 of .*rows.jsonl' is the message 'x1' once more"):
+        read_conversations(corpus(file), Faults(), "all")
+    faults = Faults("skip")
+    found = read_conversations(corpus(file), faults, "all")["all"]
+    assert sorted([message["content"] for message in talk] for talk in found) == [
+        ["qx", "worse"],
+        ["qy", "a", "q2", "a2"],
+    ]
+    assert faults.counts == {"no_conversation": 2}

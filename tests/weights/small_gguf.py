@@ -33,16 +33,18 @@ def laid_out(name: str, tensor: torch.Tensor, config: Any) -> torch.Tensor:
     return tensor
 
 
-def write_gguf(file: Path, model: nn.Module, say: Say = lambda writer: None, quantized: str = "F32") -> None:
+def write_gguf(
+    file: Path, model: nn.Module, say: Say = lambda writer: None, quantized: str = "F32", **writing: Any
+) -> None:
     """The `model` of transformers; matrices whose rows it fits are `quantized`, and in the model, too, they become what
-    their codes stand for. `say` adds to the header."""
+    their codes stand for. `say` adds to the header; `writing` are arguments of gguf's writer."""
     import gguf
 
     config: Any = model.config
     architecture = NAMES.get(config.model_type, config.model_type)
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
-    writer = gguf.GGUFWriter(file, architecture)
+    writer = gguf.GGUFWriter(file, architecture, **writing)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

@@ -19,8 +19,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 import slm
 from slm.errors import UserError
 from slm.tokenizers.load import is_missing
+from slm.weights.gguf.parts import read_gguf
 from slm.weights.gguf.read import open_gguf
-from slm.weights.gguf.read_file import read_gguf
 from slm.weights.name_table import their_tensors
 
 gguf = pytest.importorskip("gguf", reason="the extra slm[gguf] is not installed")
@@ -124,6 +124,66 @@ def test_scaled_rotary_positions(tmp_path: Path) -> None:
     write_gguf(tmp_path / "linear.gguf", theirs, linear)
     opened = open_gguf(tmp_path / "linear.gguf")
     torch.testing.assert_close(opened.model()(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_longrope_has_its_divisors_in_tensors(tmp_path: Path) -> None:
+    """Those of short texts and of long ones; llama.cpp's formula for cosines and sines is a key, too."""
+    short, long = [1.0, 1.1, 1.5, 2.0], [1.0, 2.0, 4.0, 8.0]
+    scaling = {"rope_type": "longrope", "short_factor": short, "long_factor": long}
+    theirs = their_model({**LLAMA, "rope_scaling": {**scaling, "original_max_position_embeddings": 16, "factor": 6.0}})
+
+    def say(writer: Any) -> None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(16)
+        writer.add_rope_scaling_attn_factors(float(theirs.model.rotary_emb.attention_scaling))
+        for name, values in (("short", short), ("long", long)):
+            writer.add_tensor(f"rope_factors_{name}.weight", np.array(values, dtype=np.float32))
+
+    write_gguf(tmp_path / "m.gguf", theirs, say)
+    ours = open_gguf(tmp_path / "m.gguf").model()
+    for length in (12, 40):
+        ids = torch.randint(1, VOCAB, (1, length), generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    kind = gguf.RopeScalingType.LONGROPE
+    write_gguf(tmp_path / "without.gguf", theirs, lambda writer: writer.add_rope_scaling_type(kind))
+    with pytest.raises(UserError, match="short_factor"):
+        open_gguf(tmp_path / "without.gguf")
+
+
+# ---- models in parts ----
+
+
+@pytest.fixture
+def in_parts(tmp_path: Path) -> tuple[list[Path], Any]:
+    """A model in parts of nine tensors, and what it was written of."""
+    theirs = their_model({**LLAMA, "vocab_size": 420})
+    say = says_bpe(trained(PUBLISHED["gpt-2"]), "gpt-2", eos_token_id=0)
+    write_gguf(tmp_path / "m.gguf", theirs, say, split_max_tensors=9)
+    return sorted(tmp_path.glob("*.gguf")), theirs
+
+
+def test_a_model_in_parts_is_one(in_parts: tuple[list[Path], Any]) -> None:
+    """Whichever part is named, or their folder."""
+    parts, theirs = in_parts
+    assert [part.name for part in parts] == [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    ids = torch.arange(1, 20)[None]
+    for source in (*parts, parts[0].parent):
+        torch.testing.assert_close(slm.load(source).model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_that_do_not_make_up_a_model(in_parts: tuple[list[Path], Any], tmp_path: Path) -> None:
+    parts, _ = in_parts
+    whole = parts[1].read_bytes()
+    parts[1].unlink()
+    with pytest.raises(UserError, match=r"one of 3 parts, and beside it lie not all: m-00002-of-00003.gguf"):
+        open_gguf(parts[0])
+    parts[1].write_bytes(parts[2].read_bytes())
+    with pytest.raises(UserError, match=r"m-00002-of-00003.gguf is no part 2 of 3 of this model"):
+        open_gguf(parts[2])
+    parts[1].write_bytes(whole)
+    parts[0].rename(tmp_path / "first.gguf")
+    with pytest.raises(UserError, match=r"call it as it was \(NAME-00001-of-00003.gguf\)"):
+        open_gguf(tmp_path / "first.gguf")
 
 
 # ---- tokenizers ----

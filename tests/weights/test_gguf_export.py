@@ -22,11 +22,15 @@ from slm.tokenizers.hf_files import published_template
 from slm.weights.export import vocabulary
 from slm.weights.export.destinations import destinations
 from slm.weights.export.gguf import write_gguf
+from slm.weights.gguf.read import open_gguf
 
 gguf = pytest.importorskip("gguf", reason="the extra slm[gguf] is not installed")
 
 UNTIED = {"output_projection": {"tie_weights": False}}
 LONG = {"original_max_seq_len": 16}
+FACTORS = [1.0, 1.125, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0]
+ODD = {"kind": "longrope", "factor": 4.0, "original_max_seq_len": 48, "attention_factor": 1.0}
+ODD |= {"short_factors": FACTORS, "long_factors": FACTORS}  # the same at all lengths
 CASES: dict[str, Any] = {
     "gpt2": shape(GPT2, "learned"),
     "gpt2 untied": shape(GPT2, "learned", **UNTIED),
@@ -34,6 +38,7 @@ CASES: dict[str, Any] = {
     "llama biases": shape({**LLAMA, "qkv_bias": True, "out_proj_bias": True, "mlp_bias": True}, **UNTIED),
     "llama linear": shape(LLAMA, rotary={"scaling": {"kind": "linear", "factor": 4.0}}),
     "llama yarn": shape(LLAMA, rotary={"base": 1000.0, "scaling": {"kind": "yarn", "factor": 3.0, **LONG}}),
+    "llama by odd factors": shape(LLAMA, rotary={"scaling": ODD}),
     "llama llama3": shape(LLAMA, rotary={"base": 100.0, "scaling": {"kind": "llama3", "factor": 6.0, **LONG}}),
     "qwen3": shape(QWEN3),
     "qwen3 untied": shape(QWEN3, **UNTIED),
@@ -67,6 +72,15 @@ def test_llama_cpp_computes_what_we_do(case: str, tmp_path: Path) -> None:
     assert expected.std() > 0.3, "weights too small to show a mistake"
     assert np.abs(found - expected).max() < 0.03 * expected.std()  # its GELU is a table of half precision
     theirs.close()
+
+
+def test_factors_of_no_formula_come_back(tmp_path: Path) -> None:
+    """As the tensor that they were read from; llama.cpp's key of a kind would have it divide otherwise."""
+    read = written(tmp_path / "x", CASES["llama by odd factors"])
+    assert read.get_field("llama.rope.scaling.type") is None
+    again = open_gguf(tmp_path / "x/model.gguf").config
+    scaling = again.modules.position_embedding.rotary.scaling
+    assert scaling == CASES["llama by odd factors"].modules.position_embedding.rotary.scaling
 
 
 def test_the_entries_of_a_file(tmp_path: Path) -> None:
@@ -139,6 +153,9 @@ def test_forms_of_the_numbers(tmp_path: Path, how: dict[str, Any], kind: str, bi
         (shape({**QWEN3, "sliding_window": 9}), "sliding_window=9 (it sees all positions)"),
         (shape({**QWEN3, "qkv_bias": True, "out_proj_bias": True}), "qkv_bias=True (it has none)"),
         (shape(QWEN3, rotary={"scaling": {"kind": "llama3", "factor": 6.0, **LONG}}), "kind llama3"),
+        (shape(LLAMA, rotary={"scaling": {"kind": "dynamic", "factor": 3.0, **LONG}}), "dynamic"),
+        (shape(LLAMA, rotary={"scaling": {**ODD, "long_factors": [2.0] * 8}}), "kind longrope"),
+        (shape(NEOX, rotary={"scaling": ODD}), "kind longrope"),
         (shape(LLAMA, output_projection={"softcap": 9.0}), "cannot say modules.output_projection.softcap=9.0"),
         (shape(LLAMA, token_embedding={"values": True}), "token_embedding.values=True"),
         (shape({**LLAMA, "embedding_skip": True}), "embedding_skip=True"),

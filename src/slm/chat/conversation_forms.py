@@ -178,7 +178,7 @@ def _tree(fields: Fields, _: Roles) -> Read:
 
 def _rank(reply: Mapping[str, Any]) -> float:
     rank = reply.get("rank")
-    return rank if isinstance(rank, int | float) else float("inf")
+    return rank if isinstance(rank, int | float) and rank == rank else float("inf")  # a table has nan for none
 
 
 def _transcript(fields: Fields, _: Roles) -> Read:
@@ -192,7 +192,7 @@ def _mend(fields: Fields) -> str:
     """What could be done about a record of no form."""
     there = set(fields)
     if {"message_id", "text", "role"} <= there:
-        return "; it is one message of a tree: give the file of whole trees (OASST's …trees.jsonl)"
+        return "; it is one message of a tree (data.form=auto or tree puts such rows together)"
     if {"chosen", "rejected"} <= there:
         return "; it is a pair of answers, for task=dpo"
     if there == {"text"}:

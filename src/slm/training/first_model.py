@@ -1,5 +1,6 @@
 """The model that training begins with: new, or of weights that exist, with rows for every token."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from slm.notices import notice
 from slm.tokenizers.base import Tokenizer
 from slm.tokenizers.load import is_missing
 from slm.training.run_config import RunConfig
+from slm.weights.adapter_start import begin_with_adapter
 from slm.weights.pretrained import TOKEN_ROWS, fine_tuned_model
 
 
@@ -46,6 +48,8 @@ def start_model(config: RunConfig, model_config: ModelConfig, tokenizer: Tokeniz
     new = _new_tokens(config, tokenizer)
     model = fine_tuned_model(config.start, model_config, grown, new)
     add_adapter(config, model)
+    if config.adapter is not None and config.adapter.weights is not None and not resumed:
+        begin_with_adapter(model, config.start.config, Path(config.adapter.weights).expanduser())
     if new and grown:
         _refuse_frozen_rows(model, "name it in adapter.also_train" if config.adapter else "leave its freeze false")
     if new and grown and not resumed:

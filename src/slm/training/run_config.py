@@ -20,7 +20,7 @@ from slm.training.optim.config import optimizer_problems, problems_of, with_rate
 from slm.training.run.folder import run_of_checkpoint, template_time
 from slm.training.run.resume import checkpoint_to_begin_from, checkpoint_to_resume
 from slm.training.tasks.task import Task, TaskInputs, task_of
-from slm.weights.fine_tuning import FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
+from slm.weights.fine_tuning import ADAPTER_CONFIG, FINE_TUNING_KEYS, FineTuning, Lora, fine_tuned_config, shape_values
 
 if TYPE_CHECKING:
     from slm.weights.pretrained import Pretrained
@@ -169,9 +169,18 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     try:
         fine_tuning, run = together(lambda: fine_tuning_of(values["model"]), lambda: _resumed_run(values))
         weights = _opened(fine_tuning, run, values["tokenizer"]) if fine_tuning else None
+        if run is None:
+            _check_adapter(values["adapter"])
     except UserError as error:  # what is wrong here would be said again of all that follows from it
         raise UserError("\n".join([*unknown, str(error)])) from None
     return RunConfig.from_dict(values, weights, template_time(run) if run else None)
+
+
+def _check_adapter(adapter: Any) -> None:
+    """Raise `UserError` where ``adapter.weights`` of a new run is no folder of an adapter."""
+    place = adapter.get("weights") if isinstance(adapter, Mapping) else None
+    if isinstance(place, str) and not (Path(place).expanduser() / ADAPTER_CONFIG).is_file():
+        raise UserError(f"adapter.weights: '{place}' holds no PEFT adapter ({ADAPTER_CONFIG}); give its folder")
 
 
 def _resumed_run(values: Mapping[str, Any]) -> Path | None:

@@ -9,6 +9,8 @@ from slm.errors import UserError, first_few
 from slm.models.config import ModelConfig, RotaryScaling
 from slm.schema import FORBID_EXTRA, Count, Flag, PositiveFloat, Probability, Text
 
+ADAPTER_CONFIG = "adapter_config.json"  # by which the folder of a PEFT adapter is known
+
 
 @dataclass(frozen=True)
 class FineTuning:
@@ -34,6 +36,7 @@ class Lora:
     dropout: Probability = 0.0  # on what the update reads
     targets: Literal["all"] | tuple[Text, ...] = "all"  # names of linear layers
     also_train: tuple[Text, ...] = ()  # names of modules that are trained whole
+    weights: Text | None = None  # the folder of a PEFT adapter, which is gone on with
 
     def __post_init__(self) -> None:
         if not self.targets:

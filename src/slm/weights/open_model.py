@@ -18,6 +18,8 @@ from slm.tokenizers.load import is_missing, missing_tokenizer
 from slm.weights import litgpt, nanogpt, peft
 from slm.weights.bundle import CONFIG_FILE as BUNDLE_CONFIG
 from slm.weights.bundle import open_bundle
+from slm.weights.fine_tuning import ADAPTER_CONFIG
+from slm.weights.gguf.parts import first_parts
 from slm.weights.gguf.read import is_gguf, open_gguf
 from slm.weights.hugging_face import has_weights, read_hugging_face
 from slm.weights.name_table import Table
@@ -151,13 +153,13 @@ def _forms_in(folder: Path, base: str | Path | None) -> list[Source]:
     found = []
     if (folder / CHECKPOINT_FILE).is_file():
         found.append(Source("gpt2_tf", folder))
-    if (folder / peft.CONFIG).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         found.append(Source("peft", folder, opened=partial(_open_adapter, folder, base)))
     if (folder / litgpt.WEIGHTS).is_file():
         found.append(Source("litgpt", folder))
     if (folder / nanogpt.CHECKPOINT).is_file():
         found.append(_source_of_file(folder / nanogpt.CHECKPOINT))
-    if files := sorted(file for file in folder.glob("*.gguf") if file.is_file()):
+    if files := first_parts(sorted(file for file in folder.glob("*.gguf") if file.is_file())):
         if len(files) > 1 and not found and not has_weights(folder):
             names = first_few([file.name for file in files])
             raise UserError(f"'{folder}' holds {len(files)} GGUF files ({names}); give one of them")

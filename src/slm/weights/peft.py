@@ -18,13 +18,13 @@ from slm.errors import UserError, first_few
 from slm.files.reading import read_json_object
 from slm.notices import notice
 from slm.weights.families.family import ForeignConfig
+from slm.weights.fine_tuning import ADAPTER_CONFIG
 from slm.weights.hugging_face import family_of
 from slm.weights.name_table import Entry, check_tensors, identity_table, load_tensors, widest_dtype
 from slm.weights.pretrained import Pretrained
 from slm.weights.tensor_source import StoredTensor, TensorSource, safetensors_in
 from slm.weights.torch_files import torch_files_in
 
-CONFIG = "adapter_config.json"
 _SAFETENSORS, _TORCH_FILE = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _ONLY = {"peft_type": "LORA", "use_dora": False, "use_qalora": False, "layer_replication": None, "lora_bias": False}
@@ -51,9 +51,14 @@ class Adapter:
         """What is added to the weight called `name`, in fp32 and its layout; None if nothing is."""
         if name not in self.pairs:
             return None
-        a, b = (self.pairs[name][side].read().float() for side in "AB")
-        product = b @ a * self._scale(name)
+        a, b, scale = self.matrices(name)
+        product = b @ a * scale
         return product.t() if self.is_transposed or name in self.of_embeddings else product
+
+    def matrices(self, name: str) -> tuple[Tensor, Tensor, float]:
+        """A (r, in) and B (out, r) of the weight called `name`, in fp32, and the scale of their product."""
+        a, b = (self.pairs[name][side].read().float() for side in "AB")
+        return a, b, self._scale(name)
 
     def _scale(self, name: str) -> float:
         module = name.removesuffix(".weight")
@@ -64,14 +69,14 @@ class Adapter:
 
 def base_of(folder: Path) -> str | None:
     """What the adapter in `folder` calls its base."""
-    named = read_json_object(folder / CONFIG).get("base_model_name_or_path")
+    named = read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     return named if isinstance(named, str) else None
 
 
 def read_adapter(folder: Path) -> Adapter:
     """`UserError` if a file is missing or damaged, or it is another kind than LoRA."""
-    values = read_json_object(folder / CONFIG)
-    theirs = ForeignConfig(values, str(folder / CONFIG))
+    values = read_json_object(folder / ADAPTER_CONFIG)
+    theirs = ForeignConfig(values, str(folder / ADAPTER_CONFIG))
     for key, value in _ONLY.items():
         if values.get(key) is not None:
             theirs.only(key, value)

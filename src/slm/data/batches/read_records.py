@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from slm.chat.conversation_forms import conversation_of
+from slm.chat.message_trees import MessageRows
 from slm.chat.preference_forms import LabelledAnswer, Pair, labelled_of, pair_of
 from slm.chat.records import Conversation, Message
 from slm.chat.renderer import ChatRenderer
@@ -31,8 +32,12 @@ def read_conversations(
     held out, by the conversations' hashes. `UserError` if files are missing, a part would be empty, or a fault is
     refused."""
     sources = record_parts(corpus)
-    made = partial(conversation_of, form=corpus.settings.get("form", "auto"))
-    read = partial(_read, corpus, made, "no_conversation", faults)
+    form = corpus.settings.get("form", "auto")
+
+    def read(sources: Sequence[Source]) -> list[tuple[str, Conversation]]:
+        rows = MessageRows[tuple[Source, str]]() if form in ("auto", "tree") else None
+        return _read(corpus, partial(conversation_of, form=form), "no_conversation", faults, sources, rows)
+
     if part == "val" and sources.val:  # the other files are of no use to it
         return {part: [found for _, found in read(sources.val)]}
     train = [found for _, found in read(sources.train)]
@@ -101,10 +106,15 @@ def read_unpaired(
 
 
 def _read(
-    corpus: CorpusConfig, made: Callable[..., tuple[T, str]], fault: str, faults: Faults, sources: Sequence[Source]
+    corpus: CorpusConfig,
+    made: Callable[..., tuple[T, str]],
+    fault: str,
+    faults: Faults,
+    sources: Sequence[Source],
+    rows: MessageRows[tuple[Source, str]] | None = None,
 ) -> list[tuple[str, T]]:
-    settings = corpus.settings
-    return recognised(sources, partial(made, roles=settings.get("roles")), settings.get("columns"), fault, faults)
+    made, columns = partial(made, roles=corpus.settings.get("roles")), corpus.settings.get("columns")
+    return recognised(sources, made, columns, fault, faults, rows)
 
 
 def _parts_by_prompt(

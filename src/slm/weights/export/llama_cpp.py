@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slm.errors import UserError
-from slm.models.config import ModelConfig
+from slm.models.config import ModelConfig, RotaryScaling
 from slm.models.modules.embeddings import frequencies
 from slm.weights.gguf.names import ARCHITECTURES, gguf_table
 from slm.weights.hugging_face import family_of
@@ -53,10 +53,18 @@ def _differences(architecture: str, config: ModelConfig) -> Iterator[str]:
         return
     if scaling.kind == "llama3" and architecture != "llama":
         yield f"rotary.scaling of kind llama3 (in its {architecture} all waves are scaled alike)"
+    if scaling.kind == "dynamic":
+        yield "rotary.scaling of kind dynamic (it has none that follows the text's length)"
+    if scaling.kind == "longrope" and not (_divides_alike(scaling) and architecture == "llama"):
+        yield "rotary.scaling of kind longrope (it takes the factors of the context's length, not of the text's)"
     own = {"attention_factor": None, "beta_fast": 32.0, "beta_slow": 1.0}
     for name, value in own.items() if scaling.kind == "yarn" else ():
         if getattr(scaling, name) != value:
             yield f"rotary.scaling.{name}={getattr(scaling, name)} (it takes the paper's {value or 'formula'})"
+
+
+def _divides_alike(scaling: RotaryScaling) -> bool:
+    return scaling.short_factors == scaling.long_factors and scaling.attention_factor == 1
 
 
 def settings_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def settings_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
         "rope.dimension_count": config.modules.rotary_dim,
         "rope.freq_base": rotary.base,
     }
-    if rotary.scaling is not None and rotary.scaling.kind != "llama3":  # which is a tensor
+    if rotary.scaling is not None and rotary.scaling.kind not in ("llama3", "longrope"):  # which are a tensor
         settings |= {"rope.scaling.type": rotary.scaling.kind, "rope.scaling.factor": rotary.scaling.factor}
         if rotary.scaling.original_max_seq_len is not None:
             settings["rope.scaling.original_context_length"] = rotary.scaling.original_max_seq_len
@@ -92,9 +100,10 @@ def settings_of(architecture: str, config: ModelConfig) -> dict[str, Any]:
 
 
 def rotary_factors(config: ModelConfig) -> Tensor | None:
-    """(rotary_dim / 2,) fp32 by which llama.cpp divides the frequency of each pair, for scaling of kind llama3."""
+    """(rotary_dim / 2,) fp32 by which llama.cpp divides the frequency of each pair, for scaling of kind llama3, and of
+    kind longrope where it is the same at all lengths."""
     rotary, dim = config.modules.position_embedding.rotary, config.modules.rotary_dim
-    if rotary.scaling is None or rotary.scaling.kind != "llama3":
+    if rotary.scaling is None or rotary.scaling.kind not in ("llama3", "longrope"):
         return None
     plain = 1.0 / (rotary.base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
     return plain / frequencies(rotary, dim)[0]

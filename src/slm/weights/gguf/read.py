@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from slm.weights.gguf.parts import read_gguf
 from slm.weights.gguf.read_config import read_shape
-from slm.weights.gguf.read_file import MAGIC, read_gguf
+from slm.weights.gguf.read_file import MAGIC
 from slm.weights.gguf.read_tokenizer import read_tokenizer
 from slm.weights.own_sampling import SAMPLING, own_sampling
 from slm.weights.pretrained import Pretrained

@@ -94,8 +94,23 @@ def _as_config(opened: GgufFile, architecture: str, family: Family) -> dict[str,
     kind = get("rope.scaling.type", "none")
     if kind != "none":
         scaling = {theirs: get(f"rope.scaling.{key}") for theirs, key in _SCALING.items()}
+        if kind == "longrope":
+            scaling |= _longrope(opened, scaling)
         values["rope_scaling"] = {"rope_type": kind, **{key: one for key, one in scaling.items() if one is not None}}
     return values
+
+
+def _longrope(opened: GgufFile, said: dict[str, Any]) -> dict[str, Any]:
+    """The divisors of frequencies, which are tensors; by a factor in the file llama.cpp divides once more, and without
+    another it leaves cosines and sines as they are."""
+    once_more = said["factor"] if isinstance(said["factor"], int | float) else 1.0
+    names = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
+    factors = {
+        theirs: (opened.tensors.read(name).float() * once_more).tolist()
+        for theirs, name in names.items()
+        if name in opened.tensors.stored
+    }
+    return {**factors, "factor": None, "attention_factor": said["attention_factor"] or 1.0}
 
 
 def _scaling(divisors: torch.Tensor, config: ModelConfig) -> dict[str, Any] | None:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from slm.errors import UserError
 from slm.extras import require
-from slm.notices import notice
 from slm.weights.tensor_source import StoredTensor, TensorSource
 
 MAGIC = b"GGUF"
@@ -28,7 +27,7 @@ _SCALARS = "BbHhIif?", "Qqd"  # value types 0 to 7 and 10 to 12, little-endian
 _FORMATS = {**dict(enumerate(_SCALARS[0])), **dict(enumerate(_SCALARS[1], start=10))}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _MOST_VALUES = 4_000_000  # of a header; the largest vocabularies have a million tokens, scores and merges
-_PLAIN = {"F32": (np.float32, None), "F16": (np.float16, None), "BF16": (np.int16, torch.bfloat16)}
+PLAIN = {"F32": (np.float32, None), "F16": (np.float16, None), "BF16": (np.int16, torch.bfloat16)}
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,10 @@ class GgufFile:
     where: str
     values: dict[str, Any]
     tensors: TensorSource
+    kinds: Counter[str]  # how many tensors are in each form of numbers
 
 
-def read_gguf(file: Path) -> GgufFile:
+def read_file(file: Path) -> GgufFile:
     """`UserError` if it is no whole GGUF file, or holds a form of numbers that the package `gguf` cannot read."""
     gguf = require("gguf", "gguf", f"the GGUF file {file}")
     header = _Header(file)
@@ -48,8 +48,6 @@ def read_gguf(file: Path) -> GgufFile:
     if version not in _VERSIONS:
         raise UserError(f"{file} is a GGUF file of version {version}, read are {_VERSIONS}; convert it anew")
     values = dict(header.entry() for _ in range(n_values))
-    if (parts := values.get("split.count", 1)) not in (0, 1):
-        raise UserError(f"{file} is one of {parts} parts; put them together: llama-gguf-split --merge FIRST OUT")
     infos = [header.tensor_info() for _ in range(n_tensors)]
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
@@ -70,17 +68,14 @@ def read_gguf(file: Path) -> GgufFile:
         read = partial(_read, file, start + offset, n_bytes, shape, form)
         dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(form.name, torch.float32)
         stored[name] = StoredTensor(shape, dtype, read, str(file))
-    if quantized := {kind: count for kind, count in kinds.items() if kind not in _PLAIN}:
-        told = ", ".join(f"{count} {kind}" for kind, count in quantized.items())
-        notice(f"{file}: tensors in {told} are dequantized to float32")
-    return GgufFile(str(file), values, TensorSource(str(file), stored))
+    return GgufFile(str(file), values, TensorSource(str(file), stored), kinds)
 
 
 def _read(file: Path, start: int, n_bytes: int, shape: tuple[int, ...], form: Any) -> Tensor:
     """Numbers that are not quantized stay in the file, memory-mapped."""
     raw = np.memmap(file, np.uint8, mode="c", offset=start, shape=(n_bytes,))
-    if form.name in _PLAIN:
-        stored, seen_as = _PLAIN[form.name]
+    if form.name in PLAIN:
+        stored, seen_as = PLAIN[form.name]
         tensor = torch.from_numpy(raw.view(stored)).reshape(shape)
         return tensor if seen_as is None else tensor.view(seen_as)
     gguf = require("gguf", "gguf", f"the GGUF file {file}")
