@@ -211,7 +211,7 @@ def test_a_saved_data_set_is_sent_to_its_kind(tmp_path: Path, name: str) -> None
         find_files(str(tmp_path), ["*.json"])
 
 
-def test_the_folder_of_the_babylm_challenge(tmp_path: Path) -> None:
+def test_the_folder_of_the_babylm_challenge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training folder of its size, dev and test beside; a data set's files by their names; never the other size."""
     for name in ("train_10M/a.train", "train_100M/b.train", "dev/a.dev", "test/a.test", "train_10M/README.md"):
         (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -228,6 +228,11 @@ def test_the_folder_of_the_babylm_challenge(tmp_path: Path) -> None:
         (tmp_path / "hub" / name).write_text('{"text": "words"}')
     found = CORPORA.get("babylm")(str(tmp_path / "hub"), "10M", patterns)
     assert ([one.name for one in found], list(found.held)) == (["train-00000.jsonl"], ["val"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "datasets", lambda path, **splits: [path, *splits])
+    assert CORPORA.get("babylm")("BabyLM-community/Strict", "10M", patterns)[0] == "BabyLM-community/Strict"
+    with pytest.raises(UserError, match="there is no file or folder 'all/trains'"):
+        CORPORA.get("babylm")("all/trains", "10M", patterns)
     shutil.rmtree(tmp_path / "all/train_10M")
     with pytest.raises(UserError, match=r"holds train_100M, not train_10M; set data\.size"):
         CORPORA.get("babylm")(str(tmp_path / "all"), "10M", patterns)

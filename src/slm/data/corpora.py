@@ -98,11 +98,14 @@ def shakespeare_char(path: str | None, url: str, download_dir: str) -> list[Path
 
 
 @register_corpus("babylm")
-def babylm(path: str, size: Literal["10M", "100M"], patterns: list[str]) -> list[Path]:
+def babylm(path: str, size: Literal["10M", "100M"], patterns: list[str]) -> list[Path] | list[DatasetSource]:
     """The texts of the BabyLM challenge: of its folder those of ``train_10M`` or ``train_100M``, with ``dev`` and
     ``test`` as validation and test parts where they are there; of another folder, as its data sets on a hub come (of
-    Parquet or JSON Lines files), all, in parts by their names."""
+    Parquet or JSON Lines files), all, in parts by their names; of what is no folder the data set of that name
+    ("owner/name") on the hub."""
     root = Path(os.path.expanduser(path))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not root.parent.is_dir():
+        return datasets(path, val_split="auto", test_split="auto")
     train = root / f"train_{size}"
     others = sorted(place.name for place in root.glob("train_*") if place.is_dir())
     if not train.is_dir():

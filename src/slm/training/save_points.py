@@ -43,7 +43,7 @@ SavePoints = Literal["log2"] | tuple[int, ...] | WordPoints | None
 def save_points_of(value: object) -> SavePoints:
     """The points that a setting names; `ValueError` for what names none."""
     if value is None or value == "log2":
-        return value  # type: ignore[return-value]
+        return value
     if value == "words":
         return WordPoints(CHALLENGE_POINTS)
     try:

@@ -152,8 +152,8 @@ class Checkpoints(StepCallback, Checkpoint):
                 weights = {name: tensor.clone() for name, tensor in weights.items()}
         weights = self.writer.copied(weights)
         words = words_now(trainer)
-        facts = {"step": step, **({} if words is None else {WORDS: words})}
-        facts |= pl_module.val_metrics if best else {}  # type: ignore[operator]
+        counts = {"step": step, **({} if words is None else {WORDS: words})}
+        facts = {**counts, **(pl_module.val_metrics if best else {})}  # type: ignore[dict-item]
         return partial(self.write_bundle, weights, facts)
 
     def _put_beside(self, save: _Save, write_bundle: Callable[[], None] | None, written: Path) -> None:

@@ -91,7 +91,7 @@ def in_our_words(name: str) -> Iterator[None]:
 
 
 def _refusal(name: str, error: Any) -> str:
-    status = getattr(error.response, "status_code", None)
+    status = int(getattr(error.response, "status_code", 0))
     meant = {
         401: f"the hub does not know the token; {_LOG_IN}",
         403: f"the token may not write there; {_LOG_IN}, or name a repository of your own",

@@ -25,7 +25,7 @@ _AUTHOR = {"NAME": "slm", "EMAIL": "slm@localhost", "DATE": "2000-01-01T00:00:00
 def check_name(name: str) -> None:
     """Raise `UserError` for one that a hub would not take, or where there is no git."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
