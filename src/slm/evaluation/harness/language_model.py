@@ -76,7 +76,7 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         scores = self.reader.scores([ScoreRequest(context, continuation) for _, context, continuation in requests])
         found = [(one.total, one.is_greedy) for one in scores]
-        for (asked, *_), answer in zip(requests, found, strict=True):
+        for (asked, *_ids), answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", asked, answer)
         return found
 
