@@ -33,6 +33,7 @@ def datasets_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Temp
     monkeypatch.setenv("HF_HOME", str(tmp_path_factory.getbasetemp() / "hf_home"))
 
 
+@pytest.mark.nightly  # to import lm-eval takes as long as a hundred other tests
 def test_a_task_of_ones_own(run_cli: Any, tiny_run: Path, tasks: Path, tmp_path: Path) -> None:
     """By the command: our JSON on stdout, lm-eval's in the folder, a line for each sample."""
     asked = ["tasks=[slm_choose,induction]", f"include_path={tasks}", "induction.length=6", "limit=4", "out=out"]
@@ -47,6 +48,7 @@ def test_a_task_of_ones_own(run_cli: Any, tiny_run: Path, tasks: Path, tmp_path:
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
 
 
+@pytest.mark.nightly
 def test_a_task_that_there_is_not(run_cli: Any, tiny_run: Path) -> None:
     outcome = run_cli("evaluate", f"run={tiny_run}", "tasks=[arc_eazy]")
     assert outcome.status == 2

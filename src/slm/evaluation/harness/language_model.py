@@ -76,8 +76,8 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         scores = self.reader.scores([ScoreRequest(context, continuation) for _, context, continuation in requests])
         found = [(one.total, one.is_greedy) for one in scores]
-        for (asked, *_ids), answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", asked, answer)
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request[0], answer)
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
