@@ -123,7 +123,7 @@ def test_to_make_a_configuration_reads_no_disk(monkeypatch: pytest.MonkeyPatch, 
 
 COMMANDS = (
     "train", "generate", "evaluate", "prepare", "convert", "crawl", "reproduce", "plan", "runs", "compare", "report",
-    "serve",
+    "push", "serve",
 )  # fmt: skip
 
 

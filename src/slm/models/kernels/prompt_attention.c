@@ -1,7 +1,7 @@
 // Causal attention of a whole prompt: a few queries at a time against all keys that they see.
 //
-// Keys are packed with their numbers side by side, 64 keys a panel, so that both products are sums of whole vectors;
-// all is computed in fp32. What a query sees of a row is summed in one fixed order, whatever stands beside it.
+// Keys are packed with their numbers side by side, 64 keys a panel (16 without AVX-512), so that both products are sums
+// of whole vectors; all is computed in fp32. What a query sees of a row is summed in one fixed order, whatever stands beside it.
 #include "kernels.h"
 #include "softmax.h"
 #include <omp.h>
@@ -10,11 +10,11 @@
 #ifdef __AVX512F__
 enum { QUERIES = 6, VECTORS = 4 };
 #else
-enum { QUERIES = 1, VECTORS = 4 };
+enum { QUERIES = 6, VECTORS = 2 };
 #endif
 enum { PANEL = VECTORS * LANES, NEAR = 1 << 23 };  // keys; bytes of keys and values that are packed at a time
 
-// One panel of keys, (dim, 64), and the values beside it, (64, dim), of one row and head, as fp32; zeros after the last.
+// One panel of keys, (dim, PANEL), and the values beside it, (PANEL, dim), of one row and head, as fp32; zeros after the last.
 INLINE void pack(const Prompt *p, const int half, long row, long head, long panel, float *keys, float *values) {
     const long at = row * p->kv_row + head * p->kv_head + panel * PANEL * p->kv_position;
     const long n = p->keys_length - panel * PANEL < PANEL ? p->keys_length - panel * PANEL : PANEL;
