@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import ConfigDict, Field, Strict
-from typing_extensions import TypedDict
+from typing_extensions import Required, TypedDict
 
 from slm.schema import FORBID_EXTRA, Flag, Fraction, PositiveFloat, Text
 
@@ -99,7 +99,7 @@ class MessageAsked(TypedDict, total=False):
     """A message; what else it has is the chat template's to read."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-    role: Annotated[str, Strict(), MinLen(1)]
+    role: Required[Annotated[str, Strict(), MinLen(1)]]
     content: Text | list[TextPart] | None
     name: Text | None
     tool_calls: list[dict[str, Any]] | None

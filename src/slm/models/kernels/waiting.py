@@ -39,7 +39,7 @@ def heed_others() -> str:
 
 def apart(work: Callable[[], T]) -> T:
     """What `work` comes to in a thread of its own, whose team of threads ends with it. Teams are counted together, and
-    where they have more threads than there are cores all wait asleep, which takes a third of a small model's speed: so
+    where they have more threads than there are cores all wait asleep, which small products feel: so
     whoever computes in another thread later has no team left behind in this one."""
     done: list[T | BaseException] = []
 
