@@ -79,6 +79,6 @@ def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(KEY_VARIABLE, "of the environment")
     assert _key({"api_key": None}) == "of the environment"
     assert _key({"api_key": 17}) == "17"
-    assert "api_key" not in repr(ServeConfig("::1", 0, "k", 1, 1, 1.0, 1.0, 0.0))
+    assert "api_key" not in repr(ServeConfig("::1", 0, "k", 1, 1, 1.0, 1.0, 1.0, 0.0))
     del os.environ[KEY_VARIABLE]
     assert _key({"api_key": None}) is None

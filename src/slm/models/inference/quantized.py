@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from slm.models.kernels.library import serves
-from slm.models.kernels.products import multiplies, product_quantized, product_tiles, takes_tiles, widened
+from slm.models.kernels.products import multiplies, product_quantized, product_tiles, rounded_rows, takes_tiles, widened
 
 BLOCK = 32
 _OUTPUTS = 8  # that lie together
@@ -21,8 +21,8 @@ _ON_GRID = 1e-9  # of the squared range: such an error is that of rounding alone
 
 
 class _QuantizedLinear(nn.Module):
-    """Each input row is brought to 8 bits in the same blocks, by itself: no text depends on its neighbours. Of a long
-    text the weights are widened instead, and its numbers are multiplied as they are."""
+    """On a CPU each input row is brought to 8 bits, in halves of blocks, by itself: no text depends on its neighbours.
+    For a long text the weights are widened, and the same products are torch's."""
 
     codes: Tensor
     scales: Tensor  # fp16
@@ -37,6 +37,8 @@ class _QuantizedLinear(nn.Module):
         if x.shape[-2:].numel() <= _OUR_TOKENS * self.in_features and multiplies(x, self.in_features, self.bias):
             return product_quantized(x, self.codes, self.scales, self.bias, self.out_features)
         weight = self.widened(x.dtype)
+        if x.device.type == "cpu":
+            x = rounded_rows(x) if serves(x) and not x.requires_grad else _rounded(x)
         if self.bias is None or self.bias.dtype == x.dtype:
             by_tiles = serves(x) and x.dtype == torch.bfloat16 and takes_tiles(weight)
             return (product_tiles if by_tiles else linear)(x, weight, self.bias)
@@ -107,6 +109,15 @@ class Int4Linear(_QuantizedLinear):
         pairs = self.codes[ids // _OUTPUTS, :, :, ids % _OUTPUTS].flatten(-2)
         scale, least = self.scales[ids // _OUTPUTS, :, :, ids % _OUTPUTS].float()[..., None].unbind(-2)
         return (torch.cat([pairs & 15, pairs >> 4], dim=-1) * scale + least).flatten(-2)[..., : self.in_features]
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """`rounded_rows` without kernels; gradients flow as if nothing were rounded."""
+    halves = pad(x.detach().float(), (0, -x.shape[-1] % (BLOCK // 2))).unflatten(-1, (-1, BLOCK // 2))
+    peak = halves.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)
+    codes = (halves * (127 / peak) + 128.5).floor() - 128
+    rounded = (codes * (peak / 127)).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
+    return x + (rounded - x.detach()) if x.requires_grad else rounded
 
 
 def _filled_up(weight: Tensor) -> Tensor:

@@ -141,21 +141,24 @@ INLINE float in_8_bits(const float x[HALF], int8_t *codes, float *step) {
     return *step * (float)total;
 }
 
-// Row `j` of x, (m, k) fp32 or (`half`) bf16.
+// The same of row `j` of x, (m, k) fp32 or (`half`) bf16, from place `start` on; zeros after its end.
+INLINE float half_of_row(const void *x, int half, long j, long k, long start, int8_t *codes, float *step) {
+    float own[HALF] = {0};
+    if (k - start >= HALF)
+        for (long t = 0; t < HALF; t += LANES) store(own, 0, t, load(x, half, j * k + start + t));
+    else
+        for (long t = 0; t < k - start; t++) own[t] = get(x, half, j * k + start + t);
+    return in_8_bits(own, codes, step);
+}
+
 INLINE void row_in_blocks(const void *x, int half, long j, long k, const Rows *rows) {
     const long blocks = blocks_of(k);
     for (long g = 0; g < blocks; g++) {
         const long at = j * blocks + g;
         float sum = 0;
-        for (long part = 0; part < 2; part++) {
-            const long start = g * BLOCK + part * HALF;
-            float own[HALF] = {0};
-            if (k - start >= HALF)
-                for (long t = 0; t < HALF; t += LANES) store(own, 0, t, load(x, half, j * k + start + t));
-            else
-                for (long t = 0; t < k - start; t++) own[t] = get(x, half, j * k + start + t);
-            sum += in_8_bits(own, rows->codes + at * BLOCK + part * HALF, rows->steps + 2 * at + part);
-        }
+        for (long part = 0; part < 2; part++)
+            sum += half_of_row(x, half, j, k, g * BLOCK + part * HALF, rows->codes + at * BLOCK + part * HALF,
+                               rows->steps + 2 * at + part);
         rows->sums[at] = sum;
     }
 }

@@ -31,6 +31,7 @@ _ARGUMENTS = {
     "product_tiles": "ppppllli",
     "product_int8": "pppppillli",
     "product_int4": "pppppillli",
+    "rounded_rows": "ppilli",
     "widen_int8": "pppilli",
     "widen_int4": "pppilli",
     "decode_step": "p",

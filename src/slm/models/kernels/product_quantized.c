@@ -125,7 +125,20 @@ INLINE int widen(const int four, const uint8_t *codes, const fp16 *scales, void 
     return 1;
 }
 
-// The weights themselves, (n, k) fp32 or (`half`) bf16, for products of many rows.
+// For products of many rows: x (m, k) as the products above read it, and the weights themselves (n, k), fp32 or (`half`)
+// bf16.
+EXPORT int rounded_rows(const void *x, void *y, int half, long m, long k, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long j = 0; j < m; j++)
+        for (long start = 0; start < k; start += HALF) {
+            int8_t codes[HALF];
+            float step;
+            half_of_row(x, half, j, k, start, codes, &step);
+            for (long t = 0; t < HALF && start + t < k; t++) put(y, half, j * k + start + t, step * codes[t]);
+        }
+    return 1;
+}
+
 EXPORT int widen_int8(const void *codes, const fp16 *scales, void *w, int half, long n, long k, int threads) {
     return widen(0, codes, scales, w, half, n, k, threads);
 }

@@ -23,6 +23,15 @@ def product_quantized(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | N
     return _product(name, x, out_features, (codes, scales, bias), (is_half(x),))
 
 
+def rounded_rows(x: Tensor) -> Tensor:
+    """`x` (..., in) as `product_quantized` reads it, in its dtype, fp32 or bf16."""
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    rows = x.numel() // x.shape[-1]
+    compiled().rounded_rows(place(x), place(y), is_half(x), rows, x.shape[-1], torch.get_num_threads())
+    return y
+
+
 def widened(codes: Tensor, scales: Tensor, out_features: int, in_features: int, dtype: torch.dtype) -> Tensor:
     """The weights (out, in), fp32 or bf16; codes and scales as for `product_quantized`."""
     weight = torch.empty((out_features, in_features), dtype=dtype)
