@@ -68,8 +68,8 @@ def test_what_must_be_there() -> None:
         (
             {"kind": "txt"},
             "data.kind: there is no 'txt'; did you mean 'text'? "
-            "(known: babylm, code, csv, datasets, instructions, jsonl, pairs, parquet, python_stdlib, shakespeare_char, "
-            "text, tokens, unpaired, prepared, mixture)",
+            "(known: babylm, code, csv, datasets, instructions, jsonl, pairs, parquet, python_stdlib, "
+            "shakespeare_char, text, tokens, unpaired, prepared, mixture)",
         ),
         ({"patterns": "*.txt"}, "data.patterns should be a valid list; got '*.txt'"),
         ({"path": ["x", 3]}, "data.path should be a valid string; got ['x', 3]"),
