@@ -9,6 +9,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,7 +55,8 @@ class Guard:
 
         refusal = self._refusal(scope)
         app = self._app if refusal is None else refusal
-        with contextlib.suppress(asyncio.TimeoutError):  # uvicorn closes what is not complete
+        # uvicorn closes what is not complete; who leaves ahead of the answer needs none
+        with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
             await asyncio.wait_for(app(scope, receive, guarded), self._most_seconds)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
