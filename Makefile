@@ -21,8 +21,8 @@ help:  ## this list
 demo: $(VENV)/.base  ## install, train a small model for a minute, let it write
 	@echo '$$ slm-train experiment=speedrun_stdlib $(TRAIN_ARGS)'
 	@run=$$($(BIN)/slm-train experiment=speedrun_stdlib $(TRAIN_ARGS)) && \
-	echo && echo '$$ slm-generate run='"$$run"' prompt="$(PROMPT)"' && printf '%s' '$(PROMPT)' && \
-	$(BIN)/slm-generate run="$$run" prompt='$(PROMPT)' generation.seed=1 && echo
+	echo && echo '$$ slm-generate run='"$$run"' prompt="$(PROMPT)" generation.temperature=0.7' && printf '%s' '$(PROMPT)' && \
+	$(BIN)/slm-generate run="$$run" prompt='$(PROMPT)' generation.temperature=0.7 generation.seed=1 && echo
 
 test: $(VENV)/.dev $(HYDRA:%=hydra-%)  ## install what the tests need, run them (HYDRA=1.4.0rc3: with another Hydra)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not serial and not nightly"
