@@ -14,24 +14,8 @@ Paths = Text | list[Text] | None
 
 
 @dataclass(frozen=True)
-class MinimalPairsSettings:
-    """Where the pairs lie: files of JSON Lines, or folders of them."""
-
-    __pydantic_config__ = FORBID_EXTRA
-    path: Paths = None
-
-
-@dataclass(frozen=True)
-class SurprisalSettings:
-    """Text files, a text a line."""
-
-    __pydantic_config__ = FORBID_EXTRA
-    path: Paths = None
-
-
-@dataclass(frozen=True)
-class ChoicesSettings:
-    """Files of JSON Lines with a question, choices and the index of the answer."""
+class FileSettings:
+    """Where a benchmark's files lie: some, or folders of them."""
 
     __pydantic_config__ = FORBID_EXTRA
     path: Paths = None
@@ -78,9 +62,9 @@ class BabylmSettings:
 
 
 OWN: dict[str, type] = {
-    "minimal_pairs": MinimalPairsSettings,
-    "surprisal": SurprisalSettings,
-    "choices": ChoicesSettings,
+    "minimal_pairs": FileSettings,
+    "surprisal": FileSettings,
+    "choices": FileSettings,
     "core": CoreSettings,
     "in_context": InContextSettings,
     "induction": InductionSettings,
@@ -100,9 +84,9 @@ class BenchmarkConfig:
     tasks: list[Text] = field(default_factory=list)
     limit: PositiveFloat | None = None  # items of each task, the first ones; below 1 a share of them
     batch_size: Count = 16
-    minimal_pairs: MinimalPairsSettings = field(default_factory=MinimalPairsSettings)
-    surprisal: SurprisalSettings = field(default_factory=SurprisalSettings)
-    choices: ChoicesSettings = field(default_factory=ChoicesSettings)
+    minimal_pairs: FileSettings = field(default_factory=FileSettings)
+    surprisal: FileSettings = field(default_factory=FileSettings)
+    choices: FileSettings = field(default_factory=FileSettings)
     core: CoreSettings = field(default_factory=CoreSettings)
     in_context: InContextSettings = field(default_factory=InContextSettings)
     induction: InductionSettings = field(default_factory=InductionSettings)

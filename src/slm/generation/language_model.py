@@ -19,6 +19,7 @@ from slm.generation.prompt_ids import PromptIds, ids_of_prompts
 from slm.generation.request import End, Request, Token
 from slm.models.contract import CausalLM
 from slm.models.inference.prepared import prepare_for_inference
+from slm.models.kernels.library import multiplies_bf16
 from slm.models.kernels.waiting import heed_others
 from slm.models.trace import Scalar, Trace, trace
 from slm.schema import checked
@@ -216,5 +217,5 @@ def _usual_dtype(stored: torch.dtype, place: torch.device, quantize: str | None)
     if place.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     if place.type == "cpu" and quantize == "int4":  # the fastest there is
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+        return torch.bfloat16 if multiplies_bf16() else torch.float32
     return torch.float32 if place.type == "cpu" and stored == torch.float16 else None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from slm.models.kernels.activation import KINDS, activate
-from slm.models.kernels.library import WIDTH, is_half, serves
+from slm.models.kernels.library import WIDTH, is_half, multiplies_bf16, serves
 from slm.models.kernels.products import multiplies, product_few, product_tiles, takes_tiles
 
 _OUR_ROWS = 32  # with more, a product without tiles is bound by arithmetic, and torch's are the best
@@ -92,7 +92,7 @@ def packs(weight: Tensor) -> bool:
     has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if weight.device.type != "cpu" or not has_onednn:
         return False
-    half = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    half = weight.dtype == torch.bfloat16 and multiplies_bf16()
     return half or weight.dtype == torch.float32
 
 

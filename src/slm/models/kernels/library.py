@@ -101,6 +101,11 @@ def _has(kind: str, *numbers: bool) -> bool:
     return bool(getattr(compiled(), f"has_{kind}")(*numbers))
 
 
+def multiplies_bf16() -> bool:
+    """Whether torch's products on this CPU take bf16 by instructions of its own."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
     """``_fields_`` of a structure, all of one kind."""
     return [(name, kind) for name in names.split()]

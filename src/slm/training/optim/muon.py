@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from slm.models.kernels.library import multiplies_bf16
 from slm.training.optim.parameter_groups import HIDDEN, TABLE, VECTOR
 
 # Of p(x) = a x + b x^3 + c x^5, which brings every singular value near 1 in five steps (Jordan et al. 2024).
@@ -126,5 +127,5 @@ def _newton_schulz(x: Tensor, steps: int) -> Tensor:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = device.type != "cpu" or multiplies_bf16()
     return torch.bfloat16 if native else torch.float32
